@@ -1,0 +1,1 @@
+//! Batch packet I/O on Linux.

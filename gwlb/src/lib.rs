@@ -1,2 +1,5 @@
-//! See the package description.
+//! The open gateway load balancer.
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod dataplane;

@@ -1,1 +1,209 @@
-//! (being written)
+//! What a program needs from the system around it: privileges, a private world where it has none
+//! ([`preflight`]), child processes inside a namespace that never outlive it, and the processor
+//! time that a thread or a child has spent.
+//!
+//! Processes are known by their handles here; none is ever searched for by its name.
+
+pub mod preflight;
+
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpid, getppid};
+
+pub use preflight::{IsolationError, Preflight, Start, enter_user_namespace};
+
+use crate::netns::Netns;
+
+/// How a child process is to start.
+pub trait CommandExt {
+    /// Starts it inside `netns`. The caller stays where it is.
+    fn in_netns(&mut self, netns: &Netns) -> &mut Self;
+
+    /// Kills it (`SIGKILL`) when the **thread** that starts it ends, so start it from one that
+    /// lasts: the main thread.
+    fn die_with_parent(&mut self) -> &mut Self;
+}
+
+impl CommandExt for Command {
+    fn in_netns(&mut self, netns: &Netns) -> &mut Self {
+        let netns = netns.clone();
+        let enter = move || setns(&netns, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+        // SAFETY: between fork and exec only async-signal-safe functions may run; `enter` makes
+        // one system call and allocates nothing.
+        unsafe { self.pre_exec(enter) }
+    }
+
+    fn die_with_parent(&mut self) -> &mut Self {
+        let parent = getpid();
+        let tie = move || {
+            set_pdeathsig(Signal::SIGKILL)?;
+            // The parent may have died before the tie was made; then nothing would ever come.
+            if getppid() == parent { Ok(()) } else { Err(io::Error::from(Errno::ESRCH)) }
+        };
+        // SAFETY: between fork and exec only async-signal-safe functions may run; `tie` makes two
+        // system calls and allocates nothing.
+        unsafe { self.pre_exec(tie) }
+    }
+}
+
+/// How a running child process is asked to end, and awaited.
+pub trait ChildExt {
+    /// Asks the child to end (`SIGTERM`). One that has ended already is left in peace.
+    fn terminate(&mut self) -> io::Result<()>;
+
+    /// Waits until the child has ended, but no longer than `timeout` (milliseconds count; at most
+    /// 24 days). `None`: it runs on.
+    fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>>;
+
+    /// Asks the child to end, gives it `grace`, then kills it.
+    fn stop(&mut self, grace: Duration) -> io::Result<ExitStatus>;
+}
+
+impl ChildExt for Child {
+    fn terminate(&mut self) -> io::Result<()> {
+        // Until it is reaped, which only `self` can do, its id belongs to nobody else.
+        if self.try_wait()?.is_some() {
+            return Ok(());
+        }
+        Ok(kill(pid_of(self)?, Signal::SIGTERM)?)
+    }
+
+    fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+        if let Some(status) = self.try_wait()? {
+            return Ok(Some(status));
+        }
+        let handle = pidfd(pid_of(self)?)?;
+        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        // A pidfd is readable when its process has ended (pidfd_open(2)). An interrupting signal
+        // only shortens the wait.
+        match poll(&mut [PollFd::new(handle.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => self.try_wait(),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn stop(&mut self, grace: Duration) -> io::Result<ExitStatus> {
+        self.terminate()?;
+        if let Some(status) = self.wait_timeout(grace)? {
+            return Ok(status);
+        }
+        self.kill()?;
+        self.wait()
+    }
+}
+
+/// The processor time that the calling thread has spent, user and system together.
+pub fn thread_cpu_time() -> Duration {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
+}
+
+/// The processor time that a process has spent so far, all its threads together.
+///
+/// # Errors
+/// If there is no such process.
+pub fn process_cpu_time(process: u32) -> io::Result<Duration> {
+    let process = libc::pid_t::try_from(process).map_err(|_| Errno::ESRCH)?;
+    let mut id = 0;
+    // SAFETY: `id` is a valid place for the answer.
+    match unsafe { libc::clock_getcpuclockid(process, &raw mut id) } {
+        0 => clock(id),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+fn clock(id: libc::clockid_t) -> io::Result<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for the answer.
+    Errno::result(unsafe { libc::clock_gettime(id, &raw mut time) })?;
+    Ok(Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32))
+}
+
+fn pid_of(child: &Child) -> io::Result<Pid> {
+    let id = i32::try_from(child.id()).map_err(|_| Errno::ESRCH)?;
+    Ok(Pid::from_raw(id))
+}
+
+fn pidfd(process: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers and returns a file descriptor or -1.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) })?;
+    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn a_child_that_ignores_the_request_is_killed() {
+        let script = "trap '' TERM; echo ready; read never; sleep 60";
+        let mut child = shell(script);
+        let status = child.stop(Duration::from_millis(50)).unwrap();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32));
+    }
+
+    #[test]
+    fn a_child_that_listens_is_not_killed() {
+        let mut child = shell("trap 'exit 7' TERM; echo ready; while :; do read line; done");
+        let status = child.stop(Duration::from_secs(30)).unwrap();
+        assert_eq!(status.code(), Some(7));
+        // Asking twice is no error.
+        child.terminate().unwrap();
+    }
+
+    #[test]
+    fn waiting_ends_in_time_and_tells_the_status() {
+        let mut child = shell("echo ready; read go; exit 3");
+        assert_eq!(child.wait_timeout(Duration::from_millis(10)).unwrap(), None);
+        drop(child.stdin.take());
+        let status = child.wait_timeout(Duration::from_secs(30)).unwrap().unwrap();
+        assert_eq!(status.code(), Some(3));
+    }
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let before = thread_cpu_time();
+        let process_before = process_cpu_time(std::process::id()).unwrap();
+        let mut value = 1_u64;
+        while thread_cpu_time() < before + Duration::from_millis(5) {
+            value = std::hint::black_box(value.wrapping_mul(6_364_136_223_846_793_005));
+        }
+        let spent = process_cpu_time(std::process::id()).unwrap() - process_before;
+        assert!(spent >= Duration::from_millis(5), "{spent:?}");
+    }
+
+    #[test]
+    fn there_is_no_time_of_a_process_that_is_not() {
+        assert!(process_cpu_time(u32::MAX).is_err());
+    }
+
+    /// A shell that has said "ready", so that its traps are set.
+    fn shell(script: &str) -> Child {
+        use std::io::Read;
+        use std::process::Stdio;
+
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .die_with_parent()
+            .spawn()
+            .unwrap();
+        let mut line = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"ready\n");
+        child
+    }
+}

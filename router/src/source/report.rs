@@ -1,0 +1,160 @@
+//! All mistakes of a file together, and how they look to a reader.
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteHandlerOpts, NamedSource,
+    ReportHandler, SourceCode,
+};
+
+use super::{Problem, Source};
+
+/// What is wrong with a configuration: at least one problem, in the order of the text.
+///
+/// `Display` renders the graphical report: with colours and the terminal's width where standard
+/// error is a terminal, plain everywhere else.
+#[derive(Clone, Debug)]
+pub struct Problems {
+    source: Source,
+    list: Vec<Problem>,
+}
+
+/// How a report is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// ASCII without colour, 100 columns wide: the same bytes everywhere.
+    Plain,
+    /// What the terminal at standard error can show, in its width. Heeds `NO_COLOR`.
+    Terminal,
+}
+
+impl Look {
+    /// Columns of a plain report.
+    const PLAIN_WIDTH: usize = 100;
+
+    /// The look for what goes to this process's standard error.
+    pub fn of_stderr() -> Look {
+        if io::stderr().is_terminal() { Look::Terminal } else { Look::Plain }
+    }
+}
+
+impl Problems {
+    /// All is well, or these problems.
+    ///
+    /// # Errors
+    /// If the list is not empty.
+    pub fn check(source: &Source, mut list: Vec<Problem>) -> Result<(), Problems> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        // Stable: problems of one place stay in the order in which they were found.
+        list.sort_by_key(|problem| problem.span().map_or(usize::MAX, |span| span.start));
+        Err(Problems { source: source.clone(), list })
+    }
+
+    /// The problems, in the order of the text; those without a place last.
+    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+        self.list.iter()
+    }
+
+    /// How many: at least one.
+    #[expect(clippy::len_without_is_empty, reason = "there is no value of this type without problems")]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The text that they are about.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The problems without the text, to be put together with others of the same text.
+    pub fn into_list(self) -> Vec<Problem> {
+        self.list
+    }
+
+    /// The whole report as text, each problem with its line, and a last line that counts them.
+    pub fn render(&self, look: Look) -> String {
+        let mut text = String::new();
+        for problem in &self.list {
+            text += &self.render_one(problem, look);
+            text.push('\n');
+        }
+        let (count, name) = (self.list.len(), self.source.name());
+        let noun = if count == 1 { "problem" } else { "problems" };
+        text + &format!("{count} {noun} in {name}\n")
+    }
+
+    fn render_one(&self, problem: &Problem, look: Look) -> String {
+        let located = LocatedProblem {
+            problem: problem.within(self.source.text().len()),
+            text: NamedSource::new(self.source.name(), self.source.text().to_owned()),
+        };
+        let drawn = match look {
+            Look::Plain => {
+                let handler = GraphicalReportHandler::new_themed(GraphicalTheme::none())
+                    .with_width(Look::PLAIN_WIDTH)
+                    .with_links(false);
+                Drawn(&handler, &located).to_string()
+            }
+            Look::Terminal => {
+                Drawn(&MietteHandlerOpts::new().build(), &located).to_string()
+            }
+        };
+        // miette pads some lines to the width of their neighbours.
+        drawn.trim_matches('\n').lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+}
+
+impl From<(Source, Problem)> for Problems {
+    fn from((source, problem): (Source, Problem)) -> Problems {
+        Problems { source, list: vec![problem] }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.render(Look::of_stderr()).trim_end())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// A problem with the text that its places are in, as miette draws it.
+#[derive(Debug)]
+struct LocatedProblem {
+    problem: Problem,
+    text: NamedSource<String>,
+}
+
+impl fmt::Display for LocatedProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
+}
+
+impl std::error::Error for LocatedProblem {}
+
+impl Diagnostic for LocatedProblem {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.problem.advice().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.problem.labels()
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&self.text)
+    }
+}
+
+/// Draws a diagnostic: miette's handlers hang on `Debug`.
+struct Drawn<'a, H>(&'a H, &'a LocatedProblem);
+
+impl<H: ReportHandler> fmt::Display for Drawn<'_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.debug(self.1, f)
+    }
+}

@@ -1,0 +1,286 @@
+//! Keys that say which packets belong together.
+//!
+//! A [`FlowKey`] has a direction; a [`CanonicalKey`] is the same for both directions. Both are plain
+//! bytes in a fixed layout, the same on every machine, so they can go into a keyed hash as they are.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use thiserror::Error;
+
+use crate::inner::IpVersion;
+
+/// Bytes of a key.
+pub const KEY_LEN: usize = 38;
+
+const VERSION: usize = 0;
+const PROTOCOL: usize = 1;
+const SRC: usize = 2;
+const DST: usize = 18;
+const SRC_PORT: usize = 34;
+const DST_PORT: usize = 36;
+
+/// A flow in one direction: addresses, upper-layer protocol, ports.
+///
+/// Ports are 0 where a packet has none that can be relied on. IPv4 and IPv6 never meet: the key of
+/// `10.0.0.1` differs from that of `::ffff:10.0.0.1`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey([u8; KEY_LEN]);
+
+impl FlowKey {
+    /// The key of what flows from `src` to `dst`; scope and flow label of IPv6 are no part of it.
+    ///
+    /// # Errors
+    /// [`MixedVersions`] if one is IPv4 and the other IPv6.
+    pub fn new(src: SocketAddr, dst: SocketAddr, protocol: u8) -> Result<FlowKey, MixedVersions> {
+        if src.is_ipv4() != dst.is_ipv4() {
+            return Err(MixedVersions { src: src.ip(), dst: dst.ip() });
+        }
+        let ports = (src.port(), dst.port());
+        Ok(FlowKey::pack(IpVersion::of(src.ip()), protocol, src.ip(), dst.ip(), ports))
+    }
+
+    /// Both addresses are of `version`.
+    #[inline]
+    pub(crate) fn pack(
+        version: IpVersion,
+        protocol: u8,
+        src: IpAddr,
+        dst: IpAddr,
+        (src_port, dst_port): (u16, u16),
+    ) -> FlowKey {
+        let mut key = [0; KEY_LEN];
+        key[VERSION] = version as u8;
+        key[PROTOCOL] = protocol;
+        put_address(&mut key, SRC, src);
+        put_address(&mut key, DST, dst);
+        key[SRC_PORT..DST_PORT].copy_from_slice(&src_port.to_be_bytes());
+        key[DST_PORT..].copy_from_slice(&dst_port.to_be_bytes());
+        FlowKey(key)
+    }
+
+    /// The IP version of both addresses.
+    #[inline]
+    pub fn version(&self) -> IpVersion {
+        if self.0[VERSION] == IpVersion::V4 as u8 { IpVersion::V4 } else { IpVersion::V6 }
+    }
+
+    /// The upper-layer protocol; 0 in a key made for [`Stickiness::TwoTuple`].
+    #[inline]
+    pub fn protocol(&self) -> u8 {
+        self.0[PROTOCOL]
+    }
+
+    /// Where it comes from.
+    #[inline]
+    pub fn src(&self) -> IpAddr {
+        self.address(SRC)
+    }
+
+    /// Where it goes.
+    #[inline]
+    pub fn dst(&self) -> IpAddr {
+        self.address(DST)
+    }
+
+    /// The source port, or 0.
+    #[inline]
+    pub fn src_port(&self) -> u16 {
+        u16::from_be_bytes([self.0[SRC_PORT], self.0[SRC_PORT + 1]])
+    }
+
+    /// The destination port, or 0.
+    #[inline]
+    pub fn dst_port(&self) -> u16 {
+        u16::from_be_bytes([self.0[DST_PORT], self.0[DST_PORT + 1]])
+    }
+
+    /// The other direction of the same flow.
+    #[inline]
+    #[must_use]
+    pub fn reversed(&self) -> FlowKey {
+        let old = &self.0;
+        let mut key = *old;
+        key[SRC..DST].copy_from_slice(&old[DST..SRC_PORT]);
+        key[DST..SRC_PORT].copy_from_slice(&old[SRC..DST]);
+        key[SRC_PORT..DST_PORT].copy_from_slice(&old[DST_PORT..]);
+        key[DST_PORT..].copy_from_slice(&old[SRC_PORT..DST_PORT]);
+        FlowKey(key)
+    }
+
+    /// Addresses and protocol, ports 0.
+    #[inline]
+    #[must_use]
+    pub fn portless(&self) -> FlowKey {
+        let mut key = self.0;
+        key[SRC_PORT..].fill(0);
+        FlowKey(key)
+    }
+
+    /// The key of the flow without its direction.
+    #[inline]
+    pub fn canonical(&self) -> CanonicalKey {
+        let src = (&self.0[SRC..DST], &self.0[SRC_PORT..DST_PORT]);
+        let dst = (&self.0[DST..SRC_PORT], &self.0[DST_PORT..]);
+        match src.cmp(&dst) {
+            Ordering::Greater => CanonicalKey(self.reversed()),
+            Ordering::Less | Ordering::Equal => CanonicalKey(*self),
+        }
+    }
+
+    /// The key by which flows stay together on one target.
+    #[inline]
+    pub fn sticky(&self, stickiness: Stickiness) -> CanonicalKey {
+        match stickiness {
+            Stickiness::FiveTuple => self.canonical(),
+            Stickiness::ThreeTuple => self.portless().canonical(),
+            Stickiness::TwoTuple => {
+                let mut key = self.portless();
+                key.0[PROTOCOL] = 0;
+                key.canonical()
+            }
+        }
+    }
+
+    /// The key as bytes, the same on every machine and in every version of this crate.
+    ///
+    /// | bytes | what |
+    /// |---|---|
+    /// | 0 | IP version, 4 or 6 |
+    /// | 1 | protocol |
+    /// | 2–17 | source address; IPv4 in the first four bytes, then zeros |
+    /// | 18–33 | destination address, likewise |
+    /// | 34–35 | source port, big-endian |
+    /// | 36–37 | destination port, big-endian |
+    #[inline]
+    pub fn to_bytes(&self) -> [u8; KEY_LEN] {
+        self.0
+    }
+
+    #[inline]
+    fn address(&self, at: usize) -> IpAddr {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&self.0[at..at + 16]);
+        match self.version() {
+            IpVersion::V4 => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into(),
+            IpVersion::V6 => Ipv6Addr::from(bytes).into(),
+        }
+    }
+}
+
+impl fmt::Display for FlowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let src = SocketAddr::new(self.src(), self.src_port());
+        let dst = SocketAddr::new(self.dst(), self.dst_port());
+        write!(f, "protocol {} {src} > {dst}", self.protocol())
+    }
+}
+
+impl fmt::Debug for FlowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FlowKey({self})")
+    }
+}
+
+/// Addresses of different IP versions, which no packet can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a flow has one IP version, found {src} and {dst}")]
+pub struct MixedVersions {
+    /// The source.
+    pub src: IpAddr,
+    /// The destination.
+    pub dst: IpAddr,
+}
+
+/// A flow without direction: of its two ends the lower one, by address and then port, stands first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CanonicalKey(FlowKey);
+
+impl CanonicalKey {
+    /// The IP version of both ends.
+    #[inline]
+    pub fn version(&self) -> IpVersion {
+        self.0.version()
+    }
+
+    /// The upper-layer protocol; 0 in a key made for [`Stickiness::TwoTuple`].
+    #[inline]
+    pub fn protocol(&self) -> u8 {
+        self.0.protocol()
+    }
+
+    /// The end with the lower address, and of equal addresses the lower port.
+    pub fn low(&self) -> SocketAddr {
+        SocketAddr::new(self.0.src(), self.0.src_port())
+    }
+
+    /// The other end.
+    pub fn high(&self) -> SocketAddr {
+        SocketAddr::new(self.0.dst(), self.0.dst_port())
+    }
+
+    /// The flow in the direction from [`low`](CanonicalKey::low) to [`high`](CanonicalKey::high).
+    #[inline]
+    pub fn directed(&self) -> FlowKey {
+        self.0
+    }
+
+    /// The key as bytes, in the layout of [`FlowKey::to_bytes`], the low end as the source.
+    #[inline]
+    pub fn to_bytes(&self) -> [u8; KEY_LEN] {
+        self.0.0
+    }
+}
+
+impl fmt::Display for CanonicalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "protocol {} {} <> {}", self.protocol(), self.low(), self.high())
+    }
+}
+
+impl fmt::Debug for CanonicalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CanonicalKey({self})")
+    }
+}
+
+/// How much of a flow key decides that flows share a target. Alibaba Cloud says 5TCH, 3TCH, 2TCH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Stickiness {
+    /// Addresses, protocol, ports: each flow for itself. The default of the clouds.
+    #[default]
+    FiveTuple,
+    /// Addresses and protocol.
+    ThreeTuple,
+    /// Addresses.
+    TwoTuple,
+}
+
+impl Stickiness {
+    /// All of them.
+    pub const ALL: [Stickiness; 3] =
+        [Stickiness::FiveTuple, Stickiness::ThreeTuple, Stickiness::TwoTuple];
+
+    /// The name, as configuration files have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stickiness::FiveTuple => "5-tuple",
+            Stickiness::ThreeTuple => "3-tuple",
+            Stickiness::TwoTuple => "2-tuple",
+        }
+    }
+
+    /// The stickiness with this name: `5-tuple`, `3-tuple`, `2-tuple`.
+    pub fn by_name(name: &str) -> Option<Stickiness> {
+        Stickiness::ALL.into_iter().find(|stickiness| stickiness.name() == name)
+    }
+}
+
+#[inline]
+fn put_address(key: &mut [u8; KEY_LEN], at: usize, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => key[at..at + 4].copy_from_slice(&address.octets()),
+        IpAddr::V6(address) => key[at..at + 16].copy_from_slice(&address.octets()),
+    }
+}

@@ -243,7 +243,10 @@ impl AsFd for Netns {
 
 impl fmt::Debug for Netns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Netns").field("name", &self.name).field("path", &self.path).finish()
+        f.debug_struct("Netns")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -261,6 +264,25 @@ impl ScratchNetns {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Netns::create(&format!("{prefix}-{}-{number}", std::process::id())).map(Self)
+    }
+
+    /// A namespace for the test `name`; or `None`, after saying on stderr that the test is skipped
+    /// and why.
+    ///
+    /// # Panics
+    /// In place of skipping where the environment says `CI=true`: there, every test must run.
+    #[expect(clippy::panic, reason = "for tests, where it is the way to fail")]
+    pub fn for_test(name: &str) -> Option<Self> {
+        match Self::new("test") {
+            Ok(netns) => Some(netns),
+            Err(error) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => {
+                panic!("{name} may not be skipped here, but {error}")
+            }
+            Err(error) => {
+                eprintln!("SKIP {name}: {error}");
+                None
+            }
+        }
     }
 }
 

@@ -1,22 +1,25 @@
 //! May this process make network namespaces and TUN devices, and if not, how could it?
 //!
 //! Making them takes capabilities that root has. Where the system lets users make user namespaces,
-//! anybody can have them over a private world of their own ([`enter_user_namespace`]); everything
-//! made there vanishes with the last process in it.
+//! anybody can have them over a private world of their own
+//! ([`CommandExt::in_user_namespace`](super::CommandExt::in_user_namespace)); everything made there
+//! vanishes with the last process in it.
 
+use std::ffi::{CStr, CString};
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{getegid, geteuid};
+use nix::sys::stat::Mode;
+use nix::unistd::{fchdir, getegid, geteuid, mkdir};
 
 const TUN_DEVICE: &str = "/dev/net/tun";
 /// Bits of the capability sets (linux/capability.h).
@@ -47,7 +50,7 @@ pub struct Preflight {
 pub enum Start {
     /// As it is.
     Directly,
-    /// After [`enter_user_namespace`].
+    /// After [`super::restart_in_user_namespace`].
     InUserNamespace,
     /// Not at all: show the [`Preflight`].
     Impossible,
@@ -166,93 +169,82 @@ impl Preflight {
     }
 }
 
-/// Moves the calling process into a new user, network and mount namespace in which it is root over
-/// everything that it makes, with room of its own in `/run` for named network namespaces.
+/// What a process does between fork and exec to have a private world; all that takes memory is
+/// prepared beforehand.
 ///
-/// For the outside it stays the user that it was. Call it first thing in `main`.
-///
-/// # Errors
-/// [`IsolationError::Threads`] when the process has started other threads: then nothing has
-/// changed. Otherwise the process may be half inside, and should end.
-pub fn enter_user_namespace() -> Result<(), IsolationError> {
-    let threads = fs::read_dir("/proc/self/task")
-        .map_err(|e| IsolationError::step("count the threads", e))?
-        .count();
-    if threads != 1 {
-        return Err(IsolationError::Threads(threads));
-    }
-    let (user, group) = (geteuid(), getegid());
-    let step = |what| move |error: Errno| IsolationError::step(what, error.into());
-
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(step("make a user namespace"))?;
-    // user_namespaces(7): without privilege over the parent, one id can be mapped, and a group
-    // only once setgroups(2) is given up.
-    for (file, text) in [
-        ("/proc/self/setgroups", "deny".to_owned()),
-        ("/proc/self/uid_map", format!("0 {user} 1\n")),
-        ("/proc/self/gid_map", format!("0 {group} 1\n")),
-    ] {
-        fs::write(file, text).map_err(|error| IsolationError::step("become root in it", error))?;
-    }
-    make_namespaces().map_err(step("make a network and a mount namespace"))?;
-    private_run().map_err(|error| IsolationError::step("make room in /run", error))
+/// It gets a new user, network and mount namespace, is root over everything that it makes there,
+/// and has an empty `/run` for named network namespaces, through which the directories that were
+/// there shine (a user's own `/run/user/…` among them). For the outside it stays the user that it
+/// was.
+pub(super) struct Isolation {
+    user: String,
+    group: String,
+    /// Absolute paths of the directories in `/run` that stay visible.
+    kept: Vec<CString>,
+    /// Room for a handle on each.
+    handles: Vec<OwnedFd>,
 }
 
-/// Why a process could not be given a world of its own.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum IsolationError {
-    /// The kernel moves only a process of one thread.
-    #[error("cannot enter a user namespace: the process has {0} threads, and may have only one")]
-    Threads(usize),
-    /// A step failed.
-    #[error("cannot enter a user namespace: {step}: {source}")]
-    Step {
-        /// The step.
-        step: &'static str,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+impl Isolation {
+    pub(super) fn prepare() -> io::Result<Self> {
+        let mut kept = Vec::new();
+        for entry in fs::read_dir("/run")? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() && entry.file_name() != "netns" {
+                kept.push(CString::new(entry.path().into_os_string().into_vec())?);
+            }
+        }
+        let handles = Vec::with_capacity(kept.len());
+        // user_namespaces(7): without privilege over the parent, one id can be mapped.
+        let (user, group) = (format!("0 {} 1\n", geteuid()), format!("0 {} 1\n", getegid()));
+        Ok(Self { user, group, kept, handles })
+    }
+
+    /// Allocates nothing: may run between fork and exec.
+    pub(super) fn enter(&mut self) -> nix::Result<()> {
+        unshare(CloneFlags::CLONE_NEWUSER)?;
+        // user_namespaces(7): a group can be mapped only once setgroups(2) is given up.
+        write(c"/proc/self/setgroups", b"deny")?;
+        write(c"/proc/self/uid_map", self.user.as_bytes())?;
+        write(c"/proc/self/gid_map", self.group.as_bytes())?;
+        make_namespaces()?;
+        self.private_run()
+    }
+
+    fn private_run(&mut self) -> nix::Result<()> {
+        const NONE: Option<&CStr> = None;
+        let here = handle(c".")?;
+        self.handles.clear();
+        // A handle each, so that the directories are still to be found when they are covered.
+        for path in &self.kept {
+            self.handles.push(handle(path)?);
+        }
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(Some(c"tmpfs"), c"/run", Some(c"tmpfs"), flags, Some(c"mode=0755"))?;
+        for (path, handle) in self.kept.iter().zip(&self.handles) {
+            mkdir(path.as_c_str(), Mode::from_bits_truncate(0o755))?;
+            fchdir(handle)?;
+            mount(Some(c"."), path.as_c_str(), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+        }
+        self.handles.clear();
+        fchdir(here)
+    }
 }
 
-impl IsolationError {
-    fn step(step: &'static str, source: io::Error) -> Self {
-        Self::Step { step, source }
-    }
+fn write(path: &CStr, text: &[u8]) -> nix::Result<()> {
+    let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    nix::unistd::write(&file, text).map(drop)
+}
+
+fn handle(path: &CStr) -> nix::Result<OwnedFd> {
+    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// A network and a mount namespace whose mounts nobody else sees. Allocates nothing.
 fn make_namespaces() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
-    let none = None::<&Path>;
-    mount(none, Path::new("/"), none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)
-}
-
-/// Lays an empty file system over `/run`, which belongs to root, and lets the directories that were
-/// there shine through (a user's own `/run/user/…` among them).
-fn private_run() -> io::Result<()> {
-    let run = Path::new("/run");
-    let mut kept: Vec<(PathBuf, File)> = Vec::new();
-    for entry in fs::read_dir(run)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() || entry.file_name() == "netns" {
-            continue;
-        }
-        // A handle, so that the directory is still to be found when it is covered.
-        let handle = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(entry.path());
-        if let Ok(handle) = handle {
-            kept.push((entry.path(), handle));
-        }
-    }
-    let none = None::<&Path>;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), run, Some("tmpfs"), flags, Some("mode=0755"))?;
-    for (path, handle) in kept {
-        fs::create_dir(&path)?;
-        let from = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        mount(Some(from.as_str()), &path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
-    }
-    Ok(())
+    let none = None::<&CStr>;
+    mount(none, c"/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)
 }
 
 /// The effective set of the calling thread; none if `/proc` does not tell.
@@ -317,9 +309,40 @@ mod tests {
     #[test]
     fn the_report_names_what_is_missing_and_the_way_to_it() {
         let closed = preflight(false, Some(Errno::EACCES), None).to_string();
-        insta::assert_snapshot!(closed);
+        insta::assert_snapshot!(closed, @r"
+        Network namespaces and TUN devices need privileges. This process:
+          MISSING CAP_NET_ADMIN (links, addresses, routes)
+          MISSING CAP_SYS_ADMIN (namespaces)
+          MISSING permission to make and mount namespaces: Operation not permitted (os error 1)
+          MISSING /dev/net/tun (TUN devices): Permission denied (os error 13)
+          has     user namespaces (stand in for the first three)
+        How to get it:
+          - run as root; or let every user open /dev/net/tun, as most systems do:
+            sudo chmod 0666 /dev/net/tun
+        Then start it again.
+        ");
         let nothing = preflight(false, Some(Errno::ENOENT), Some(Errno::ENOSPC)).to_string();
-        insta::assert_snapshot!(nothing);
+        insta::assert_snapshot!(nothing.split_once("How").unwrap().1, @r"
+         to get it:
+          - load the TUN driver: sudo modprobe tun; in a container, pass the device in:
+            docker run --device /dev/net/tun ...
+          - run as root: sudo, or in a container
+            docker run --privileged --device /dev/net/tun ...
+          - or without root, allow user namespaces, whichever applies:
+            sudo sysctl user.max_user_namespaces=10000
+        Then start it again.
+        ");
+        let forbidden = preflight(false, None, Some(Errno::EPERM)).to_string();
+        insta::assert_snapshot!(forbidden.split_once("How").unwrap().1, @r"
+         to get it:
+          - run as root: sudo, or in a container
+            docker run --privileged --device /dev/net/tun ...
+          - or without root, allow user namespaces, whichever applies:
+            sudo sysctl kernel.unprivileged_userns_clone=1                (Debian)
+            sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0    (Ubuntu)
+            a container's seccomp profile that permits unshare and mount
+        Then start it again.
+        ");
     }
 
     #[test]
@@ -328,17 +351,5 @@ mod tests {
         let set = parse_capabilities(status).unwrap();
         assert_eq!(set, 1 << CAP_NET_ADMIN | 1 << CAP_SYS_ADMIN);
         assert_eq!(parse_capabilities("Name:\tx\n"), None);
-    }
-
-    #[test]
-    fn a_process_of_many_threads_is_told_so_and_left_alone() {
-        // The test harness runs this beside a main thread.
-        let (hold, held) = std::sync::mpsc::channel::<()>();
-        let other = std::thread::spawn(move || held.recv());
-        let before = fs::read_link("/proc/self/ns/user").unwrap();
-        assert!(matches!(enter_user_namespace(), Err(IsolationError::Threads(2..))));
-        assert_eq!(fs::read_link("/proc/self/ns/user").unwrap(), before);
-        drop(hold);
-        let _ = other.join();
     }
 }

@@ -131,8 +131,11 @@ impl Links {
         self.change(name, |link| link.append_extra_attribute(attribute), what)
     }
 
-    /// Gives a link an address, which is usable at once: duplicate address detection is off for
-    /// IPv6, since it would take a second or more.
+    /// Gives a link an address. Duplicate address detection is off for IPv6, since it would take a
+    /// second or more.
+    ///
+    /// Set the link (and its other end) up first: an IPv6 address that was there before loses its
+    /// first packet, and with it a second.
     pub fn add_address(&self, name: &str, address: IpAddr, prefix: u8) -> Result<(), LinkError> {
         let index = self.get(name)?.index;
         let mut request = self.handle.address().add(index, address, prefix);

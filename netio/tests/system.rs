@@ -111,10 +111,11 @@ impl Cable {
         let left_links = Links::in_netns(&left).unwrap();
         let right_links = Links::in_netns(&right).unwrap();
         left_links.create_veth("to-right", "to-left", &right).unwrap();
+        left_links.set_up("to-right").unwrap();
+        right_links.set_up("to-left").unwrap();
         for (links, name, end) in [(&left_links, "to-right", 1), (&right_links, "to-left", 2)] {
             links.add_address(name, ip(&format!("10.9.0.{end}")), 24).unwrap();
             links.add_address(name, ip(&format!("fd09::{end}")), 64).unwrap();
-            links.set_up(name).unwrap();
         }
         Some(Self { left, right, left_links, right_links })
     }
@@ -297,7 +298,7 @@ fn without_root_everything_works_in_a_user_namespace() {
         return;
     }
     let mut child = again(NAME).in_user_namespace().unwrap().spawn().unwrap();
-    let Some(status) = child.wait_timeout(Duration::from_secs(60)).unwrap() else {
+    let Some(status) = child.wait_timeout(Duration::from_mins(1)).unwrap() else {
         child.kill().unwrap();
         panic!("it hangs");
     };

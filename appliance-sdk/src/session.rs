@@ -431,3 +431,6 @@ fn dialect_drop(error: &DialectError) -> DropReason {
         DialectError::UnknownCritical { .. } => DropReason::OptionCritical,
     }
 }
+
+#[cfg(test)]
+mod tests;

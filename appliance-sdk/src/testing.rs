@@ -157,6 +157,11 @@ impl<A: Appliance> FakeGateway<A> {
         datagram
     }
 
+    /// What the appliance wants to have sent for the last packets, as the runtime gets it.
+    pub fn replies(&self) -> &Replies {
+        &self.replies
+    }
+
     /// What was counted so far.
     pub fn stats(&self) -> &Stats {
         self.session.stats()

@@ -1,1 +1,222 @@
-//! (being written)
+//! Waiting until one of several devices has something to receive, and waking the one who waits.
+//!
+//! Level-triggered and for receiving only: a device that was not emptied reports itself again, so
+//! no wake-up can be lost. Nothing here is for sending; a device that cannot send says
+//! [`std::io::ErrorKind::WouldBlock`] and the caller decides.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        eventfd::{EfdFlags, EventFd},
+    },
+};
+
+/// How many ready devices one [`Poller::wait`] reports at most; the others are reported by the
+/// next call.
+pub const MAX_READY: usize = 64;
+
+/// Waits for several devices at once.
+#[derive(Debug)]
+pub struct Poller {
+    epoll: Epoll,
+    events: Box<[EpollEvent; MAX_READY]>,
+    syscalls: u64,
+}
+
+impl Poller {
+    /// A poller that waits for nothing yet.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            events: Box::new([EpollEvent::empty(); MAX_READY]),
+            syscalls: 0,
+        })
+    }
+
+    /// Reports `token` from now on whenever `device` has something to receive, an error in its
+    /// queue included (on a UDP socket: [`crate::udp::UdpSocket::take_error`]).
+    ///
+    /// A device that is closed is forgotten by itself.
+    pub fn add(&self, device: &impl AsFd, token: u64) -> io::Result<()> {
+        self.epoll.add(device, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        Ok(())
+    }
+
+    /// Stops reporting `device`.
+    pub fn remove(&self, device: &impl AsFd) -> io::Result<()> {
+        self.epoll.delete(device)?;
+        Ok(())
+    }
+
+    /// Waits until a device is ready or `timeout` has passed (`None`: for as long as it takes),
+    /// and replaces what is in `ready` with the tokens of the ready devices.
+    ///
+    /// A signal ends the wait early with nothing ready, as if the time were over. The timeout is
+    /// rounded up to the next millisecond; zero looks and returns at once.
+    pub fn wait(&mut self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
+        ready.clear();
+        let timeout = timeout.map_or(EpollTimeout::NONE, round_up);
+        self.syscalls += 1;
+        match self.epoll.wait(self.events.as_mut_slice(), timeout) {
+            Ok(count) => ready.extend(self.events.iter().take(count).map(EpollEvent::data)),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// How many times [`Self::wait`] went into the kernel.
+    pub fn syscalls(&self) -> u64 {
+        self.syscalls
+    }
+}
+
+/// Rounding down would turn the last fraction of a millisecond into a busy loop.
+fn round_up(timeout: Duration) -> EpollTimeout {
+    let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
+    i32::try_from(milliseconds).ok().and_then(|ms| ms.try_into().ok()).unwrap_or(EpollTimeout::MAX)
+}
+
+/// Wakes a thread that waits in [`Poller::wait`] from any other thread.
+///
+/// The order that loses nothing: whoever wakes first puts its message where it belongs and then
+/// calls [`wake`](Self::wake); whoever is woken first calls [`drain`](Self::drain) and then looks
+/// for messages.
+#[derive(Debug, Clone)]
+pub struct Waker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    event: EventFd,
+    /// Set from the first wake until the drain: wakes in between need no system call.
+    pending: AtomicBool,
+}
+
+impl Waker {
+    /// A waker; its clones wake the same poller, to which it has to be [added](Poller::add).
+    pub fn new() -> io::Result<Self> {
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self { shared: Arc::new(Shared { event, pending: AtomicBool::new(false) }) })
+    }
+
+    /// Makes the poller report the waker's token until [`drain`](Self::drain) is called.
+    pub fn wake(&self) -> io::Result<()> {
+        if self.shared.pending.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        loop {
+            match self.shared.event.write(1) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(error) => {
+                    self.shared.pending.store(false, Ordering::Release);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Takes the wake-up back; says whether there was one.
+    pub fn drain(&self) -> io::Result<bool> {
+        // The event goes before the flag. The other way round, a wake between the two would leave
+        // the flag set without an event, and every later wake would be taken for a repetition.
+        loop {
+            match self.shared.event.read() {
+                Ok(_) | Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.shared.pending.swap(false, Ordering::AcqRel))
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.event.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Option<Duration> = Some(Duration::ZERO);
+
+    #[test]
+    fn a_wake_is_reported_until_it_is_drained() {
+        let (mut poller, waker, mut ready) = set_up();
+        poller.wait(&mut ready, NOW).unwrap();
+        assert!(ready.is_empty());
+
+        waker.wake().unwrap();
+        waker.wake().unwrap();
+        for _ in 0..2 {
+            poller.wait(&mut ready, NOW).unwrap();
+            assert_eq!(ready, [7]);
+        }
+        assert!(waker.drain().unwrap());
+        assert!(!waker.drain().unwrap());
+        poller.wait(&mut ready, NOW).unwrap();
+        assert!(ready.is_empty());
+        assert_eq!(poller.syscalls(), 4);
+    }
+
+    #[test]
+    fn a_removed_device_is_silent() {
+        let (mut poller, waker, mut ready) = set_up();
+        waker.wake().unwrap();
+        poller.remove(&waker).unwrap();
+        poller.wait(&mut ready, NOW).unwrap();
+        assert!(ready.is_empty());
+    }
+
+    #[test]
+    fn no_message_is_lost_between_threads() {
+        const MESSAGES: usize = 20_000;
+        let (mut poller, waker, mut ready) = set_up();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let other = waker.clone();
+        let thread = std::thread::spawn(move || {
+            for i in 0..MESSAGES {
+                sender.send(i).unwrap();
+                other.wake().unwrap();
+            }
+        });
+        // Only wake-ups drive the receiver: were one lost, this would wait for ever.
+        let mut seen = 0;
+        while seen < MESSAGES {
+            poller.wait(&mut ready, None).unwrap();
+            waker.drain().unwrap();
+            seen += receiver.try_iter().count();
+        }
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn timeouts_are_rounded_up() {
+        assert_eq!(round_up(Duration::ZERO), EpollTimeout::ZERO);
+        assert_eq!(round_up(Duration::from_nanos(1)), EpollTimeout::try_from(1_i32).unwrap());
+        assert_eq!(round_up(Duration::from_micros(1001)), EpollTimeout::try_from(2_i32).unwrap());
+        assert_eq!(round_up(Duration::MAX), EpollTimeout::MAX);
+    }
+
+    fn set_up() -> (Poller, Waker, Vec<u64>) {
+        let (poller, waker) = (Poller::new().unwrap(), Waker::new().unwrap());
+        poller.add(&waker, 7).unwrap();
+        (poller, waker, Vec::new())
+    }
+}

@@ -3,7 +3,6 @@
 //! A [`FlowKey`] has a direction; a [`CanonicalKey`] is the same for both directions. Both are plain
 //! bytes in a fixed layout, the same on every machine, so they can go into a keyed hash as they are.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -11,22 +10,24 @@ use thiserror::Error;
 
 use crate::inner::IpVersion;
 
-/// Bytes of a key.
+/// Bytes of a key as [`FlowKey::to_bytes`] gives it.
 pub const KEY_LEN: usize = 38;
-
-const VERSION: usize = 0;
-const PROTOCOL: usize = 1;
-const SRC: usize = 2;
-const DST: usize = 18;
-const SRC_PORT: usize = 34;
-const DST_PORT: usize = 36;
 
 /// A flow in one direction: addresses, upper-layer protocol, ports.
 ///
 /// Ports are 0 where a packet has none that can be relied on. IPv4 and IPv6 never meet: the key of
 /// `10.0.0.1` differs from that of `::ffff:10.0.0.1`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FlowKey([u8; KEY_LEN]);
+pub struct FlowKey {
+    // Words, so that a key is made, compared and turned round in registers.
+    words: [u64; 5],
+}
+
+/// Where the parts stand in [`FlowKey::words`]. The first holds version, protocol and both ports
+/// in its low 48 bits; an address takes two, big end first, IPv4 in the upper half of the first.
+const SMALL: usize = 0;
+const SRC: usize = 1;
+const DST: usize = 3;
 
 impl FlowKey {
     /// The key of what flows from `src` to `dst`; scope and flow label of IPv6 are no part of it.
@@ -34,11 +35,12 @@ impl FlowKey {
     /// # Errors
     /// [`MixedVersions`] if one is IPv4 and the other IPv6.
     pub fn new(src: SocketAddr, dst: SocketAddr, protocol: u8) -> Result<FlowKey, MixedVersions> {
-        if src.is_ipv4() != dst.is_ipv4() {
+        let version = IpVersion::of(src.ip());
+        if version != IpVersion::of(dst.ip()) {
             return Err(MixedVersions { src: src.ip(), dst: dst.ip() });
         }
         let ports = (src.port(), dst.port());
-        Ok(FlowKey::pack(IpVersion::of(src.ip()), protocol, src.ip(), dst.ip(), ports))
+        Ok(FlowKey::pack(version, protocol, src.ip(), dst.ip(), ports))
     }
 
     /// Both addresses are of `version`.
@@ -50,26 +52,24 @@ impl FlowKey {
         dst: IpAddr,
         (src_port, dst_port): (u16, u16),
     ) -> FlowKey {
-        let mut key = [0; KEY_LEN];
-        key[VERSION] = version as u8;
-        key[PROTOCOL] = protocol;
-        put_address(&mut key, SRC, src);
-        put_address(&mut key, DST, dst);
-        key[SRC_PORT..DST_PORT].copy_from_slice(&src_port.to_be_bytes());
-        key[DST_PORT..].copy_from_slice(&dst_port.to_be_bytes());
-        FlowKey(key)
+        let [a, b] = src_port.to_be_bytes();
+        let [c, d] = dst_port.to_be_bytes();
+        let small = u64::from_be_bytes([0, 0, version as u8, protocol, a, b, c, d]);
+        let [src_high, src_low] = address_words(src);
+        let [dst_high, dst_low] = address_words(dst);
+        FlowKey { words: [small, src_high, src_low, dst_high, dst_low] }
     }
 
     /// The IP version of both addresses.
     #[inline]
     pub fn version(&self) -> IpVersion {
-        if self.0[VERSION] == IpVersion::V4 as u8 { IpVersion::V4 } else { IpVersion::V6 }
+        if self.small()[2] == IpVersion::V4 as u8 { IpVersion::V4 } else { IpVersion::V6 }
     }
 
     /// The upper-layer protocol; 0 in a key made for [`Stickiness::TwoTuple`].
     #[inline]
     pub fn protocol(&self) -> u8 {
-        self.0[PROTOCOL]
+        self.small()[3]
     }
 
     /// Where it comes from.
@@ -87,46 +87,41 @@ impl FlowKey {
     /// The source port, or 0.
     #[inline]
     pub fn src_port(&self) -> u16 {
-        u16::from_be_bytes([self.0[SRC_PORT], self.0[SRC_PORT + 1]])
+        (self.words[SMALL] >> 16) as u16
     }
 
     /// The destination port, or 0.
     #[inline]
     pub fn dst_port(&self) -> u16 {
-        u16::from_be_bytes([self.0[DST_PORT], self.0[DST_PORT + 1]])
+        self.words[SMALL] as u16
     }
 
     /// The other direction of the same flow.
     #[inline]
     #[must_use]
     pub fn reversed(&self) -> FlowKey {
-        let old = &self.0;
-        let mut key = *old;
-        key[SRC..DST].copy_from_slice(&old[DST..SRC_PORT]);
-        key[DST..SRC_PORT].copy_from_slice(&old[SRC..DST]);
-        key[SRC_PORT..DST_PORT].copy_from_slice(&old[DST_PORT..]);
-        key[DST_PORT..].copy_from_slice(&old[SRC_PORT..DST_PORT]);
-        FlowKey(key)
+        let [small, src_high, src_low, dst_high, dst_low] = self.words;
+        let ports = (small as u32).rotate_left(16);
+        let small = small >> 32 << 32 | u64::from(ports);
+        FlowKey { words: [small, dst_high, dst_low, src_high, src_low] }
     }
 
     /// Addresses and protocol, ports 0.
     #[inline]
     #[must_use]
     pub fn portless(&self) -> FlowKey {
-        let mut key = self.0;
-        key[SRC_PORT..].fill(0);
-        FlowKey(key)
+        let mut words = self.words;
+        words[SMALL] = words[SMALL] >> 32 << 32;
+        FlowKey { words }
     }
 
     /// The key of the flow without its direction.
     #[inline]
     pub fn canonical(&self) -> CanonicalKey {
-        let src = (&self.0[SRC..DST], &self.0[SRC_PORT..DST_PORT]);
-        let dst = (&self.0[DST..SRC_PORT], &self.0[DST_PORT..]);
-        match src.cmp(&dst) {
-            Ordering::Greater => CanonicalKey(self.reversed()),
-            Ordering::Less | Ordering::Equal => CanonicalKey(*self),
-        }
+        let [_, src_high, src_low, dst_high, dst_low] = self.words;
+        let src = (src_high, src_low, self.src_port());
+        let dst = (dst_high, dst_low, self.dst_port());
+        CanonicalKey(if src <= dst { *self } else { self.reversed() })
     }
 
     /// The key by which flows stay together on one target.
@@ -137,7 +132,7 @@ impl FlowKey {
             Stickiness::ThreeTuple => self.portless().canonical(),
             Stickiness::TwoTuple => {
                 let mut key = self.portless();
-                key.0[PROTOCOL] = 0;
+                key.words[SMALL] = key.words[SMALL] >> 40 << 40;
                 key.canonical()
             }
         }
@@ -155,16 +150,28 @@ impl FlowKey {
     /// | 36–37 | destination port, big-endian |
     #[inline]
     pub fn to_bytes(&self) -> [u8; KEY_LEN] {
-        self.0
+        let [_, _, version, protocol, ports @ ..] = self.small();
+        let mut bytes = [0; KEY_LEN];
+        bytes[0] = version;
+        bytes[1] = protocol;
+        for (bytes, word) in bytes[2..34].chunks_exact_mut(8).zip(&self.words[SRC..]) {
+            bytes.copy_from_slice(&word.to_be_bytes());
+        }
+        bytes[34..].copy_from_slice(&ports);
+        bytes
+    }
+
+    #[inline]
+    fn small(&self) -> [u8; 8] {
+        self.words[SMALL].to_be_bytes()
     }
 
     #[inline]
     fn address(&self, at: usize) -> IpAddr {
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&self.0[at..at + 16]);
+        let [high, low] = [self.words[at], self.words[at + 1]];
         match self.version() {
-            IpVersion::V4 => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into(),
-            IpVersion::V6 => Ipv6Addr::from(bytes).into(),
+            IpVersion::V4 => Ipv4Addr::from_bits((high >> 32) as u32).into(),
+            IpVersion::V6 => Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into(),
         }
     }
 }
@@ -229,7 +236,7 @@ impl CanonicalKey {
     /// The key as bytes, in the layout of [`FlowKey::to_bytes`], the low end as the source.
     #[inline]
     pub fn to_bytes(&self) -> [u8; KEY_LEN] {
-        self.0.0
+        self.0.to_bytes()
     }
 }
 
@@ -278,9 +285,12 @@ impl Stickiness {
 }
 
 #[inline]
-fn put_address(key: &mut [u8; KEY_LEN], at: usize, address: IpAddr) {
+fn address_words(address: IpAddr) -> [u64; 2] {
     match address {
-        IpAddr::V4(address) => key[at..at + 4].copy_from_slice(&address.octets()),
-        IpAddr::V6(address) => key[at..at + 16].copy_from_slice(&address.octets()),
+        IpAddr::V4(address) => [u64::from(address.to_bits()) << 32, 0],
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            [(bits >> 64) as u64, bits as u64]
+        }
     }
 }

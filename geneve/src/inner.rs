@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use crate::flow::FlowKey;
+use network::{Extent, Network};
 
 /// IANA's numbers of the protocols that this crate looks into.
 pub mod protocol {
@@ -92,7 +93,7 @@ pub struct Inner {
     pub dont_fragment: bool,
     /// The protocol that all fragments of one packet state alike: [`Inner::protocol`], but for a
     /// fragment what its fragment header says follows (RFC 8200 §4.5), be it an extension header.
-    flow_protocol: u8,
+    pub(crate) flow_protocol: u8,
     /// A source route leads on from the destination in the header, so that the upper layer's
     /// checksum covers another one.
     pub(crate) source_routed: bool,
@@ -107,9 +108,26 @@ impl Inner {
     /// complete, but for fragments.
     #[inline]
     pub fn parse(packet: &[u8]) -> Result<Inner, InnerError> {
-        let mut inner = network::parse(packet, network::Extent::Whole)?;
-        inner.transport = transport::parse(&inner, &packet[inner.header_len..inner.total_len])?;
-        Ok(inner)
+        network::parse(packet, Extent::Whole, |network| transport::parse(network, packet))
+    }
+
+    #[inline]
+    fn new(network: Network, transport: Transport) -> Inner {
+        Inner {
+            version: network.version,
+            src: network.src,
+            dst: network.dst,
+            protocol: network.protocol,
+            header_len: network.header_len,
+            total_len: network.total_len,
+            fragment: network.fragment,
+            transport,
+            tos: network.tos,
+            ttl: network.ttl,
+            dont_fragment: network.dont_fragment,
+            flow_protocol: network.flow_protocol,
+            source_routed: network.source_routed,
+        }
     }
 
     /// The packet's flow in its direction: with ports for unfragmented TCP and UDP, without for
@@ -167,7 +185,7 @@ pub enum Fragment {
 /// What is known of the upper layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// TCP, its header without options at the least.
+    /// TCP, with its whole header.
     Tcp {
         /// The source port.
         src: u16,
@@ -175,7 +193,7 @@ pub enum Transport {
         dst: u16,
         /// The flags.
         flags: TcpFlags,
-        /// Bytes of the TCP header, options included. In a first fragment it may reach beyond it.
+        /// Bytes of the TCP header, options included.
         header_len: usize,
     },
     /// UDP.
@@ -334,6 +352,12 @@ pub enum InnerError {
         needed: usize,
         /// Bytes of the packet that are left for it.
         available: usize,
+    },
+    /// An authentication header that states a length below its fixed part (RFC 4302 §2).
+    #[error("authentication header at byte {offset} is shorter than its fixed part")]
+    AuthenticationLength {
+        /// Where it starts in the packet.
+        offset: usize,
     },
     /// A hop-by-hop header elsewhere than right behind the IPv6 header (RFC 8200 §4.1).
     #[error("IPv6 hop-by-hop header at byte {offset}, expected right behind the IPv6 header")]

@@ -11,6 +11,8 @@
 //! * [`outer`] IPv4 or IPv6 and UDP headers, and Internet [`checksum`]s.
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "proptest"))]
+pub mod arbitrary;
 pub mod buffer;
 pub mod checksum;
 pub mod dialect;

@@ -65,18 +65,15 @@ fn request(name: &str) -> io::Result<ifreq> {
 
 fn attach(file: &File, request: &mut ifreq, config: &TunConfig) -> io::Result<()> {
     // SAFETY: TUNSETIFF reads and writes an `ifreq`.
-    match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut *request) } {
-        0 => Ok(()),
-        _ => {
-            let error = io::Error::last_os_error();
-            let name = &config.name;
-            if error.raw_os_error() == Some(libc::EBUSY) {
-                let message = format!("there is an interface {name:?} already");
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-            }
-            Err(told(&format!("create TUN {name:?}"), &error))
-        }
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut *request) } == 0 {
+        return Ok(());
     }
+    let (error, name) = (io::Error::last_os_error(), &config.name);
+    if error.raw_os_error() == Some(libc::EBUSY) {
+        let message = format!("there is an interface {name:?} already");
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    Err(told(&format!("create TUN {name:?}"), &error))
 }
 
 /// Offers the kernel to take super-packets and unfinished checksums from it.

@@ -80,6 +80,7 @@ impl Outgoing {
         }
     }
 
+    #[expect(clippy::cast_ptr_alignment, reason = "the buffer is aligned, and so is every space")]
     fn push<T: Copy>(&mut self, level: c_int, kind: c_int, value: T) {
         let size = size_of::<T>() as u32;
         // SAFETY: these two only compute lengths.
@@ -132,7 +133,7 @@ impl Incoming {
                 // IPv4 sends a byte, IPv6 an int.
                 (libc::IPPROTO_IP, libc::IP_TOS) => all.tos = value::<u8>(data).unwrap_or(0),
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    all.tos = value::<c_int>(data).map_or(0, |class| class as u8);
+                    all.tos = value::<u32>(data).map_or(0, |class| class as u8);
                 }
                 _ => {}
             });
@@ -152,8 +153,8 @@ pub(super) unsafe fn each(message: &msghdr, mut visit: impl FnMut(&cmsghdr, &[u8
         let mut next = libc::CMSG_FIRSTHDR(message);
         while let Some(header) = next.as_ref() {
             let data = libc::CMSG_DATA(next);
-            let len = (header.cmsg_len as usize)
-                .saturating_sub(data.cast_const().byte_offset_from(next).unsigned_abs());
+            let end: usize = header.cmsg_len as _;
+            let len = end.saturating_sub(data.cast_const().byte_offset_from(next).unsigned_abs());
             visit(header, std::slice::from_raw_parts(data, len));
             next = libc::CMSG_NXTHDR(message, next);
         }

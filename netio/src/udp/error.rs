@@ -111,7 +111,7 @@ fn read(data: &[u8]) -> Option<SocketError> {
         kind: error.ee_type,
         code: error.ee_code,
         mtu: (error.ee_errno == libc::EMSGSIZE as u32).then_some(error.ee_info),
-        errno: error.ee_errno as i32,
+        errno: error.ee_errno.cast_signed(),
     })
 }
 

@@ -11,7 +11,7 @@ use socket2::Socket;
 use super::options;
 
 /// Offsets count from the IP header (a negative number, as 32 bits).
-const NET: u32 = libc::SKF_NET_OFF as u32;
+const NET: u32 = libc::SKF_NET_OFF.cast_unsigned();
 /// Length of an IPv6 header, behind which UDP begins.
 const IPV6_HEADER: u32 = 40;
 /// Where the IPv6 header says what follows it.

@@ -42,7 +42,8 @@ impl Source {
     /// UTF-8.
     pub fn read(path: &Path) -> Result<Source, Problems> {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| Problems::from(unreadable(&name, &error)))?;
+        let bytes =
+            std::fs::read(path).map_err(|error| Problems::from(unreadable(&name, &error)))?;
         String::from_utf8(bytes)
             .map(|text| Source::new(&*name, text))
             .map_err(|error| Problems::from(not_utf8(&name, &error)))
@@ -113,10 +114,7 @@ impl fmt::Display for Position {
 /// assert_eq!(nearest("endpont", ["interface", "endpoint"]), Some("endpoint"));
 /// assert_eq!(nearest("colour", ["interface", "endpoint"]), None);
 /// ```
-pub fn nearest<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (name.chars().count() / 3).max(1);
     candidates
         .into_iter()
@@ -155,9 +153,16 @@ mod tests {
     #[test]
     fn positions_count_lines_and_characters_from_one() {
         let source = Source::new("t", "ab\nüb\n");
-        for (offset, line, column) in
-            [(0, 1, 1), (1, 1, 2), (2, 1, 3), (3, 2, 1), (4, 2, 1), (5, 2, 2), (7, 3, 1), (99, 3, 1)]
-        {
+        for (offset, line, column) in [
+            (0, 1, 1),
+            (1, 1, 2),
+            (2, 1, 3),
+            (3, 2, 1),
+            (4, 2, 1),
+            (5, 2, 2),
+            (7, 3, 1),
+            (99, 3, 1),
+        ] {
             assert_eq!(source.position(offset), Position { line, column }, "offset {offset}");
         }
     }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 
 use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteHandlerOpts, NamedSource,
-    ReportHandler, SourceCode,
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteHandlerOpts,
+    NamedSource, ReportHandler, SourceCode,
 };
 
 use super::{Problem, Source};
@@ -59,7 +59,10 @@ impl Problems {
     }
 
     /// How many: at least one.
-    #[expect(clippy::len_without_is_empty, reason = "there is no value of this type without problems")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "there is no value of this type without problems"
+    )]
     pub fn len(&self) -> usize {
         self.list.len()
     }
@@ -98,9 +101,7 @@ impl Problems {
                     .with_links(false);
                 Drawn(&handler, &located).to_string()
             }
-            Look::Terminal => {
-                Drawn(&MietteHandlerOpts::new().build(), &located).to_string()
-            }
+            Look::Terminal => Drawn(&MietteHandlerOpts::new().build(), &located).to_string(),
         };
         // miette pads some lines to the width of their neighbours.
         drawn.trim_matches('\n').lines().map(|line| line.trim_end().to_owned() + "\n").collect()

@@ -7,7 +7,9 @@ impl From<&toml::de::Error> for Problem {
     fn from(error: &toml::de::Error) -> Problem {
         let problem = explain(error.message());
         match error.span() {
-            Some(span) => Problem::at(span, problem.message).label(problem.label).help_if(problem.help),
+            Some(span) => {
+                Problem::at(span, problem.message).label(problem.label).help_if(problem.help)
+            }
             None => Problem::new(problem.message).help_if(problem.help),
         }
     }

@@ -1,0 +1,168 @@
+//! Internet gateways: their tables, and the addresses that they translate.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
+
+use super::super::ids::Id;
+use super::super::{AddressMapping, InternetGateway, TableId, VpcId};
+use super::cidr::{is_reserved, parse_address};
+use super::space::list;
+use super::{Draft, names};
+use crate::config;
+use crate::source::{Located, Problem};
+
+impl Draft<'_> {
+    /// All gateways. Their mappings take private addresses, which endpoints then cannot have.
+    pub(super) fn add_gateways(&mut self) {
+        let file = self.file;
+        // The internet is one address space, whatever the VPC.
+        let mut public = HashMap::new();
+        for gateway in &file.internet_gateways {
+            let vpc: VpcId =
+                names::resolve(names::VPC, &self.names.vpcs, &gateway.vpc, &mut self.problems);
+            let table = match &gateway.route_table {
+                Some(reference) => self.edge_table(vpc, gateway, reference),
+                None if vpc.is_resolved() => self.implicit_table(vpc),
+                None => TableId::UNRESOLVED,
+            };
+            let addresses = gateway
+                .addresses
+                .iter()
+                .filter_map(|mapping| self.mapping(vpc, mapping, &mut public))
+                .collect();
+            let name = gateway.name.get().clone();
+            self.gateways.push(InternetGateway { name, vpc, table, addresses });
+        }
+    }
+
+    fn edge_table(
+        &mut self,
+        vpc: VpcId,
+        gateway: &config::InternetGateway,
+        reference: &Located<String>,
+    ) -> TableId {
+        let user = format!("internet gateway \"{}\"", gateway.name.get());
+        let id = self.table_of(vpc, reference, &user);
+        if !id.is_resolved() {
+            return id;
+        }
+        let main = self.file.route_tables[id.index()].main.as_ref().filter(|flag| ***flag);
+        if let Some(main) = main {
+            // semantics 1d: "main cannot be deleted and cannot be a gateway table"
+            self.problems.push(
+                reference
+                    .problem("a main table cannot be a gateway table")
+                    .label(format!("{user} uses the main table of its VPC"))
+                    .and(main.span(), "the main table")
+                    .help("give the internet gateway a table of its own"),
+            );
+        }
+        self.edge[id.index()].get_or_insert(reference.span());
+        id
+    }
+
+    fn mapping(
+        &mut self,
+        vpc: VpcId,
+        mapping: &config::AddressMapping,
+        public: &mut HashMap<Ipv4Addr, Range<usize>>,
+    ) -> Option<AddressMapping> {
+        let outside = self.accept(mapped_address(&mapping.public));
+        let inside = self.accept(mapped_address(&mapping.private));
+        let (outside, inside) = (outside?, inside?);
+        if let Some(first) = public.get(&outside) {
+            self.problems.push(
+                mapping
+                    .public
+                    .problem(format!("the public address {outside} stands for two private ones"))
+                    .label("used again here")
+                    .and(first.clone(), "first used here"),
+            );
+        }
+        public.entry(outside).or_insert(mapping.public.span());
+        if vpc.is_resolved() && self.whole[vpc.index()] {
+            let problems = [
+                self.wrong_public(vpc, outside.into(), &mapping.public),
+                self.wrong_private(vpc, inside.into(), &mapping.private),
+            ];
+            self.problems.extend(problems.into_iter().flatten());
+            self.take(vpc, inside.into(), &mapping.private, "a second public address for it");
+        }
+        Some(AddressMapping { public: outside.into(), private: inside.into() })
+    }
+
+    /// Notes that somebody has an address; a problem if somebody else does already.
+    pub(super) fn take(
+        &mut self,
+        vpc: VpcId,
+        address: IpAddr,
+        text: &Located<String>,
+        label: &str,
+    ) {
+        if let Some(first) = self.taken.get(&(vpc, address)) {
+            self.problems.push(
+                text.problem(format!("the address {address} is taken"))
+                    .label(label)
+                    .and(first.clone(), "taken here"),
+            );
+        }
+        self.taken.entry((vpc, address)).or_insert(text.span());
+    }
+
+    fn wrong_public(&self, vpc: VpcId, address: IpAddr, text: &Located<String>) -> Option<Problem> {
+        let owner = &self.vpcs[vpc.index()];
+        let cidr = owner.cidrs.iter().find(|cidr| cidr.contains(&address))?;
+        Some(
+            text.problem(format!("{address} is not public: it belongs to VPC \"{}\"", owner.name))
+                .label(format!("within {cidr}"))
+                .help("a public address is one that the VPC's own machines do not have"),
+        )
+    }
+
+    fn wrong_private(
+        &self,
+        vpc: VpcId,
+        address: IpAddr,
+        text: &Located<String>,
+    ) -> Option<Problem> {
+        let owner = &self.vpcs[vpc.index()];
+        let Some((range, subnet)) = self.subnet_of[vpc.index()].get_lpm(&address.into()) else {
+            return Some(
+                text.problem(format!("no subnet of VPC \"{}\" holds {address}", owner.name))
+                    .label("not in any subnet of the gateway's VPC")
+                    .help(format!("VPC \"{}\" has {}", owner.name, list(&owner.cidrs))),
+            );
+        };
+        let name = &self.subnets[subnet.index()].name;
+        is_reserved(&range, address).then(|| {
+            text.problem(format!("{address} is reserved in subnet \"{name}\""))
+                .label("no machine can have this address")
+                .help(format!("the first four addresses of {range} and the last are reserved"))
+        })
+    }
+}
+
+/// semantics 1d: "IPv6: no NAT".
+fn mapped_address(text: &Located<String>) -> Result<Ipv4Addr, Problem> {
+    let address = match parse_address(text)? {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => {
+            return Err(text
+                .problem("an internet gateway translates only IPv4 addresses")
+                .label("an IPv6 address")
+                .help("IPv6 addresses are public as they are: they need no mapping"));
+        }
+    };
+    let nobody = address.is_unspecified()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_multicast()
+        || address.is_broadcast();
+    if nobody {
+        return Err(text
+            .problem(format!("{address} is not the address of one machine"))
+            .label("unspecified, loopback, link-local, multicast or broadcast"));
+    }
+    Ok(address)
+}

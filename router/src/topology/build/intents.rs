@@ -1,0 +1,121 @@
+//! Intents: the places that their patterns mean, and the service that they ask for.
+
+use super::super::ids::Id;
+use super::super::{Entry, GatewayId, Intent, SubnetId};
+use super::Draft;
+use crate::source::{Located, Problem, nearest};
+
+impl Draft<'_> {
+    /// All intents. Whether they hold is not for this: the paths are verified elsewhere.
+    pub(super) fn add_intents(&mut self) {
+        let file = self.file;
+        for intent in &file.intents {
+            let places = [&intent.from, &intent.to].map(|text| {
+                let places = self.places(text);
+                self.accept(places)
+            });
+            self.problems.extend(self.unknown_service(&intent.inspected_by));
+            if let [Some(from), Some(to)] = places {
+                let inspected_by = intent.inspected_by.get().clone();
+                self.intents.push(Intent { from, to, inspected_by });
+            }
+        }
+    }
+
+    fn places(&self, text: &Located<String>) -> Result<Vec<Entry>, Problem> {
+        let places: Vec<Entry> = match text.split_once(':') {
+            Some(("internet_gateway", pattern)) => {
+                let names = self.file.internet_gateways.iter().map(|gateway| &gateway.name);
+                matching(pattern, names)
+                    .map(|index| Entry::InternetGateway(GatewayId::from_position(index)))
+                    .collect()
+            }
+            Some(("subnet", pattern)) => {
+                let names = self.file.subnets.iter().map(|subnet| &subnet.name);
+                matching(pattern, names)
+                    .map(|index| Entry::Subnet(SubnetId::from_position(index)))
+                    .collect()
+            }
+            _ => {
+                return Err(text
+                    .problem(format!("\"{}\" names no place", text.get()))
+                    .label("not a place where packets enter or leave")
+                    .help("write internet_gateway:NAME or subnet:NAME; * stands for anything"));
+            }
+        };
+        if places.is_empty() {
+            return Err(text
+                .problem(format!("nothing is named \"{}\"", text.get()))
+                .label("an intent about nothing always holds")
+                .help("write internet_gateway:NAME or subnet:NAME; * stands for anything"));
+        }
+        Ok(places)
+    }
+
+    /// The router knows services only as what endpoints connect to.
+    fn unknown_service(&self, text: &Located<String>) -> Option<Problem> {
+        let services = || self.file.endpoints.iter().map(|endpoint| endpoint.service.as_str());
+        if services().any(|service| service == text.get()) {
+            return None;
+        }
+        let near = nearest(text, services()).map(|near| format!("did you mean \"{near}\"?"));
+        Some(
+            text.problem(format!("no endpoint connects to a service \"{}\"", text.get()))
+                .label("nothing can be inspected by it")
+                .help_if(near),
+        )
+    }
+}
+
+fn matching<'a>(
+    pattern: &str,
+    names: impl Iterator<Item = &'a Located<String>>,
+) -> impl Iterator<Item = usize> {
+    names.enumerate().filter(move |(_, name)| matches(pattern, name)).map(|(index, _)| index)
+}
+
+/// Whether a name is of a pattern in which `*` stands for any characters, or none.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let first = pieces.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let Some(last) = pieces.next_back() else { return rest.is_empty() };
+    for piece in pieces {
+        // The leftmost find leaves the most for the others.
+        let Some(at) = rest.find(piece) else { return false };
+        rest = &rest[at + piece.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_anything() {
+        for (pattern, name) in [
+            ("app-a", "app-a"),
+            ("app-*", "app-a"),
+            ("app-*", "app-"),
+            ("*", "x"),
+            ("*", ""),
+            ("*-a", "app-a"),
+            ("a*-*a", "app-a"),
+            ("**", "x"),
+            ("a*b*a", "abba"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("app-a", "app-b"),
+            ("app", "app-a"),
+            ("a*a", "a"),
+            ("*-b", "app-a"),
+            ("", "x"),
+            ("a*b*a", "aba-"),
+        ] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
+}

@@ -1,1 +1,31 @@
-//! (being written)
+//! The data plane: what becomes of each packet, without I/O and without a clock.
+//!
+//! Packets, time and keys come in as arguments; what to do comes out as data. The runtime, the
+//! capture-file scenarios, the simulation and the benchmarks all drive this same code.
+//!
+//! # The way of a packet
+//!
+//! 1. [`frame::Frame::parse`] looks at a packet once; [`Ingress::handle_packet`] looks up the route table that
+//!    governs where it entered, and for a GWLB endpoint finds the flow ([`flow_table`]) or makes it
+//!    ([`select`]).
+//! 2. The [`verdict::Hop`] says to which target, from which source port and behind which Geneve
+//!    header it goes; [`encap`] gathers that with the packet, segment by segment, for sending.
+//! 3. [`Return::handle_datagram`] takes what the appliance sends back, verifies source and cookie
+//!    ([`keys`]), and looks up the table of the endpoint's own subnet.
+//! 4. Every packet ends in one [`verdict`], and [`stats`] counts it.
+
+pub mod encap;
+pub mod flow_table;
+pub mod fragments;
+pub mod frame;
+pub mod ingress;
+pub mod keys;
+pub mod reply;
+pub mod return_path;
+pub mod select;
+pub mod snapshot;
+pub mod stats;
+pub mod verdict;
+
+pub use ingress::{Ingress, IngressConfig};
+pub use return_path::Return;

@@ -1,0 +1,110 @@
+//! `gwlb run`: the gateway in the foreground.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use netio::process::{Preflight, Start};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{FAILED, WRONG_USE, fail};
+use crate::config;
+use crate::runtime::{Gateway, Status};
+
+/// Run the gateway that a configuration file describes, in the foreground.
+///
+/// Everything that the file names is built, or nothing: TUN devices inside existing network
+/// namespaces, their addresses and routes, and the sockets of the underlay. "ready" on stdout says
+/// that packets flow. On SIGTERM or Ctrl-C no more packets are taken in, those that are with the
+/// appliances are waited for, and everything that was built is removed; a second signal ends the
+/// program at once.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The configuration file (TOML); `gwlb check` looks it over.
+    file: PathBuf,
+}
+
+pub(super) fn run(arguments: &RunArgs) -> ExitCode {
+    super::start_logging();
+    let settings = match config::load(&arguments.file) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            let _ = write!(io::stderr(), "{problems}");
+            return ExitCode::from(WRONG_USE);
+        }
+    };
+    let gateway = match Gateway::start(settings) {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            let failed = fail(&format!("cannot start: {error}"));
+            let preflight = Preflight::check();
+            if preflight.start() != Start::Directly {
+                let _ = writeln!(io::stderr(), "\n{preflight}");
+            }
+            return failed;
+        }
+    };
+    let served = wait(&gateway);
+    tracing::info!("draining");
+    let status = gateway.stop();
+    let _ = write!(io::stderr(), "{}", farewell(&status));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot wait for signals: {error}")),
+    }
+}
+
+/// Until the first signal; from then on the second one ends the process.
+fn wait(gateway: &Gateway) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tracing::info!(workers = gateway.status().workers, "packets flow");
+        let mut stdout = io::stdout();
+        // Whoever started us may not be listening.
+        let _ = stdout.write_all(b"ready\n").and_then(|()| stdout.flush());
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        io::Result::Ok(())
+    })?;
+    let second = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("second-signal".to_owned()).spawn(move || {
+        second.block_on(async {
+            let (Ok(mut terminate), Ok(mut interrupt)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
+                return;
+            };
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(FAILED.into());
+        });
+    })?;
+    Ok(())
+}
+
+/// What the gateway did, in a few lines.
+fn farewell(status: &Status) -> String {
+    use std::fmt::Write;
+    let (tun, udp) = (&status.totals.tun, &status.totals.udp);
+    let mut text = format!(
+        "gwlb: {} packets came in, {} went to appliances, {} came back, {} were delivered\n",
+        tun.flow.received,
+        tun.flow.encapsulated,
+        udp.flow.received,
+        tun.flow.delivered + udp.flow.delivered,
+    );
+    for (side, ledger) in [("before", tun), ("after", udp)] {
+        for (reason, count) in &ledger.drops {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "gwlb: {count} dropped {side} inspection: {reason}");
+        }
+    }
+    text
+}

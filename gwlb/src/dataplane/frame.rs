@@ -1,0 +1,74 @@
+//! A packet with what one look at it tells: its parsed form, and how many segments it stands for.
+
+use geneve::inner::{Inner, Transport};
+use netio::offload::{Offload, Segmentation};
+
+use super::verdict::DropReason;
+
+/// A packet or super-packet that was looked at once, for all that follows.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    /// Its bytes.
+    pub packet: &'a [u8],
+    /// What its device left to be done.
+    pub offload: &'a Offload,
+    /// Its parsed form.
+    pub inner: Inner,
+    /// What it stands for.
+    pub shape: Shape,
+}
+
+impl<'a> Frame<'a> {
+    /// Looks at a packet.
+    ///
+    /// # Errors
+    /// The reason to drop it if it is no valid IP packet.
+    pub fn parse(packet: &'a [u8], offload: &'a Offload) -> Result<Self, DropReason> {
+        let inner = Inner::parse(packet).map_err(|_| DropReason::MalformedPacket)?;
+        let shape = Shape::of(&inner, offload);
+        Ok(Self { packet, offload, inner, shape })
+    }
+
+    /// A packet that was parsed already, and with which nothing is left to be done.
+    pub fn single(packet: &'a [u8], inner: Inner) -> Self {
+        let shape = Shape::of(&inner, &Offload::NONE);
+        Self { packet, offload: &Offload::NONE, inner, shape }
+    }
+
+    /// How many packets it stands for.
+    pub fn segments(&self) -> u64 {
+        self.shape.segments.into()
+    }
+}
+
+/// UDP's header (RFC 768).
+const UDP_HEADER: usize = 8;
+
+/// The shape of a packet or super-packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// How many packets it stands for: 1 unless it is a super-packet.
+    pub segments: u32,
+    /// The largest of them, in bytes, IP header included.
+    pub largest: u32,
+}
+
+impl Shape {
+    /// The shape of `inner`, as the device said it is to be segmented.
+    pub fn of(inner: &Inner, offload: &Offload) -> Self {
+        let whole = Self { segments: 1, largest: inner.total_len as u32 };
+        let (size, transport) = match (offload.segment, &inner.transport) {
+            (Segmentation::Tcp { size, .. }, Transport::Tcp { header_len, .. }) => {
+                (usize::from(size), *header_len)
+            }
+            (Segmentation::Udp { size }, Transport::Udp { .. }) => (usize::from(size), UDP_HEADER),
+            _ => return whole,
+        };
+        let headers = inner.header_len + transport;
+        let payload = inner.total_len.saturating_sub(headers);
+        if size == 0 || payload <= size {
+            return whole;
+        }
+        Self { segments: payload.div_ceil(size) as u32, largest: (headers + size) as u32 }
+    }
+}

@@ -1,0 +1,159 @@
+//! The way back: a datagram from an appliance is verified and its inner packet routed on.
+//!
+//! No flow state is needed: the source must be a target, and the cookie must have been made for
+//! this inner flow, this endpoint and this target. So any worker, another gateway with the same
+//! secret, and a gateway that was restarted can take a return.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use geneve::flow::FlowKey;
+use geneve::header::{Header, ProtocolType};
+use geneve::inner::{Inner, IpVersion};
+use router::{Entry, NextHop};
+
+use super::ingress::no_way;
+use super::snapshot::{Snapshot, TargetSlot};
+use super::stats::WorkerStats;
+use super::verdict::{DropReason, GeneveHeader, ReturnVerdict, Returned, Way};
+
+/// The half of the data plane that takes packets back; one per worker, without flow state.
+#[derive(Debug)]
+pub struct Return {
+    snapshot: Arc<Snapshot>,
+    stats: Arc<WorkerStats>,
+    /// The last datagram that was verified: the segments of a run repeat it.
+    last: Option<Verified>,
+}
+
+/// All that the verdict depends on besides the snapshot, and what was found.
+#[derive(Debug)]
+struct Verified {
+    from: SocketAddr,
+    local: IpAddr,
+    header: GeneveHeader,
+    flow: FlowKey,
+    way: Way,
+    target: TargetSlot,
+}
+
+impl Return {
+    /// A worker's return path.
+    pub fn new(snapshot: Arc<Snapshot>, stats: Arc<WorkerStats>) -> Self {
+        Self { snapshot, stats, last: None }
+    }
+
+    /// Takes a new view of the configuration.
+    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+        self.last = None;
+    }
+
+    /// Decides about one UDP payload that came `from` an appliance to our address `local`.
+    ///
+    /// Drops are counted here; what is to be delivered or sent on is counted by whoever does it.
+    pub fn handle_datagram(
+        &mut self,
+        from: SocketAddr,
+        local: IpAddr,
+        datagram: &[u8],
+    ) -> ReturnVerdict {
+        match self.accept(from, local, datagram) {
+            Ok(returned) => ReturnVerdict::Accept(returned),
+            Err(reason) => {
+                self.stats.udp.drops.add(reason, 1);
+                ReturnVerdict::Drop(reason)
+            }
+        }
+    }
+
+    fn accept(
+        &mut self,
+        from: SocketAddr,
+        local: IpAddr,
+        datagram: &[u8],
+    ) -> Result<Returned, DropReason> {
+        let sources =
+            self.snapshot.sources.get(&from.ip()).ok_or(DropReason::UnknownSource)?;
+        let (header, payload) =
+            Header::parse(datagram).map_err(|error| DropReason::of_header(&error))?;
+        if header.is_control() {
+            return Err(DropReason::GeneveControl);
+        }
+        let inner = Inner::parse(payload).map_err(|_| DropReason::MalformedPacket)?;
+        let expected = match inner.version {
+            IpVersion::V4 => ProtocolType::IPV4,
+            IpVersion::V6 => ProtocolType::IPV6,
+        };
+        if header.protocol() != expected {
+            return Err(DropReason::ProtocolType);
+        }
+        let range = header.len()..header.len() + inner.total_len;
+        let flow = inner.flow_key();
+        if let Some(last) = &self.last
+            && last.flow == flow
+            && last.header.as_bytes() == header.as_bytes()
+            && last.from == from
+            && last.local == local
+        {
+            return Ok(Returned { way: last.way, target: last.target, range, inner });
+        }
+
+        let (endpoint, target) = self.verify(sources, local, &header, &flow)?;
+        let entry = Entry::Endpoint(endpoint);
+        let way = match self.snapshot.topology.lookup(entry, inner.dst) {
+            NextHop::Deliver(to) if self.snapshot.attachments.contains_key(&to) => {
+                Way::Deliver(to)
+            }
+            NextHop::Deliver(_) => return Err(DropReason::NotAttached),
+            NextHop::Endpoint(_) => Way::Onward(endpoint),
+            other => return Err(no_way(other)),
+        };
+        self.last = GeneveHeader::copy_of(header.as_bytes())
+            .map(|header| Verified { from, local, header, flow, way, target });
+        Ok(Returned { way, target, range, inner })
+    }
+
+    /// Which endpoint and which of the targets at the source address the datagram is genuine for.
+    /// Of several that all refuse it, the one that came furthest names the reason.
+    fn verify(
+        &self,
+        sources: &[TargetSlot],
+        local: IpAddr,
+        header: &Header<'_>,
+        flow: &FlowKey,
+    ) -> Result<(router::EndpointId, TargetSlot), DropReason> {
+        let mut refusal = DropReason::UnknownSource;
+        for &slot in sources {
+            match self.verify_target(slot, local, header, flow) {
+                Ok(endpoint) => return Ok((endpoint, slot)),
+                Err(reason) => refusal = refusal.max(reason),
+            }
+        }
+        Err(refusal)
+    }
+
+    fn verify_target(
+        &self,
+        slot: TargetSlot,
+        local: IpAddr,
+        header: &Header<'_>,
+        flow: &FlowKey,
+    ) -> Result<router::EndpointId, DropReason> {
+        let snapshot = &self.snapshot;
+        let target = snapshot.target(slot);
+        let tags = target.dialect.read(header).map_err(|error| DropReason::of_options(&error))?;
+        let endpoint =
+            *snapshot.wire_ids.get(&tags.endpoint).ok_or(DropReason::UnknownEndpoint)?;
+        let pool = snapshot.pool(snapshot.endpoint(endpoint).pool);
+        if pool.address != local {
+            return Err(DropReason::WrongGatewayAddress);
+        }
+        // Appliances echo the latest header of a flow, so a packet may come back with the cookie
+        // of a fragment of its flow, which has no ports.
+        let genuine = [flow.canonical(), flow.portless().canonical()].iter().any(|tuple| {
+            snapshot.keys.cookie.verify(tags.cookie, tags.endpoint, target.id, tuple)
+        });
+        genuine.then_some(endpoint).ok_or(DropReason::BadCookie)
+    }
+}

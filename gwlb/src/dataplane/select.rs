@@ -1,0 +1,234 @@
+//! Weighted rendezvous hashing: which target a new flow goes to.
+//!
+//! The choice is a function of the key, the flow and the set of (target, weight) and of nothing
+//! else, so every gateway that shares the secret chooses alike, and a change of the set moves
+//! exactly the flows that it must. No float takes part: results would differ between CPUs.
+
+use std::hash::Hasher;
+
+use geneve::flow::CanonicalKey;
+use siphasher::sip::SipHasher13;
+
+use super::keys::PlacementKey;
+
+/// A target's identity, the same on every gateway and across restarts: placement and cookies
+/// depend on it, so it derives from the names in the configuration and not from positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetId(u64);
+
+impl TargetId {
+    /// The identity of the target at `address` (written as the configuration's canonical text)
+    /// in `group`.
+    pub fn new(group: &str, address: std::net::SocketAddr) -> Self {
+        // The key is public on purpose: an identity is no secret, it only has to be stable.
+        let mut hasher = SipHasher13::new_with_key(b"gwlb target id 1");
+        hasher.write(&(group.len() as u64).to_be_bytes());
+        hasher.write(group.as_bytes());
+        match address.ip() {
+            std::net::IpAddr::V4(ip) => hasher.write(&ip.octets()),
+            std::net::IpAddr::V6(ip) => hasher.write(&ip.octets()),
+        }
+        hasher.write(&address.port().to_be_bytes());
+        Self(hasher.finish())
+    }
+
+    /// The identity as a number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// A target that may be chosen, with its effective weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate<T> {
+    /// What the caller gets back when this one is chosen.
+    pub target: T,
+    /// Who it is.
+    pub id: TargetId,
+    /// Its share of the new flows, relative to the other weights; 0 is never chosen.
+    pub weight: u16,
+}
+
+/// Chooses for a flow among the candidates: the one with the smallest `−log2(u) / weight`, `u`
+/// uniform in (0, 1] and particular to (key, flow, target). `None` when none has a weight.
+///
+/// Ties, which a 64-bit hash makes all but impossible, go to the smaller identity.
+pub fn choose<T: Copy>(
+    key: &PlacementKey,
+    flow: &CanonicalKey,
+    candidates: &[Candidate<T>],
+) -> Option<T> {
+    let flow = key.hash(&flow.to_bytes());
+    candidates
+        .iter()
+        .filter(|candidate| candidate.weight > 0)
+        .map(|candidate| (minus_log2(mix(flow, candidate.id)), candidate))
+        .min_by(|(cost_a, a), (cost_b, b)| {
+            // cost_a / weight_a against cost_b / weight_b, multiplied out: costs stay below 2^39
+            // and weights below 2^16, so nothing overflows and nothing is rounded.
+            let left = cost_a * u64::from(b.weight);
+            let right = cost_b * u64::from(a.weight);
+            left.cmp(&right).then(a.id.cmp(&b.id))
+        })
+        .map(|(_, candidate)| candidate.target)
+}
+
+/// A value for the pair of flow and target: the finaliser of SplitMix64 over their combination.
+/// The flow's hash is keyed, so nobody outside can aim flows at a target.
+fn mix(flow: u64, target: TargetId) -> u64 {
+    let mut z = flow ^ target.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Bits of the fraction in the fixed-point results below.
+const FRACTION: u32 = 32;
+/// The table divides the octave \[1, 2) into this many steps, and lines join them: the error
+/// stays below 2e-7, which no share of flows can show.
+const STEPS: usize = 1 << STEP_BITS;
+const STEP_BITS: u32 = 10;
+
+/// `−log2(x / 2^64)` in fixed point with 32 bits of fraction; `x = 0` counts as 1.
+fn minus_log2(x: u64) -> u64 {
+    let x = x.max(1);
+    let zeros = x.leading_zeros();
+    // x = 2^(63 − zeros) · (1 + fraction / 2^32)
+    let fraction = ((x << zeros) << 1) >> (64 - FRACTION);
+    let index = (fraction >> (FRACTION - STEP_BITS)) as usize;
+    let within = fraction & ((1 << (FRACTION - STEP_BITS)) - 1);
+    let (low, high) = (LOG2[index], LOG2[index + 1]);
+    let log = low + (((high - low) * within) >> (FRACTION - STEP_BITS));
+    ((u64::from(zeros) + 1) << FRACTION) - log
+}
+
+/// `log2(1 + i / STEPS)` in fixed point.
+static LOG2: [u64; STEPS + 1] = log2_table();
+
+const fn log2_table() -> [u64; STEPS + 1] {
+    let mut table = [0; STEPS + 1];
+    let mut i = 0;
+    while i <= STEPS {
+        table[i] = log2_one_plus(i as u64);
+        i += 1;
+    }
+    table
+}
+
+/// `log2(1 + i / STEPS)`, bit by bit: squaring doubles a logarithm, and each time the square
+/// leaves the octave the next bit is a one.
+const fn log2_one_plus(i: u64) -> u64 {
+    if i == STEPS as u64 {
+        return 1 << FRACTION;
+    }
+    // The mantissa in [1, 2) with 62 bits of fraction.
+    let mut mantissa: u64 = (1 << 62) + (i << (62 - STEP_BITS));
+    let mut result = 0;
+    let mut bit = 0;
+    while bit < FRACTION {
+        let square = ((mantissa as u128 * mantissa as u128) >> 62) as u64;
+        result <<= 1;
+        if square >= 1 << 63 {
+            result |= 1;
+            mantissa = square >> 1;
+        } else {
+            mantissa = square;
+        }
+        bit += 1;
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::SocketAddr;
+
+    use geneve::flow::FlowKey;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key() -> PlacementKey {
+        super::super::keys::Keys::derive(&super::super::keys::Secret::from_bytes([7; 32]), 0)
+            .placement
+    }
+
+    fn flow(n: u32) -> CanonicalKey {
+        let src = SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], (n >> 16) as u16));
+        FlowKey::new(src, SocketAddr::from(([192, 0, 2, 1], 80)), 6).unwrap().canonical()
+    }
+
+    fn candidates(weights: &[u16]) -> Vec<Candidate<usize>> {
+        weights
+            .iter()
+            .enumerate()
+            .map(|(i, &weight)| Candidate {
+                target: i,
+                id: TargetId::new("fw", SocketAddr::from(([192, 0, 2, i as u8], 6081))),
+                weight,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn logarithm_agrees_with_floats() {
+        for x in [1, 2, 3, 1000, u64::from(u32::MAX), u64::MAX / 3, u64::MAX - 1, u64::MAX] {
+            let expected = 64.0 - (x as f64).log2();
+            let actual = minus_log2(x) as f64 / f64::from(1u32 << 31) / 2.0;
+            assert!((expected - actual).abs() < 3e-7, "{x}: {expected} {actual}");
+        }
+        assert_eq!(minus_log2(0), minus_log2(1), "zero has no logarithm");
+    }
+
+    #[test]
+    fn shares_follow_the_weights() {
+        let candidates = candidates(&[100, 200, 0, 700]);
+        let mut shares = BTreeMap::new();
+        let flows = 40_000;
+        for n in 0..flows {
+            *shares.entry(choose(&key(), &flow(n), &candidates).unwrap()).or_insert(0u32) += 1;
+        }
+        for (target, share) in [(0, 0.1), (1, 0.2), (3, 0.7)] {
+            let actual = f64::from(shares[&target]) / f64::from(flows);
+            // Four standard deviations of a binomial sample of this size are below 0.01.
+            assert!((actual - share).abs() < 0.01, "target {target}: {actual} of {share}");
+        }
+        assert!(!shares.contains_key(&2), "weight 0 takes no new flow");
+    }
+
+    #[test]
+    fn nobody_to_choose() {
+        assert_eq!(choose::<usize>(&key(), &flow(1), &[]), None);
+        assert_eq!(choose(&key(), &flow(1), &candidates(&[0, 0])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn removing_one_moves_only_its_flows(
+            count in 2usize..40, removed in 0usize..40, seed: u32,
+        ) {
+            let removed = removed % count;
+            let all = candidates(&vec![100; count]);
+            let mut rest = all.clone();
+            rest.remove(removed);
+            for n in 0..64 {
+                let flow = flow(seed.wrapping_add(n));
+                let before = choose(&key(), &flow, &all).unwrap();
+                let after = choose(&key(), &flow, &rest).unwrap();
+                prop_assert!(before == removed || before == after);
+            }
+        }
+
+        #[test]
+        fn order_does_not_matter(weights in prop::collection::vec(0u16..=1000, 1..20), n: u32) {
+            let forward = candidates(&weights);
+            let mut backward = forward.clone();
+            backward.reverse();
+            prop_assert_eq!(
+                choose(&key(), &flow(n), &forward),
+                choose(&key(), &flow(n), &backward)
+            );
+        }
+    }
+}

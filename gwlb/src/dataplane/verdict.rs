@@ -1,0 +1,270 @@
+//! What becomes of a packet: the verdicts of the data plane, and the name of every drop.
+//!
+//! A packet is never an error. Each that enters ends in exactly one verdict, and each verdict that
+//! ends a packet has a counter ([`super::stats`]).
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use geneve::header::{HeaderError, ProtocolType};
+use geneve::buffer::PacketBuf;
+use geneve::dialect::{Dialect, DialectError, Tags};
+use geneve::inner::Inner;
+use router::{Attachment, EndpointId};
+
+use super::snapshot::{PoolId, TargetSlot};
+
+/// A worker, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u16);
+
+/// What [`super::Ingress`] decides for a packet that came out of a TUN device.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Encapsulate it and send it to an appliance.
+    ToAppliance(Hop),
+    /// A route leads straight to another attachment; no endpoint is in the way.
+    Deliver(Attachment),
+    /// The flow belongs to another worker.
+    HandOver(WorkerId),
+    /// The packet ends here, and its sender is told why.
+    Reply(Reply),
+    /// The packet ends here.
+    Drop(DropReason),
+}
+
+/// What [`super::Return`] decides for a datagram that came from an appliance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReturnVerdict {
+    /// It is genuine, and its inner packet goes on.
+    Accept(Returned),
+    /// The datagram ends here.
+    Drop(DropReason),
+}
+
+/// A datagram that an appliance returned and that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Returned {
+    /// Where the inner packet goes.
+    pub way: Way,
+    /// The target that returned it.
+    pub target: TargetSlot,
+    /// Where in the datagram the inner packet lies.
+    pub range: Range<usize>,
+    /// The inner packet.
+    pub inner: Inner,
+}
+
+/// Where a returned packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It leaves through this attachment.
+    Deliver(Attachment),
+    /// The table of the endpoint's subnet leads to a further endpoint: the packet enters
+    /// [`super::Ingress`] as returned from this one.
+    Onward(EndpointId),
+}
+
+/// The way to an appliance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop {
+    /// Which pool of sockets sends: it stands for the outer source address.
+    pub pool: PoolId,
+    /// Which source port of the worker's slice, for the whole life of the flow.
+    pub port: u16,
+    /// Who gets it, for the counters.
+    pub target: TargetSlot,
+    /// Where that is.
+    pub address: SocketAddr,
+    /// The Geneve header that goes in front of the inner packet, or of each of its segments.
+    pub header: GeneveHeader,
+}
+
+/// The bytes of a Geneve header with its options.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct GeneveHeader {
+    bytes: [u8; Self::MAX],
+    len: u8,
+}
+
+impl GeneveHeader {
+    /// The longest header of any dialect fits.
+    pub const MAX: usize = 64;
+
+    /// The header that carries `tags` in `dialect`.
+    pub(super) fn write(dialect: &Dialect, tags: &Tags, protocol: ProtocolType) -> Self {
+        let mut bytes = [0; Self::MAX];
+        // Every dialect's header fits, as the test below holds; a longer one would stay empty, and
+        // no appliance would take it.
+        let len = dialect.write(tags, protocol, &mut bytes).unwrap_or(0) as u8;
+        Self { bytes, len }
+    }
+
+    /// A copy of a header from the wire, if it is not longer than any that we write.
+    pub(super) fn copy_of(header: &[u8]) -> Option<Self> {
+        let mut bytes = [0; Self::MAX];
+        bytes.get_mut(..header.len())?.copy_from_slice(header);
+        Some(Self { bytes, len: header.len() as u8 })
+    }
+
+    /// The bytes as they go on the wire.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl std::fmt::Debug for GeneveHeader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GeneveHeader({:02x?})", self.as_bytes())
+    }
+}
+
+/// A packet that the gateway itself makes in answer to another.
+#[derive(Debug)]
+pub struct Reply {
+    /// Where it leaves: back where the packet that it answers came from.
+    pub to: Attachment,
+    /// The complete packet.
+    pub packet: PacketBuf,
+    /// Why.
+    pub cause: ReplyCause,
+}
+
+/// Why the gateway answers a packet itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyCause {
+    /// The packet does not fit on the way to the appliance and must not be fragmented.
+    PacketTooBig,
+    /// `tcp_unknown_flow = "reset"`.
+    UnknownTcpFlow,
+}
+
+/// Makes the enumeration of drop reasons together with the tables about it.
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a packet was dropped; every drop has exactly one reason, and every reason a counter.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name that counters, JSON and logs use.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What it means, in a sentence or two.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The bytes are no valid IP packet: a wrong version, or lengths that contradict each other.
+    MalformedPacket = "malformed_packet",
+    /// No route matches the destination.
+    NoRoute = "no_route",
+    /// The route that matches is a blackhole.
+    Blackhole = "blackhole",
+    /// The destination is inside of the VPC, and no subnet there holds the address.
+    NoSubnet = "no_subnet",
+    /// The table of the endpoint's subnet leads back to the same endpoint.
+    RoutingLoop = "routing_loop",
+    /// The packet would leave through an attachment that the configuration does not have.
+    NotAttached = "not_attached",
+    /// The endpoint's load balancer has no target that may take a new flow.
+    NoTarget = "no_target",
+    /// A TCP packet without SYN for a flow that is not in the table (`tcp_unknown_flow = "drop"`).
+    UnknownTcpFlow = "unknown_tcp_flow",
+    /// A fragment whose first fragment was not seen: nothing says to which flow it belongs.
+    FragmentWithoutFirst = "fragment_without_first",
+    /// The flow table is full, and the packet would begin a new flow.
+    FlowTableFull = "flow_table_full",
+    /// The packet does not fit on the way to the appliance.
+    ExceedsMtu = "exceeds_mtu",
+    /// The queue to the worker that owns the flow is full.
+    HandoverFull = "handover_full",
+    /// The kernel refused to send to the appliance.
+    SendFailed = "send_failed",
+    /// The kernel refused to take the packet on the TUN device.
+    DeliveryFailed = "delivery_failed",
+    /// The datagram came from an address that is no target.
+    UnknownSource = "unknown_source",
+    /// The Geneve header is cut short, or its option lengths contradict each other.
+    MalformedGeneve = "malformed_geneve",
+    /// The Geneve version is not 0 (RFC 8926 section 3.4).
+    GeneveVersion = "geneve_version",
+    /// A control packet (O bit): it must not be forwarded (RFC 8926 section 3.4).
+    GeneveControl = "geneve_control",
+    /// Geneve carries neither IPv4 nor IPv6, or not what its protocol type says.
+    ProtocolType = "protocol_type",
+    /// An option that is critical and unknown (RFC 8926 section 3.5).
+    CriticalOption = "critical_option",
+    /// An option that the dialect needs is missing, appears twice, or has a wrong length.
+    DialectOptions = "dialect_options",
+    /// No endpoint has the id that the datagram carries.
+    UnknownEndpoint = "unknown_endpoint",
+    /// The datagram came to a gateway address that does not serve the endpoint it names.
+    WrongGatewayAddress = "wrong_gateway_address",
+    /// The flow cookie was not made for this inner flow, endpoint and target.
+    BadCookie = "bad_cookie",
+}
+
+impl DropReason {
+    /// The reason for a Geneve header that does not parse.
+    pub(crate) fn of_header(error: &HeaderError) -> Self {
+        match error {
+            HeaderError::Version(_) => Self::GeneveVersion,
+            _ => Self::MalformedGeneve,
+        }
+    }
+
+    /// The reason for options that are not what the dialect demands.
+    pub(crate) fn of_options(error: &DialectError) -> Self {
+        match error {
+            DialectError::UnknownCritical { .. } => Self::CriticalOption,
+            _ => Self::DialectOptions,
+        }
+    }
+}
+
+impl std::fmt::Display for DropReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_in_order_and_named_once() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        for (number, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::ALL.len());
+    }
+
+    #[test]
+    fn the_header_of_every_dialect_fits() {
+        for dialect in Dialect::ALL {
+            assert!(dialect.header_len() <= GeneveHeader::MAX, "{}", dialect.name());
+        }
+    }
+
+    #[test]
+    fn help_is_the_documentation() {
+        assert_eq!(DropReason::NoRoute.help(), " No route matches the destination.");
+    }
+}

@@ -1,0 +1,248 @@
+//! The admin API and the metrics listener: HTTP/1.1 with JSON.
+//!
+//! It shows what the gateway does and changes nothing yet. No packet waits for it: it only reads
+//! counters and the published snapshot.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::{Path as UrlPath, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::error::StartError;
+use super::metrics;
+use super::status::{Status, TargetStatus};
+use super::worker::Shared;
+use crate::config::{AdminAddress, GatewaySettings};
+
+/// Only the owner of the process may administer.
+const SOCKET_MODE: u32 = 0o600;
+
+/// The sockets that the control plane serves, bound before anything else is built.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    admin: Option<Admin>,
+    metrics: Option<TcpListener>,
+}
+
+#[derive(Debug)]
+enum Admin {
+    Unix(UnixListener, SocketFile),
+    Tcp(TcpListener, String),
+}
+
+/// A socket in the file system, removed when it is dropped.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody else may have removed it: then it is gone, as it should be.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listeners {
+    /// Binds what the settings name.
+    pub fn bind(settings: &GatewaySettings) -> Result<Self, StartError> {
+        let admin = match &settings.admin {
+            None => None,
+            Some(AdminAddress::Unix(path)) => {
+                let listener = bind_unix(path).map_err(|error| StartError::Listen {
+                    what: "the admin API",
+                    address: path.display().to_string(),
+                    error,
+                })?;
+                Some(Admin::Unix(listener, SocketFile(path.clone())))
+            }
+            Some(AdminAddress::Tcp { address, token_file }) => {
+                let token = std::fs::read_to_string(token_file).map_err(|error| {
+                    let what = "the admin API";
+                    let address = format!("{address} (token file {})", token_file.display());
+                    StartError::Listen { what, address, error }
+                })?;
+                let listener = bind_tcp("the admin API", *address)?;
+                Some(Admin::Tcp(listener, token.trim().to_owned()))
+            }
+        };
+        let metrics = settings.metrics.map(|address| bind_tcp("the metrics", address)).transpose()?;
+        Ok(Self { admin, metrics })
+    }
+
+    /// Serves until `stopped`.
+    pub async fn serve(
+        self,
+        shared: Arc<Shared>,
+        stopped: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let Self { admin, metrics } = self;
+        let until = |mut stopped: watch::Receiver<bool>| async move {
+            // An error means that the sender is gone, which is an end, too.
+            let _ = stopped.wait_for(|&stop| stop).await;
+        };
+        let admin = async {
+            let api = api(Arc::clone(&shared));
+            match admin {
+                None => Ok(()),
+                Some(Admin::Unix(listener, _file)) => {
+                    let listener = tokio::net::UnixListener::from_std(listener)?;
+                    axum::serve(listener, api)
+                        .with_graceful_shutdown(until(stopped.clone()))
+                        .await
+                }
+                Some(Admin::Tcp(listener, token)) => {
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    let token: Arc<str> = format!("Bearer {token}").into();
+                    let api = api.layer(axum::middleware::from_fn_with_state(token, check_token));
+                    axum::serve(listener, api)
+                        .with_graceful_shutdown(until(stopped.clone()))
+                        .await
+                }
+            }
+        };
+        let metrics = async {
+            let Some(listener) = metrics else { return Ok(()) };
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            axum::serve(listener, probes(Arc::clone(&shared)))
+                .with_graceful_shutdown(until(stopped.clone()))
+                .await
+        };
+        let (admin, metrics): (io::Result<()>, io::Result<()>) = tokio::join!(admin, metrics);
+        admin.and(metrics)
+    }
+}
+
+fn bind_tcp(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|error| StartError::Listen { what, address: address.to_string(), error })
+}
+
+/// Binds a Unix socket in place of one that nobody serves any more.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory)?;
+    }
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn api(shared: Arc<Shared>) -> Router {
+    let v1 = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/target-groups/{group}/targets", get(targets))
+        .with_state(Arc::clone(&shared));
+    v1.merge(probes(shared)).fallback(no_such_path)
+}
+
+/// What a monitoring system asks for.
+fn probes(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(show_metrics))
+        .with_state(shared)
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {
+    Json(Status::of(&shared))
+}
+
+/// A list, as every listing of the API has it.
+#[derive(Serialize)]
+struct List<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+async fn targets(
+    State(shared): State<Arc<Shared>>,
+    UrlPath(group): UrlPath<String>,
+) -> Result<Json<List<TargetStatus>>, Problem> {
+    if !shared.settings.target_groups.iter().any(|known| known.name.as_str() == group) {
+        let detail = format!("there is no target group \"{group}\"");
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail).field("group"));
+    }
+    let mut items = Status::of(&shared).targets;
+    items.retain(|target| target.target_group == group);
+    Ok(Json(List { items, next: None }))
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+    if shared.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
+
+async fn show_metrics(State(shared): State<Arc<Shared>>) -> Response {
+    match metrics::render(&shared) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+        }
+    }
+}
+
+async fn no_such_path(request: Request) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))
+}
+
+async fn check_token(State(expected): State<Arc<str>>, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    // Compared by hash, so that the time it takes tells nothing about the token.
+    let same = shown.is_some_and(|shown| blake3::hash(shown) == blake3::hash(expected.as_bytes()));
+    if same {
+        return next.run(request).await;
+    }
+    let detail = "the token of the gateway's token file is needed: \"Authorization: Bearer …\"";
+    Problem::new(StatusCode::UNAUTHORIZED, detail).into_response()
+}
+
+/// An error of the API: RFC 9457 problem details.
+#[derive(Debug, Serialize)]
+struct Problem {
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'static str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("error");
+        Self { title, status: status.as_u16(), detail: detail.into(), field: None }
+    }
+
+    fn field(mut self, field: &'static str) -> Self {
+        self.field = Some(field);
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+        (status, content_type, Json(self)).into_response()
+    }
+}

@@ -1,0 +1,88 @@
+//! Why a gateway could not start.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use netio::link::LinkError;
+use netio::netns::NetnsError;
+use nix::errno::Errno;
+use thiserror::Error;
+
+/// What could not be had. Nothing was left behind.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A namespace that the configuration names.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// A TUN device.
+    #[error("cannot create the TUN device \"{name}\" in {netns}: {error}{}", tun_hint(error))]
+    Tun {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        netns: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// Setting up a device.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A socket of the underlay.
+    #[error("cannot open UDP {address} in {netns}: {error}{}", bind_hint(error))]
+    Udp {
+        /// The address.
+        address: SocketAddr,
+        /// The underlay's namespace.
+        netns: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The secret.
+    #[error("cannot {action} the secret file {}: {error}", path.display())]
+    Secret {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        error: io::Error,
+    },
+    /// A listener of the control plane.
+    #[error("cannot serve {what} on {address}: {error}")]
+    Listen {
+        /// The admin API or the metrics.
+        what: &'static str,
+        /// Where.
+        address: String,
+        /// What went wrong.
+        error: io::Error,
+    },
+    /// A thread, a poller or the like.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// An event queue.
+    #[error("cannot make an event queue: {0}")]
+    Poll(io::Error),
+}
+
+fn tun_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EBUSY | Errno::EEXIST) => " (a device of this name exists)",
+        Some(Errno::EPERM | Errno::EACCES) => {
+            " (needs CAP_NET_ADMIN, and write access to /dev/net/tun)"
+        }
+        Some(Errno::ENOENT | Errno::ENODEV) => " (is the kernel module \"tun\" loaded?)",
+        _ => "",
+    }
+}
+
+fn bind_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            " (a node's address must be set on a device of the load balancer's netns)"
+        }
+        io::ErrorKind::AddrInUse => " (is another gateway running there?)",
+        _ => "",
+    }
+}

@@ -1,0 +1,98 @@
+//! The secret file: 32 random bytes, made on the first start, for nobody else to read.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use super::StartError;
+use crate::dataplane::keys::Secret;
+
+/// Only the owner reads and writes.
+const MODE: u32 = 0o600;
+
+/// Reads the secret, or makes it if there is no such file.
+pub(super) fn load_or_create(path: &Path) -> Result<Secret, StartError> {
+    match load(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)
+            .map_err(|error| StartError::Secret { action: "create", path: path.into(), error }),
+        other => {
+            other.map_err(|error| StartError::Secret { action: "read", path: path.into(), error })
+        }
+    }
+}
+
+fn load(path: &Path) -> io::Result<Secret> {
+    let mut file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let message = format!("mode {mode:04o} lets others read it; make it {MODE:04o}");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    let mut bytes = Vec::new();
+    // One byte more than it should have, to see that there is none.
+    (&mut file).take(Secret::LEN as u64 + 1).read_to_end(&mut bytes)?;
+    let bytes = <[u8; Secret::LEN]>::try_from(bytes.as_slice()).map_err(|_| {
+        let message = format!("it has not {} bytes; remove it to have a new one made", Secret::LEN);
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })?;
+    Ok(Secret::from_bytes(bytes))
+}
+
+/// Writes a new secret beside its place and links it there: two gateways that start at the same
+/// time end up with the same one, and nobody ever sees half of it.
+fn create(path: &Path) -> io::Result<Secret> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(directory) = directory {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut bytes = [0; Secret::LEN];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", std::process::id()));
+    let draft = Path::new(&draft);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(draft)
+        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::hard_link(draft, path));
+    std::fs::remove_file(draft)?;
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => load(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_once_and_then_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/secret");
+        load_or_create(&path).unwrap();
+        let first = std::fs::read(&path).unwrap();
+        load_or_create(&path).unwrap();
+        assert_eq!(first, std::fs::read(&path).unwrap());
+        assert_eq!(first.len(), Secret::LEN);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft left");
+    }
+
+    #[test]
+    fn a_file_that_is_no_secret_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        for (content, mode, expected) in
+            [(&b"short"[..], 0o600, "32 bytes"), (&[7; 32], 0o644, "0644"), (&[7; 33], 0o600, "32 bytes")]
+        {
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = load_or_create(&path).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

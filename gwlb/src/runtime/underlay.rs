@@ -1,0 +1,115 @@
+//! The sockets of one worker on one outer address: one that receives, and one for each source port.
+//!
+//! A flow keeps its source port for life, and segmentation offload works per socket, so each port
+//! has a socket of its own. The ports lie above the kernel's default range for outgoing
+//! connections (`net.ipv4.ip_local_port_range`, up to 60999), so nothing else takes them.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use netio::udp::{UdpConfig, UdpSocket};
+
+/// The first source port of the pool.
+pub(super) const FIRST_SOURCE_PORT: u16 = 61_000;
+
+/// What each socket asks the kernel to buffer, in bytes. The kernel may grant less.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// The sockets of one worker on one outer address.
+#[derive(Debug)]
+pub(super) struct Underlay {
+    pub address: IpAddr,
+    /// One for each port that targets use: they answer to the port that was sent to.
+    pub receivers: Vec<UdpSocket>,
+    /// By the number of the port in the worker's slice.
+    pub senders: Vec<UdpSocket>,
+}
+
+/// A socket that could not be opened.
+#[derive(Debug)]
+pub(super) struct OpenError {
+    pub address: SocketAddr,
+    pub error: io::Error,
+}
+
+impl Underlay {
+    /// Opens the sockets of every worker for one outer address, in the calling thread's namespace.
+    ///
+    /// The kernel gives what arrives to the worker in whose slice the source port lies, which is
+    /// the owner of the flow.
+    pub fn open_all(
+        address: IpAddr,
+        ports: &[u16],
+        workers: u16,
+        source_ports: u16,
+    ) -> Result<Vec<Self>, OpenError> {
+        let mut all: Vec<_> = (0..workers)
+            .map(|_| Self { address, receivers: Vec::new(), senders: Vec::new() })
+            .collect();
+        for &port in ports {
+            // The n-th socket of the group is the n-th worker's.
+            for underlay in &mut all {
+                underlay.receivers.push(open(address, port, true)?);
+            }
+            if let Some(last) = all.last() {
+                last.receivers[last.receivers.len() - 1]
+                    .steer_by_source_port(u32::from(workers))
+                    .map_err(|error| OpenError {
+                        address: SocketAddr::new(address, port),
+                        error,
+                    })?;
+            }
+        }
+        for (worker, underlay) in all.iter_mut().enumerate() {
+            for slot in 0..source_ports {
+                let port = source_port(worker as u16, slot, workers);
+                underlay.senders.push(open(address, port, false)?);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The port in the n-th slot of a worker's slice: the ports of worker w are those that are w modulo
+/// the number of workers, which is how the kernel finds the owner of what comes back.
+fn source_port(worker: u16, slot: u16, workers: u16) -> u16 {
+    let first = FIRST_SOURCE_PORT.next_multiple_of(workers);
+    first + slot * workers + worker
+}
+
+/// How many source ports each of `workers` can have.
+pub(super) fn most_source_ports(workers: u16) -> u16 {
+    (u16::MAX - FIRST_SOURCE_PORT.next_multiple_of(workers)) / workers
+}
+
+fn open(address: IpAddr, port: u16, receives: bool) -> Result<UdpSocket, OpenError> {
+    let bind = SocketAddr::new(address, port);
+    let config = UdpConfig {
+        bind,
+        reuse_port: receives,
+        gro: receives,
+        recv_buffer: if receives { SOCKET_BUFFER } else { 0 },
+        send_buffer: if receives { 0 } else { SOCKET_BUFFER },
+    };
+    UdpSocket::bind(&config).map_err(|error| OpenError { address: bind, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_name_their_owner() {
+        for workers in [1, 2, 3, 7] {
+            let mut seen = std::collections::BTreeSet::new();
+            for worker in 0..workers {
+                for slot in 0..most_source_ports(workers) {
+                    let port = source_port(worker, slot, workers);
+                    assert_eq!(port % workers, worker);
+                    assert!(port >= FIRST_SOURCE_PORT);
+                    assert!(seen.insert(port), "{port} has one owner");
+                }
+            }
+        }
+    }
+}

@@ -2,9 +2,214 @@
 //!
 //! Nothing behind this module meets an unchecked string. What a problem looks like is
 //! [`router::source`]'s business, and so is everything from `[[vpc]]` to `[[intent]]`.
+//!
+//! A file is read in three steps. Each table by itself: its keys, types and ranges ([`form`] and
+//! one module per table). Then what tables say of each other. Last, if nothing was wrong, the
+//! settings. A mistake never stops the steps before it has been told together with all others.
 
+mod address;
+mod attachment;
+mod availability;
+mod by_name;
+mod field;
+mod form;
+mod gateway;
+mod health_check;
+mod load_balancer;
+mod names;
+mod notes;
+mod preset;
+mod reader;
+mod schema;
+mod service;
 mod settings;
+mod target;
+mod target_group;
 mod values;
 
+use std::path::Path;
+use std::sync::Arc;
+
+use router::Topology;
+use router::config::RouterFile;
+use router::source::{Document, Located, Problems, Source};
+
+pub use reader::Note;
+pub use schema::schema;
 pub use settings::*;
 pub use values::*;
+
+use attachment::{AttachmentDraft, Places};
+use form::{
+    AttachmentForm, EndpointServiceForm, GatewayForm, LoadBalancerForm, TargetForm, TargetGroupForm,
+};
+use load_balancer::LoadBalancerDraft;
+use names::Names;
+use preset::Preset;
+use reader::Reader;
+use service::ServiceDraft;
+use target::TargetDraft;
+use target_group::TargetGroupDraft;
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// Everything that is wrong with it, or why it cannot be read.
+pub fn load(path: &Path) -> Result<Settings, Problems> {
+    parse(&Source::read(path)?)
+}
+
+/// Checks the text of a configuration file.
+///
+/// # Errors
+/// Everything that is wrong with it; if it is no TOML, only that.
+pub fn parse(source: &Source) -> Result<Settings, Problems> {
+    let document = Document::parse(source)?;
+    let mut problems = document.unknown_keys(&schema::tables());
+    let before = problems.len();
+    let router = router::config::read(&document, &mut problems);
+    let router_complete = problems.len() == before;
+    let forms = Forms::read(&document, &mut problems);
+    let topology = if router_complete {
+        Topology::build(&router, source).map_err(|more| problems.extend(more.into_list())).ok()
+    } else {
+        // Half of it would only seem to refer to what is not there.
+        None
+    };
+    let mut reader = Reader::new(source, problems);
+    let settings = check(&mut reader, forms, &router, router_complete, topology);
+    let (settings, notes) = reader.finish(settings)?;
+    Ok(Settings { notes, ..settings })
+}
+
+/// The gateway's tables, as they stand in the file.
+struct Forms {
+    gateway: GatewayForm,
+    services: Vec<Located<EndpointServiceForm>>,
+    load_balancers: Vec<Located<LoadBalancerForm>>,
+    target_groups: Vec<Located<TargetGroupForm>>,
+    targets: Vec<Located<TargetForm>>,
+    attachments: Vec<Located<AttachmentForm>>,
+}
+
+impl Forms {
+    fn read(document: &Document<'_>, problems: &mut Vec<router::source::Problem>) -> Forms {
+        let gateway = document.table("gateway", problems);
+        Forms {
+            gateway: gateway.map(Located::into_inner).unwrap_or_default(),
+            services: document.list("endpoint_service", problems),
+            load_balancers: document.list("load_balancer", problems),
+            target_groups: document.list("target_group", problems),
+            targets: document.list("target", problems),
+            attachments: document.list("attachment", problems),
+        }
+    }
+}
+
+/// What was understood of the file, for the checks across tables.
+struct Drafts {
+    services: Vec<ServiceDraft>,
+    load_balancers: Vec<LoadBalancerDraft>,
+    target_groups: Vec<TargetGroupDraft>,
+    targets: Vec<TargetDraft>,
+    attachments: Vec<AttachmentDraft>,
+}
+
+/// The settings, or `None` with at least one problem reported.
+fn check(
+    reader: &mut Reader<'_>,
+    forms: Forms,
+    router: &RouterFile,
+    router_complete: bool,
+    topology: Option<Topology>,
+) -> Option<Settings> {
+    let services = forms.services.iter().map(|form| &form.name);
+    let services = Names::collect(reader, "endpoint_service", "endpoint service", services);
+    let balancers = forms.load_balancers.iter().map(|form| &form.name);
+    let balancers = Names::collect(reader, "load_balancer", "load balancer", balancers);
+    let groups = forms.target_groups.iter().map(|form| &form.name);
+    let groups = Names::collect(reader, "target_group", "target group", groups);
+    let subnets = router.subnets.iter().map(|subnet| &subnet.name);
+    let gateways = router.internet_gateways.iter().map(|gateway| &gateway.name);
+    let places = Places {
+        router,
+        complete: router_complete,
+        subnets: &Names::of_router("subnet", "subnet", subnets),
+        gateways: &Names::of_router("internet_gateway", "internet gateway", gateways),
+    };
+    let gateway = gateway::check(reader, forms.gateway);
+    let preset = Preset::of(gateway.semantics);
+    let drafts = Drafts {
+        services: (forms.services.into_iter())
+            .map(|form| service::check(reader, form, &balancers))
+            .collect(),
+        load_balancers: (forms.load_balancers.into_iter())
+            .map(|form| load_balancer::check(reader, form, &groups, preset))
+            .collect(),
+        target_groups: (forms.target_groups.into_iter())
+            .map(|form| target_group::check(reader, form, preset))
+            .collect(),
+        targets: (forms.targets.into_iter())
+            .map(|form| target::check(reader, form, &groups))
+            .collect(),
+        attachments: (forms.attachments.into_iter())
+            .map(|form| attachment::check(reader, form, &places))
+            .collect(),
+    };
+    service::check_together(reader, &drafts.services, &balancers);
+    load_balancer::check_together(reader, &drafts.load_balancers);
+    target::check_together(reader, &drafts.targets, &groups);
+    target_group::check_together(reader, &drafts, &groups);
+    attachment::check_together(reader, &drafts.attachments, &places);
+    let bindings =
+        service::bind(reader, router, &drafts.services, &services, &drafts.load_balancers);
+    notes::take(reader, &drafts, gateway.semantics, bindings.as_deref());
+    drafts.finish(gateway, &places, topology?, bindings?)
+}
+
+impl Drafts {
+    /// The targets of a group, in the order of the file.
+    fn targets_of(&self, group: usize) -> impl Iterator<Item = &TargetDraft> {
+        self.targets.iter().filter(move |target| target.group == Some(group))
+    }
+
+    /// The load balancers that forward to a group: one, unless something is wrong.
+    fn balancers_of(&self, group: usize) -> impl Iterator<Item = &LoadBalancerDraft> {
+        let forwards = move |draft: &&LoadBalancerDraft| {
+            draft.target_group.as_ref().is_some_and(|index| *index.get() == group)
+        };
+        self.load_balancers.iter().filter(forwards)
+    }
+
+    fn finish(
+        self,
+        gateway: GatewaySettings,
+        places: &Places<'_>,
+        topology: Topology,
+        bindings: Vec<Binding>,
+    ) -> Option<Settings> {
+        let mut targets: Vec<Vec<Target>> = self.target_groups.iter().map(|_| Vec::new()).collect();
+        for target in self.targets {
+            let group = target.group?;
+            targets[group].push(target.finish()?);
+        }
+        let attachments = self.attachments.into_iter();
+        let attachments =
+            attachments.map(|draft| draft.finish(places, &topology)).collect::<Option<_>>()?;
+        let groups = self.target_groups.into_iter().zip(targets);
+        Some(Settings {
+            gateway,
+            services: self.services.into_iter().map(ServiceDraft::finish).collect::<Option<_>>()?,
+            load_balancers: (self.load_balancers.into_iter())
+                .map(LoadBalancerDraft::finish)
+                .collect::<Option<_>>()?,
+            target_groups: groups
+                .map(|(group, targets)| group.finish(targets))
+                .collect::<Option<_>>()?,
+            attachments,
+            bindings,
+            topology: Arc::new(topology),
+            notes: Vec::new(),
+        })
+    }
+}

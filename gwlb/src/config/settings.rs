@@ -3,6 +3,7 @@
 //! Every reference is an index that holds, every number is in its range, every endpoint has its
 //! load balancer. The form of the file, its spans and its mistakes stay behind in [`super`].
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use ipnet::IpNet;
 use router::{EndpointId, Topology};
 use serde::{Deserialize, Serialize};
 
-use super::values::{AdminAddress, DeviceName, Matcher, Mtu, NetnsName, Port, Weight};
+use super::reader::Note;
+use super::values::{AdminAddress, DeviceName, Matcher, Mtu, Name, NetnsName, Port, Weight};
 
 /// A whole configuration, checked.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct Settings {
     pub attachments: Vec<AttachmentSettings>,
     /// For each endpoint of the topology, in its order, the node that serves it.
     pub bindings: Vec<Binding>,
+    /// What is allowed and may surprise, for a human to read.
+    pub notes: Vec<Note>,
 }
 
 impl Settings {
@@ -103,8 +107,8 @@ pub struct EndpointService {
 /// `[[load_balancer]]`: one node per zone in front of one target group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadBalancer {
-    /// 1–32 letters, digits and hyphens.
-    pub name: String,
+    /// Unique among its kind.
+    pub name: Name,
     /// Index in [`Settings::target_groups`].
     pub target_group: usize,
     /// At least one, each in a zone of its own.
@@ -150,8 +154,8 @@ pub enum UnknownFlow {
 /// `[[target_group]]`: appliances that do the same work.
 #[derive(Clone, Debug)]
 pub struct TargetGroup {
-    /// 1–32 letters, digits and hyphens.
-    pub name: String,
+    /// Unique among its kind.
+    pub name: Name,
     /// The Geneve options that its targets understand.
     pub dialect: &'static Dialect,
     /// The UDP port on which targets take Geneve, unless they have one of their own.
@@ -243,6 +247,23 @@ pub enum HealthProtocol {
     Http,
     /// The same over TLS.
     Https,
+}
+
+impl HealthProtocol {
+    /// As the file has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            HealthProtocol::Tcp => "TCP",
+            HealthProtocol::Http => "HTTP",
+            HealthProtocol::Https => "HTTPS",
+        }
+    }
+}
+
+impl fmt::Display for HealthProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// `[[target]]`: one appliance.

@@ -8,6 +8,54 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+/// The name of a load balancer or a target group, as AWS takes it: 1–32 letters, digits and hyphens,
+/// with no hyphen at either end (semantics 1a).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+/// Why a string cannot name a load balancer or a target group.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// Nothing, or too much.
+    #[error("a name has 1 to {max} characters, this one has {actual}", max = Name::MAX_LEN)]
+    Length {
+        /// The characters found.
+        actual: usize,
+    },
+    /// Something else than an ASCII letter, a digit or a hyphen.
+    #[error("a name cannot hold {0:?}")]
+    Character(char),
+    /// A hyphen at the start or the end.
+    #[error("a name cannot start or end with a hyphen")]
+    Hyphen,
+}
+
+impl Name {
+    /// The most characters.
+    pub const MAX_LEN: usize = 32;
+
+    /// Takes 1–32 ASCII letters, digits and hyphens, with no hyphen at either end.
+    pub fn new(name: &str) -> Result<Name, NameError> {
+        let actual = name.chars().count();
+        if actual == 0 || actual > Self::MAX_LEN {
+            return Err(NameError::Length { actual });
+        }
+        let bad = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+        if let Some(character) = name.chars().find(|&c| bad(c)) {
+            return Err(NameError::Character(character));
+        }
+        if name.starts_with('-') || name.ends_with('-') {
+            return Err(NameError::Hyphen);
+        }
+        Ok(Name(name.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A UDP or TCP port: 1–65535.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port(u16);
@@ -20,7 +68,7 @@ impl Port {
 
     /// Takes 1–65535.
     pub fn new(port: i64) -> Result<Port, OutOfRange> {
-        in_range(port, 1, 65_535).map(|port| Port(port as u16))
+        OutOfRange::check(port, 1, 65_535).map(|port| Port(port as u16))
     }
 
     /// The number.
@@ -43,7 +91,7 @@ impl Weight {
 
     /// Takes 0–1000.
     pub fn new(weight: i64) -> Result<Weight, OutOfRange> {
-        in_range(weight, 0, i64::from(Self::MAX.0)).map(|weight| Weight(weight as u16))
+        OutOfRange::check(weight, 0, i64::from(Self::MAX.0)).map(|weight| Weight(weight as u16))
     }
 
     /// The number.
@@ -74,7 +122,8 @@ impl Mtu {
 
     /// Takes 68–65535. Whether IPv6 is spoken, which needs 1280, is for the caller to know.
     pub fn new(mtu: i64) -> Result<Mtu, OutOfRange> {
-        in_range(mtu, i64::from(Self::MIN_IPV4.0), i64::from(Self::MAX.0)).map(|mtu| Mtu(mtu as u32))
+        OutOfRange::check(mtu, i64::from(Self::MIN_IPV4.0), i64::from(Self::MAX.0))
+            .map(|mtu| Mtu(mtu as u32))
     }
 
     /// The number of bytes.
@@ -206,7 +255,7 @@ pub enum MatcherError {
     #[error("{0:?} is neither a status code nor a range of them")]
     Syntax(String),
     /// A code that no health check may take for healthy.
-    #[error("{code} is outside {min}-{max}", min = Matcher::MIN, max = Matcher::MAX)]
+    #[error("{code} is outside {min} to {max}", min = Matcher::MIN, max = Matcher::MAX)]
     Code {
         /// The code found.
         code: u16,
@@ -274,7 +323,7 @@ impl fmt::Display for Matcher {
 
 /// A number outside of what a value may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{actual} is outside {min}–{max}")]
+#[error("{actual} is outside {min} to {max}")]
 pub struct OutOfRange {
     /// The number found.
     pub actual: i64,
@@ -284,8 +333,15 @@ pub struct OutOfRange {
     pub max: i64,
 }
 
-fn in_range(actual: i64, min: i64, max: i64) -> Result<i64, OutOfRange> {
-    if (min..=max).contains(&actual) { Ok(actual) } else { Err(OutOfRange { actual, min, max }) }
+impl OutOfRange {
+    /// The number, if it is within the range, both ends included.
+    pub(super) fn check(actual: i64, min: i64, max: i64) -> Result<i64, OutOfRange> {
+        if (min..=max).contains(&actual) {
+            Ok(actual)
+        } else {
+            Err(OutOfRange { actual, min, max })
+        }
+    }
 }
 
 macro_rules! display_inner {
@@ -297,4 +353,4 @@ macro_rules! display_inner {
         }
     )*};
 }
-display_inner!(Port, Weight, Mtu, DeviceName, NetnsName);
+display_inner!(Name, Port, Weight, Mtu, DeviceName, NetnsName);

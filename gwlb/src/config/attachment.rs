@@ -1,0 +1,305 @@
+//! `[[attachment]]`: the devices through which packets enter and leave.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use ipnet::IpNet;
+use router::Topology;
+use router::config::RouterFile;
+use router::source::{Located, Problem};
+
+use super::address::interface;
+use super::form::AttachmentForm;
+use super::names::Names;
+use super::reader::{Reader, Table};
+use super::settings::AttachmentSettings;
+use super::values::{DeviceName, Mtu, NetnsName};
+
+/// What the router's part of the file has, by name.
+#[derive(Debug)]
+pub(super) struct Places<'f> {
+    pub(super) router: &'f RouterFile,
+    /// Whether the router's part was understood; else what is not there may only be misspelt.
+    pub(super) complete: bool,
+    pub(super) subnets: &'f Names,
+    pub(super) gateways: &'f Names,
+}
+
+/// What of the topology is attached, by its place in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Subnet(usize),
+    Gateway(usize),
+}
+
+/// An attachment as far as it was understood.
+#[derive(Debug)]
+pub(super) struct AttachmentDraft {
+    at: Option<Located<At>>,
+    tun: Option<Located<DeviceName>>,
+    netns: Option<NetnsName>,
+    mtu: Mtu,
+    addresses: Vec<Located<IpNet>>,
+    default_route: bool,
+}
+
+/// Checks one table by itself.
+pub(super) fn check(
+    reader: &mut Reader<'_>,
+    form: Located<AttachmentForm>,
+    places: &Places<'_>,
+) -> AttachmentDraft {
+    let table = Table { name: "[[attachment]]", span: form.span() };
+    let form = form.into_inner();
+    let subnet = reader.optional("subnet", form.subnet);
+    let gateway = reader.optional("internet_gateway", form.internet_gateway);
+    let at = place(reader, subnet, gateway, &table, places);
+    let tun = reader.required("tun", form.tun, &table, "\"app-a\"");
+    let help = "1 to 15 bytes without slash, colon, percent sign or space";
+    let tun = reader.checked("tun", tun, |name| DeviceName::new(&name), help);
+    let netns = reader.netns(form.netns);
+    let addresses = reader.optional("addresses", form.addresses);
+    let addresses = addresses.map(Located::into_inner).unwrap_or_default();
+    let addresses = reader.items("addresses", addresses);
+    let help = "an address of the device with its prefix length, such as \"10.0.1.11/24\"";
+    let addresses: Vec<Located<IpNet>> = addresses
+        .into_iter()
+        .filter_map(|text| reader.checked("addresses", Some(text), |text| interface(&text), help))
+        .collect();
+    let cidrs = at.as_ref().map(|at| places.cidrs(*at.get())).unwrap_or_default();
+    if let Some(at) = &at {
+        check_addresses(reader, *at.get(), &addresses, &cidrs, places);
+    }
+    let ipv6 = addresses.iter().map(|address| **address).chain(cidrs.iter().copied());
+    let ipv6 = ipv6.into_iter().any(|net| net.addr().is_ipv6());
+    let mtu = reader.number("mtu", form.mtu, Mtu::new, Some("the default is 1500"));
+    if let Some(mtu) = &mtu
+        && *mtu.get() < Mtu::MIN_IPV6
+        && ipv6
+    {
+        reader.report(
+            mtu.problem(format!("an MTU of {} is too small for IPv6", mtu.get()))
+                .label(format!("less than {}", Mtu::MIN_IPV6))
+                .help(
+                    "IPv6 needs 1280 bytes (RFC 8200 §5), and this attachment has IPv6 addresses",
+                ),
+        );
+    }
+    let default_route = form.default_route.given().map(Located::span);
+    let asked = reader.or_default("default_route", form.default_route, false);
+    if asked && addresses.is_empty() {
+        reader.report(
+            Problem::at(
+                default_route.unwrap_or(table.span.clone()),
+                "a default route needs an address to send from",
+            )
+            .label("this attachment has no `addresses`")
+            .help("add addresses = [\"10.0.1.11/24\"], or leave this out"),
+        );
+    }
+    AttachmentDraft {
+        at,
+        tun,
+        netns,
+        mtu: mtu.map(Located::into_inner).unwrap_or_default(),
+        addresses,
+        default_route: asked,
+    }
+}
+
+fn place(
+    reader: &mut Reader<'_>,
+    subnet: Option<Located<String>>,
+    gateway: Option<Located<String>>,
+    table: &Table,
+    places: &Places<'_>,
+) -> Option<Located<At>> {
+    let mut resolve = |names: &Names, name: Located<String>, at: fn(usize) -> At| {
+        let index = names.resolve_if(reader, &name, places.complete)?;
+        Some(Located::new(at(index), name.span()))
+    };
+    match (subnet, gateway) {
+        (Some(subnet), None) => resolve(places.subnets, subnet, At::Subnet),
+        (None, Some(gateway)) => resolve(places.gateways, gateway, At::Gateway),
+        (Some(subnet), Some(gateway)) => {
+            reader.report(
+                gateway
+                    .problem("an attachment is of a subnet or of an internet gateway, not of both")
+                    .label("either this")
+                    .and(subnet.span(), "or this")
+                    .help("make two attachments of it, each with a device of its own"),
+            );
+            None
+        }
+        (None, None) => {
+            reader.report(
+                Problem::at(table.span.clone(), "an attachment of nothing")
+                    .label("this [[attachment]] needs `subnet` or `internet_gateway`")
+                    .help("for example: subnet = \"app-a\""),
+            );
+            None
+        }
+    }
+}
+
+/// A subnet's device has addresses of the subnet; the internet's device has none of the VPC.
+fn check_addresses(
+    reader: &mut Reader<'_>,
+    at: At,
+    addresses: &[Located<IpNet>],
+    cidrs: &[IpNet],
+    places: &Places<'_>,
+) {
+    for address in addresses {
+        let ip = address.addr();
+        let within = cidrs.iter().find(|cidr| cidr.contains(&ip));
+        match (at, within) {
+            (At::Subnet(index), None) if !cidrs.is_empty() => reader.report(
+                address
+                    .problem(format!("{ip} is outside of subnet {:?}", places.subnets.of(index)))
+                    .label("nothing would be delivered to it")
+                    .help(format!("the subnet has {}", join(cidrs))),
+            ),
+            (At::Subnet(_), Some(cidr)) if is_reserved(*cidr, ip) => reader.report(
+                address
+                    .problem(format!("{ip} is no host of {cidr}"))
+                    .label("the address of the network, or its broadcast address")
+                    .help("choose an address in between"),
+            ),
+            (At::Gateway(index), Some(cidr)) => reader.report(
+                address
+                    .problem(format!("{ip} is inside of the VPC"))
+                    .label(format!("in {cidr}"))
+                    .help(format!(
+                        "the device of internet gateway {:?} is the internet's side: give it an \
+                         address that is not the VPC's",
+                        places.gateways.of(index)
+                    )),
+            ),
+            _ => {}
+        }
+    }
+}
+
+/// Whether an IPv4 address names the network as a whole. In prefixes of 31 and 32 none does
+/// (RFC 3021).
+fn is_reserved(cidr: IpNet, ip: IpAddr) -> bool {
+    matches!(cidr, IpNet::V4(v4) if v4.prefix_len() < 31)
+        && (ip == cidr.network() || ip == cidr.broadcast())
+}
+
+fn join(cidrs: &[IpNet]) -> String {
+    cidrs.iter().map(IpNet::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+/// Reports what is attached twice, devices with one name, and addresses that two devices have.
+pub(super) fn check_together(
+    reader: &mut Reader<'_>,
+    drafts: &[AttachmentDraft],
+    places: &Places<'_>,
+) {
+    for (index, draft) in drafts.iter().enumerate() {
+        let before = &drafts[..index];
+        if let Some(at) = &draft.at
+            && let Some(first) =
+                before.iter().filter_map(|draft| draft.at.as_ref()).find(|a| *a == at)
+        {
+            reader.report(second(
+                at.problem(format!("{} is attached twice", places.describe(*at.get()))),
+                first.span(),
+                "it has one device; several hosts can share it behind the device",
+            ));
+        }
+        if let Some(tun) = &draft.tun
+            && let Some(first) = before
+                .iter()
+                .filter(|other| other.netns == draft.netns)
+                .filter_map(|other| other.tun.as_ref())
+                .find(|first| *first == tun)
+        {
+            let place = draft.netns.as_ref().map_or_else(
+                || "the gateway's own namespace".to_owned(),
+                |netns| format!("namespace {:?}", netns.as_str()),
+            );
+            reader.report(second(
+                tun.problem(format!("two devices are named {:?} in {place}", tun.get().as_str())),
+                first.span(),
+                "rename one, or put it into another namespace",
+            ));
+        }
+        for address in &draft.addresses {
+            let others = before.iter().flat_map(|draft| &draft.addresses);
+            let same_ip = |other: &&Located<IpNet>| other.addr() == address.addr();
+            if let Some(first) = others.chain(own_before(draft, address)).find(same_ip) {
+                reader.report(second(
+                    address.problem(format!("{} is given to two devices", address.addr())),
+                    first.span(),
+                    "packets for it are delivered to one of them",
+                ));
+            }
+        }
+    }
+}
+
+/// The addresses of the same attachment that stand before this one.
+fn own_before<'d>(
+    draft: &'d AttachmentDraft,
+    address: &Located<IpNet>,
+) -> impl Iterator<Item = &'d Located<IpNet>> {
+    let start = address.span().start;
+    draft.addresses.iter().filter(move |other| other.span().start < start)
+}
+
+fn second(problem: Problem, first: Range<usize>, help: &str) -> Problem {
+    problem.label("the second one").and(first, "the first one").help(help)
+}
+
+impl Places<'_> {
+    /// The addresses of a subnet, or of the VPC behind an internet gateway; what is not an address
+    /// range is the router's to report.
+    fn cidrs(&self, at: At) -> Vec<IpNet> {
+        let cidrs = match at {
+            At::Subnet(index) => Some(&self.router.subnets[index].cidrs),
+            At::Gateway(index) => {
+                let vpc = &self.router.internet_gateways[index].vpc;
+                self.router.vpcs.iter().find(|known| known.name == *vpc).map(|vpc| &vpc.cidrs)
+            }
+        };
+        cidrs.into_iter().flatten().filter_map(|cidr| cidr.parse().ok()).collect()
+    }
+
+    fn describe(&self, at: At) -> String {
+        match at {
+            At::Subnet(index) => format!("subnet {:?}", self.subnets.of(index)),
+            At::Gateway(index) => format!("internet gateway {:?}", self.gateways.of(index)),
+        }
+    }
+}
+
+impl AttachmentDraft {
+    /// The settings, if everything was understood.
+    pub(super) fn finish(
+        self,
+        places: &Places<'_>,
+        topology: &Topology,
+    ) -> Option<AttachmentSettings> {
+        let at = match *self.at?.get() {
+            At::Subnet(index) => {
+                let id = topology.subnet_by_name(places.subnets.of(index))?;
+                router::Attachment::Subnet(id)
+            }
+            At::Gateway(index) => {
+                let id = topology.gateway_by_name(places.gateways.of(index))?;
+                router::Attachment::InternetGateway(id)
+            }
+        };
+        Some(AttachmentSettings {
+            at,
+            tun: self.tun?.into_inner(),
+            netns: self.netns,
+            mtu: self.mtu,
+            addresses: self.addresses.into_iter().map(Located::into_inner).collect(),
+            default_route: self.default_route,
+        })
+    }
+}

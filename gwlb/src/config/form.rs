@@ -1,0 +1,311 @@
+//! The form of the file, as it is written: what keys there are, of which type, and what they mean.
+//!
+//! The doc comments are the descriptions in the JSON schema, so they speak to who writes a file.
+//! A range given here is the widest one; [`super::preset`] has what each cloud allows, and the
+//! defaults. Tables from `[[vpc]]` to `[[intent]]` are [`router::config`]'s.
+
+use geneve::{Dialect, Stickiness};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::by_name::ByName;
+use super::field::Field;
+use super::settings::{Failover, HealthProtocol, Semantics, UnknownFlow, WhenNoneHealthy};
+
+/// Several tables of one kind, each under its own `[[header]]`.
+pub(super) type Tables<T> = Field<Vec<Field<T>>>;
+
+/// The gateway's part of a configuration file, for the JSON schema: the tables are read one by one.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct GatewayFile {
+    #[serde(default)]
+    gateway: Field<GatewayForm>,
+    #[serde(default)]
+    endpoint_service: Tables<EndpointServiceForm>,
+    #[serde(default)]
+    load_balancer: Tables<LoadBalancerForm>,
+    #[serde(default)]
+    target_group: Tables<TargetGroupForm>,
+    #[serde(default)]
+    target: Tables<TargetForm>,
+    #[serde(default)]
+    attachment: Tables<AttachmentForm>,
+}
+
+impl GatewayFile {
+    /// The keys of the top level that are the gateway's.
+    pub(super) const TABLES: [&str; 6] =
+        ["gateway", "endpoint_service", "load_balancer", "target_group", "target", "attachment"];
+}
+
+/// The gateway process itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GatewayForm {
+    /// Worker threads; 0: one per CPU.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 256), extend("default" = 0))]
+    pub(super) workers: Field<i64>,
+    /// The cloud whose defaults and ranges the other tables start from.
+    #[serde(default)]
+    #[schemars(extend("default" = "aws"))]
+    pub(super) semantics: Field<Semantics>,
+    /// File of 32 random bytes for cookies and placement; made on first start, mode 0600. Gateways
+    /// of one cluster share it.
+    #[serde(default)]
+    #[schemars(extend("default" = "/var/lib/gwlb/secret"))]
+    pub(super) secret_file: Field<String>,
+    /// Where the admin API listens: the absolute path of a Unix socket, or a loopback address and
+    /// port, which needs `admin_token_file`. Absent: no admin API.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["/run/gwlb/main.sock", "127.0.0.1:9960"]))]
+    pub(super) admin: Field<String>,
+    /// File that holds the token which requests to a TCP `admin` address show.
+    #[serde(default)]
+    pub(super) admin_token_file: Field<String>,
+    /// Address and port where metrics are served over HTTP. Absent: no metrics listener.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["127.0.0.1:9961"]))]
+    pub(super) metrics: Field<String>,
+    /// Flows that each worker remembers at most; a flow beyond them is dropped under its own name.
+    #[serde(default)]
+    #[schemars(range(min = 1024, max = 67_108_864), extend("default" = 1_048_576))]
+    pub(super) max_flows_per_worker: Field<i64>,
+    /// Outer UDP source ports that each worker spreads its flows over, per load balancer and zone.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 64), extend("default" = 8))]
+    pub(super) source_ports_per_worker: Field<i64>,
+}
+
+/// What GWLB endpoints connect to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndpointServiceForm {
+    /// Its name, by which an `[[endpoint]]` refers to it.
+    pub(super) name: Field<String>,
+    /// The load balancers behind it. An endpoint is served by the first one with a node in its
+    /// zone.
+    pub(super) load_balancers: Field<Vec<Field<String>>>,
+    /// Whether a new endpoint waits until it is accepted.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) acceptance_required: Field<bool>,
+    /// Who may connect an endpoint; `*` is everybody.
+    #[serde(default)]
+    #[schemars(extend("default" = ["*"]))]
+    pub(super) allowed_principals: Field<Vec<Field<String>>>,
+}
+
+/// One node per zone in front of one target group.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LoadBalancerForm {
+    /// 1–32 letters, digits and hyphens; no hyphen at either end.
+    pub(super) name: Field<String>,
+    /// The target group that it forwards to. A target group has one load balancer.
+    pub(super) target_group: Field<String>,
+    /// Its presence in each zone.
+    pub(super) nodes: Tables<NodeForm>,
+    /// Network namespace of the underlay: a name under `/run/netns`, or an absolute path. Absent:
+    /// the process's own.
+    #[serde(default)]
+    pub(super) netns: Field<String>,
+    /// Whether a node uses the targets of all zones, not only those of its own. Default: false
+    /// with `semantics = "aws"`, true with `"alibaba"`.
+    #[serde(default)]
+    pub(super) cross_zone: Field<bool>,
+    /// Seconds without a packet after which a TCP flow is forgotten. 60–6000; from 1 with
+    /// `extended_ranges`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 6000), extend("default" = 350))]
+    pub(super) tcp_idle_timeout_seconds: Field<i64>,
+    /// The same for everything that is not TCP.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 6000), extend("default" = 120))]
+    pub(super) other_idle_timeout_seconds: Field<i64>,
+    /// Whether the next packet of a TCP flow that was forgotten is answered with a reset.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) send_tcp_reset_on_idle_timeout: Field<bool>,
+    /// What becomes of a TCP packet without SYN for a flow that is not known.
+    #[serde(default)]
+    #[schemars(extend("default" = "drop"))]
+    pub(super) tcp_unknown_flow: Field<UnknownFlow>,
+    /// Accepts idle timeouts that are shorter than the clouds allow.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) extended_ranges: Field<bool>,
+}
+
+/// The presence of a load balancer in one zone.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NodeForm {
+    /// The zone; one node in each.
+    pub(super) zone: Field<String>,
+    /// The outer IP address that the targets see, and answer to.
+    pub(super) address: Field<String>,
+}
+
+/// Appliances that do the same work.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetGroupForm {
+    /// 1–32 letters, digits and hyphens; no hyphen at either end.
+    pub(super) name: Field<String>,
+    /// The Geneve options that its targets understand. Alibaba's are AWS's.
+    #[serde(default)]
+    #[schemars(extend("default" = "aws"))]
+    pub(super) dialect: Field<ByName<&'static Dialect>>,
+    /// The UDP port on which the targets take Geneve.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 65_535), extend("default" = 6081))]
+    pub(super) port: Field<i64>,
+    /// Which packets count as one flow and reach the same target.
+    #[serde(default)]
+    #[schemars(extend("default" = "5-tuple"))]
+    pub(super) stickiness: Field<ByName<Stickiness>>,
+    /// Seconds that a deregistered target stays `draining`.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 3600), extend("default" = 300))]
+    pub(super) deregistration_delay_seconds: Field<i64>,
+    /// What happens to the flows of a target that is gone.
+    #[serde(default)]
+    pub(super) target_failover: Field<FailoverForm>,
+    /// Whether packets of such flows are answered with a TCP reset.
+    #[serde(default)]
+    pub(super) send_tcp_reset: Field<ResetForm>,
+    /// Where new flows go when no target is healthy.
+    #[serde(default)]
+    #[schemars(extend("default" = "fail_open"))]
+    pub(super) when_none_healthy: Field<WhenNoneHealthy>,
+    /// How targets are probed.
+    #[serde(default)]
+    pub(super) health_check: Field<HealthCheckForm>,
+}
+
+/// What happens to the flows of a target that is gone. AWS wants both causes equal; with
+/// `semantics = "alibaba"`, which has one switch, one cause given stands for both.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FailoverForm {
+    /// When health checks found it unhealthy.
+    #[serde(default)]
+    #[schemars(extend("default" = "no_rebalance"))]
+    pub(super) on_unhealthy: Field<Failover>,
+    /// When it was deregistered and the delay has passed.
+    #[serde(default)]
+    #[schemars(extend("default" = "no_rebalance"))]
+    pub(super) on_deregistration: Field<Failover>,
+}
+
+/// Whether packets of flows whose target is gone are answered with a TCP reset. Needs 5-tuple
+/// stickiness and no rebalancing.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResetForm {
+    /// When health checks found it unhealthy.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) on_unhealthy: Field<bool>,
+    /// When it was deregistered and the delay has passed.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) on_deregistration: Field<bool>,
+}
+
+/// How targets are probed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HealthCheckForm {
+    /// TCP: a connection that opens is good. HTTP and HTTPS: a GET whose status matches is good.
+    #[serde(default)]
+    #[schemars(extend("default" = "TCP"))]
+    pub(super) protocol: Field<HealthProtocol>,
+    /// The TCP port to probe.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 65_535), extend("default" = 80))]
+    pub(super) port: Field<i64>,
+    /// Seconds from probe to probe; not less than the timeout. AWS 5–300, Alibaba 1–50; 1–300 with
+    /// `extended_ranges`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 300), extend("default" = 10))]
+    pub(super) interval_seconds: Field<i64>,
+    /// Seconds that a probe may take. AWS 2–120, Alibaba 1–300; 1–300 with `extended_ranges`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 300), extend("default" = 5))]
+    pub(super) timeout_seconds: Field<i64>,
+    /// Good probes in a row that make a target healthy. 2–10; from 1 with `extended_ranges`.
+    /// Default: 5 with `semantics = "aws"`, 2 with `"alibaba"`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 10))]
+    pub(super) healthy_threshold: Field<i64>,
+    /// Bad probes in a row that make a target unhealthy. 2–10; from 1 with `extended_ranges`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 10), extend("default" = 2))]
+    pub(super) unhealthy_threshold: Field<i64>,
+    /// The path that HTTP and HTTPS ask for.
+    #[serde(default)]
+    #[schemars(extend("default" = "/"))]
+    pub(super) path: Field<String>,
+    /// The status codes that HTTP and HTTPS take for healthy: codes and ranges within 200–399,
+    /// separated by commas.
+    #[serde(default)]
+    #[schemars(extend("default" = "200-399"))]
+    pub(super) matcher: Field<String>,
+    /// Accepts probes that are faster than the clouds allow.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) extended_ranges: Field<bool>,
+}
+
+/// One appliance.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetForm {
+    /// The target group that it belongs to.
+    pub(super) group: Field<String>,
+    /// The IP address where it takes Geneve.
+    pub(super) address: Field<String>,
+    /// Its UDP port, if it is not the group's.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub(super) port: Field<i64>,
+    /// The zone that it stands in; its load balancer has a node there.
+    pub(super) zone: Field<String>,
+    /// Its share of new flows, relative to the others; 0: no new flows.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000), extend("default" = 100))]
+    pub(super) weight: Field<i64>,
+}
+
+/// A device through which packets enter and leave: of a subnet, or of an internet gateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AttachmentForm {
+    /// The subnet that it attaches; or else `internet_gateway`.
+    #[serde(default)]
+    pub(super) subnet: Field<String>,
+    /// The internet gateway that it attaches; or else `subnet`.
+    #[serde(default)]
+    pub(super) internet_gateway: Field<String>,
+    /// Name of the TUN device, which is created: 1–15 bytes.
+    pub(super) tun: Field<String>,
+    /// The existing network namespace in which the device is created: a name under `/run/netns`,
+    /// or an absolute path. Absent: the process's own.
+    #[serde(default)]
+    pub(super) netns: Field<String>,
+    /// MTU of the device in bytes: 68–65535, from 1280 where IPv6 is spoken.
+    #[serde(default)]
+    #[schemars(range(min = 68, max = 65_535), extend("default" = 1500))]
+    pub(super) mtu: Field<i64>,
+    /// Addresses with prefix length that are set on the device.
+    #[serde(default)]
+    #[schemars(extend("examples" = [["10.0.1.11/24", "fd00:10:0:1::11/64"]]))]
+    pub(super) addresses: Field<Vec<Field<String>>>,
+    /// Whether default routes of the addresses' families lead through the device.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) default_route: Field<bool>,
+}

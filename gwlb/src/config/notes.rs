@@ -1,0 +1,100 @@
+//! What is allowed and may surprise: a file with these is right, and its author may not mean it.
+
+use std::collections::BTreeSet;
+
+use super::Drafts;
+use super::reader::Reader;
+use super::settings::{Binding, Semantics};
+
+/// Looks for surprises. Without bindings something is wrong, and nobody will read the notes.
+pub(super) fn take(
+    reader: &mut Reader<'_>,
+    drafts: &Drafts,
+    semantics: Semantics,
+    bindings: Option<&[Binding]>,
+) {
+    let Some(bindings) = bindings else { return };
+    if drafts.attachments.is_empty() {
+        reader.note_nowhere("there is no [[attachment]]: no packet can enter or leave");
+    }
+    idle_resources(reader, drafts, bindings);
+    zones_without_targets(reader, drafts, bindings);
+    if semantics == Semantics::Aws {
+        timeouts_that_aws_ignores(reader, drafts);
+    }
+}
+
+fn idle_resources(reader: &mut Reader<'_>, drafts: &Drafts, bindings: &[Binding]) {
+    let serving: BTreeSet<usize> = bindings.iter().map(|binding| binding.load_balancer).collect();
+    for (index, balancer) in drafts.load_balancers.iter().enumerate() {
+        if let Some(name) = balancer.name.as_ref().filter(|_| !serving.contains(&index)) {
+            reader.note(
+                balancer.span.clone(),
+                format!("load balancer \"{name}\" serves no endpoint: no [[endpoint]] leads to it"),
+            );
+        }
+    }
+    for (index, group) in drafts.target_groups.iter().enumerate() {
+        let Some(name) = &group.name else { continue };
+        // `Target.NotInUse` (semantics 1b).
+        if drafts.balancers_of(index).next().is_none() {
+            reader.note(
+                group.span.clone(),
+                format!("target group \"{name}\" is unused: no [[load_balancer]] forwards to it"),
+            );
+        }
+        let mut targets = drafts.targets_of(index).peekable();
+        if targets.peek().is_some() && targets.all(|target| !target.takes_flows()) {
+            reader.note(
+                group.span.clone(),
+                format!(
+                    "target group \"{name}\" takes no new flows: all its targets have weight 0"
+                ),
+            );
+        }
+    }
+}
+
+/// Without cross-zone such a zone's traffic is lost (semantics 1a, zones).
+fn zones_without_targets(reader: &mut Reader<'_>, drafts: &Drafts, bindings: &[Binding]) {
+    let serving: BTreeSet<(usize, usize)> =
+        bindings.iter().map(|binding| (binding.load_balancer, binding.node)).collect();
+    for (load_balancer, node) in serving {
+        let balancer = &drafts.load_balancers[load_balancer];
+        let (Some(name), Some(group), Some(zone)) =
+            (&balancer.name, &balancer.target_group, &balancer.nodes[node].zone)
+        else {
+            continue;
+        };
+        let mut targets = drafts.targets_of(*group.get());
+        if !balancer.cross_zone && !targets.any(|target| target.zone.as_ref() == Some(zone)) {
+            reader.note(
+                zone.span(),
+                format!(
+                    "load balancer \"{name}\" has no target in zone \"{}\", and `cross_zone` is \
+                     off: the packets of its endpoints there have nowhere to go",
+                    zone.get()
+                ),
+            );
+        }
+    }
+}
+
+/// AWS keeps to 350 s when a flow is not a 5-tuple (semantics 1a, idle timeouts).
+fn timeouts_that_aws_ignores(reader: &mut Reader<'_>, drafts: &Drafts) {
+    for balancer in &drafts.load_balancers {
+        let Some(timeout) = &balancer.custom_tcp_idle_timeout else { continue };
+        let Some(group) = &balancer.target_group else { continue };
+        let group = &drafts.target_groups[*group.get()];
+        if group.custom_stickiness.is_some() {
+            reader.note(
+                timeout.clone(),
+                format!(
+                    "AWS would ignore this timeout and keep to 350 s, because the target group's \
+                     stickiness is \"{}\"; this gateway honours it",
+                    group.stickiness.name()
+                ),
+            );
+        }
+    }
+}

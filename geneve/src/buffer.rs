@@ -198,3 +198,109 @@ impl fmt::Debug for PacketBuf {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Prepend(Vec<u8>),
+        Strip(usize),
+        Truncate(usize),
+        Extend(Vec<u8>),
+        Receive(Vec<u8>),
+        Clear,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = || prop::collection::vec(any::<u8>(), 0..80);
+        prop_oneof![
+            bytes().prop_map(Step::Prepend),
+            (0..100_usize).prop_map(Step::Strip),
+            (0..100_usize).prop_map(Step::Truncate),
+            bytes().prop_map(Step::Extend),
+            bytes().prop_map(Step::Receive),
+            Just(Step::Clear),
+        ]
+    }
+
+    proptest! {
+        /// A vector and a count of headroom behave alike.
+        #[test]
+        fn does_what_a_vector_does(steps in prop::collection::vec(step(), 0..40)) {
+            let mut buffer = PacketBuf::with_capacity(200);
+            let (mut model, mut headroom) = (Vec::new(), HEADROOM);
+            let room = HEADROOM + 200;
+            for step in steps {
+                match step {
+                    Step::Prepend(bytes) => match buffer.prepend(bytes.len()) {
+                        Some(front) => {
+                            front.copy_from_slice(&bytes);
+                            headroom -= bytes.len();
+                            model.splice(..0, bytes);
+                        }
+                        None => prop_assert!(bytes.len() > headroom),
+                    },
+                    Step::Strip(n) => {
+                        buffer.strip(n);
+                        headroom += n.min(model.len());
+                        model.drain(..n.min(model.len()));
+                    }
+                    Step::Truncate(len) => {
+                        buffer.truncate(len);
+                        model.truncate(len);
+                    }
+                    Step::Extend(bytes) => {
+                        let available = room - headroom - model.len();
+                        let expected = if bytes.len() <= available {
+                            model.extend(&bytes);
+                            Ok(())
+                        } else {
+                            Err(ShortBuffer { needed: bytes.len(), available })
+                        };
+                        prop_assert_eq!(buffer.extend_from_slice(&bytes), expected);
+                    }
+                    Step::Receive(bytes) => {
+                        let spare = buffer.spare_mut();
+                        let received = bytes.len().min(spare.len());
+                        spare[..received].copy_from_slice(&bytes[..received]);
+                        model.extend(&bytes[..received]);
+                        prop_assert_eq!(buffer.set_len(model.len()), Ok(()));
+                    }
+                    Step::Clear => {
+                        buffer.clear();
+                        model.clear();
+                        headroom = HEADROOM;
+                    }
+                }
+                prop_assert_eq!(buffer.bytes(), &model[..]);
+                prop_assert_eq!(buffer.is_empty(), model.is_empty());
+                prop_assert_eq!(buffer.headroom(), headroom);
+                prop_assert_eq!(buffer.capacity(), room - headroom);
+            }
+        }
+    }
+
+    #[test]
+    fn holds_no_more_than_its_capacity() {
+        let mut buffer = PacketBuf::from_slice(&[1, 2, 3]);
+        let error = ShortBuffer { needed: 4, available: 3 };
+        assert_eq!(buffer.set_len(4), Err(error));
+        assert_eq!(error.to_string(), "buffer too short: 4 bytes needed, 3 available");
+        assert_eq!(buffer.bytes(), [1, 2, 3]);
+        assert!(buffer.prepend(HEADROOM + 1).is_none());
+        assert!(buffer.prepend(usize::MAX).is_none());
+        assert_eq!(buffer.bytes(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn is_equal_by_its_packet() {
+        let mut stripped = PacketBuf::from_slice(&[0, 1, 2]);
+        stripped.strip(1);
+        assert_eq!(stripped, PacketBuf::from_slice(&[1, 2]));
+        assert_ne!(stripped, PacketBuf::from_slice(&[1, 3]));
+    }
+}

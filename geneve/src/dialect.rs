@@ -252,3 +252,220 @@ fn put<const N: usize>(data: &mut [u8], value: &[u8; N]) {
 fn take<const N: usize>(data: &[u8]) -> [u8; N] {
     data.last_chunk::<N>().copied().unwrap_or([0; N])
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::arbitrary::{self, OwnedOption};
+    use crate::header::{HeaderBuilder, MAX_LEN};
+    use crate::options::GeneveOption;
+
+    const TAGS: Tags = Tags {
+        endpoint: 0x0123_4567_89ab_cdef,
+        attachment: 0xfedc_ba98_7654_3210,
+        cookie: 0xdead_beef,
+    };
+
+    fn written(dialect: &Dialect, tags: &Tags) -> Vec<u8> {
+        let mut bytes = vec![0xff; dialect.header_len()];
+        assert_eq!(dialect.write(tags, ProtocolType::IPV4, &mut bytes), Ok(bytes.len()));
+        bytes
+    }
+
+    fn options_of(header: &[u8]) -> Vec<OwnedOption> {
+        let (header, _) = Header::parse(header).unwrap();
+        let owned = |option: GeneveOption<'_>| OwnedOption {
+            class: option.class,
+            kind: option.kind,
+            data: option.data.to_vec(),
+        };
+        header.options().map(owned).collect()
+    }
+
+    fn read_options(dialect: &Dialect, options: &[OwnedOption]) -> Result<Tags, DialectError> {
+        let options: Vec<_> = options.iter().map(OwnedOption::view).collect();
+        let mut bytes = [0; MAX_LEN];
+        let len = HeaderBuilder::new(ProtocolType::IPV4).options(&options).write(&mut bytes);
+        dialect.read(&Header::parse(&bytes[..len.unwrap()]).unwrap().0)
+    }
+
+    #[rstest]
+    #[case(
+        Dialect::AWS,
+        "0800080000000000 01080102 0123456789abcdef 01080202 fedcba9876543210 01080301 deadbeef"
+    )]
+    #[case(
+        Dialect::TENCENT,
+        "0800080000000000 01670102 0123456789abcdef 01670202 fedcba9876543210 01670301 deadbeef"
+    )]
+    #[case(
+        Dialect::GOOGLE,
+        "0a00080000000000 01320101 deadbeef 01320204 00000000000000000123456789abcdef \
+         01320302 fedcba9876543210"
+    )]
+    fn writes_what_the_cloud_writes(#[case] dialect: Dialect, #[case] hex: &str) {
+        let bytes = written(&dialect, &TAGS);
+        let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, hex.split_whitespace().collect::<String>());
+    }
+
+    #[test]
+    fn knows_its_length() {
+        let lengths = Dialect::ALL.iter().map(|dialect| {
+            let over = |version| dialect.overhead(version);
+            (dialect.name(), dialect.header_len(), over(IpVersion::V4), over(IpVersion::V6))
+        });
+        assert!(lengths.eq([("aws", 40, 68, 88), ("tencent", 40, 68, 88), ("google", 48, 76, 96)]));
+    }
+
+    #[test]
+    fn is_found_by_name() {
+        for dialect in Dialect::ALL {
+            assert_eq!(Dialect::by_name(dialect.name()), Some(dialect));
+        }
+        assert_eq!(Dialect::by_name("AWS"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_was_written(
+            dialect in arbitrary::dialect(),
+            tags in arbitrary::tags(),
+            protocol in arbitrary::protocol_type(),
+        ) {
+            let mut bytes = [0xff; MAX_LEN];
+            let len = dialect.write(&tags, protocol, &mut bytes).unwrap();
+            let (header, payload) = Header::parse(&bytes[..len]).unwrap();
+            prop_assert_eq!(dialect.read(&header), Ok(tags));
+            prop_assert_eq!(header.protocol(), protocol);
+            prop_assert_eq!(header.vni(), Vni::ZERO);
+            prop_assert!(!header.is_control() && !header.is_critical() && payload.is_empty());
+        }
+
+        #[test]
+        fn reads_options_in_any_order_among_others(
+            (dialect, tags, options) in (
+                arbitrary::dialect(),
+                arbitrary::tags(),
+                prop::collection::vec(any::<(u16, u8)>(), 0..5),
+            ).prop_flat_map(|(dialect, tags, others)| {
+                let mut options = options_of(&written(dialect, &tags));
+                for (class, kind) in others {
+                    let own = class == dialect.class().get();
+                    options.push(OwnedOption {
+                        class: OptionClass::new(class),
+                        // Not critical, and no type of the dialect.
+                        kind: OptionType::new(kind & 0x7f | if own { 0x40 } else { 0 }),
+                        data: vec![kind; 4],
+                    });
+                }
+                (Just(dialect), Just(tags), Just(options).prop_shuffle())
+            }),
+        ) {
+            prop_assert_eq!(read_options(dialect, &options), Ok(tags));
+        }
+
+        #[test]
+        fn an_unknown_critical_option_is_named(
+            dialect in arbitrary::dialect(),
+            class: u16,
+            kind in 0x80..=0xff_u8,
+            at in 0..=3_usize,
+        ) {
+            let (class, kind) = (OptionClass::new(class), OptionType::new(kind));
+            let mut options = options_of(&written(dialect, &TAGS));
+            options.insert(at, OwnedOption { class, kind, data: Vec::new() });
+            let error = DialectError::UnknownCritical { class, kind };
+            prop_assert_eq!(read_options(dialect, &options), Err(error));
+        }
+
+        #[test]
+        fn noise_is_refused_with_a_reason(
+            dialect in arbitrary::dialect(),
+            options in arbitrary::options(),
+        ) {
+            let complete = [1, 2, 3].iter().all(|kind| {
+                options.iter().any(|option| option.kind == OptionType::new(*kind))
+            });
+            let result = read_options(dialect, &options);
+            prop_assert!(complete || result.is_err_and(|error| !error.to_string().is_empty()));
+        }
+
+        #[test]
+        fn a_changed_byte_changes_its_tag_or_is_noticed(
+            dialect in arbitrary::dialect(),
+            tags in arbitrary::tags(),
+            at: prop::sample::Index,
+            change in 1..=255_u8,
+        ) {
+            let mut bytes = written(dialect, &tags);
+            let at = at.index(bytes.len());
+            bytes[at] ^= change;
+            if let Ok((header, _)) = Header::parse(&bytes) {
+                let ignored = at < BASE_LEN // base header
+                    || at % 4 == 3 && change & 0x1f == 0 // reserved bits, if it is a length
+                    || *dialect == Dialect::GOOGLE && (20..28).contains(&at); // upper half
+                prop_assert!(ignored || dialect.read(&header) != Ok(tags));
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_output_is_left_alone() {
+        for dialect in Dialect::ALL {
+            for available in 0..dialect.header_len() {
+                let mut out = vec![0xaa; available];
+                let error = ShortBuffer { needed: dialect.header_len(), available };
+                assert_eq!(dialect.write(&TAGS, ProtocolType::IPV6, &mut out), Err(error));
+                assert!(out.iter().all(|byte| *byte == 0xaa));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for dialect in Dialect::ALL {
+            let options = options_of(&written(dialect, &TAGS));
+            for index in 0..3 {
+                let kind = options[index].kind;
+
+                let mut missing = options.clone();
+                missing.remove(index);
+                assert_eq!(read_options(dialect, &missing), Err(DialectError::Missing { kind }));
+
+                let mut twice = options.clone();
+                twice.push(options[index].clone());
+                assert_eq!(read_options(dialect, &twice), Err(DialectError::Duplicate { kind }));
+
+                let mut long = options.clone();
+                let expected = long[index].data.len();
+                long[index].data.extend([0; 4]);
+                let error = DialectError::Length { kind, expected, actual: expected + 4 };
+                assert_eq!(read_options(dialect, &long), Err(error));
+
+                let mut foreign = options.clone();
+                foreign[index].class = OptionClass::new(0x0100);
+                assert_eq!(read_options(dialect, &foreign), Err(DialectError::Missing { kind }));
+            }
+        }
+    }
+
+    #[test]
+    fn dialects_do_not_mix() {
+        let aws = written(&Dialect::AWS, &TAGS);
+        let (header, _) = Header::parse(&aws).unwrap();
+        let missing = DialectError::Missing { kind: OptionType::new(1) };
+        assert_eq!(Dialect::TENCENT.read(&header), Err(missing));
+        assert_eq!(missing.to_string(), "option of type 0x01 is missing");
+    }
+
+    #[test]
+    fn the_upper_half_of_a_wide_endpoint_is_ignored() {
+        let mut bytes = written(&Dialect::GOOGLE, &TAGS);
+        bytes[20..28].fill(0xff);
+        assert_eq!(Dialect::GOOGLE.read(&Header::parse(&bytes).unwrap().0), Ok(TAGS));
+    }
+}

@@ -294,3 +294,115 @@ fn address_words(address: IpAddr) -> [u64; 2] {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher, RandomState};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::arbitrary;
+
+    fn key(src: &str, dst: &str) -> FlowKey {
+        FlowKey::new(src.parse().unwrap(), dst.parse().unwrap(), 6).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn gives_back_what_it_was_made_of(
+            (src, dst) in arbitrary::socket_pair(),
+            protocol: u8,
+        ) {
+            let key = FlowKey::new(src, dst, protocol).unwrap();
+            prop_assert_eq!(SocketAddr::new(key.src(), key.src_port()), src);
+            prop_assert_eq!(SocketAddr::new(key.dst(), key.dst_port()), dst);
+            prop_assert_eq!(key.protocol(), protocol);
+            prop_assert_eq!(key.version(), IpVersion::of(src.ip()));
+            prop_assert_eq!(key.reversed(), FlowKey::new(dst, src, protocol).unwrap());
+            let portless = FlowKey::new((src.ip(), 0).into(), (dst.ip(), 0).into(), protocol);
+            prop_assert_eq!(Ok(key.portless()), portless);
+        }
+
+        #[test]
+        fn both_directions_are_one_flow(key in arbitrary::flow_key()) {
+            let hasher = RandomState::new();
+            let canonical = key.canonical();
+            prop_assert_eq!(canonical, key.reversed().canonical());
+            prop_assert_eq!(canonical.to_bytes(), key.reversed().canonical().to_bytes());
+            prop_assert_eq!(
+                hasher.hash_one(canonical),
+                hasher.hash_one(key.reversed().canonical())
+            );
+            prop_assert!(canonical.low() <= canonical.high());
+            prop_assert!([key, key.reversed()].contains(&canonical.directed()));
+            for stickiness in Stickiness::ALL {
+                prop_assert_eq!(key.sticky(stickiness), key.reversed().sticky(stickiness));
+            }
+        }
+
+        #[test]
+        fn different_flows_have_different_bytes(
+            one in arbitrary::flow_key(),
+            other in arbitrary::flow_key(),
+        ) {
+            prop_assert_eq!(one == other, one.to_bytes() == other.to_bytes());
+            let same = one.canonical() == other.canonical();
+            prop_assert_eq!(same, one == other || one == other.reversed());
+        }
+    }
+
+    #[test]
+    fn bytes_are_as_documented() {
+        let mut expected = [0; KEY_LEN];
+        expected[..6].copy_from_slice(&[4, 6, 10, 0, 0, 1]);
+        expected[18..22].copy_from_slice(&[10, 0, 0, 2]);
+        expected[34..].copy_from_slice(&[0x12, 0x34, 0x00, 0x50]);
+        assert_eq!(key("10.0.0.1:4660", "10.0.0.2:80").to_bytes(), expected);
+
+        let six = key("[2001:db8::1]:4660", "[fd00::2]:80").to_bytes();
+        assert_eq!(six[..6], [6, 6, 0x20, 0x01, 0x0d, 0xb8]);
+        assert_eq!([six[17], six[18], six[33]], [1, 0xfd, 2]);
+    }
+
+    #[test]
+    fn stickiness_says_what_counts() {
+        let one = key("10.0.0.1:1000", "10.0.0.2:80");
+        let same_protocol = key("10.0.0.2:443", "10.0.0.1:2000");
+        let other_protocol =
+            FlowKey::new("10.0.0.2:53".parse().unwrap(), "10.0.0.1:9".parse().unwrap(), 17);
+        let together = |stickiness: Stickiness| {
+            let sticky = one.sticky(stickiness);
+            let others = [same_protocol, other_protocol.unwrap()];
+            others.map(|other| other.sticky(stickiness) == sticky)
+        };
+        assert_eq!(together(Stickiness::FiveTuple), [false, false]);
+        assert_eq!(together(Stickiness::ThreeTuple), [true, false]);
+        assert_eq!(together(Stickiness::TwoTuple), [true, true]);
+        for stickiness in Stickiness::ALL {
+            assert_eq!(Stickiness::by_name(stickiness.name()), Some(stickiness));
+        }
+        assert_eq!(Stickiness::by_name("4-tuple"), None);
+    }
+
+    #[test]
+    fn mapped_addresses_are_not_ipv4() {
+        let four = key("10.0.0.1:1", "10.0.0.2:2");
+        let six = key("[::ffff:10.0.0.1]:1", "[::ffff:10.0.0.2]:2");
+        assert_ne!(four, six);
+        // Nor is the address whose bytes an IPv4 key holds.
+        assert_ne!(four, key("[a00:1::]:1", "[a00:2::]:2"));
+        let mixed = FlowKey::new("1.2.3.4:1".parse().unwrap(), "[::1]:2".parse().unwrap(), 6);
+        assert_eq!(
+            mixed.unwrap_err().to_string(),
+            "a flow has one IP version, found 1.2.3.4 and ::1"
+        );
+    }
+
+    #[test]
+    fn is_shown_with_its_direction() {
+        let key = key("10.0.0.2:1000", "10.0.0.1:80");
+        assert_eq!(key.to_string(), "protocol 6 10.0.0.2:1000 > 10.0.0.1:80");
+        assert_eq!(key.canonical().to_string(), "protocol 6 10.0.0.1:80 <> 10.0.0.2:1000");
+    }
+}

@@ -349,3 +349,238 @@ pub(crate) const fn base_bytes(
     let [_, a, b, c] = vni.0.to_be_bytes();
     [(options_len / 4) as u8, flags, high, low, a, b, c, 0]
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::arbitrary::{self, OwnedOption};
+    use crate::options::{OptionClass, OptionType};
+
+    fn written(
+        protocol: ProtocolType,
+        vni: Vni,
+        control: bool,
+        options: &[OwnedOption],
+    ) -> Vec<u8> {
+        let options: Vec<_> = options.iter().map(OwnedOption::view).collect();
+        let mut bytes = vec![0xff; MAX_LEN];
+        let builder = HeaderBuilder::new(protocol).vni(vni).control(control).options(&options);
+        let len = builder.write(&mut bytes).unwrap();
+        bytes.truncate(len);
+        bytes
+    }
+
+    fn header_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let parts =
+            (arbitrary::protocol_type(), arbitrary::vni(), any::<bool>(), arbitrary::options());
+        parts
+            .prop_map(|(protocol, vni, control, options)| written(protocol, vni, control, &options))
+    }
+
+    /// What was read, written again, is what was received but for reserved bits and the C bit.
+    fn check_against_writer(header: &Header<'_>) {
+        let options: Vec<_> = header.options().collect();
+        let mut again = vec![0; header.len()];
+        let builder = HeaderBuilder::new(header.protocol())
+            .vni(header.vni())
+            .control(header.is_control())
+            .options(&options);
+        assert_eq!(builder.write(&mut again), Ok(header.len()));
+
+        let mut expected = header.as_bytes().to_vec();
+        expected[1] &= CONTROL | CRITICAL;
+        expected[7] = 0;
+        if !header.flags_agree() {
+            expected[1] ^= CRITICAL;
+        }
+        let mut at = BASE_LEN;
+        for option in &options {
+            expected[at + 3] &= 0x1f;
+            at += OPTION_HEADER_LEN + option.data.len();
+        }
+        assert_eq!(again, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_was_written(
+            protocol in arbitrary::protocol_type(),
+            vni in arbitrary::vni(),
+            control: bool,
+            options in arbitrary::options(),
+            payload: Vec<u8>,
+        ) {
+            let mut bytes = written(protocol, vni, control, &options);
+            let len = bytes.len();
+            bytes.extend(&payload);
+            let (header, rest) = Header::parse(&bytes).unwrap();
+            prop_assert_eq!(header.protocol(), protocol);
+            prop_assert_eq!(header.vni(), vni);
+            prop_assert_eq!(header.is_control(), control);
+            let critical = options.iter().any(|option| option.kind.is_critical());
+            prop_assert_eq!(header.is_critical(), critical);
+            prop_assert!(header.flags_agree());
+            prop_assert!(header.options().eq(options.iter().map(OwnedOption::view)));
+            prop_assert_eq!(header.as_bytes(), &bytes[..len]);
+            prop_assert_eq!(rest, &payload);
+        }
+
+        #[test]
+        fn noise_is_read_right_or_refused_with_a_reason(mut bytes: Vec<u8>, version_0: bool) {
+            if let Some(first) = bytes.first_mut().filter(|_| version_0) {
+                *first &= 0x07;
+            }
+            match Header::parse(&bytes) {
+                Ok((header, payload)) => {
+                    prop_assert_eq!(header.len() + payload.len(), bytes.len());
+                    check_against_writer(&header);
+                }
+                Err(HeaderError::Truncated { needed, actual }) => {
+                    prop_assert_eq!(actual, bytes.len());
+                    prop_assert!(needed > actual);
+                }
+                Err(HeaderError::Version(version)) => prop_assert!((1..=3).contains(&version)),
+                Err(HeaderError::Option { offset, needed, available }) => {
+                    prop_assert!(needed > available);
+                    prop_assert!(offset + available <= bytes.len());
+                }
+            }
+        }
+
+        #[test]
+        fn a_changed_byte_is_read_right_or_refused(
+            mut bytes in header_bytes(),
+            at: prop::sample::Index,
+            change in 1..=255_u8,
+        ) {
+            let at = at.index(bytes.len());
+            bytes[at] ^= change;
+            if let Ok((header, _)) = Header::parse(&bytes) {
+                check_against_writer(&header);
+            }
+        }
+
+        #[test]
+        fn a_cut_header_is_truncated_at_every_byte(bytes in header_bytes()) {
+            for actual in 0..bytes.len() {
+                let needed = if actual < BASE_LEN { BASE_LEN } else { bytes.len() };
+                let error = Header::parse(&bytes[..actual]).unwrap_err();
+                prop_assert_eq!(error, HeaderError::Truncated { needed, actual });
+            }
+        }
+
+        #[test]
+        fn a_short_output_is_left_alone(options in arbitrary::options()) {
+            let options: Vec<_> = options.iter().map(OwnedOption::view).collect();
+            let builder = HeaderBuilder::new(ProtocolType::IPV4).options(&options);
+            let needed = builder.write(&mut [0; MAX_LEN]).unwrap();
+            for available in 0..needed {
+                let mut out = vec![0xaa; available];
+                let error = BuildError::Short(ShortBuffer { needed, available });
+                prop_assert_eq!(builder.write(&mut out), Err(error));
+                prop_assert!(out.iter().all(|byte| *byte == 0xaa));
+            }
+        }
+    }
+
+    #[rstest]
+    #[case::version(&[0x40, 0, 8, 0, 0, 0, 0, 0], HeaderError::Version(1))]
+    #[case::version_before_length(&[0xff, 0, 8, 0, 0, 0, 0, 0], HeaderError::Version(3))]
+    #[case::no_options(
+        &[0x01, 0, 8, 0, 0, 0, 0, 0],
+        HeaderError::Truncated { needed: 12, actual: 8 }
+    )]
+    #[case::option_too_long(
+        &[0x02, 0, 8, 0, 0, 0, 0, 0, 1, 8, 1, 2, 0, 0, 0, 0, 1, 2, 3, 4],
+        HeaderError::Option { offset: 8, needed: 12, available: 8 }
+    )]
+    #[case::second_option_too_long(
+        &[0x02, 0, 8, 0, 0, 0, 0, 0, 1, 8, 1, 0, 1, 8, 2, 0x1f],
+        HeaderError::Option { offset: 12, needed: 128, available: 4 }
+    )]
+    fn refuses(#[case] bytes: &[u8], #[case] error: HeaderError) {
+        assert_eq!(Header::parse(bytes).unwrap_err(), error);
+    }
+
+    /// RFC 8926 §3.4 and §3.5: reserved fields "MUST be ignored on receipt".
+    #[test]
+    fn ignores_reserved_bits() {
+        let plain = [0x02, 0x80, 8, 0, 0, 1, 2, 0, 1, 8, 1, 1, 9, 9, 9, 9];
+        let mut set = plain;
+        set[1] |= 0x3f;
+        set[7] = 0xff;
+        set[11] |= 0xe0;
+        for bytes in [plain, set] {
+            let (header, payload) = Header::parse(&bytes).unwrap();
+            assert!(header.is_control() && !header.is_critical() && payload.is_empty());
+            assert_eq!(header.vni(), Vni::new(0x0102).unwrap());
+            assert_eq!(header.options().next().unwrap().data, [9; 4]);
+        }
+    }
+
+    #[test]
+    fn tells_when_the_c_bit_disagrees() {
+        let unset = [0x01, 0, 8, 0, 0, 0, 0, 0, 1, 8, 0x81, 0];
+        let mut set = unset;
+        set[1] |= CRITICAL;
+        let mut idle = set;
+        idle[10] = 1;
+        for (bytes, agree) in [(unset, false), (set, true), (idle, false)] {
+            assert_eq!(Header::parse(&bytes).unwrap().0.flags_agree(), agree);
+        }
+    }
+
+    #[rstest]
+    #[case::odd(&[3], BuildError::Option { index: 0, len: 3 })]
+    #[case::long(&[4, 128], BuildError::Option { index: 1, len: 128 })]
+    #[case::too_many(&[124, 124], BuildError::Options { len: 256 })]
+    fn writes_no_invalid_options(#[case] lens: &[usize], #[case] error: BuildError) {
+        let data = [0; 128];
+        let option = |len: &usize| GeneveOption {
+            class: OptionClass::AWS,
+            kind: OptionType::new(1),
+            data: &data[..*len],
+        };
+        let options: Vec<_> = lens.iter().map(option).collect();
+        let mut out = [0xaa; 300];
+        let builder = HeaderBuilder::new(ProtocolType::IPV4).options(&options);
+        assert_eq!(builder.write(&mut out), Err(error));
+        assert_eq!(out, [0xaa; 300]);
+    }
+
+    #[test]
+    fn holds_the_longest_options() {
+        let data = [7; MAX_OPTION_DATA];
+        let option = |len| GeneveOption {
+            class: OptionClass::new(0xffff),
+            kind: OptionType::new(0x80),
+            data: &data[..len],
+        };
+        let options = [option(MAX_OPTION_DATA), option(MAX_OPTION_DATA - 4)];
+        let mut out = [0; MAX_LEN];
+        let builder = HeaderBuilder::new(ProtocolType::IPV4).options(&options);
+        assert_eq!(builder.write(&mut out), Ok(MAX_LEN));
+        let (header, payload) = Header::parse(&out).unwrap();
+        assert!(payload.is_empty() && header.is_critical());
+        assert!(header.options().eq(options));
+    }
+
+    #[test]
+    fn names_what_it_carries() {
+        assert_eq!(ProtocolType::IPV6.to_string(), "IPv6");
+        assert_eq!(ProtocolType::new(0x894f).to_string(), "NSH");
+        assert_eq!(ProtocolType::new(0x1234).to_string(), "0x1234");
+        assert_eq!(ProtocolType::IPV4.ip_version(), Some(IpVersion::V4));
+        assert_eq!(ProtocolType::ETHERNET.ip_version(), None);
+        assert_eq!(Vni::new(0x12_3456).unwrap().to_string(), "0x123456");
+        assert_eq!(Vni::new(0x0100_0000), Err(VniError(0x0100_0000)));
+        let error = HeaderError::Option { offset: 8, needed: 12, available: 4 };
+        assert_eq!(
+            error.to_string(),
+            "Geneve option at byte 8 has 12 bytes, but the options end after 4"
+        );
+    }
+}

@@ -10,29 +10,28 @@
 //! A complete appliance:
 //!
 //! ```no_run
-//! use appliance_sdk::{Action, Appliance, Packet, Runtime};
+//! use appliance_sdk::{Action, Appliance, Packet, RunError, Runtime};
 //!
-//! /// Keeps connections that begin with an HTTP request for a forbidden path.
-//! struct NoAdmin;
+//! /// Lets every flow carry ten mebibytes, then refuses it.
+//! struct Quota;
 //!
-//! impl Appliance for NoAdmin {
-//!     /// Whether the flow has shown something yet.
-//!     type Flow = bool;
+//! impl Appliance for Quota {
+//!     /// Bytes seen of a flow.
+//!     type Flow = usize;
 //!
-//!     fn packet(&mut self, packet: &mut Packet<'_>, seen: &mut bool) -> Action {
-//!         if packet.payload().is_empty() {
+//!     fn packet(&mut self, packet: &mut Packet<'_>, seen: &mut usize) -> Action {
+//!         *seen += packet.bytes().len();
+//!         if *seen <= 10 << 20 {
 //!             return Action::Forward;
 //!         }
-//!         *seen = true;
-//!         match packet.payload().starts_with(b"GET /admin") {
-//!             true => Action::DropFlow,
-//!             false => Action::ForwardFlow,
-//!         }
+//!         packet.reject();
+//!         Action::DropFlow
 //!     }
 //! }
 //!
-//! fn main() -> Result<(), appliance_sdk::RunError> {
-//!     Runtime::builder().build(|_worker| NoAdmin).run()?;
+//! fn main() -> Result<(), RunError> {
+//!     let stats = Runtime::builder().build(|_worker| Quota).run()?;
+//!     println!("{} packets were over the quota", stats.kept.packets);
 //!     Ok(())
 //! }
 //! ```
@@ -49,7 +48,7 @@ mod appliance;
 mod packet;
 mod rebuild;
 mod route;
-//pub mod runtime;
+pub mod runtime;
 pub mod session;
 mod stats;
 pub mod testing;
@@ -59,5 +58,5 @@ pub use appliance::{Action, Appliance, Direction};
 pub use geneve;
 pub use packet::{Packet, ReplaceError};
 pub use route::{Arrival, Route};
-//pub use runtime::{Builder, Emitter, Handle, RunError, Runtime, Worker};
+pub use runtime::{Builder, EmitError, Emitter, Handle, RunError, Running, Runtime, Worker};
 pub use stats::{Count, DropReason, Drops, FlowStats, Oddities, Stats, Syscalls};

@@ -44,7 +44,9 @@ pub enum ReplaceError {
     #[error("the packet is a fragment: its payload cannot be replaced by itself")]
     Fragment,
     /// Only for TCP and UDP it is known where the payload begins.
-    #[error("the packet is neither TCP nor UDP (IP protocol {0}): replace the whole packet instead")]
+    #[error(
+        "the packet is neither TCP nor UDP (IP protocol {0}): replace the whole packet instead"
+    )]
     Protocol(u8),
     /// An IP packet has at most 65,535 bytes (IPv6: behind its first header).
     #[error("the packet would have {0} bytes, more than IP can carry")]

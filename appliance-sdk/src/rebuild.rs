@@ -90,8 +90,8 @@ mod tests {
     fn a_packet_that_ip_cannot_carry_is_refused() {
         let packet = testing::udp("10.0.0.1:1", "10.0.0.2:2", b"");
         let inner = Inner::parse(&packet).unwrap();
-        assert!(with_payload(&packet, &inner, &[0; 65_535 - 28]).is_ok());
-        let refused = with_payload(&packet, &inner, &[0; 65_536 - 28]);
+        assert!(with_payload(&packet, &inner, &vec![0; 65_535 - 28]).is_ok());
+        let refused = with_payload(&packet, &inner, &vec![0; 65_536 - 28]);
         assert_eq!(refused, Err(ReplaceError::TooLong(65_536)));
     }
 }

@@ -163,10 +163,14 @@ impl<A: Appliance> Session<A> {
         self.flows.next_expiry()
     }
 
-    /// Takes note that a reply could not be sent.
-    pub fn not_sent(&mut self, reply: &Reply, reason: DropReason) {
-        self.stats.returned.take_back(reply.count);
-        self.stats.drops.add(reason, reply.count.packets);
+    /// Takes note that a reply, or so many datagrams of it, could not be sent.
+    pub fn not_sent(&mut self, reply: &Reply, datagrams: u64, reason: DropReason) {
+        let Count { packets, bytes } = reply.count;
+        let datagrams = datagrams.min(packets);
+        // All datagrams of a run but the last are of one size.
+        let bytes = bytes * datagrams / packets.max(1);
+        self.stats.returned.take_back(Count { packets: datagrams, bytes });
+        self.stats.drops.add(reason, datagrams);
     }
 
     /// What was counted so far. System calls and the like are counted by the runtime.
@@ -218,7 +222,11 @@ impl<A: Appliance> Session<A> {
         let verdict = flow.verdict.filter(|v| v.epoch == batch.epoch && !opens_connection(&inner));
         if let Some(verdict) = verdict {
             self.stats.decided_by_flow += 1;
-            return Ok(if verdict.forward { Fate::Returned { bytes } } else { Fate::Kept { bytes } });
+            return Ok(if verdict.forward {
+                Fate::Returned { bytes }
+            } else {
+                Fate::Kept { bytes }
+            });
         }
 
         let context = Context {
@@ -419,7 +427,7 @@ fn header_drop(error: &HeaderError) -> DropReason {
     match error {
         HeaderError::Truncated { .. } => DropReason::GeneveTruncated,
         HeaderError::Version(_) => DropReason::GeneveVersion,
-        _ => DropReason::GeneveOptions,
+        HeaderError::Option { .. } => DropReason::GeneveOptions,
     }
 }
 

@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use geneve::header::{self, HeaderBuilder, ProtocolType};
 use geneve::options::{GeneveOption, OptionClass, OptionType};
 use proptest::prelude::*;
@@ -103,7 +105,7 @@ fn the_direction_is_that_of_the_first_packet() {
         Action::Forward
     });
     for packet in [syn(), answer(b"b"), data(b"a")] {
-        assert_eq!(gateway.send(&packet), [packet.clone()]);
+        assert_eq!(gateway.send(&packet), from_ref(&packet));
     }
 }
 
@@ -159,20 +161,16 @@ fn the_flow_table_is_bounded() {
 fn a_run_goes_back_as_one_and_a_gap_splits_it() {
     let packets: Vec<Vec<u8>> = (0..5).map(|n| data(&[n; 100])).collect();
     let run: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
-    for (refused, expected) in [(99, vec![0..5]), (2, vec![0..2, 3..5]), (0, vec![1..5])] {
-        let appliance = Scripted {
-            decide: move |packet: &mut Packet<'_>, _| {
-                if packet.payload()[0] == refused { Action::Drop } else { Action::Forward }
-            },
-            epoch: 0,
-        };
-        let mut gateway = FakeGateway::with_config(appliance, &SessionConfig::default());
+    for (refused, expected) in [(99, &[5][..]), (2, &[2, 2]), (0, &[4])] {
+        let mut gateway = gateway(move |packet, _| match packet.payload()[0] {
+            first if first == refused => Action::Drop,
+            _ => Action::Forward,
+        });
         let returned = gateway.send_run(&run);
         let kept = run.iter().filter(|packet| packet[40] != refused).count();
         assert_eq!(returned.len(), kept);
-        let runs: Vec<_> = gateway.replies().iter().map(|reply| reply.count.packets).collect();
-        let lengths: Vec<_> = expected.iter().map(|range| (range.end - range.start) as u64).collect();
-        assert_eq!(runs, lengths);
+        let lengths: Vec<_> = gateway.replies().iter().map(|reply| reply.count.packets).collect();
+        assert_eq!(lengths, expected);
     }
 }
 
@@ -256,7 +254,7 @@ fn an_emitted_error_finds_the_flow_that_it_is_about() {
     let error = refuse.send(&packet).remove(0);
     let mut gateway = gateway(|_, _| Action::Drop);
     gateway.send(&packet);
-    assert_eq!(gateway.emit(&error), [error.clone()]);
+    assert_eq!(gateway.emit(&error), from_ref(&error));
 }
 
 #[test]
@@ -266,7 +264,7 @@ fn bytes_behind_the_inner_packet_go_back_too() {
         Action::Forward
     });
     let padded = [data(b"x"), vec![0xaa; 6]].concat();
-    assert_eq!(gateway.send(&padded), [padded.clone()]);
+    assert_eq!(gateway.send(&padded), from_ref(&padded));
 }
 
 #[test]
@@ -276,8 +274,7 @@ fn every_dialect_is_accepted_at_once_and_options_are_echoed() {
         gateway.set_dialect(dialect);
         assert_eq!(gateway.send(&syn()), [syn()], "{}", dialect.name());
     }
-    let config =
-        SessionConfig { dialects: vec![&Dialect::TENCENT], ..SessionConfig::default() };
+    let config = SessionConfig { dialects: vec![&Dialect::TENCENT], ..SessionConfig::default() };
     let appliance = Scripted { decide: |_: &mut Packet<'_>, _| Action::Forward, epoch: 0 };
     let mut tencent_only = FakeGateway::with_config(appliance, &config);
     assert!(tencent_only.send(&syn()).is_empty());
@@ -368,23 +365,35 @@ fn a_datagram_cut_anywhere_is_dropped() {
 /// What a bad network may make of good datagrams, or send in their place.
 fn traffic() -> impl Strategy<Value = Vec<(Vec<u8>, usize)>> {
     let noise = proptest::collection::vec(any::<u8>(), 0..200);
-    let mutated = (0usize..5, proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4))
-        .prop_map(|(which, changes)| {
-            let packet = match which {
-                0 => syn(),
-                1 => testing::tcp("[2001:db8::1]:1", "[2001:db8::2]:2", Segment::data(1, 2), b"six"),
-                2 => testing::udp(CLIENT, SERVER, b"datagram"),
-                3 => testing::icmp_echo("10.0.0.1", "10.0.0.2", 1, 2, b"ping"),
-                _ => testing::other("2001:db8::1", "2001:db8::2", 44, &[17, 0, 0, 9, 0, 0, 0, 1, 5]),
-            };
-            let version = if packet[0] >> 4 == 6 { ProtocolType::IPV6 } else { ProtocolType::IPV4 };
-            let mut bytes = datagram(&[ENDPOINT, ATTACHMENT, COOKIE], version, &packet);
-            for (at, value) in changes {
-                let at = at.index(bytes.len());
-                bytes[at] = value;
-            }
-            bytes
-        });
+    let mutated =
+        (0usize..5, proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4))
+            .prop_map(|(which, changes)| {
+                let packet = match which {
+                    0 => syn(),
+                    1 => testing::tcp(
+                        "[2001:db8::1]:1",
+                        "[2001:db8::2]:2",
+                        Segment::data(1, 2),
+                        b"six",
+                    ),
+                    2 => testing::udp(CLIENT, SERVER, b"datagram"),
+                    3 => testing::icmp_echo("10.0.0.1", "10.0.0.2", 1, 2, b"ping"),
+                    _ => testing::other(
+                        "2001:db8::1",
+                        "2001:db8::2",
+                        44,
+                        &[17, 0, 0, 9, 0, 0, 0, 1, 5],
+                    ),
+                };
+                let version =
+                    if packet[0] >> 4 == 6 { ProtocolType::IPV6 } else { ProtocolType::IPV4 };
+                let mut bytes = datagram(&[ENDPOINT, ATTACHMENT, COOKIE], version, &packet);
+                for (at, value) in changes {
+                    let at = at.index(bytes.len());
+                    bytes[at] = value;
+                }
+                bytes
+            });
     proptest::collection::vec((prop_oneof![noise, mutated], 0usize..100), 1..20)
 }
 

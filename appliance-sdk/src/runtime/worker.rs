@@ -1,0 +1,243 @@
+//! One worker: waits, receives, lets the session decide, sends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netio::poll::Poller;
+use netio::udp::{Datagram, UdpSocket};
+use netio::{Device, Slot};
+
+use super::RunError;
+use super::builder::Settings;
+use super::emitter::{Emission, Emissions};
+use super::handle::WorkerShare;
+use super::sender::Sender;
+use crate::appliance::Appliance;
+use crate::route::Arrival;
+use crate::session::{Content, Replies, Session};
+use crate::stats::{Stats, Syscalls};
+
+/// A worker that is ready to run on a thread of its own.
+pub(super) struct WorkerThread<A: Appliance> {
+    index: usize,
+    session: Session<A>,
+    sockets: Vec<UdpSocket>,
+    sender: Sender,
+    slots: Vec<Slot<Datagram>>,
+    replies: Replies,
+    emissions: Emissions,
+    poller: Poller,
+    share: Arc<WorkerShare>,
+    kernel_drops: u64,
+    drops_read_at: Instant,
+    failures: u32,
+}
+
+/// A received run has at most 64 KiB.
+const SLOT_BYTES: usize = 65_535;
+
+/// Receive buffers: with eight, flows that interleave are received in one call each.
+const SLOTS: usize = 8;
+
+/// How many receive calls are made before looking at anything else.
+const ROUNDS: usize = 32;
+
+/// How many failed receive calls in a row are taken for a socket that is gone.
+const MAX_FAILURES: u32 = 100;
+
+/// Flows need not be forgotten to the second, and a wake-up for each would be many.
+const EXPIRY_GRAIN: Duration = Duration::from_secs(1);
+
+/// How often the kernel is asked what it dropped.
+const DROPS_EVERY: Duration = Duration::from_millis(100);
+
+/// The token of the waker; sockets have their index.
+const WAKER: u64 = u64::MAX;
+
+impl<A: Appliance> WorkerThread<A> {
+    pub(super) fn new(
+        index: usize,
+        appliance: A,
+        settings: &Settings,
+        sockets: Vec<UdpSocket>,
+        emissions: Emissions,
+        share: Arc<WorkerShare>,
+    ) -> Result<Self, RunError> {
+        let setup = |error| RunError::Setup { what: "poller", error };
+        let poller = Poller::new().map_err(setup)?;
+        for (token, socket) in sockets.iter().enumerate() {
+            poller.add(socket, token as u64).map_err(setup)?;
+        }
+        poller.add(&share.waker, WAKER).map_err(setup)?;
+        Ok(Self {
+            index,
+            session: Session::new(appliance, &settings.session),
+            sockets,
+            sender: Sender::new(settings.send_sockets, settings.socket_buffer),
+            slots: (0..SLOTS).map(|_| Slot::with_capacity(SLOT_BYTES)).collect(),
+            replies: Replies::new(),
+            emissions,
+            poller,
+            share,
+            kernel_drops: 0,
+            drops_read_at: now(),
+            failures: 0,
+        })
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Works until it is told to stop.
+    pub(super) fn run(mut self) -> Result<(), RunError> {
+        let result = self.work();
+        self.read_kernel_drops();
+        self.share.publish(self.stats());
+        result.map_err(|error| RunError::Receive { worker: self.index, error })
+    }
+
+    fn work(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        while !self.share.is_stopping() {
+            let timeout = self
+                .session
+                .poll_timeout()
+                .map(|due| due.saturating_duration_since(now()).max(EXPIRY_GRAIN));
+            self.poller.wait(&mut ready, timeout)?;
+            let time = now();
+            for &token in &ready {
+                match token {
+                    WAKER => self.emit(time)?,
+                    token => self.receive(token as usize)?,
+                }
+            }
+            self.session.handle_timeout(time);
+            if time >= self.drops_read_at + DROPS_EVERY {
+                self.drops_read_at = time;
+                self.read_kernel_drops();
+            }
+            self.share.publish(self.stats());
+        }
+        Ok(())
+    }
+
+    /// Receives until nothing is waiting, or for so long that the others deserve a turn.
+    fn receive(&mut self, which: usize) -> io::Result<()> {
+        for _ in 0..ROUNDS {
+            let Some(socket) = self.sockets.get_mut(which) else { return Ok(()) };
+            match socket.recv(&mut self.slots) {
+                Ok(0) => {
+                    self.failures = 0;
+                    // An ICMP error about an earlier reply also counts as something to receive.
+                    while let Some(error) = socket.take_error() {
+                        tracing::debug!(?error, "a reply was not delivered");
+                    }
+                    return Ok(());
+                }
+                Ok(received) => {
+                    self.failures = 0;
+                    self.handle(which, received);
+                    if received < SLOTS {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    self.failures += 1;
+                    if self.failures >= MAX_FAILURES {
+                        return Err(error);
+                    }
+                    tracing::debug!(%error, "cannot receive");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, which: usize, received: usize) {
+        let Some(listener) = self.sockets.get_mut(which) else { return };
+        let port = listener.local_addr().port();
+        let time = now();
+        for slot in self.slots.iter().take(received) {
+            let meta = &slot.meta;
+            // Without a destination address there is no telling which one to answer from.
+            let local = meta.local.unwrap_or_else(|| listener.local_addr().ip());
+            let arrival =
+                Arrival { gateway: meta.peer, local: SocketAddr::new(local, port), tos: meta.tos };
+            let bytes = slot.packet.bytes();
+            self.replies.clear();
+            let segment_size = usize::from(meta.segment_size);
+            self.session.handle(&arrival, bytes, segment_size, time, &mut self.replies);
+            send(&self.replies, bytes, time, &mut self.sender, listener, &mut self.session);
+        }
+    }
+
+    /// Sends what other threads want to have sent.
+    fn emit(&mut self, time: Instant) -> io::Result<()> {
+        self.share.waker.drain()?;
+        // At most as many as fit into the queue: whoever fills it again wakes again.
+        for _ in 0..self.emissions.capacity() {
+            let Some(Emission { endpoint, packet }) = self.emissions.pop() else { break };
+            self.replies.clear();
+            self.session.emit(endpoint, &packet, time, &mut self.replies);
+            let version = self.replies.iter().next().map(|reply| reply.route.source.is_ipv4());
+            let listener = self
+                .sockets
+                .iter_mut()
+                .find(|socket| version.is_none_or(|v4| socket.local_addr().is_ipv4() == v4));
+            if let Some(listener) = listener {
+                send(&self.replies, &[], time, &mut self.sender, listener, &mut self.session);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_kernel_drops(&mut self) {
+        self.kernel_drops =
+            self.sockets.iter_mut().map(|socket| socket.kernel_drops().unwrap_or(0)).sum();
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = self.session.stats().clone();
+        let sent = &self.sender.counts;
+        stats.oddities = sent.oddities;
+        stats.oddities.kernel_receive_drops = self.kernel_drops;
+        stats.syscalls = sent.syscalls;
+        stats.syscalls += Syscalls {
+            receive: self.sockets.iter().map(UdpSocket::syscalls).sum::<u64>()
+                - sent.through_listener,
+            wait: self.poller.syscalls(),
+            ..Syscalls::default()
+        };
+        stats
+    }
+}
+
+/// Sends what a session decided on, and tells it what could not be sent.
+fn send<A: Appliance>(
+    replies: &Replies,
+    received: &[u8],
+    time: Instant,
+    sender: &mut Sender,
+    listener: &mut UdpSocket,
+    session: &mut Session<A>,
+) {
+    for reply in replies {
+        let (bytes, segment_size) = match &reply.content {
+            Content::Unchanged { range, segment_size } => {
+                (received.get(range.clone()).unwrap_or_default(), *segment_size)
+            }
+            Content::Written(bytes) => (bytes.as_slice(), 0),
+        };
+        if let Err(not_sent) = sender.send(&reply.route, bytes, segment_size, time, listener) {
+            session.not_sent(reply, not_sent.datagrams as u64, not_sent.reason);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the worker's clock: once per wake-up and batch")]
+fn now() -> Instant {
+    Instant::now()
+}

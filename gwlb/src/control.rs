@@ -11,9 +11,7 @@ use std::time::Duration;
 use crate::config::{LoadBalancer, Settings};
 use crate::dataplane::keys::{EPOCH_SECONDS, Keys, Secret};
 use crate::dataplane::select::{Candidate, TargetId};
-use crate::dataplane::snapshot::{
-    EndpointView, Pool, PoolId, Snapshot, TargetSlot, TargetView,
-};
+use crate::dataplane::snapshot::{EndpointView, Pool, PoolId, Snapshot, TargetSlot, TargetView};
 use crate::dataplane::stats::TargetCounters;
 
 /// What the control plane is told.
@@ -135,9 +133,7 @@ impl Control {
         let mut first_pool = Vec::new();
         for load_balancer in &settings.load_balancers {
             first_pool.push(pools.len());
-            pools.extend(
-                (0..load_balancer.nodes.len()).map(|node| self.pool(load_balancer, node)),
-            );
+            pools.extend((0..load_balancer.nodes.len()).map(|node| self.pool(load_balancer, node)));
         }
         let endpoints: Vec<_> = settings
             .topology

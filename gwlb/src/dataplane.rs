@@ -27,5 +27,8 @@ pub mod snapshot;
 pub mod stats;
 pub mod verdict;
 
+#[cfg(test)]
+mod testing;
+
 pub use ingress::{Ingress, IngressConfig};
 pub use return_path::Return;

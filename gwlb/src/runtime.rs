@@ -9,8 +9,10 @@ mod build;
 pub mod clock;
 mod control_loop;
 mod error;
+mod exit;
 mod metrics;
 mod secret;
+mod shared;
 mod status;
 mod underlay;
 mod worker;
@@ -24,7 +26,7 @@ pub use status::{Status, TargetStatus};
 use crate::config::Settings;
 use build::Built;
 use control_loop::ControlLoop;
-use worker::Shared;
+use shared::Shared;
 
 /// A gateway that is running.
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Gateway {
     }
 
     /// Takes in no more packets, waits for those that are with the appliances, and removes
-    /// everything. Takes at most [`worker::DRAIN_LIMIT`].
+    /// everything. Takes at most two seconds.
     pub fn stop(self) -> Status {
         self.shared.drain();
         for worker in self.workers {

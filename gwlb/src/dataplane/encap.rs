@@ -69,10 +69,13 @@ impl Encapsulator {
                 let (front, rest) = room.split_at_mut(geneve.len());
                 front.copy_from_slice(geneve);
                 let segment = segmenter.segment(next + i, rest);
-                lengths[i] =
-                    (geneve.len() + segment.header_len, (segment.payload.start, segment.payload.end));
+                lengths[i] = (
+                    geneve.len() + segment.header_len,
+                    (segment.payload.start, segment.payload.end),
+                );
             }
-            let mut pieces = std::array::from_fn::<_, { 2 * MAX_GSO_SEGMENTS }, _>(|_| IoSlice::new(&[]));
+            let mut pieces =
+                std::array::from_fn::<_, { 2 * MAX_GSO_SEGMENTS }, _>(|_| IoSlice::new(&[]));
             for (i, room) in self.headers.chunks(stride).take(batch).enumerate() {
                 let (header_len, (start, end)) = lengths[i];
                 pieces[2 * i] = IoSlice::new(&room[..header_len]);

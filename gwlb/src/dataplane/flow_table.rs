@@ -74,7 +74,12 @@ impl FlowTable {
     }
 
     /// Finds a flow that is not idle for too long, and notes that it was seen.
-    pub fn touch(&mut self, id: &FlowId, idle_timeout: Duration, now: Instant) -> Option<Placement> {
+    pub fn touch(
+        &mut self,
+        id: &FlowId,
+        idle_timeout: Duration,
+        now: Instant,
+    ) -> Option<Placement> {
         let entry = &mut self.entries[*self.index.get(id)? as usize];
         if entry.deadline() <= now {
             return None;
@@ -207,7 +212,8 @@ mod tests {
 
     fn id(n: u16) -> FlowId {
         let src = SocketAddr::from(([10, 0, 0, 1], n));
-        let tuple = FlowKey::new(src, SocketAddr::from(([192, 0, 2, 1], 80)), 6).unwrap().canonical();
+        let tuple =
+            FlowKey::new(src, SocketAddr::from(([192, 0, 2, 1], 80)), 6).unwrap().canonical();
         FlowId { endpoint: EndpointId::from_index(0), tuple }
     }
 

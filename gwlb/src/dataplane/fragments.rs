@@ -100,7 +100,8 @@ mod tests {
             SocketAddr::from(([10, 0, 0, 1], port)),
             SocketAddr::from(([10, 0, 0, 2], 53)),
             17,
-        ).unwrap()
+        )
+        .unwrap()
     }
 
     #[test]

@@ -195,10 +195,9 @@ impl Ingress {
                 self.fragments.first(fragment(id), flow, now);
                 Ok(flow)
             }
-            Fragment::Later { id, .. } => self
-                .fragments
-                .later(&fragment(id), now)
-                .ok_or(DropReason::FragmentWithoutFirst),
+            Fragment::Later { id, .. } => {
+                self.fragments.later(&fragment(id), now).ok_or(DropReason::FragmentWithoutFirst)
+            }
         }
     }
 
@@ -222,11 +221,13 @@ impl Ingress {
                 let tuple = frame.inner.flow_key().sticky(pool.stickiness);
                 choose(&FlowId { tuple, ..*flow }).map(Place::Once)
             }
-            Transport::Tcp { flags, .. } if !flags.contains(TcpFlags::SYN) => match pool.unknown_flow {
-                UnknownFlow::Adopt => choose(flow).map(Place::Flow),
-                UnknownFlow::Reset if !flags.contains(TcpFlags::RST) => Ok(Place::Reset),
-                UnknownFlow::Reset | UnknownFlow::Drop => Err(DropReason::UnknownTcpFlow),
-            },
+            Transport::Tcp { flags, .. } if !flags.contains(TcpFlags::SYN) => {
+                match pool.unknown_flow {
+                    UnknownFlow::Adopt => choose(flow).map(Place::Flow),
+                    UnknownFlow::Reset if !flags.contains(TcpFlags::RST) => Ok(Place::Reset),
+                    UnknownFlow::Reset | UnknownFlow::Drop => Err(DropReason::UnknownTcpFlow),
+                }
+            }
             _ => choose(flow).map(Place::Flow),
         }
     }
@@ -249,12 +250,10 @@ impl Ingress {
         let to = match from {
             Entry::InternetGateway(id) => Some(Attachment::InternetGateway(id)),
             Entry::Subnet(id) => Some(Attachment::Subnet(id)),
-            Entry::Endpoint(_) => {
-                match self.snapshot.topology.lookup(from, frame.inner.src) {
-                    NextHop::Deliver(to) => Some(to),
-                    _ => None,
-                }
-            }
+            Entry::Endpoint(_) => match self.snapshot.topology.lookup(from, frame.inner.src) {
+                NextHop::Deliver(to) => Some(to),
+                _ => None,
+            },
         };
         let to = to.filter(|to| self.snapshot.attachments.contains_key(to)).ok_or(refused)?;
         let source = self.snapshot.endpoint(endpoint).addresses.iter().copied();
@@ -308,8 +307,7 @@ fn flow_bytes(snapshot: &Snapshot, flow: &FlowId) -> [u8; 8 + KEY_LEN] {
 fn hop(snapshot: &Snapshot, endpoint: EndpointId, placement: Placement, inner: &Inner) -> Hop {
     let view = snapshot.endpoint(endpoint);
     let target = snapshot.target(placement.target);
-    let cookie =
-        snapshot.keys.cookie.stamp(view.wire_id, target.id, &inner.flow_key().canonical());
+    let cookie = snapshot.keys.cookie.stamp(view.wire_id, target.id, &inner.flow_key().canonical());
     let tags = Tags { endpoint: view.wire_id, attachment: 0, cookie };
     let protocol = match inner.version {
         IpVersion::V4 => ProtocolType::IPV4,
@@ -321,5 +319,181 @@ fn hop(snapshot: &Snapshot, endpoint: EndpointId, placement: Placement, inner: &
         target: placement.target,
         address: target.address,
         header: GeneveHeader::write(target.dialect, &tags, protocol),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use netio::offload::{Offload, PartialChecksum, Segmentation};
+
+    use super::super::testing::{CLIENT, Plane, SERVER, ack, syn, udp};
+    use super::*;
+
+    #[test]
+    fn both_directions_go_to_one_appliance_by_one_port_with_one_cookie() {
+        let mut plane = Plane::new("drop");
+        let (igw, app) = (plane.igw, plane.app);
+        let mut targets = std::collections::BTreeSet::new();
+        for port in 1..=100 {
+            let there = plane.hop(igw, &syn(CLIENT, SERVER, (port, 80)));
+            let back = plane.hop(app, &ack(SERVER, CLIENT, (80, port), b"hello"));
+            assert_eq!(there, back);
+            targets.insert(there.target);
+        }
+        assert_eq!(targets.len(), 2, "both appliances have flows");
+        assert_eq!(plane.totals().flows.created, 100, "as many as the table takes");
+        let one_more = plane.send(igw, &syn(CLIENT, SERVER, (101, 80)));
+        assert!(matches!(one_more, Verdict::Drop(DropReason::FlowTableFull)), "{one_more:?}");
+    }
+
+    #[test]
+    fn routes_lead_elsewhere_too() {
+        let mut plane = Plane::new("drop");
+        let (igw, app) = (plane.igw, plane.app);
+        for (from, to, expected) in [
+            (app, [198, 51, 100, 1], DropReason::Blackhole),
+            (app, [10, 0, 77, 1], DropReason::NoSubnet),
+            (igw, [192, 0, 2, 200], DropReason::NoRoute),
+        ] {
+            match plane.send(from, &udp(CLIENT, to, (1, 2), b"")) {
+                Verdict::Drop(reason) => assert_eq!(reason, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+        let local = plane.send(app, &udp(SERVER, [10, 0, 1, 12], (1, 2), b""));
+        assert!(matches!(local, Verdict::Deliver(Attachment::Subnet(_))), "{local:?}");
+    }
+
+    #[test]
+    fn a_segment_of_an_unknown_flow_is_dropped_reset_or_adopted() {
+        let segment = ack(CLIENT, SERVER, (1000, 80), b"late");
+        for setting in ["drop", "reset", "adopt"] {
+            let mut plane = Plane::new(setting);
+            let verdict = plane.send(plane.igw, &segment);
+            match setting {
+                "drop" => assert!(matches!(verdict, Verdict::Drop(DropReason::UnknownTcpFlow))),
+                "reset" => assert!(matches!(verdict, Verdict::Reply(_))),
+                _ => assert!(matches!(verdict, Verdict::ToAppliance(_))),
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_flow_is_forgotten() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        plane.hop(igw, &syn(CLIENT, SERVER, (1000, 80)));
+        plane.now += Duration::from_secs(349);
+        plane.hop(igw, &ack(CLIENT, SERVER, (1000, 80), b"in time"));
+        plane.now += Duration::from_secs(350);
+        let late = plane.send(igw, &ack(CLIENT, SERVER, (1000, 80), b"late"));
+        assert!(matches!(late, Verdict::Drop(DropReason::UnknownTcpFlow)), "{late:?}");
+        plane.now += Duration::from_secs(2);
+        plane.ingress.handle_timeout(plane.now);
+        assert_eq!(plane.totals().flows.expired, 1);
+    }
+
+    #[test]
+    fn every_flow_has_one_owner() {
+        let mut planes: Vec<_> =
+            (0..3).map(|worker| Plane::of_worker("drop", WorkerId(worker), 3)).collect();
+        for port in 1..50 {
+            let packet = udp(CLIENT, SERVER, (port, 53), b"who");
+            let verdicts: Vec<_> =
+                planes.iter_mut().map(|plane| plane.send(plane.igw, &packet)).collect();
+            let owners: Vec<_> = verdicts
+                .iter()
+                .enumerate()
+                .filter(|(_, verdict)| matches!(verdict, Verdict::ToAppliance(_)))
+                .map(|(worker, _)| worker as u16)
+                .collect();
+            assert_eq!(owners.len(), 1);
+            for verdict in &verdicts {
+                if let Verdict::HandOver(owner) = verdict {
+                    assert_eq!(owner.0, owners[0]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_answered_or_dropped() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        let too_long = vec![0; 1433 - 28];
+        let mut packet = udp(CLIENT, SERVER, (1, 2), &too_long);
+        assert_eq!(packet.len(), 1433, "one more than an underlay of 1500 bytes carries");
+        let verdict = plane.send(igw, &packet);
+        let Verdict::Reply(reply) = verdict else { panic!("{verdict:?}") };
+        let answer = Inner::parse(reply.packet.bytes()).unwrap();
+        assert!(matches!(answer.transport, Transport::IcmpError { .. }), "{answer:?}");
+        assert_eq!(answer.dst, std::net::IpAddr::from(CLIENT));
+
+        packet[6] &= !0x40;
+        let verdict = plane.send(igw, &packet);
+        assert!(matches!(verdict, Verdict::Drop(DropReason::ExceedsMtu)), "{verdict:?}");
+        plane.hop(igw, &udp(CLIENT, SERVER, (1, 2), &too_long[1..]));
+    }
+
+    #[test]
+    fn a_super_packet_is_measured_and_counted_by_its_segments() {
+        let mut plane = Plane::new("adopt");
+        let segment = Segmentation::Tcp { size: 1392, ecn: false };
+        let checksum = Some(PartialChecksum { start: 20, offset: 16 });
+        let offload = Offload { segment, checksum, hdr_len: 40 };
+        let packet = ack(CLIENT, SERVER, (1, 80), &vec![0; 1392 * 10 + 1]);
+        let frame = Frame::parse(&packet, &offload).unwrap();
+        assert_eq!(frame.segments(), 11);
+        let verdict = plane.ingress.handle_packet(plane.igw, &frame, plane.now);
+        assert!(matches!(verdict, Verdict::ToAppliance(_)), "1432 bytes fit: {verdict:?}");
+
+        let segment = Segmentation::Tcp { size: 1393, ecn: false };
+        let offload = Offload { segment, ..offload };
+        let frame = Frame::parse(&packet, &offload).unwrap();
+        let verdict = plane.ingress.handle_packet(plane.igw, &frame, plane.now);
+        assert!(matches!(verdict, Verdict::Reply(_)), "1433 bytes do not: {verdict:?}");
+        assert_eq!(plane.totals().tun.flow.replied, 10);
+    }
+
+    #[test]
+    fn later_fragments_follow_the_first_and_strangers_are_dropped() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        let whole = plane.hop(igw, &udp(CLIENT, SERVER, (1000, 53), &[0; 64]));
+        let fragment = |more: bool, offset: u8, id: u8| {
+            let mut packet = udp(CLIENT, SERVER, (1000, 53), &[0; 64]);
+            packet[5] = id;
+            packet[6] = if more { 0x20 } else { 0 };
+            packet[7] = offset;
+            packet
+        };
+        let first = plane.hop(igw, &fragment(true, 0, 7));
+        let later = plane.hop(igw, &fragment(false, 9, 7));
+        assert_eq!((whole.target, whole.port), (first.target, first.port));
+        assert_eq!(first, later, "fragments share a cookie, which needs no ports");
+        let stranger = plane.send(igw, &fragment(false, 9, 8));
+        assert!(matches!(stranger, Verdict::Drop(DropReason::FragmentWithoutFirst)));
+    }
+
+    #[test]
+    fn an_icmp_error_goes_where_the_flow_goes_that_it_is_about() {
+        let mut plane = Plane::new("drop");
+        let (igw, app) = (plane.igw, plane.app);
+        for port in 1000..1020 {
+            let packet = udp(CLIENT, SERVER, (port, 53), b"question");
+            let flow = plane.hop(igw, &packet);
+            let inner = Inner::parse(&packet).unwrap();
+            let error = reply::packet_too_big(&packet, &inner, SERVER.into(), 1000).unwrap();
+            let about = plane.hop(app, error.bytes());
+            assert_eq!((flow.target, flow.port), (about.target, about.port));
+        }
+        let created = plane.totals().flows.created;
+        let packet = udp(CLIENT, SERVER, (1, 53), b"never seen");
+        let inner = Inner::parse(&packet).unwrap();
+        let error = reply::packet_too_big(&packet, &inner, SERVER.into(), 1000).unwrap();
+        plane.hop(app, error.bytes());
+        assert_eq!(plane.totals().flows.created, created, "an error begins no flow");
     }
 }

@@ -119,7 +119,13 @@ impl CookieKeys {
 
     /// Whether `cookie` was stamped for this flow by us or by a gateway with our secret, in the
     /// present epoch or in one of its neighbours.
-    pub fn verify(&self, cookie: u32, endpoint: u64, target: TargetId, flow: &CanonicalKey) -> bool {
+    pub fn verify(
+        &self,
+        cookie: u32,
+        endpoint: u64,
+        target: TargetId,
+        flow: &CanonicalKey,
+    ) -> bool {
         let epochs = [self.epoch.wrapping_sub(1), self.epoch, self.epoch.wrapping_add(1)];
         epochs.iter().zip(&self.keys).any(|(&epoch, key)| {
             cookie & !MAC_MASK == Self::tag(epoch)
@@ -163,7 +169,8 @@ mod tests {
             SocketAddr::from(([10, 0, 0, 1], port)),
             SocketAddr::from(([10, 0, 0, 2], 80)),
             6,
-        ).unwrap()
+        )
+        .unwrap()
     }
 
     fn target(n: u8) -> TargetId {
@@ -192,7 +199,9 @@ mod tests {
     #[test]
     fn neighbouring_epochs_verify_and_others_do_not() {
         let cookie = at(9).stamp(5, target(1), &flow(1000).canonical());
-        for (epoch, accepted) in [(7, false), (8, true), (9, true), (10, true), (11, false), (13, false)] {
+        for (epoch, accepted) in
+            [(7, false), (8, true), (9, true), (10, true), (11, false), (13, false)]
+        {
             let verified = at(epoch).verify(cookie, 5, target(1), &flow(1000).canonical());
             assert_eq!(verified, accepted, "epoch {epoch}");
         }

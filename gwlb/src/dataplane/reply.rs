@@ -75,7 +75,9 @@ pub fn tcp_reset(packet: &[u8], inner: &Inner) -> Option<PacketBuf> {
     }
     let segment = TcpPacket::new(packet.get(inner.header_len..inner.total_len)?)?;
     let payload = inner.total_len - inner.header_len - usize::from(segment.get_data_offset()) * 4;
-    let length = payload as u32 + u32::from(flags.contains(TcpFlags::SYN)) + u32::from(flags.contains(TcpFlags::FIN));
+    let length = payload as u32
+        + u32::from(flags.contains(TcpFlags::SYN))
+        + u32::from(flags.contains(TcpFlags::FIN));
     let fill = |bytes: &mut [u8]| -> Option<()> {
         let mut reset = MutableTcpPacket::new(bytes)?;
         reset.set_source(segment.get_destination());
@@ -131,8 +133,7 @@ impl RateLimit {
 
     /// Takes a token if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
-        let new = now.saturating_duration_since(self.filled).as_millis()
-            / Self::EVERY.as_millis();
+        let new = now.saturating_duration_since(self.filled).as_millis() / Self::EVERY.as_millis();
         if new > 0 {
             self.tokens = self.tokens.saturating_add(new.min(Self::BURST.into()) as u32);
             self.tokens = self.tokens.min(Self::BURST);

@@ -73,8 +73,7 @@ impl Return {
         local: IpAddr,
         datagram: &[u8],
     ) -> Result<Returned, DropReason> {
-        let sources =
-            self.snapshot.sources.get(&from.ip()).ok_or(DropReason::UnknownSource)?;
+        let sources = self.snapshot.sources.get(&from.ip()).ok_or(DropReason::UnknownSource)?;
         let (header, payload) =
             Header::parse(datagram).map_err(|error| DropReason::of_header(&error))?;
         if header.is_control() {
@@ -102,15 +101,19 @@ impl Return {
         let (endpoint, target) = self.verify(sources, local, &header, &flow)?;
         let entry = Entry::Endpoint(endpoint);
         let way = match self.snapshot.topology.lookup(entry, inner.dst) {
-            NextHop::Deliver(to) if self.snapshot.attachments.contains_key(&to) => {
-                Way::Deliver(to)
-            }
+            NextHop::Deliver(to) if self.snapshot.attachments.contains_key(&to) => Way::Deliver(to),
             NextHop::Deliver(_) => return Err(DropReason::NotAttached),
             NextHop::Endpoint(_) => Way::Onward(endpoint),
             other => return Err(no_way(other)),
         };
-        self.last = GeneveHeader::copy_of(header.as_bytes())
-            .map(|header| Verified { from, local, header, flow, way, target });
+        self.last = GeneveHeader::copy_of(header.as_bytes()).map(|header| Verified {
+            from,
+            local,
+            header,
+            flow,
+            way,
+            target,
+        });
         Ok(Returned { way, target, range, inner })
     }
 
@@ -143,17 +146,133 @@ impl Return {
         let snapshot = &self.snapshot;
         let target = snapshot.target(slot);
         let tags = target.dialect.read(header).map_err(|error| DropReason::of_options(&error))?;
-        let endpoint =
-            *snapshot.wire_ids.get(&tags.endpoint).ok_or(DropReason::UnknownEndpoint)?;
+        let endpoint = *snapshot.wire_ids.get(&tags.endpoint).ok_or(DropReason::UnknownEndpoint)?;
         let pool = snapshot.pool(snapshot.endpoint(endpoint).pool);
         if pool.address != local {
             return Err(DropReason::WrongGatewayAddress);
         }
         // Appliances echo the latest header of a flow, so a packet may come back with the cookie
         // of a fragment of its flow, which has no ports.
-        let genuine = [flow.canonical(), flow.portless().canonical()].iter().any(|tuple| {
-            snapshot.keys.cookie.verify(tags.cookie, tags.endpoint, target.id, tuple)
-        });
+        let genuine = [flow.canonical(), flow.portless().canonical()]
+            .iter()
+            .any(|tuple| snapshot.keys.cookie.verify(tags.cookie, tags.endpoint, target.id, tuple));
         genuine.then_some(endpoint).ok_or(DropReason::BadCookie)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use router::Attachment;
+
+    use super::super::testing::{CLIENT, GATEWAY, Plane, SERVER, ack, echo, syn, udp};
+    use super::super::verdict::Returned;
+    use super::*;
+
+    fn accepted(verdict: ReturnVerdict) -> Returned {
+        match verdict {
+            ReturnVerdict::Accept(returned) => returned,
+            ReturnVerdict::Drop(reason) => panic!("{reason}"),
+        }
+    }
+
+    #[test]
+    fn what_was_sent_comes_back_and_goes_on() {
+        let mut plane = Plane::new("drop");
+        let (igw, app) = (plane.igw, plane.app);
+        let packet = syn(CLIENT, SERVER, (1000, 80));
+        let (from, datagram) = echo(&plane.hop(igw, &packet), &packet);
+        let returned = accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
+        assert!(matches!(returned.way, Way::Deliver(Attachment::Subnet(_))));
+        assert_eq!(&datagram[returned.range], &packet);
+
+        let packet = ack(SERVER, CLIENT, (80, 1000), b"answer");
+        let (from, datagram) = echo(&plane.hop(app, &packet), &packet);
+        let returned = accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
+        assert!(matches!(returned.way, Way::Deliver(Attachment::InternetGateway(_))));
+    }
+
+    #[test]
+    fn what_is_not_genuine_is_dropped_by_name() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        let packet = udp(CLIENT, SERVER, (1000, 53), b"question");
+        let hop = plane.hop(igw, &packet);
+        let (from, genuine) = echo(&hop, &packet);
+        let other_flow = echo(&hop, &udp(CLIENT, SERVER, (1001, 53), b"question")).1;
+        let mutated = |byte: usize, value: u8| {
+            let mut datagram = genuine.clone();
+            datagram[byte] = value;
+            datagram
+        };
+        let stranger = SocketAddr::from(([192, 0, 2, 99], 6081));
+        let sibling_address = if from.ip() == IpAddr::from([192, 0, 2, 11]) { 12 } else { 11 };
+        let sibling = SocketAddr::from(([192, 0, 2, sibling_address], 6081));
+        let elsewhere = IpAddr::from([192, 0, 2, 2]);
+        let cases = [
+            (stranger, GATEWAY, genuine.clone(), DropReason::UnknownSource),
+            (sibling, GATEWAY, genuine.clone(), DropReason::BadCookie),
+            (from, elsewhere, genuine.clone(), DropReason::WrongGatewayAddress),
+            (from, GATEWAY, other_flow, DropReason::BadCookie),
+            (from, GATEWAY, mutated(0, 0x48), DropReason::GeneveVersion),
+            (from, GATEWAY, mutated(0, 0x3f), DropReason::MalformedGeneve),
+            (from, GATEWAY, mutated(1, 0x80), DropReason::GeneveControl),
+            (from, GATEWAY, mutated(2, 0x86), DropReason::ProtocolType),
+            (from, GATEWAY, mutated(8, 0x7f), DropReason::DialectOptions),
+            (from, GATEWAY, mutated(19, 0xff), DropReason::UnknownEndpoint),
+            (from, GATEWAY, mutated(39, genuine[39] ^ 1), DropReason::BadCookie),
+            (from, GATEWAY, mutated(40, 0x50), DropReason::MalformedPacket),
+        ];
+        for (number, (from, local, datagram, expected)) in cases.into_iter().enumerate() {
+            // After a genuine one, so that what was remembered of it cannot let a bad one pass.
+            accepted(plane.returns.handle_datagram(echo(&hop, &packet).0, GATEWAY, &genuine));
+            let verdict = plane.returns.handle_datagram(from, local, &datagram);
+            assert_eq!(verdict, ReturnVerdict::Drop(expected), "case {number}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_critical_option_has_a_name_of_its_own() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        let packet = udp(CLIENT, SERVER, (1000, 53), b"question");
+        let hop = plane.hop(igw, &packet);
+        let header = hop.header.as_bytes();
+        for (kind, expected) in [(0x80, Some(DropReason::CriticalOption)), (0x00, None)] {
+            let mut datagram = header.to_vec();
+            datagram[0] += 1;
+            datagram.extend_from_slice(&[0x12, 0x34, kind, 0]);
+            datagram.extend_from_slice(&packet);
+            let verdict = plane.returns.handle_datagram(hop.address, GATEWAY, &datagram);
+            match expected {
+                Some(reason) => assert_eq!(verdict, ReturnVerdict::Drop(reason)),
+                None => drop(accepted(verdict)),
+            }
+        }
+    }
+
+    #[test]
+    fn cut_short_at_any_byte_it_is_dropped() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        let packet = udp(CLIENT, SERVER, (1000, 53), b"question");
+        let (from, datagram) = echo(&plane.hop(igw, &packet), &packet);
+        for len in 0..datagram.len() {
+            let verdict = plane.returns.handle_datagram(from, GATEWAY, &datagram[..len]);
+            assert!(matches!(verdict, ReturnVerdict::Drop(_)), "{len} bytes: {verdict:?}");
+        }
+        let totals = plane.totals();
+        assert_eq!(totals.udp.drops.values().sum::<u64>(), datagram.len() as u64);
+    }
+
+    #[test]
+    fn a_whole_packet_may_come_back_with_the_header_of_a_fragment() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        let whole = udp(CLIENT, SERVER, (1000, 53), &[0; 64]);
+        let mut fragment = whole.clone();
+        fragment[6] = 0x20;
+        let hop = plane.hop(igw, &fragment);
+        let (from, datagram) = echo(&hop, &whole);
+        accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
     }
 }

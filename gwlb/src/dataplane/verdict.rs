@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use geneve::header::{HeaderError, ProtocolType};
 use geneve::buffer::PacketBuf;
 use geneve::dialect::{Dialect, DialectError, Tags};
+use geneve::header::{HeaderError, ProtocolType};
 use geneve::inner::Inner;
 use router::{Attachment, EndpointId};
 

@@ -21,8 +21,8 @@ use tokio::sync::watch;
 
 use super::error::StartError;
 use super::metrics;
+use super::shared::Shared;
 use super::status::{Status, TargetStatus};
-use super::worker::Shared;
 use crate::config::{AdminAddress, GatewaySettings};
 
 /// Only the owner of the process may administer.
@@ -75,7 +75,8 @@ impl Listeners {
                 Some(Admin::Tcp(listener, token.trim().to_owned()))
             }
         };
-        let metrics = settings.metrics.map(|address| bind_tcp("the metrics", address)).transpose()?;
+        let metrics =
+            settings.metrics.map(|address| bind_tcp("the metrics", address)).transpose()?;
         Ok(Self { admin, metrics })
     }
 
@@ -96,17 +97,13 @@ impl Listeners {
                 None => Ok(()),
                 Some(Admin::Unix(listener, _file)) => {
                     let listener = tokio::net::UnixListener::from_std(listener)?;
-                    axum::serve(listener, api)
-                        .with_graceful_shutdown(until(stopped.clone()))
-                        .await
+                    axum::serve(listener, api).with_graceful_shutdown(until(stopped.clone())).await
                 }
                 Some(Admin::Tcp(listener, token)) => {
                     let listener = tokio::net::TcpListener::from_std(listener)?;
                     let token: Arc<str> = format!("Bearer {token}").into();
                     let api = api.layer(axum::middleware::from_fn_with_state(token, check_token));
-                    axum::serve(listener, api)
-                        .with_graceful_shutdown(until(stopped.clone()))
-                        .await
+                    axum::serve(listener, api).with_graceful_shutdown(until(stopped.clone())).await
                 }
             }
         };
@@ -240,8 +237,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
         (status, content_type, Json(self)).into_response()
     }

@@ -18,8 +18,10 @@ use netio::udp::MAX_GSO_BYTES;
 
 use super::control_loop::{ControlParts, PathProbe};
 use super::error::StartError;
+use super::exit::Attached;
+use super::shared::{Inbox, Shared};
 use super::underlay::{self, Underlay};
-use super::worker::{Inbox, Parts, Port, Shared, Worker};
+use super::worker::{Parts, Worker};
 use super::{clock, secret};
 use crate::config::{AttachmentSettings, NetnsName, Settings};
 use crate::control::{Control, Input};
@@ -58,8 +60,7 @@ pub(super) fn build(settings: &Arc<Settings>) -> Result<Built, StartError> {
     let stats: Vec<_> = (0..workers).map(|_| Arc::new(WorkerStats::default())).collect();
     let inboxes =
         (0..workers).map(|_| Inbox::new()).collect::<Result<_, _>>().map_err(StartError::Poll)?;
-    let shared =
-        Arc::new(Shared::new(Arc::clone(settings), Arc::clone(&snapshot), stats, inboxes));
+    let shared = Arc::new(Shared::new(Arc::clone(settings), Arc::clone(&snapshot), stats, inboxes));
     let fragments = Arc::new(FragmentTable::default());
     let now = clock::now();
     let workers = (0..workers)
@@ -152,8 +153,7 @@ impl Underlays {
             let ports = group.targets.iter().map(|target| target.port.unwrap_or(group.port).get());
             for node in &load_balancer.nodes {
                 let netns = load_balancer.netns.as_ref();
-                let known =
-                    wanted.iter().position(|(n, a, _)| *n == netns && *a == node.address);
+                let known = wanted.iter().position(|(n, a, _)| *n == netns && *a == node.address);
                 let underlay = known.unwrap_or_else(|| {
                     wanted.push((netns, node.address, BTreeSet::new()));
                     wanted.len() - 1
@@ -186,7 +186,11 @@ impl Underlays {
     }
 
     /// Sockets that ask for the path MTU to the targets, without disturbing any worker.
-    fn probes(&self, settings: &Settings, targets: &[TargetView]) -> Result<Vec<PathProbe>, StartError> {
+    fn probes(
+        &self,
+        settings: &Settings,
+        targets: &[TargetView],
+    ) -> Result<Vec<PathProbe>, StartError> {
         let mut pools = self.pools.iter();
         let mut probes = Vec::new();
         for load_balancer in &settings.load_balancers {
@@ -210,8 +214,8 @@ fn open_ports(
     settings: &Settings,
     namespaces: &mut Namespaces,
     workers: u16,
-) -> Result<(Vec<Vec<Port>>, Limits), StartError> {
-    let mut by_worker: Vec<Vec<Port>> = (0..workers).map(|_| Vec::new()).collect();
+) -> Result<(Vec<Vec<Attached>>, Limits), StartError> {
+    let mut by_worker: Vec<Vec<Attached>> = (0..workers).map(|_| Vec::new()).collect();
     let mut limits = Limits::default();
     for attachment in &settings.attachments {
         let netns = namespaces.open(attachment.netns.as_ref())?;
@@ -231,7 +235,7 @@ fn open_ports(
         let queues = tun.take_queues();
         set_up(attachment, &netns)?;
         for (ports, queue) in by_worker.iter_mut().zip(queues) {
-            ports.push(Port { at: attachment.at, queue });
+            ports.push(Attached { at: attachment.at, queue });
         }
     }
     Ok((by_worker, limits))

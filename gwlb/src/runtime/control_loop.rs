@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::admin::Listeners;
 use super::clock;
 use super::error::StartError;
-use super::worker::Shared;
+use super::shared::Shared;
 use crate::control::{Control, Input, Output};
 use crate::dataplane::snapshot::TargetSlot;
 

@@ -8,8 +8,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
+use super::shared::Shared;
 use super::status::Status;
-use super::worker::Shared;
 use crate::dataplane::stats::LedgerTotals;
 use crate::dataplane::verdict::DropReason;
 

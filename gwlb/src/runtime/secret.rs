@@ -86,9 +86,11 @@ mod tests {
     fn a_file_that_is_no_secret_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
-        for (content, mode, expected) in
-            [(&b"short"[..], 0o600, "32 bytes"), (&[7; 32], 0o644, "0644"), (&[7; 33], 0o600, "32 bytes")]
-        {
+        for (content, mode, expected) in [
+            (&b"short"[..], 0o600, "32 bytes"),
+            (&[7; 32], 0o644, "0644"),
+            (&[7; 33], 0o600, "32 bytes"),
+        ] {
             std::fs::write(&path, content).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let error = load_or_create(&path).unwrap_err().to_string();

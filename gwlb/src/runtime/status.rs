@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::clock;
-use super::worker::Shared;
+use super::shared::Shared;
 use crate::dataplane::stats::{TargetTotals, Totals};
 
 /// The state of a gateway at one moment; `GET /v1/status`.
@@ -60,9 +60,10 @@ impl Status {
     pub(super) fn of(shared: &Shared) -> Self {
         let snapshot = shared.snapshot.load();
         let settings = &shared.settings;
-        let configured = settings.target_groups.iter().flat_map(|group| {
-            group.targets.iter().map(move |target| (group, target))
-        });
+        let configured = settings
+            .target_groups
+            .iter()
+            .flat_map(|group| group.targets.iter().map(move |target| (group, target)));
         let targets = configured
             .zip(&snapshot.targets)
             .map(|((group, target), view)| {

@@ -54,10 +54,7 @@ impl Underlay {
             if let Some(last) = all.last() {
                 last.receivers[last.receivers.len() - 1]
                     .steer_by_source_port(u32::from(workers))
-                    .map_err(|error| OpenError {
-                        address: SocketAddr::new(address, port),
-                        error,
-                    })?;
+                    .map_err(|error| OpenError { address: SocketAddr::new(address, port), error })?;
             }
         }
         for (worker, underlay) in all.iter_mut().enumerate() {

@@ -1,0 +1,174 @@
+//! A small data plane for the unit tests: one zone, two appliances, and packets to send through.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use etherparse::PacketBuilder;
+use netio::offload::Offload;
+use router::Entry;
+use router::source::Source;
+
+use super::fragments::FragmentTable;
+use super::frame::Frame;
+use super::keys::Secret;
+use super::stats::{Totals, WorkerStats};
+use super::verdict::{Hop, Verdict, WorkerId};
+use super::{Ingress, IngressConfig, Return};
+use crate::control::Control;
+
+pub(super) const CLIENT: [u8; 4] = [203, 0, 113, 7];
+pub(super) const SERVER: [u8; 4] = [10, 0, 1, 11];
+pub(super) const GATEWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+const CONFIGURATION: &str = r#"
+[[vpc]]
+name = "app"
+cidrs = ["10.0.0.0/16", "fd00:10::/48"]
+[[subnet]]
+name = "app-a"
+vpc = "app"
+zone = "az1"
+cidrs = ["10.0.1.0/24", "fd00:10:0:1::/64"]
+route_table = "app-a"
+[[subnet]]
+name = "gwlbe-a"
+vpc = "app"
+zone = "az1"
+cidrs = ["10.0.101.0/28", "fd00:10:0:101::/64"]
+route_table = "gwlbe-a"
+[[internet_gateway]]
+name = "igw"
+vpc = "app"
+route_table = "igw"
+[[route_table]]
+name = "igw"
+vpc = "app"
+routes = [{ destination = "10.0.1.0/24", endpoint = "vpce-a" }, { destination = "fd00:10:0:1::/64", endpoint = "vpce-a" }]
+[[route_table]]
+name = "app-a"
+vpc = "app"
+routes = [
+    { destination = "0.0.0.0/0", endpoint = "vpce-a" },
+    { destination = "::/0", endpoint = "vpce-a" },
+    { destination = "198.51.100.0/24", blackhole = true },
+]
+[[route_table]]
+name = "gwlbe-a"
+vpc = "app"
+routes = [{ destination = "0.0.0.0/0", internet_gateway = "igw" }, { destination = "::/0", internet_gateway = "igw" }]
+[[endpoint]]
+name = "vpce-a"
+subnet = "gwlbe-a"
+service = "inspection"
+[[endpoint_service]]
+name = "inspection"
+load_balancers = ["fw"]
+[[load_balancer]]
+name = "fw"
+target_group = "fw"
+nodes = [{ zone = "az1", address = "192.0.2.1" }]
+tcp_unknown_flow = "UNKNOWN_FLOW"
+[[target_group]]
+name = "fw"
+[[target]]
+group = "fw"
+address = "192.0.2.11"
+zone = "az1"
+[[target]]
+group = "fw"
+address = "192.0.2.12"
+zone = "az1"
+[[attachment]]
+internet_gateway = "igw"
+tun = "igw"
+[[attachment]]
+subnet = "app-a"
+tun = "app-a"
+"#;
+
+/// One worker's data plane.
+pub(super) struct Plane {
+    pub ingress: Ingress,
+    pub returns: Return,
+    pub stats: Arc<WorkerStats>,
+    pub now: Instant,
+    pub igw: Entry,
+    pub app: Entry,
+}
+
+impl Plane {
+    pub fn new(unknown_flow: &str) -> Self {
+        Self::of_worker(unknown_flow, WorkerId(0), 1)
+    }
+
+    pub fn of_worker(unknown_flow: &str, worker: WorkerId, workers: u16) -> Self {
+        let text = CONFIGURATION.replace("UNKNOWN_FLOW", unknown_flow);
+        let settings = crate::config::parse(&Source::new("test.toml", text)).unwrap();
+        let topology = Arc::clone(&settings.topology);
+        let secret = Secret::from_bytes([9; Secret::LEN]);
+        let control = Control::new(Arc::new(settings), secret, workers, Duration::ZERO);
+        let snapshot = Arc::new(control.snapshot());
+        let stats = Arc::new(WorkerStats::default());
+        #[expect(clippy::disallowed_methods, reason = "a start for a virtual clock")]
+        let now = Instant::now();
+        let config = IngressConfig {
+            worker,
+            max_flows: 100,
+            seed: 0,
+            fragments: Arc::new(FragmentTable::default()),
+            stats: Arc::clone(&stats),
+        };
+        Self {
+            ingress: Ingress::new(config, Arc::clone(&snapshot), now),
+            returns: Return::new(snapshot, Arc::clone(&stats)),
+            stats,
+            now,
+            igw: Entry::InternetGateway(topology.gateway_by_name("igw").unwrap()),
+            app: Entry::Subnet(topology.subnet_by_name("app-a").unwrap()),
+        }
+    }
+
+    pub fn send(&mut self, from: Entry, packet: &[u8]) -> Verdict {
+        let frame = Frame::parse(packet, &Offload::NONE).unwrap();
+        self.ingress.handle_packet(from, &frame, self.now)
+    }
+
+    /// Sends a packet that is to reach an appliance.
+    pub fn hop(&mut self, from: Entry, packet: &[u8]) -> Hop {
+        match self.send(from, packet) {
+            Verdict::ToAppliance(hop) => hop,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn totals(&self) -> Totals {
+        Totals::of([&*self.stats])
+    }
+}
+
+/// What an appliance returns: the datagram that it was sent.
+pub(super) fn echo(hop: &Hop, packet: &[u8]) -> (SocketAddr, Vec<u8>) {
+    (hop.address, [hop.header.as_bytes(), packet].concat())
+}
+
+pub(super) fn syn(src: [u8; 4], dst: [u8; 4], ports: (u16, u16)) -> Vec<u8> {
+    let builder = PacketBuilder::ipv4(src, dst, 64).tcp(ports.0, ports.1, 1000, 1024).syn();
+    built(|out| builder.write(out, &[]))
+}
+
+pub(super) fn ack(src: [u8; 4], dst: [u8; 4], ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ipv4(src, dst, 64).tcp(ports.0, ports.1, 1001, 1024).ack(77);
+    built(|out| builder.write(out, payload))
+}
+
+pub(super) fn udp(src: [u8; 4], dst: [u8; 4], ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ipv4(src, dst, 64).udp(ports.0, ports.1);
+    built(|out| builder.write(out, payload))
+}
+
+fn built<E: std::fmt::Debug>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Vec<u8> {
+    let mut packet = Vec::new();
+    write(&mut packet).unwrap();
+    packet
+}

@@ -1,0 +1,165 @@
+//! How packets leave a worker: to appliances, to TUN devices, to other workers.
+//!
+//! It does what the data plane decided and counts what was really done; it decides nothing.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use geneve::buffer::PacketBuf;
+use netio::offload::{MAX_PIECES, Offload, Run};
+use netio::tun::TunQueue;
+use netio::udp::Datagram;
+use netio::{Device, Slot};
+use nix::errno::Errno;
+use router::{Attachment, Entry};
+
+use super::shared::{Handover, Shared};
+use super::underlay::Underlay;
+use crate::dataplane::encap::{Batch, Encapsulator};
+use crate::dataplane::frame::Frame;
+use crate::dataplane::ingress::ledger;
+use crate::dataplane::snapshot::{Snapshot, TargetSlot};
+use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::verdict::{DropReason, Hop, Verdict, WorkerId};
+
+/// A TUN queue and what it is attached to.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub at: Attachment,
+    pub queue: TunQueue,
+}
+
+/// What a worker sends with.
+#[derive(Debug)]
+pub(super) struct Exit {
+    pub id: WorkerId,
+    pub shared: Arc<Shared>,
+    pub stats: Arc<WorkerStats>,
+    pub snapshot: Arc<Snapshot>,
+    pub ports: Vec<Attached>,
+    pub port_of: AHashMap<Attachment, usize>,
+    pub pools: Vec<usize>,
+    pub underlays: Vec<Underlay>,
+    pub encapsulator: Encapsulator,
+}
+
+impl Exit {
+    /// Does what the data plane decided for a packet, and counts what was done.
+    pub fn execute(&mut self, from: Entry, frame: &Frame<'_>, verdict: Verdict) {
+        match verdict {
+            Verdict::ToAppliance(hop) => self.encapsulate(from, frame, &hop),
+            Verdict::Deliver(to) => {
+                self.write(from, to, frame.packet, frame.offload, frame.segments());
+            }
+            Verdict::HandOver(owner) => self.hand_over(from, frame, owner),
+            Verdict::Reply(reply) => {
+                ledger(&self.stats, from).flow.generated.add(1);
+                self.write(from, reply.to, reply.packet.bytes(), &Offload::NONE, 1);
+            }
+            // Counted where it was decided.
+            Verdict::Drop(_) => {}
+        }
+    }
+
+    fn encapsulate(&mut self, from: Entry, frame: &Frame<'_>, hop: &Hop) {
+        let Self { id, shared, snapshot, stats, pools, underlays, encapsulator, .. } = self;
+        let socket = &mut underlays[pools[usize::from(hop.pool.0)]].senders[usize::from(hop.port)];
+        let ledger = ledger(stats, from);
+        let counters = &snapshot.target(hop.target).counters[usize::from(id.0)];
+        let sent = |batch: &Batch<'_>, result: io::Result<()>| {
+            let segments = batch.segments() as u64;
+            match result {
+                Ok(()) => {
+                    let bytes: usize = batch.pieces.iter().map(|piece| piece.len()).sum();
+                    let headers = segments * hop.header.as_bytes().len() as u64;
+                    ledger.flow.encapsulated.add(segments);
+                    counters.sent_packets.add(segments);
+                    counters.sent_bytes.add(bytes as u64 - headers);
+                }
+                Err(_) => ledger.drops.add(DropReason::SendFailed, segments),
+            }
+        };
+        let mut transmit = |batch: &Batch<'_>| {
+            let meta = |batch: &Batch<'_>| Datagram {
+                peer: hop.address,
+                segment_size: if batch.segments() > 1 { batch.segment_size } else { 0 },
+                ..Datagram::default()
+            };
+            match socket.send(&meta(batch), batch.pieces) {
+                // The segments are longer than the route's MTU, or the device takes no batches.
+                Err(error) if batch.segments() > 1 && refuses_batches(&error) => {
+                    stats.io.split_sends.add(1);
+                    let _ = shared.too_long.push(hop.target);
+                    for single in batch.singly() {
+                        sent(&single, socket.send(&meta(&single), single.pieces));
+                    }
+                }
+                result => sent(batch, result),
+            }
+        };
+        if encapsulator.encapsulate(&hop.header, frame, &mut transmit).is_err() {
+            ledger.drops.add(DropReason::MalformedPacket, frame.segments());
+        }
+    }
+
+    fn hand_over(&mut self, from: Entry, frame: &Frame<'_>, to: WorkerId) {
+        let segments = frame.segments();
+        let packet = PacketBuf::from_slice(frame.packet);
+        let handover = Handover { from, packet, offload: *frame.offload };
+        let inbox = &self.shared.inboxes[usize::from(to.0)];
+        let ledger = ledger(&self.stats, from);
+        // Counted before it is pushed: the owner may take it at once, and a reader must never see
+        // more taken than given.
+        if inbox.packets.is_full() {
+            return ledger.drops.add(DropReason::HandoverFull, segments);
+        }
+        ledger.flow.handed_over.add(segments);
+        if inbox.packets.push(handover).is_err() {
+            ledger.flow.taken_over.add(segments);
+            return ledger.drops.add(DropReason::HandoverFull, segments);
+        }
+        let _ = inbox.waker.wake();
+    }
+
+    fn write(&mut self, from: Entry, to: Attachment, bytes: &[u8], offload: &Offload, n: u64) {
+        let ledger = ledger(&self.stats, from);
+        let Some(&port) = self.port_of.get(&to) else {
+            return ledger.drops.add(DropReason::NotAttached, n);
+        };
+        match self.ports[port].queue.send(offload, &[IoSlice::new(bytes)]) {
+            Ok(()) => ledger.flow.delivered.add(n),
+            Err(_) => ledger.drops.add(DropReason::DeliveryFailed, n),
+        }
+    }
+
+    /// Writes a run of returned packets to the device that it leaves by.
+    pub fn deliver(&mut self, slots: &[Slot<Datagram>], run: &Run<'_, usize>) {
+        let mut pieces = std::array::from_fn::<_, { MAX_PIECES + 1 }, _>(|_| IoSlice::new(&[]));
+        pieces[0] = IoSlice::new(run.headers);
+        for (room, piece) in pieces[1..].iter_mut().zip(run.pieces) {
+            *room = IoSlice::new(piece.of(slots[piece.buffer as usize].packet.bytes()));
+        }
+        let used = &pieces[usize::from(run.headers.is_empty())..=run.pieces.len()];
+        let packets = run.pieces.len() as u64;
+        match self.ports[run.tag].queue.send(&run.offload, used) {
+            Ok(()) => self.stats.udp.flow.delivered.add(packets),
+            Err(_) => self.stats.udp.drops.add(DropReason::DeliveryFailed, packets),
+        }
+    }
+
+    pub fn count_return(&self, target: TargetSlot, bytes: usize) {
+        let counters = &self.snapshot.target(target).counters[usize::from(self.id.0)];
+        counters.returned_packets.add(1);
+        counters.returned_bytes.add(bytes as u64);
+    }
+}
+
+/// `UDP_SEGMENT` fails with these where a segment is longer than the route's MTU, or where the
+/// device cannot checksum (`udp_send_skb` in the kernel).
+fn refuses_batches(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EINVAL | Errno::EMSGSIZE | Errno::EIO)
+    )
+}

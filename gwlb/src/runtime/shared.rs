@@ -1,0 +1,99 @@
+//! What the threads of a gateway share: the published snapshot, the counters, and the inboxes
+//! through which packets reach the owners of their flows.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use crossbeam::queue::ArrayQueue;
+use geneve::buffer::PacketBuf;
+use netio::offload::Offload;
+use netio::poll::Waker;
+use router::Entry;
+
+use super::clock;
+use crate::config::Settings;
+use crate::dataplane::snapshot::{Snapshot, TargetSlot};
+use crate::dataplane::stats::WorkerStats;
+
+/// Packets that wait for another worker.
+pub(super) const INBOX: usize = 1024;
+
+/// What the threads of a gateway share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub settings: Arc<Settings>,
+    pub snapshot: ArcSwap<Snapshot>,
+    pub stats: Vec<Arc<WorkerStats>>,
+    pub inboxes: Vec<Inbox>,
+    /// Targets to which a packet turned out to be too long: their path is to be measured again.
+    pub too_long: ArrayQueue<TargetSlot>,
+    pub started: Instant,
+    draining: AtomicBool,
+}
+
+/// Where other workers put packets of flows that a worker owns.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub packets: ArrayQueue<Handover>,
+    pub waker: Waker,
+}
+
+/// A packet on its way to the owner of its flow.
+#[derive(Debug)]
+pub(super) struct Handover {
+    pub from: Entry,
+    pub packet: PacketBuf,
+    pub offload: Offload,
+}
+
+impl Inbox {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { packets: ArrayQueue::new(INBOX), waker: Waker::new()? })
+    }
+}
+
+impl Shared {
+    pub fn new(
+        settings: Arc<Settings>,
+        snapshot: Arc<Snapshot>,
+        stats: Vec<Arc<WorkerStats>>,
+        inboxes: Vec<Inbox>,
+    ) -> Self {
+        let too_long = ArrayQueue::new(snapshot.targets.len().max(1));
+        Self {
+            settings,
+            snapshot: ArcSwap::new(snapshot),
+            stats,
+            inboxes,
+            too_long,
+            started: clock::now(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Publishes a new view to all workers; each takes it up before its next batch.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(snapshot);
+        self.wake_all();
+    }
+
+    /// Tells the workers to take in nothing more and to end.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn wake_all(&self) {
+        for inbox in &self.inboxes {
+            // A worker that cannot be woken finds out at its next packet.
+            let _ = inbox.waker.wake();
+        }
+    }
+}

@@ -180,3 +180,182 @@ fn udp_len(udp: &[u8]) -> Option<usize> {
     let header = udp.first_chunk::<8>()?;
     Some(usize::from(u16::from_be_bytes([header[4], header[5]])))
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{Icmpv6Slice, Ipv4Header, TcpSlice, UdpSlice};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::arbitrary::{self, ValidPacket};
+
+    /// RFC 1071 §4.1, word by word.
+    fn obvious(bytes: &[u8]) -> u16 {
+        let mut sum = 0_u32;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+        }
+        while sum >> 16 != 0 {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
+
+    /// What a packet's checksums are worth when nothing is wrong with them.
+    fn expected(inner: &Inner) -> Integrity {
+        let known = matches!(inner.protocol, protocol::TCP | protocol::UDP)
+            || inner.version == IpVersion::V4 && inner.protocol == protocol::ICMP
+            || inner.version == IpVersion::V6 && inner.protocol == protocol::ICMPV6;
+        if known && inner.fragment == Fragment::Whole && !inner.source_routed {
+            Integrity::Valid
+        } else {
+            Integrity::Unknown
+        }
+    }
+
+    #[test]
+    fn sums_the_example_of_rfc_1071() {
+        assert_eq!(of(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
+        assert_eq!(of(&[]), 0xffff);
+        assert_eq!(Sum::new().finish(), 0xffff);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_sum_like_the_whole(pieces: Vec<Vec<u8>>) {
+            let mut sum = Sum::new();
+            for piece in &pieces {
+                sum.add(piece);
+            }
+            let whole = pieces.concat();
+            prop_assert_eq!(sum.finish(), obvious(&whole));
+            prop_assert_eq!(of(&whole), obvious(&whole));
+            prop_assert_ne!(sum.finish_udp(), 0);
+        }
+
+        #[test]
+        fn an_update_is_a_new_sum(
+            bytes in prop::collection::vec(any::<u8>(), 8..200),
+            at: prop::sample::Index,
+            new: [u8; 4],
+        ) {
+            let at = at.index((bytes.len() - 4) / 2 + 1) * 2;
+            let mut changed = bytes.clone();
+            changed[at..at + 4].copy_from_slice(&new);
+            let old = bytes[at..at + 4].try_into().unwrap();
+            // Both zeros of one's complement are the same checksum.
+            let both = |checksum| if checksum == 0xffff { 0 } else { checksum };
+            prop_assert_eq!(both(update(of(&bytes), old, new)), both(of(&changed)));
+        }
+
+        /// The generator completes its packets with [`complete`]: `etherparse` judges that.
+        #[test]
+        fn completed_packets_are_right(packet in arbitrary::packet()) {
+            let ValidPacket { mut bytes, inner } = packet;
+            prop_assert_eq!(verify(&inner, &bytes), expected(&inner));
+            if inner.version == IpVersion::V4 {
+                let (header, _) = Ipv4Header::from_slice(&bytes).unwrap();
+                prop_assert_eq!(header.calc_header_checksum(), header.header_checksum);
+            }
+            if expected(&inner) == Integrity::Valid {
+                let upper = &bytes[inner.header_len..];
+                let right = match (inner.src, inner.dst, inner.protocol) {
+                    (IpAddr::V4(src), IpAddr::V4(dst), protocol::TCP) => {
+                        let tcp = TcpSlice::from_slice(upper).unwrap();
+                        let sum = tcp.calc_checksum_ipv4(src.octets(), dst.octets()).unwrap();
+                        tcp.checksum() == sum
+                    }
+                    (IpAddr::V6(src), IpAddr::V6(dst), protocol::TCP) => {
+                        let tcp = TcpSlice::from_slice(upper).unwrap();
+                        let sum = tcp.calc_checksum_ipv6(src.octets(), dst.octets()).unwrap();
+                        tcp.checksum() == sum
+                    }
+                    (IpAddr::V4(src), IpAddr::V4(dst), protocol::UDP) => {
+                        let udp = UdpSlice::from_slice(upper).unwrap().to_header();
+                        let (src, dst) = (src.octets(), dst.octets());
+                        let sum = udp.calc_checksum_ipv4_raw(src, dst, &upper[8..]).unwrap();
+                        udp.checksum == sum
+                    }
+                    (IpAddr::V6(src), IpAddr::V6(dst), protocol::UDP) => {
+                        let udp = UdpSlice::from_slice(upper).unwrap().to_header();
+                        let (src, dst) = (src.octets(), dst.octets());
+                        let sum = udp.calc_checksum_ipv6_raw(src, dst, &upper[8..]).unwrap();
+                        udp.checksum == sum
+                    }
+                    // `etherparse` sums what it knows of the message, not what is there.
+                    (_, _, protocol::ICMP) => obvious(upper) == 0,
+                    (IpAddr::V6(src), IpAddr::V6(dst), _) => {
+                        let icmp = Icmpv6Slice::from_slice(upper).unwrap();
+                        icmp.is_checksum_valid(src.octets(), dst.octets())
+                    }
+                    (..) => false,
+                };
+                prop_assert!(right);
+            }
+            // Doing it again changes nothing.
+            let before = bytes.clone();
+            prop_assert_eq!(complete(&inner, &mut bytes), expected(&inner) == Integrity::Valid);
+            prop_assert_eq!(bytes, before);
+        }
+
+        #[test]
+        fn a_changed_byte_is_noticed(
+            packet in arbitrary::packet(),
+            at: prop::sample::Index,
+            change in 1..=255_u8,
+        ) {
+            let ValidPacket { mut bytes, inner } = packet;
+            let at = at.index(bytes.len());
+            bytes[at] ^= change;
+            let in_ipv4_header = inner.version == IpVersion::V4 && at < inner.header_len;
+            let in_upper = at >= inner.header_len && expected(&inner) == Integrity::Valid;
+            let found = verify(&inner, &bytes);
+            let udp_checksum = inner.protocol == protocol::UDP
+                && (inner.header_len + 4..inner.header_len + 8).contains(&at);
+            if udp_checksum {
+                // A UDP length says how much is summed, and a checksum may become 0.
+                prop_assert_ne!(found, Integrity::Valid);
+            } else if in_ipv4_header || in_upper {
+                prop_assert_eq!(found, Integrity::Invalid);
+            }
+        }
+
+        #[test]
+        fn a_cut_packet_is_left_alone(packet in arbitrary::packet()) {
+            for len in 0..packet.bytes.len() {
+                let mut cut = packet.bytes[..len].to_vec();
+                prop_assert_eq!(verify(&packet.inner, &cut), Integrity::Unknown);
+                prop_assert!(!complete(&packet.inner, &mut cut));
+                prop_assert_eq!(&cut, &packet.bytes[..len]);
+            }
+        }
+
+        /// Bytes that are not the packet that was parsed are judged somehow, but never panic.
+        #[test]
+        fn a_stranger_does_no_harm(
+            packet in arbitrary::packet(),
+            mut bytes in prop::collection::vec(any::<u8>(), 0..400),
+        ) {
+            verify(&packet.inner, &bytes);
+            complete(&packet.inner, &mut bytes);
+        }
+    }
+
+    #[test]
+    fn a_udp_checksum_may_be_absent_over_ipv4_only() {
+        let udp = [0, 1, 0, 2, 0, 8, 0, 0];
+        let mut four = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let header = of(&four);
+        four[10..12].copy_from_slice(&header.to_be_bytes());
+        four.extend(udp);
+        let mut six = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+        six.extend([1; 32]);
+        six.extend(udp);
+        for (mut packet, integrity) in [(four, Integrity::Absent), (six, Integrity::Invalid)] {
+            let inner = Inner::parse(&packet).unwrap();
+            assert_eq!(verify(&inner, &packet), integrity);
+            assert!(complete(&inner, &mut packet));
+            assert_eq!(verify(&inner, &packet), Integrity::Valid);
+        }
+    }
+}

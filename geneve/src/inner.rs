@@ -5,6 +5,8 @@
 //! other. It neither verifies checksums (see [`checksum`](crate::checksum)) nor reassembles.
 
 mod network;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 use std::fmt;

@@ -202,3 +202,205 @@ pub enum OuterError {
     #[error("outer packet carries protocol {0}, expected UDP (17)")]
     NotUdp(u8),
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::arbitrary;
+    use crate::buffer::HEADROOM;
+
+    fn outer() -> impl Strategy<Value = OuterHeader> {
+        let checksum = prop_oneof![3 => Just(UdpChecksum::On), 1 => Just(UdpChecksum::Zero)];
+        (arbitrary::socket_pair(), any::<[u8; 2]>(), any::<bool>(), any::<u16>(), checksum)
+            .prop_map(|((src, dst), [ttl, tos], dont_fragment, id, checksum)| OuterHeader {
+                src,
+                dst,
+                ttl,
+                tos,
+                dont_fragment,
+                id,
+                checksum,
+            })
+    }
+
+    fn payload() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(any::<u8>(), 0..200)
+    }
+
+    fn encapsulated(outer: &OuterHeader, payload: &[u8]) -> PacketBuf {
+        let mut packet = PacketBuf::from_slice(payload);
+        encapsulate(outer, &mut packet).unwrap();
+        packet
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_was_written(outer in outer(), payload in payload(), behind: [u8; 3]) {
+            let packet = [encapsulated(&outer, &payload).bytes(), &behind].concat();
+            let (found, range) = parse(&packet).unwrap();
+            let six = outer.src.is_ipv6();
+            prop_assert_eq!(found, Outer {
+                src: outer.src,
+                dst: outer.dst,
+                ttl: outer.ttl,
+                tos: outer.tos,
+                dont_fragment: six || outer.dont_fragment,
+                id: if six { 0 } else { outer.id },
+                checksum: match outer.checksum {
+                    UdpChecksum::On => Integrity::Valid,
+                    UdpChecksum::Zero => Integrity::Absent,
+                },
+            });
+            prop_assert_eq!(&packet[range], &payload[..]);
+        }
+
+        #[test]
+        fn writes_what_etherparse_writes(outer in outer(), payload in payload()) {
+            let outer = OuterHeader {
+                tos: 0,
+                id: 0,
+                dont_fragment: true,
+                checksum: UdpChecksum::On,
+                ..outer
+            };
+            let builder = match (outer.src.ip(), outer.dst.ip()) {
+                (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                    PacketBuilder::ipv4(src.octets(), dst.octets(), outer.ttl)
+                }
+                (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                    PacketBuilder::ipv6(src.octets(), dst.octets(), outer.ttl)
+                }
+                _ => unreachable!("sockets of one version"),
+            };
+            let mut expected = Vec::new();
+            let builder = builder.udp(outer.src.port(), outer.dst.port());
+            builder.write(&mut expected, &payload).unwrap();
+            let found = encapsulated(&outer, &payload);
+            prop_assert_eq!(found.bytes(), &expected[..]);
+        }
+
+        #[test]
+        fn noise_is_refused_with_a_reason(
+            mut bytes in prop::collection::vec(any::<u8>(), 28..100),
+            six: bool,
+        ) {
+            // Up to the checksum it could be a UDP packet.
+            let len = bytes.len() as u16;
+            if six {
+                bytes.resize(60, 0);
+                let len = (bytes.len() - 40) as u16;
+                bytes[..7].copy_from_slice(&[0x60, 0, 0, 0, 0, len as u8, 17]);
+            } else {
+                bytes[..8].copy_from_slice(&[0x45, 0, 0, len as u8, 0, 0, 0, 0]);
+                bytes[9] = 17;
+            }
+            match parse(&bytes) {
+                Ok((_, range)) => prop_assert!(range.start <= range.end && range.end <= bytes.len()),
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+
+        #[test]
+        fn a_changed_byte_is_noticed(
+            outer in outer(),
+            payload in payload(),
+            at: prop::sample::Index,
+            change in 1..=255_u8,
+        ) {
+            let outer = OuterHeader { checksum: UdpChecksum::On, ..outer };
+            let mut packet = encapsulated(&outer, &payload);
+            let at = at.index(packet.len());
+            packet[at] ^= change;
+            // IPv6 sums neither traffic class and flow label nor hop limit.
+            let unprotected = outer.src.is_ipv6() && (at < 4 || at == 7);
+            match parse(&packet) {
+                Ok((found, _)) => prop_assert!(unprotected || found.checksum != Integrity::Valid),
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+
+        #[test]
+        fn a_cut_packet_is_truncated_at_every_byte(outer in outer(), payload in payload()) {
+            let packet = encapsulated(&outer, &payload);
+            for actual in 0..packet.len() {
+                match parse(&packet[..actual]) {
+                    Err(OuterError::Ip(InnerError::Truncated { actual: found, .. })) => {
+                        prop_assert_eq!(found, actual);
+                    }
+                    other => prop_assert!(false, "{other:?}"),
+                }
+            }
+        }
+
+        #[test]
+        fn a_buffer_without_headroom_is_left_alone(outer in outer(), payload in payload()) {
+            let needed = IpVersion::of(outer.src.ip()).header_len() + UDP_LEN;
+            for available in 0..needed {
+                let mut packet = PacketBuf::from_slice(&payload);
+                packet.prepend(HEADROOM - available).unwrap().fill(0xaa);
+                let before = packet.clone();
+                let error = OuterError::NoHeadroom { needed, available };
+                prop_assert_eq!(encapsulate(&outer, &mut packet), Err(error));
+                prop_assert_eq!(packet, before);
+            }
+        }
+    }
+
+    fn header(src: &str, dst: &str) -> OuterHeader {
+        OuterHeader {
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+            ttl: 255,
+            tos: 0,
+            dont_fragment: false,
+            id: 0,
+            checksum: UdpChecksum::On,
+        }
+    }
+
+    #[rstest]
+    #[case("192.0.2.1:60000", "192.0.2.9:6081", 65_535 - 28)]
+    #[case("[2001:db8::1]:60000", "[2001:db8::9]:6081", 65_535 - 8)]
+    fn is_no_longer_than_ip_can_say(#[case] src: &str, #[case] dst: &str, #[case] most: usize) {
+        let outer = header(src, dst);
+        let packet = encapsulated(&outer, &vec![1; most]);
+        assert_eq!(parse(&packet).unwrap().1.len(), most);
+
+        let mut packet = PacketBuf::from_slice(&vec![1; most + 1]);
+        let len = most + 1 + packet_headers(&outer);
+        assert_eq!(encapsulate(&outer, &mut packet), Err(OuterError::TooLong { len }));
+        assert_eq!(packet.len(), most + 1);
+    }
+
+    fn packet_headers(outer: &OuterHeader) -> usize {
+        IpVersion::of(outer.src.ip()).header_len() + UDP_LEN
+    }
+
+    #[test]
+    fn refuses_mixed_versions() {
+        let outer = header("192.0.2.1:60000", "[2001:db8::9]:6081");
+        let mut packet = PacketBuf::from_slice(&[1]);
+        let (src, dst) = (outer.src.ip(), outer.dst.ip());
+        let error = OuterError::MixedVersions(MixedVersions { src, dst });
+        assert_eq!(encapsulate(&outer, &mut packet), Err(error));
+        assert_eq!(packet.bytes(), [1]);
+    }
+
+    #[test]
+    fn refuses_what_is_no_whole_udp_datagram() {
+        let packet = encapsulated(&header("192.0.2.1:60000", "192.0.2.9:6081"), &[1, 2, 3]);
+        let changed = |at: usize, value: u8| {
+            let mut packet = packet.clone();
+            packet[at] = value;
+            parse(&packet).unwrap_err()
+        };
+        assert_eq!(changed(6, 0x20), OuterError::Fragment);
+        assert_eq!(changed(9, 1), OuterError::NotUdp(1));
+        assert_eq!(changed(8, 1), OuterError::HeaderChecksum);
+        assert_eq!(changed(0, 0x55), OuterError::Ip(InnerError::Version(5)));
+    }
+}

@@ -1,0 +1,651 @@
+//! Cutting and joining against each other and against an independent implementation: whatever is
+//! joined is restored byte for byte by cutting, and the other way round.
+
+#![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
+
+mod packets;
+
+use geneve::inner::Inner;
+use netio::offload::{
+    Coalescer, Limits, Offload, OffloadError, PartialChecksum, Place, Run, Segmentation, Segmenter,
+    TABLE,
+};
+use packets::{Flow, Packet, assert_sound, cut};
+use proptest::prelude::*;
+
+/// What came out of a coalescer, copied out of the buffers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Joined {
+    bytes: Vec<u8>,
+    offload: Offload,
+    count: usize,
+}
+
+/// Pushes packets through a coalescer, each lying in a buffer of its own at some offset.
+fn join(limits: Limits, packets: &[Vec<u8>]) -> Vec<Joined> {
+    let tagged: Vec<_> = packets.iter().map(|packet| (0, packet.clone())).collect();
+    join_tagged(limits, &tagged)
+}
+
+fn join_tagged(limits: Limits, packets: &[(u8, Vec<u8>)]) -> Vec<Joined> {
+    const START: u32 = 40;
+    let buffers: Vec<_> =
+        packets.iter().map(|(_, packet)| [&[0xee; START as usize], &packet[..]].concat()).collect();
+    let mut joined = Vec::new();
+    let mut collect = |run: Run<'_, u8>| {
+        let pieces = run.pieces.iter().map(|piece| piece.of(&buffers[piece.buffer as usize]));
+        let bytes = [run.headers, &pieces.collect::<Vec<_>>().concat()].concat();
+        let (count, offload) = (run.pieces.len(), run.offload);
+        assert_eq!(offload.is_super_packet(), count > 1);
+        joined.push(Joined { bytes, offload, count });
+    };
+    let mut coalescer = Coalescer::new(limits);
+    for (index, (tag, packet)) in packets.iter().enumerate() {
+        let place = Place { buffer: index as u32, start: START };
+        coalescer.push(packet, &Inner::parse(packet).unwrap(), place, *tag, &mut collect);
+    }
+    coalescer.flush(&mut collect);
+    joined
+}
+
+/// The packets that went in, if joining and cutting are each other's reverse.
+fn restore(joined: &[Joined]) -> Vec<Vec<u8>> {
+    let cut = |run: &Joined| {
+        let mut bytes = run.bytes.clone();
+        let mut inner = if bytes.len() > 65_535 {
+            // The length field of BIG TCP is 0, which is refused from outside.
+            assert_eq!(bytes[2..4], [0, 0]);
+            bytes[2..4].copy_from_slice(&[0xff, 0xff]);
+            Inner::parse(&bytes[..65_535]).unwrap()
+        } else {
+            Inner::parse(&bytes).unwrap()
+        };
+        inner.total_len = inner.total_len.max(bytes.len());
+        let segments = cut(&bytes, &inner, &run.offload);
+        assert_eq!(segments.len(), run.count);
+        segments
+    };
+    joined.iter().flat_map(cut).collect()
+}
+
+fn chain(first: &Packet, sizes: &[usize]) -> Vec<Packet> {
+    let mut packets: Vec<Packet> = Vec::new();
+    for (index, &size) in sizes.iter().enumerate() {
+        let payload: Vec<u8> = (0..size).map(|byte| (byte * 7 + index) as u8).collect();
+        let next = packets.last().map_or_else(
+            || Packet { payload: payload.clone(), ..first.clone() },
+            |last| last.next(&payload),
+        );
+        packets.push(next);
+    }
+    packets
+}
+
+fn built(packets: &[Packet]) -> Vec<Vec<u8>> {
+    packets.iter().map(Packet::build).collect()
+}
+
+fn counts(joined: &[Joined]) -> Vec<usize> {
+    joined.iter().map(|run| run.count).collect()
+}
+
+const FLOWS: [Flow; 4] = [Flow::TCP4, Flow::TCP6, Flow::UDP4, Flow::UDP6];
+
+#[test]
+fn a_run_becomes_one_super_packet_and_is_restored() {
+    for flow in FLOWS {
+        let packets = chain(&flow.packet(&[]), &[1400, 1400, 1400, 300]);
+        let bytes = built(&packets);
+        let joined = join(Limits::default(), &bytes);
+        assert_eq!(counts(&joined), [4], "{flow:?}");
+
+        let whole = Packet {
+            payload: packets.iter().flat_map(|packet| packet.payload.clone()).collect(),
+            ..packets[0].clone()
+        };
+        assert_eq!(joined[0].bytes, whole.build_partial(), "{flow:?}");
+        let (start, offset) = (packets[0].ip_len() as u16, if flow.tcp { 16 } else { 6 });
+        let segment = if flow.tcp {
+            Segmentation::Tcp { size: 1400, ecn: false }
+        } else {
+            Segmentation::Udp { size: 1400 }
+        };
+        let checksum = Some(PartialChecksum { start, offset });
+        let hdr_len = packets[0].header_len() as u16;
+        assert_eq!(joined[0].offload, Offload { segment, checksum, hdr_len });
+        assert_eq!(restore(&joined), bytes, "{flow:?}");
+    }
+}
+
+/// Changes the second of two packets that would be joined, before and after it is built.
+struct Apart {
+    name: &'static str,
+    flow: Flow,
+    part: fn(&mut Packet),
+    raw: fn(&mut Vec<u8>),
+}
+
+const fn part(name: &'static str, flow: Flow, part: fn(&mut Packet)) -> Apart {
+    Apart { name, flow, part, raw: |_| {} }
+}
+
+const fn raw(name: &'static str, flow: Flow, raw: fn(&mut Vec<u8>)) -> Apart {
+    Apart { name, flow, part: |_| {}, raw }
+}
+
+const APART: &[Apart] = &[
+    part("TOS differs", Flow::TCP4, |p| p.v4().dscp = 10.try_into().unwrap()),
+    part("ECN differs", Flow::TCP4, |p| p.v4().ecn = 3.try_into().unwrap()),
+    part("TTL differs", Flow::TCP4, |p| p.v4().time_to_live -= 1),
+    part("DF differs", Flow::TCP4, |p| p.v4().dont_fragment = false),
+    part("identification skips", Flow::TCP4, |p| p.v4().identification = 0),
+    part("identification repeats", Flow::TCP4, |p| p.v4().identification -= 1),
+    part("IPv4 options", Flow::TCP4, |p| p.v4().options = [1, 1, 1, 0].into()),
+    part("more fragments", Flow::UDP4, |p| p.v4().more_fragments = true),
+    part("identification skips, UDP", Flow::UDP4, |p| p.v4().identification = 0),
+    part("traffic class differs", Flow::TCP6, |p| p.v6().traffic_class = 1),
+    part("flow label differs", Flow::TCP6, |p| p.v6().flow_label = 1.try_into().unwrap()),
+    part("hop limit differs", Flow::UDP6, |p| p.v6().hop_limit -= 1),
+    part("sequence gap", Flow::TCP4, |p| p.tcp().sequence_number += 1),
+    part("sequence overlap", Flow::TCP6, |p| p.tcp().sequence_number -= 1),
+    part("ack differs", Flow::TCP4, |p| p.tcp().acknowledgment_number += 1),
+    part("window differs", Flow::TCP4, |p| p.tcp().window_size -= 1),
+    part("urgent pointer differs", Flow::TCP4, |p| p.tcp().urgent_pointer = 1),
+    part("timestamps differ", Flow::TCP4, |p| {
+        p.tcp().set_options_raw(&[1, 1, 8, 10, 0, 0, 0, 10, 0, 0, 0, 8]).unwrap();
+    }),
+    part("no options", Flow::TCP6, |p| p.tcp().set_options_raw(&[]).unwrap()),
+    part("FIN", Flow::TCP4, |p| p.tcp().fin = true),
+    part("SYN", Flow::TCP4, |p| p.tcp().syn = true),
+    part("RST", Flow::TCP4, |p| p.tcp().rst = true),
+    part("URG", Flow::TCP4, |p| p.tcp().urg = true),
+    part("ECE", Flow::TCP4, |p| p.tcp().ece = true),
+    part("CWR", Flow::TCP4, |p| p.tcp().cwr = true),
+    part("NS", Flow::TCP4, |p| p.tcp().ns = true),
+    part("no ACK", Flow::TCP4, |p| p.tcp().ack = false),
+    part("longer payload", Flow::TCP4, |p| p.payload.push(0)),
+    part("longer datagram", Flow::UDP6, |p| p.payload.push(0)),
+    part("pure acknowledgement", Flow::TCP4, |p| p.payload.clear()),
+    part("empty datagram", Flow::UDP4, |p| p.payload.clear()),
+    raw("reserved TCP bits", Flow::TCP6, |p| change(p, 40 + 12, 0x84, 40 + 16)),
+    raw("TCP payload damaged", Flow::TCP4, |p| p[60] ^= 1),
+    raw("UDP payload damaged", Flow::UDP6, |p| p[60] ^= 1),
+    raw("IPv4 header damaged", Flow::TCP4, |p| p[10] ^= 1),
+    raw("UDP without a checksum", Flow::UDP4, |p| p[26..28].fill(0)),
+    Apart {
+        name: "UDP ends before IP",
+        flow: Flow::UDP4,
+        part: |p| p.payload[99] = 0,
+        raw: |p| change(p, 25, 107, 26),
+    },
+    raw("surplus bytes", Flow::TCP4, |p| p.push(0)),
+];
+
+/// Sets a byte, and adapts the checksum at `field` as RFC 1624 has it, word by word.
+fn change(packet: &mut [u8], at: usize, value: u8, field: usize) {
+    let word = |packet: &[u8], at: usize| u16::from_be_bytes([packet[at & !1], packet[at | 1]]);
+    let old = word(packet, at);
+    packet[at] = value;
+    // A UDP length counts twice: in the header and in the pseudo-header.
+    let times = if field == 26 { 2 } else { 1 };
+    let mut sum = u32::from(!word(packet, field));
+    for _ in 0..times {
+        sum += u32::from(!old) + u32::from(word(packet, at));
+    }
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    packet[field..field + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+}
+
+#[test]
+fn what_must_not_be_joined_passes_alone_in_order() {
+    for Apart { name, flow, part, raw } in APART {
+        let mut packets = chain(&flow.packet(&[]), &[100, 100]);
+        assert_eq!(counts(&join(Limits::default(), &built(&packets))), [2], "{name}: no change");
+        part(&mut packets[1]);
+        let mut bytes = built(&packets);
+        raw(&mut bytes[1]);
+        let joined = join(Limits::default(), &bytes);
+        assert_eq!(counts(&joined), [1, 1], "{name}");
+        let passed: Vec<_> = joined.into_iter().map(|run| run.bytes).collect();
+        assert_eq!(passed, bytes, "{name}");
+    }
+}
+
+#[test]
+fn a_checksum_of_minus_zero_is_not_what_cutting_makes() {
+    // Only TCP and IPv4 headers have one: the sum is the same, the bytes would not be.
+    let mut packets = chain(&Flow::TCP4.packet(&[]), &[100, 100]);
+    let sum = u16::from_be_bytes(packets[1].build()[36..38].try_into().unwrap());
+    // Adding the checksum to the data makes the checksum 0.
+    packets[1].payload[0..2].fill(0);
+    let without = u16::from_be_bytes(packets[1].build()[36..38].try_into().unwrap());
+    assert_ne!(sum, without);
+    packets[1].payload[0..2].copy_from_slice(&without.to_be_bytes());
+    let mut bytes = built(&packets);
+    assert_eq!(bytes[1][36..38], [0, 0]);
+    assert_eq!(counts(&join(Limits::default(), &bytes)), [2]);
+    bytes[1][36..38].fill(0xff);
+    assert_eq!(counts(&join(Limits::default(), &bytes)), [1, 1]);
+}
+
+#[test]
+fn a_udp_checksum_of_all_ones_is_restored() {
+    let mut packets = chain(&Flow::UDP6.packet(&[]), &[100, 100]);
+    packets[1].payload[0..2].fill(0);
+    let without = u16::from_be_bytes(packets[1].build()[46..48].try_into().unwrap());
+    packets[1].payload[0..2].copy_from_slice(&without.to_be_bytes());
+    let bytes = built(&packets);
+    assert_eq!(bytes[1][46..48], [0xff, 0xff]);
+    let joined = join(Limits::default(), &bytes);
+    assert_eq!(counts(&joined), [2]);
+    assert_eq!(restore(&joined), bytes);
+}
+
+#[test]
+fn extension_headers_pass_alone() {
+    // A destination options header, and an atomic fragment header, of 8 bytes each.
+    for (kind, extension) in [(60, [17, 0, 1, 4, 0, 0, 0, 0]), (44, [17, 0, 0, 0, 0, 0, 0, 9])] {
+        let packets = chain(&Flow::UDP6.packet(&[]), &[100, 100]);
+        let extended = |packet: &Packet| {
+            let plain = packet.build();
+            let mut bytes = [&plain[..40], &extension, &plain[40..]].concat();
+            bytes[5] += 8;
+            bytes[6] = kind;
+            bytes
+        };
+        let bytes: Vec<_> = packets.iter().map(extended).collect();
+        assert_eq!(counts(&join(Limits::default(), &bytes)), [1, 1]);
+    }
+}
+
+#[test]
+fn a_push_or_a_shorter_payload_ends_a_run() {
+    let mut packets = chain(&Flow::TCP4.packet(&[]), &[100, 100, 100, 100, 50, 100, 100]);
+    packets[1].tcp().psh = true;
+    let bytes = built(&packets);
+    let joined = join(Limits::default(), &bytes);
+    assert_eq!(counts(&joined), [2, 3, 2]);
+    assert_eq!(joined[0].bytes[33] & 0x08, 0x08, "PSH is the last one's, so the super-packet's");
+    assert_eq!(restore(&joined), bytes);
+
+    // And it cannot begin one, since cutting would move it to the end.
+    packets[2].tcp().psh = true;
+    let bytes = built(&packets);
+    assert_eq!(counts(&join(Limits::default(), &bytes)), [2, 1, 2, 2]);
+}
+
+#[test]
+fn interleaved_flows_do_not_cut_each_other_short() {
+    let flows: Vec<_> = (0..TABLE as u16)
+        .map(|port| chain(&Flow { port, ..FLOWS[usize::from(port) % 4] }.packet(&[]), &[200; 5]))
+        .collect();
+    let bytes: Vec<_> =
+        (0..5).flat_map(|round| flows.iter().map(move |flow| flow[round].build())).collect();
+    assert_eq!(counts(&join(Limits::default(), &bytes)), [5; TABLE]);
+
+    // One flow more than there is room for: the one that waited longest goes.
+    let more = Flow { port: 99, ..Flow::TCP4 }.packet(b"more").build();
+    let bytes = [&bytes[..TABLE], &[more], &bytes[1..2]].concat();
+    assert_eq!(counts(&join(Limits::default(), &bytes)).len(), TABLE + 2);
+}
+
+#[test]
+fn packets_without_ports_overtake_none_between_the_same_addresses() {
+    let packets = built(&chain(&Flow::UDP4.packet(&[]), &[100, 100, 100]));
+    let mut fragment = Flow::UDP4.packet(b"first fragment");
+    fragment.v4().more_fragments = true;
+    let other = Flow::UDP6.packet(b"elsewhere").build();
+    let bytes =
+        [packets[0].clone(), other, packets[1].clone(), fragment.build(), packets[2].clone()];
+    let joined = join(Limits::default(), &bytes);
+    let order: Vec<_> = joined.iter().map(|run| (run.count, run.bytes[0] >> 4)).collect();
+    assert_eq!(order, [(2, 4), (1, 4), (1, 6), (1, 4)]);
+    assert_eq!(joined[1].bytes, bytes[3]);
+}
+
+#[test]
+fn packets_for_different_devices_stay_apart() {
+    let packets = built(&chain(&Flow::TCP4.packet(&[]), &[100, 100, 100]));
+    let tagged: Vec<_> = [1, 1, 2].into_iter().zip(packets).collect();
+    assert_eq!(counts(&join_tagged(Limits::default(), &tagged)), [2, 1]);
+}
+
+#[test]
+fn limits_are_kept() {
+    let tcp = built(&chain(&Flow::TCP4.packet(&[]), &[1400; 100]));
+    // 46 × 1400 + 52 = 64,452 bytes; with 47 it would be 65,852.
+    assert_eq!(counts(&join(Limits::default(), &tcp)), [46, 46, 8]);
+    let big = Limits { max_bytes: 180_000, ..Limits::default() };
+    let joined = join(big, &tcp);
+    assert_eq!(counts(&joined), [100]);
+    assert_eq!(restore(&joined), tcp);
+    assert_eq!(counts(&join(big, &built(&chain(&Flow::TCP4.packet(&[]), &[100; 200])))), [128, 72]);
+
+    let udp = built(&chain(&Flow::UDP4.packet(&[]), &[100; 100]));
+    assert_eq!(counts(&join(Limits::default(), &udp)), [64, 36]);
+    let off = Limits { udp: false, ..Limits::default() };
+    assert_eq!(counts(&join(off, &udp)), [1; 100]);
+    for flow in [Flow::TCP6, Flow::UDP6, Flow::UDP4] {
+        let joined = join(big, &built(&chain(&flow.packet(&[]), &[1400; 60])));
+        assert!(joined.iter().all(|run| run.bytes.len() <= 65_535), "{flow:?}");
+    }
+}
+
+#[test]
+fn flags_of_a_super_packet_are_distributed() {
+    let mut whole = Flow::TCP4.packet(&[7; 250]);
+    (whole.tcp().psh, whole.tcp().fin, whole.tcp().cwr, whole.tcp().ece) = (true, true, true, true);
+    let segment = Segmentation::Tcp { size: 100, ecn: true };
+    let checksum = Some(PartialChecksum { start: 20, offset: 16 });
+    let bytes = whole.build_partial();
+    let offload = Offload { segment, checksum, hdr_len: 0 };
+    let segments = cut(&bytes, &Inner::parse(&bytes).unwrap(), &offload);
+    for segment in &segments {
+        assert_sound(segment);
+    }
+    let flags: Vec<_> = segments.iter().map(|segment| segment[33]).collect();
+    // ACK and ECE on all; CWR on the first; PSH and FIN on the last.
+    assert_eq!(flags, [0xd0, 0x50, 0x59]);
+}
+
+#[test]
+fn a_single_checksum_is_completed_and_nothing_else_touched() {
+    for flow in FLOWS {
+        let packet = flow.packet(b"an odd number of bytes.");
+        let bytes = packet.build_partial();
+        let inner = Inner::parse(&bytes).unwrap();
+        let (start, offset) = (packet.ip_len() as u16, if flow.tcp { 16 } else { 6 });
+        let checksum = Some(PartialChecksum { start, offset });
+        let offload = Offload { checksum, ..Offload::NONE };
+        assert_eq!(cut(&bytes, &inner, &offload), [packet.build()], "{flow:?}");
+        assert_eq!(cut(&bytes, &inner, &Offload::NONE), [bytes.clone()], "{flow:?}");
+    }
+}
+
+#[test]
+fn a_checksum_inside_a_tunnelled_packet_is_completed() {
+    // IPv4 in IPv4: the kernel leaves the inner transport's checksum to the device.
+    let within = Flow::TCP4.packet(b"tunnelled");
+    let outer = |payload: &[u8]| {
+        let mut packet = Flow::UDP4.packet(&[]);
+        packet.v4().protocol = etherparse::IpNumber::IPV4;
+        packet.v4().set_payload_len(payload.len()).unwrap();
+        packet.v4().header_checksum = packet.v4().calc_header_checksum();
+        [&packet.v4().to_bytes()[..], payload].concat()
+    };
+    let bytes = outer(&within.build_partial());
+    let checksum = Some(PartialChecksum { start: 40, offset: 16 });
+    let offload = Offload { checksum, ..Offload::NONE };
+    assert_eq!(cut(&bytes, &Inner::parse(&bytes).unwrap(), &offload), [outer(&within.build())]);
+}
+
+#[test]
+fn contradictions_are_named() {
+    let bytes = Flow::TCP4.packet(&[0; 100]).build_partial();
+    let inner = Inner::parse(&bytes).unwrap();
+    let checksum = Some(PartialChecksum { start: 20, offset: 16 });
+    let tcp = Segmentation::Tcp { size: 10, ecn: false };
+    let refused = |segment, checksum| {
+        Segmenter::new(&bytes, &inner, &Offload { segment, checksum, hdr_len: 0 }).unwrap_err()
+    };
+    assert!(matches!(
+        refused(Segmentation::Udp { size: 10 }, checksum),
+        OffloadError::Mismatch { protocol: 6, .. }
+    ));
+    assert_eq!(refused(Segmentation::Tcp { size: 0, ecn: false }, checksum), OffloadError::NoSize);
+    assert!(matches!(refused(tcp, None), OffloadError::ChecksumMissing { actual: None, .. }));
+    let outside = Some(PartialChecksum { start: 150, offset: 1 });
+    assert_eq!(
+        refused(Segmentation::None, outside),
+        OffloadError::ChecksumOutside { start: 150, offset: 1, len: 152 }
+    );
+    assert!(matches!(
+        Segmenter::new(&bytes[..100], &inner, &Offload::NONE),
+        Err(OffloadError::Truncated { needed: 152, actual: 100 })
+    ));
+
+    let mut fragment = Flow::TCP4.packet(&[0; 100]);
+    fragment.v4().more_fragments = true;
+    let bytes = fragment.build();
+    let inner = Inner::parse(&bytes).unwrap();
+    let offload = Offload { segment: tcp, checksum, hdr_len: 0 };
+    assert!(matches!(Segmenter::new(&bytes, &inner, &offload), Err(OffloadError::Mismatch { .. })));
+}
+
+#[test]
+fn long_headers_are_refused() {
+    // A destination options header of 224 bytes, all of it padding.
+    let plain = Flow::UDP6.packet(b"payload").build_partial();
+    let mut extension = vec![0; 224];
+    (extension[0], extension[1], extension[2], extension[3]) = (17, 27, 1, 220);
+    let mut bytes = [&plain[..40], &extension, &plain[40..]].concat();
+    bytes[4..6].copy_from_slice(&(224_u16 + 15).to_be_bytes());
+    bytes[6] = 60;
+    let inner = Inner::parse(&bytes).unwrap();
+    let checksum = Some(PartialChecksum { start: 264, offset: 6 });
+    for segment in [Segmentation::None, Segmentation::Udp { size: 3 }] {
+        let offload = Offload { segment, checksum, hdr_len: 0 };
+        let error = Segmenter::new(&bytes, &inner, &offload).unwrap_err();
+        assert!(matches!(error, OffloadError::HeadersTooLong { actual: 272 }), "{error}");
+    }
+}
+
+fn flows() -> impl Strategy<Value = Flow> {
+    (any::<bool>(), any::<bool>(), 0..12_u16).prop_map(|(v6, tcp, port)| Flow { v6, tcp, port })
+}
+
+/// One packet of a hostile stream: which flow, how long, and what is done to it.
+fn events() -> impl Strategy<Value = (Flow, usize, Mutation)> {
+    let size = prop_oneof![6 => Just(700_usize), 2 => 0..1400_usize, 1 => Just(1_usize)];
+    (flows(), size, mutations())
+}
+
+#[derive(Debug, Clone)]
+enum Mutation {
+    None,
+    Push,
+    /// Any flags byte.
+    Flags(u8),
+    Skip(u16),
+    Gap(i32),
+    Ttl(u8),
+    Window(u16),
+    Repeat,
+    /// After building: an XOR at some place.
+    Damage(prop::sample::Index, u8),
+    /// After building: bytes behind the end.
+    Surplus(u8),
+}
+
+fn mutations() -> impl Strategy<Value = Mutation> {
+    prop_oneof![
+        30 => Just(Mutation::None),
+        3 => Just(Mutation::Push),
+        2 => any::<u8>().prop_map(Mutation::Flags),
+        1 => any::<u16>().prop_map(Mutation::Skip),
+        1 => any::<i32>().prop_map(Mutation::Gap),
+        1 => any::<u8>().prop_map(Mutation::Ttl),
+        1 => any::<u16>().prop_map(Mutation::Window),
+        2 => Just(Mutation::Repeat),
+        2 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(i, x)| Mutation::Damage(i, x)),
+        1 => any::<u8>().prop_map(Mutation::Surplus),
+    ]
+}
+
+/// The stream that the events describe: each flow goes on where it was left.
+fn stream(events: &[(Flow, usize, Mutation)]) -> Vec<Vec<u8>> {
+    let mut last = std::collections::HashMap::new();
+    let mut bytes = Vec::new();
+    for (flow, size, mutation) in events {
+        let payload: Vec<u8> = (0..*size).map(|byte| (byte ^ bytes.len()) as u8).collect();
+        let key = (flow.v6, flow.tcp, flow.port);
+        let mut packet =
+            last.get(&key).map_or_else(|| flow.packet(&payload), |p: &Packet| p.next(&payload));
+        let continued = packet.clone();
+        match mutation {
+            Mutation::Push if flow.tcp => packet.tcp().psh = true,
+            Mutation::Flags(flags) if flow.tcp => {
+                let tcp = packet.tcp();
+                (tcp.fin, tcp.syn, tcp.rst, tcp.psh) =
+                    (flags & 1 > 0, flags & 2 > 0, flags & 4 > 0, flags & 8 > 0);
+                (tcp.ack, tcp.urg, tcp.ece, tcp.cwr) =
+                    (flags & 16 > 0, flags & 32 > 0, flags & 64 > 0, flags & 128 > 0);
+            }
+            Mutation::Skip(by) if !flow.v6 => {
+                packet.v4().identification = packet.v4().identification.wrapping_add(*by);
+            }
+            Mutation::Gap(by) if flow.tcp => {
+                let sequence = packet.tcp().sequence_number;
+                packet.tcp().sequence_number = sequence.wrapping_add_signed(*by);
+            }
+            Mutation::Ttl(ttl) if !flow.v6 => packet.v4().time_to_live = *ttl,
+            Mutation::Window(window) if flow.tcp => packet.tcp().window_size = *window,
+            _ => {}
+        }
+        let mut built = packet.build();
+        match mutation {
+            Mutation::Damage(index, xor) => {
+                let at = index.index(built.len());
+                built[at] ^= xor;
+            }
+            Mutation::Surplus(byte) => built.push(*byte),
+            Mutation::Repeat => bytes.push(built.clone()),
+            _ => {}
+        }
+        bytes.push(built);
+        last.insert(key, continued);
+    }
+    bytes
+}
+
+/// The packets between each pair of addresses, in order: nothing may be overtaken there.
+fn by_addresses(packets: &[Vec<u8>]) -> std::collections::BTreeMap<String, Vec<&[u8]>> {
+    let mut all = std::collections::BTreeMap::<_, Vec<&[u8]>>::new();
+    for packet in packets {
+        let inner = Inner::parse(packet).unwrap();
+        // Between fragments or other protocols and what has ports, the order is kept, too, but
+        // between different ports it need not be.
+        let key = inner.ported_key().filter(|_| inner.fragment == geneve::inner::Fragment::Whole);
+        let key = key.map_or_else(|| format!("{} {}", inner.src, inner.dst), |k| format!("{k:?}"));
+        all.entry(key).or_default().push(packet);
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn joining_and_cutting_restores_any_stream(
+        events in prop::collection::vec(events(), 1..120),
+        big in any::<bool>(),
+    ) {
+        let packets: Vec<_> = stream(&events)
+            .into_iter()
+            .filter(|packet| Inner::parse(packet).is_ok())
+            .collect();
+        let limits = Limits { max_bytes: if big { 180_000 } else { 65_535 }, udp: true };
+        let joined = join(limits, &packets);
+        let restored = restore(&joined);
+        prop_assert_eq!(by_addresses(&restored), by_addresses(&packets));
+    }
+
+    #[test]
+    fn cutting_and_joining_restores_any_super_packet(
+        flow in flows(),
+        size in 1_u16..1500,
+        segments in 2_usize..64,
+        last in any::<prop::sample::Index>(),
+        sequence in any::<u32>(),
+        identification in any::<u16>(),
+        push in any::<bool>(),
+        options in 0_usize..=10,
+        seed in any::<u8>(),
+    ) {
+        let last = 1 + last.index(usize::from(size));
+        let length = (segments - 1) * usize::from(size) + last;
+        prop_assume!(length < 65_000);
+        let payload: Vec<u8> = (0..length).map(|at| (at * 31 + at / 251) as u8 ^ seed).collect();
+        let mut whole = flow.packet(&payload);
+        if flow.tcp {
+            whole.tcp().sequence_number = sequence;
+            whole.tcp().psh = push;
+            whole.tcp().set_options_raw(&[[1, 1, 1, 0]; 10].concat()[..options * 4]).unwrap();
+        }
+        if !flow.v6 {
+            whole.v4().identification = identification;
+        }
+        let bytes = whole.build_partial();
+        let inner = Inner::parse(&bytes).unwrap();
+        let offload = Offload {
+            segment: if flow.tcp {
+                Segmentation::Tcp { size, ecn: false }
+            } else {
+                Segmentation::Udp { size }
+            },
+            checksum: Some(PartialChecksum {
+                start: whole.ip_len() as u16,
+                offset: if flow.tcp { 16 } else { 6 },
+            }),
+            hdr_len: whole.header_len() as u16,
+        };
+        let cut = cut(&bytes, &inner, &offload);
+        prop_assert_eq!(cut.len(), segments);
+        for segment in &cut {
+            assert_sound(segment);
+        }
+
+        // What the sender would have sent without offload, by the other implementation.
+        let sizes = [vec![usize::from(size); segments - 1], vec![last]].concat();
+        let mut expected: Vec<Packet> = Vec::new();
+        let mut at = 0;
+        for size in sizes {
+            let payload = &payload[at..at + size];
+            at += size;
+            let first = || Packet { payload: payload.to_vec(), ..whole.clone() };
+            let mut next = expected.last().map_or_else(first, |p| p.next(payload));
+            if flow.tcp {
+                next.tcp().psh = push && at == length;
+            }
+            expected.push(next);
+        }
+        prop_assert_eq!(&cut, &built(&expected));
+
+        let joined = join(Limits::default(), &cut);
+        prop_assert_eq!(joined, [Joined { bytes, offload, count: segments }]);
+    }
+
+    #[test]
+    fn no_offload_makes_cutting_panic(
+        flow in flows(),
+        payload in prop::collection::vec(any::<u8>(), 0..300),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        kind in 0..3,
+        size in 0_u16..400,
+        checksum in prop::option::of((0_u16..400, 0_u16..400)),
+    ) {
+        let mut bytes = flow.packet(&payload).build_partial();
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let segment = match kind {
+            0 => Segmentation::None,
+            1 => Segmentation::Tcp { size, ecn: false },
+            _ => Segmentation::Udp { size },
+        };
+        let checksum = checksum.map(|(start, offset)| PartialChecksum { start, offset });
+        let offload = Offload { segment, checksum, hdr_len: size };
+        if let Ok(inner) = Inner::parse(&bytes)
+            && let Ok(segmenter) = Segmenter::new(&bytes, &inner, &offload)
+        {
+            let mut headers = vec![0; segmenter.header_len()];
+            let mut payload = 0;
+            for index in 0..segmenter.count() {
+                payload += segmenter.segment(index, &mut headers).payload.len();
+            }
+            prop_assert!(payload <= bytes.len());
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! UDP sockets against the real kernel, over loopback.
+
+#![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
+
+use std::{
+    io::{ErrorKind, IoSlice},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use netio::{
+    Device, Slot,
+    link::Links,
+    netns::{Netns, ScratchNetns},
+    poll::Poller,
+    udp::{Datagram, ErrorOrigin, MAX_GSO_SEGMENTS, UdpConfig, UdpSocket},
+};
+
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+const SLOT: usize = 65_535;
+
+fn config(address: IpAddr) -> UdpConfig {
+    let bind = SocketAddr::new(address, 0);
+    UdpConfig { bind, reuse_port: false, gro: true, recv_buffer: 1 << 21, send_buffer: 1 << 21 }
+}
+
+fn bind(address: IpAddr) -> UdpSocket {
+    UdpSocket::bind(&config(address)).unwrap()
+}
+
+fn slots(count: usize) -> Vec<Slot<Datagram>> {
+    (0..count).map(|_| Slot::with_capacity(SLOT)).collect()
+}
+
+fn to(socket: &UdpSocket) -> Datagram {
+    Datagram { peer: socket.local_addr(), ..Datagram::default() }
+}
+
+/// Waits until the socket has something to say, an error included.
+fn wait(socket: &UdpSocket) {
+    let (mut poller, mut ready) = (Poller::new().unwrap(), Vec::new());
+    poller.add(socket, 0).unwrap();
+    poller.wait(&mut ready, Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(ready, [0], "nothing arrived");
+}
+
+/// Receives until `bytes` payload bytes are there, and returns what came in which form.
+fn receive(socket: &mut UdpSocket, bytes: usize) -> Vec<(Vec<u8>, Datagram)> {
+    let (mut slots, mut all) = (slots(4), Vec::new());
+    while all.iter().map(|(payload, _): &(Vec<u8>, _)| payload.len()).sum::<usize>() < bytes {
+        wait(socket);
+        let count = socket.recv(&mut slots).unwrap();
+        all.extend(slots[..count].iter().map(|slot| (slot.packet.to_vec(), slot.meta)));
+    }
+    all
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 13 + at / 256) as u8).collect()
+}
+
+#[test]
+fn a_batch_goes_out_and_comes_in_with_one_call_each() {
+    for address in [V4, V6] {
+        let (mut sender, mut receiver) = (bind(address), bind(address));
+        // Pieces need not end where datagrams do.
+        let payload = pattern(40 * 1000 + 17);
+        let (first, rest) = payload.split_at(1500);
+        let meta = Datagram { segment_size: 1000, tos: 0xb9, ..to(&receiver) };
+        sender.send(&meta, &[IoSlice::new(first), IoSlice::new(rest)]).unwrap();
+        assert_eq!(sender.syscalls(), 1);
+
+        wait(&receiver);
+        let mut slots = slots(4);
+        assert_eq!(receiver.recv(&mut slots).unwrap(), 1);
+        assert_eq!(receiver.syscalls(), 1);
+        assert_eq!(slots[0].packet[..], payload);
+        let expected = Datagram {
+            peer: sender.local_addr(),
+            local: Some(address),
+            segment_size: 1000,
+            tos: 0xb9,
+        };
+        assert_eq!(slots[0].meta, expected);
+        assert_eq!(receiver.recv(&mut slots).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_batch_is_datagrams_to_everybody_else() {
+    for address in [V4, V6] {
+        let mut sender = bind(address);
+        let other = std::net::UdpSocket::bind((address, 0)).unwrap();
+        other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let payload = pattern(MAX_GSO_SEGMENTS * 100 - 1);
+        let meta = Datagram {
+            peer: other.local_addr().unwrap(),
+            segment_size: 100,
+            ..Datagram::default()
+        };
+        sender.send(&meta, &[IoSlice::new(&payload)]).unwrap();
+        for expected in payload.chunks(100) {
+            let mut buffer = [0; 200];
+            let (len, from) = other.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..len], from), (expected, sender.local_addr()));
+        }
+    }
+}
+
+#[test]
+fn without_gro_a_call_fills_several_slots() {
+    let mut sender = bind(V4);
+    let mut receiver = UdpSocket::bind(&UdpConfig { gro: false, ..config(V4) }).unwrap();
+    let payload = pattern(3 * 100);
+    let meta = Datagram { segment_size: 100, ..to(&receiver) };
+    sender.send(&meta, &[IoSlice::new(&payload)]).unwrap();
+    let received = receive(&mut receiver, 300);
+    assert_eq!(receiver.syscalls(), 1);
+    for ((bytes, meta), expected) in received.iter().zip(payload.chunks(100)) {
+        assert_eq!((&bytes[..], meta.segment_size), (expected, 0));
+    }
+}
+
+#[test]
+fn an_unspecified_address_tells_which_one_it_was_and_answers_from_it() {
+    let peers: [(IpAddr, IpAddr); 2] =
+        [(Ipv4Addr::UNSPECIFIED.into(), [127, 0, 0, 2].into()), (Ipv6Addr::UNSPECIFIED.into(), V6)];
+    for (unspecified, address) in peers {
+        let (mut server, mut client) = (bind(unspecified), bind(address));
+        // On loopback, any address of 127.0.0.0/8 is the host's own.
+        let target: IpAddr = if address.is_ipv4() { [127, 0, 0, 3].into() } else { V6 };
+        let peer = SocketAddr::new(target, server.local_addr().port());
+        client.send(&Datagram { peer, ..Datagram::default() }, &[IoSlice::new(b"ask")]).unwrap();
+        let (_, question) = receive(&mut server, 3).remove(0);
+        assert_eq!(question.local, Some(target));
+        assert_eq!(question.peer, client.local_addr());
+
+        server.send(&question, &[IoSlice::new(b"answer")]).unwrap();
+        let (_, answer) = receive(&mut client, 6).remove(0);
+        assert_eq!(answer.peer, peer);
+    }
+}
+
+#[test]
+fn an_icmp_error_is_told_and_fails_nobody_else() {
+    for address in [V4, V6] {
+        let (mut sender, mut receiver) = (bind(address), bind(address));
+        let closed = Datagram { peer: bind(address).local_addr(), ..Datagram::default() };
+        assert!(sender.take_error().is_none());
+        sender.send(&closed, &[IoSlice::new(b"anybody?")]).unwrap();
+        wait(&sender);
+        // The kernel would hand the refusal to this send, which has nothing to do with it.
+        sender.send(&to(&receiver), &[IoSlice::new(b"hello")]).unwrap();
+        assert_eq!(receive(&mut receiver, 5)[0].0, b"hello");
+
+        let error = sender.take_error().unwrap();
+        assert_eq!(error.peer, Some(closed.peer));
+        assert_eq!(error.offender, Some(address));
+        assert_eq!((error.errno, error.mtu), (libc::ECONNREFUSED, None));
+        let (origin, kind, code) =
+            if address == V4 { (ErrorOrigin::Icmp, 3, 3) } else { (ErrorOrigin::Icmp6, 1, 4) };
+        assert_eq!((error.origin, error.kind, error.code), (origin, kind, code));
+        assert!(sender.take_error().is_none());
+
+        // Neither does it stop receiving, whose calls are given the error just as well.
+        sender.send(&closed, &[IoSlice::new(b"anybody?")]).unwrap();
+        wait(&sender);
+        receiver.send(&to(&sender), &[IoSlice::new(b"world")]).unwrap();
+        assert_eq!(receive(&mut sender, 5)[0].0, b"world");
+        assert!(sender.take_error().is_some());
+    }
+}
+
+#[test]
+fn source_ports_choose_the_worker() {
+    const WORKERS: usize = 3;
+    for address in [V4, V6] {
+        let first = UdpSocket::bind(&UdpConfig { reuse_port: true, ..config(address) }).unwrap();
+        let bind = first.local_addr();
+        let other = || UdpConfig { bind, reuse_port: true, ..config(address) };
+        let mut workers = vec![first];
+        workers.extend((1..WORKERS).map(|_| UdpSocket::bind(&other()).unwrap()));
+        workers[0].steer_by_source_port(WORKERS as u32).unwrap();
+        for _ in 0..20 {
+            let mut sender = self::bind(address);
+            let port = usize::from(sender.local_addr().port());
+            sender.send(&to(&workers[0]), &[IoSlice::new(b"which?")]).unwrap();
+            let chosen = &mut workers[port % WORKERS];
+            assert_eq!(receive(chosen, 6)[0].1.peer, sender.local_addr());
+        }
+        let refused = workers[0].steer_by_source_port(0).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[test]
+fn losses_in_the_kernel_are_counted() {
+    const SENT: usize = 500;
+    let mut sender = bind(V4);
+    let mut receiver =
+        UdpSocket::bind(&UdpConfig { recv_buffer: 4096, gro: false, ..config(V4) }).unwrap();
+    assert_eq!(receiver.kernel_drops().unwrap(), 0);
+    for _ in 0..SENT {
+        sender.send(&to(&receiver), &[IoSlice::new(&[0; 500])]).unwrap();
+    }
+    let (mut slots, mut received) = (slots(16), 0);
+    loop {
+        match receiver.recv(&mut slots).unwrap() {
+            0 => break,
+            count => received += count,
+        }
+    }
+    let drops = receiver.kernel_drops().unwrap();
+    assert!(drops > 0 && received > 0);
+    assert_eq!(received as u64 + drops, SENT as u64);
+}
+
+#[test]
+fn what_does_not_fit_its_slot_is_discarded_and_counted() {
+    let (mut sender, mut receiver) = (bind(V4), bind(V4));
+    sender.send(&to(&receiver), &[IoSlice::new(&[1; 100])]).unwrap();
+    sender.send(&to(&receiver), &[IoSlice::new(&[2; 10])]).unwrap();
+    wait(&receiver);
+    let mut slots = [Slot::with_capacity(50), Slot::with_capacity(50)];
+    let mut received = receiver.recv(&mut slots).unwrap();
+    if received == 0 {
+        received = receiver.recv(&mut slots).unwrap();
+    }
+    assert_eq!(received, 1);
+    assert_eq!(slots[0].packet[..], [2; 10]);
+    assert_eq!(receiver.truncated(), 1);
+}
+
+#[test]
+fn a_batch_beyond_the_mtu_is_refused_and_goes_singly() {
+    let Some(netns) = ScratchNetns::for_test("a_batch_beyond_the_mtu") else { return };
+    let links = Links::in_netns(&netns).unwrap();
+    links.set_mtu("lo", 1500).unwrap();
+    links.set_up("lo").unwrap();
+    for address in [V4, V6] {
+        let (mut sender, mut receiver) = netns.run(|| (bind(address), bind(address))).unwrap();
+        assert_eq!(sender.path_mtu(receiver.local_addr()).unwrap(), 1500);
+        // The answer is the route's in the socket's namespace, whoever asks from where.
+        assert_ne!(bind(address).path_mtu(receiver.local_addr()).unwrap(), 1500);
+
+        let payload = pattern(3000);
+        let meta = Datagram { segment_size: 1500, ..to(&receiver) };
+        let refused = sender.send(&meta, &[IoSlice::new(&payload)]).unwrap_err();
+        let code = refused.raw_os_error();
+        assert!(matches!(code, Some(libc::EMSGSIZE | libc::EINVAL)), "{refused}");
+        for datagram in payload.chunks(1500) {
+            sender.send(&to(&receiver), &[IoSlice::new(datagram)]).unwrap();
+        }
+        let received = receive(&mut receiver, 3000);
+        assert_eq!(received.into_iter().flat_map(|(bytes, _)| bytes).collect::<Vec<_>>(), payload);
+
+        let segment_size = if address == V4 { 1500 - 28 } else { 1500 - 48 };
+        let meta = Datagram { segment_size, ..to(&receiver) };
+        sender.send(&meta, &[IoSlice::new(&payload)]).unwrap();
+        receive(&mut receiver, 3000);
+    }
+}
+
+#[test]
+fn a_socket_stays_in_the_namespace_it_was_bound_in() {
+    let Some(netns) = ScratchNetns::for_test("a_socket_stays") else { return };
+    Links::in_netns(&netns).unwrap().set_up("lo").unwrap();
+    let (mut inside, mut outside) = (netns.run(|| bind(V4)).unwrap(), bind(V4));
+    assert!(!Netns::current().unwrap().is_same(&netns));
+    inside.send(&to(&outside), &[IoSlice::new(b"lost")]).unwrap();
+    wait(&inside);
+    assert_eq!(inside.take_error().unwrap().errno, libc::ECONNREFUSED);
+    assert_eq!(outside.recv(&mut slots(1)).unwrap(), 0);
+}

@@ -59,4 +59,5 @@ pub use geneve;
 pub use packet::{Packet, ReplaceError};
 pub use route::{Arrival, Route};
 pub use runtime::{Builder, EmitError, Emitter, Handle, RunError, Running, Runtime, Worker};
+pub use session::flows_of;
 pub use stats::{Count, DropReason, Drops, FlowStats, Oddities, Stats, Syscalls};

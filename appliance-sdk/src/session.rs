@@ -140,7 +140,7 @@ impl<A: Appliance> Session<A> {
         let flow = Inner::parse(packet)
             .ok()
             .and_then(|inner| {
-                candidates(&inner).find_map(|key| self.flows.find(&FlowId { endpoint, key }))
+                flows_of(&inner).find_map(|key| self.flows.find(&FlowId { endpoint, key }))
             })
             .and_then(|at| self.flows.get_mut(at));
         let Some(flow) = flow else {
@@ -405,7 +405,10 @@ fn syn_and_ack(inner: &Inner) -> (bool, bool) {
 
 /// The flows that a packet may be of, likeliest first: its own, that of its fragments, which have
 /// no ports, and the one that it reports an error about.
-fn candidates(inner: &Inner) -> impl Iterator<Item = CanonicalKey> {
+///
+/// Whoever gets packets back from elsewhere, to give them to an [`Emitter`](crate::Emitter), finds
+/// their flow by these.
+pub fn flows_of(inner: &Inner) -> impl Iterator<Item = CanonicalKey> {
     let about = match &inner.transport {
         Transport::IcmpError { about, .. } => Some(*about),
         _ => None,
@@ -420,7 +423,7 @@ fn candidates(inner: &Inner) -> impl Iterator<Item = CanonicalKey> {
 /// what comes back against the flow that they made the cookie for.
 fn belongs_to(packet: &[u8], flow: FlowKey) -> bool {
     Inner::parse(packet)
-        .is_ok_and(|inner| candidates(&inner).any(|candidate| candidate == flow.canonical()))
+        .is_ok_and(|inner| flows_of(&inner).any(|candidate| candidate == flow.canonical()))
 }
 
 fn header_drop(error: &HeaderError) -> DropReason {

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Packets and their bytes. The bytes are those of inner IP packets, headers included, without
 /// the encapsulation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// Number of inner packets.
     pub packets: u64,
@@ -154,8 +154,20 @@ impl Serialize for Drops {
     }
 }
 
+/// Names that this version does not know are left out.
+impl<'de> Deserialize<'de> for Drops {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let named = BTreeMap::<String, u64>::deserialize(deserializer)?;
+        let mut drops = Self::default();
+        for &reason in DropReason::ALL {
+            drops.add(reason, named.get(reason.name()).copied().unwrap_or(0));
+        }
+        Ok(drops)
+    }
+}
+
 /// What became of flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowStats {
     /// Flows that are remembered now.
     pub current: u64,
@@ -170,7 +182,7 @@ pub struct FlowStats {
 }
 
 /// What did not go the usual way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Oddities {
     /// Runs of datagrams that had to be sent one by one, for example because they exceed the
     /// route's MTU.
@@ -184,7 +196,7 @@ pub struct Oddities {
 }
 
 /// How often the kernel was called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Syscalls {
     /// Calls that receive datagrams.
     pub receive: u64,
@@ -204,7 +216,7 @@ impl Syscalls {
 }
 
 /// What an appliance counted since its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Datagrams that arrived, each with one inner packet.
     pub received: Count,
@@ -268,3 +280,46 @@ add_fields!(
     Oddities: runs_sent_singly, sent_raw, send_sockets_evicted, kernel_receive_drops
 );
 add_fields!(Syscalls: receive, send, wait, other);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_survive_the_way_through_json() {
+        let mut stats = Stats::default();
+        stats.received.add(100);
+        stats.drops.add(DropReason::OptionCritical, 3);
+        stats.flows.opened = 2;
+        let json = serde_json::to_string(&stats).unwrap();
+        assert!(json.contains(r#""drops":{"option_critical":3}"#), "{json}");
+        assert_eq!(serde_json::from_str::<Stats>(&json).unwrap(), stats);
+    }
+
+    #[test]
+    fn sums_add_every_field() {
+        let ones = r#"{"packets":1,"bytes":1}"#;
+        let one: Stats = serde_json::from_str(&format!(
+            r#"{{"received":{ones},"generated":{ones},"returned":{ones},"rewritten":{ones},
+            "kept":{ones},"decided_by_flow":1,"drops":{{"send_failed":1}},
+            "flows":{{"current":1,"opened":1,"both_directions":1,"expired":1,"evicted":1}},
+            "oddities":{{"runs_sent_singly":1,"sent_raw":1,"send_sockets_evicted":1,
+            "kernel_receive_drops":1}},
+            "syscalls":{{"receive":1,"send":1,"wait":1,"other":1}}}}"#
+        ))
+        .unwrap();
+        let mut sum = one.clone();
+        sum += &one;
+        let expected = serde_json::to_string(&one).unwrap().replace(":1", ":2");
+        assert_eq!(serde_json::to_string(&sum).unwrap(), expected);
+        assert_eq!(sum.syscalls.total(), 8);
+    }
+
+    #[test]
+    fn every_reason_has_a_name_of_its_own() {
+        let names: std::collections::HashSet<_> =
+            DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        assert!(DropReason::ALL.iter().all(|reason| reason.help().ends_with('.')));
+    }
+}

@@ -104,24 +104,36 @@ impl fmt::Display for Position {
     }
 }
 
-/// The candidate that was probably meant by a misspelt name, if one is near enough.
+/// The candidate that was probably meant by a misspelt or shortened name, if there is one.
 ///
-/// Near means a third of the name's characters, at least one, typed wrong, left out, added or
-/// swapped. Of several equally near ones the first wins.
+/// Misspelt means a third of the name's characters, at least one, typed wrong, left out, added or
+/// swapped. Shortened means its first three characters or more, and no other candidate's. Of
+/// several equally near ones the first wins.
 ///
 /// ```
 /// use router::source::nearest;
 /// assert_eq!(nearest("endpont", ["interface", "endpoint"]), Some("endpoint"));
+/// assert_eq!(nearest("dest", ["destination", "endpoint"]), Some("destination"));
 /// assert_eq!(nearest("colour", ["interface", "endpoint"]), None);
 /// ```
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (name.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let length = name.chars().count();
+    // Something must be right: one letter is not a misspelling of every other.
+    let allowed = (length / 3).max(1).min(length.saturating_sub(1));
+    let misspelt = candidates
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    misspelt.or_else(|| {
+        let mut longer = candidates.iter().filter(|candidate| candidate.starts_with(name));
+        match (longer.next(), longer.next()) {
+            (Some(only), None) if length >= 3 => Some(*only),
+            _ => None,
+        }
+    })
 }
 
 fn unreadable(name: &str, error: &io::Error) -> (Source, Problem) {
@@ -176,6 +188,10 @@ mod tests {
         assert_eq!(nearest("database", names), None);
         assert_eq!(nearest("", names), None);
         assert_eq!(nearest("x", []), None);
+        assert_eq!(nearest("x", ["y"]), None);
+        // A beginning of its own is enough; a shared one is not.
+        assert_eq!(nearest("gwl", names), Some("gwlbe-a"));
+        assert_eq!(nearest("app", ["app-one", "app-two"]), None);
     }
 
     #[test]

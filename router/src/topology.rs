@@ -3,6 +3,7 @@
 //! How it is checked is in [`build`]; how it speaks to people, in [`explain`] and [`trace`].
 
 mod build;
+mod describe;
 mod explain;
 mod ids;
 mod resources;
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
 pub use build::derived_wire_id;
+pub use describe::{Description, EndpointLine, GatewayLine, SubnetLine, TableLine, VpcLine};
 pub use explain::{Explanation, RouteLine};
 pub use ids::{Attachment, EndpointId, Entry, GatewayId, NextHop, SubnetId, TableId, VpcId};
 pub use resources::{

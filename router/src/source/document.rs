@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::serde_message::is_unknown_key;
+use super::serde_message::{Keys, keys};
 use super::{Located, Problem, Problems, Source, nearest};
 
 /// A configuration file as a tree, of which each reader takes its own tables.
@@ -119,16 +119,26 @@ fn read<T: DeserializeOwned>(
     problems: &mut Vec<Problem>,
 ) -> Option<Located<T>> {
     let mut value = value.clone();
+    let mut meant = Vec::new();
     loop {
         let error = match T::deserialize(ValueDeserializer::from(value.clone())) {
             Ok(read) => return Some(Located::new(read, value.span())),
             Err(error) => error,
         };
-        problems.push(Problem::from(&error));
-        let removed = is_unknown_key(&error)
-            && error.span().is_some_and(|span| remove_key(value.get_mut(), &span));
-        if !removed {
-            return None;
+        match (keys(&error), error.span()) {
+            // The misspelt key is told already; that it is missing too helps nobody.
+            (Some(Keys::Missing(key)), _) if meant.iter().any(|meant| meant == key) => return None,
+            (Some(Keys::Unknown { meant: key }), Some(span)) => {
+                meant.extend(key.map(str::to_owned));
+                problems.push(Problem::from(&error));
+                if !remove_key(value.get_mut(), &span) {
+                    return None;
+                }
+            }
+            _ => {
+                problems.push(Problem::from(&error));
+                return None;
+            }
         }
     }
 }

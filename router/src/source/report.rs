@@ -4,8 +4,8 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 
 use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteHandlerOpts,
-    NamedSource, ReportHandler, SourceCode,
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError,
+    MietteHandlerOpts, MietteSpanContents, ReportHandler, SourceCode, SourceSpan, SpanContents,
 };
 
 use super::{Problem, Source};
@@ -92,7 +92,7 @@ impl Problems {
     fn render_one(&self, problem: &Problem, look: Look) -> String {
         let located = LocatedProblem {
             problem: problem.within(self.source.text().len()),
-            text: NamedSource::new(self.source.name(), self.source.text().to_owned()),
+            source: &self.source,
         };
         let drawn = match look {
             Look::Plain => {
@@ -124,20 +124,20 @@ impl std::error::Error for Problems {}
 
 /// A problem with the text that its places are in, as miette draws it.
 #[derive(Debug)]
-struct LocatedProblem {
+struct LocatedProblem<'s> {
     problem: Problem,
-    text: NamedSource<String>,
+    source: &'s Source,
 }
 
-impl fmt::Display for LocatedProblem {
+impl fmt::Display for LocatedProblem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.problem.fmt(f)
     }
 }
 
-impl std::error::Error for LocatedProblem {}
+impl std::error::Error for LocatedProblem<'_> {}
 
-impl Diagnostic for LocatedProblem {
+impl Diagnostic for LocatedProblem<'_> {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         self.problem.advice().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
@@ -147,12 +147,34 @@ impl Diagnostic for LocatedProblem {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(&self.text)
+        Some(self)
+    }
+}
+
+impl SourceCode for LocatedProblem<'_> {
+    /// What miette reads from a string, with the number of lines that it promises. Its own number
+    /// counts from the start of the file, and places far apart are then drawn as one long snippet.
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let read = self.source.text().read_span(span, before, after)?;
+        let lines = read.data().split_inclusive(|byte| *byte == b'\n').count();
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.source.name().to_owned(),
+            read.data(),
+            *read.span(),
+            read.line(),
+            read.column(),
+            lines,
+        )))
     }
 }
 
 /// Draws a diagnostic: miette's handlers hang on `Debug`.
-struct Drawn<'a, H>(&'a H, &'a LocatedProblem);
+struct Drawn<'a, H>(&'a H, &'a LocatedProblem<'a>);
 
 impl<H: ReportHandler> fmt::Display for Drawn<'_, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,8 +22,10 @@ use std::ops::Range;
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
+use super::ids::Id;
 use super::{
-    Endpoint, Intent, InternetGateway, Names, RouteTable, Subnet, SubnetId, Topology, Vpc, VpcId,
+    Endpoint, Intent, InternetGateway, Names, RouteTable, Subnet, SubnetId, TableId, Topology, Vpc,
+    VpcId,
 };
 use crate::config::RouterFile;
 use crate::source::{Problem, Problems, Source};
@@ -47,6 +49,10 @@ impl Topology {
         draft.find_loops();
         draft.add_intents();
         Problems::check(source, draft.problems)?;
+        // Only now: nothing in a file may refer to them.
+        for (index, table) in draft.tables.iter().enumerate().skip(file.route_tables.len()) {
+            draft.names.tables.insert(table.name().to_owned(), TableId::from_position(index));
+        }
         let table_of_endpoint =
             draft.endpoints.iter().map(|endpoint| draft.subnets[endpoint.subnet.index()].table);
         Ok(Topology {

@@ -110,13 +110,12 @@ impl Topology {
         let destination_net = route.destination;
         let won = match beaten {
             0 => format!("{destination_net} is the only route that has {destination}"),
-            1 => format!(
-                "{destination_net} is a longer prefix than the other route that has {destination}"
-            ),
-            n => format!(
-                "{destination_net} is the longest prefix of {} that have {destination}",
-                n + 1
-            ),
+            n => {
+                let all = n + 1;
+                format!(
+                    "{destination_net} is the longest of {all} prefixes that have {destination}"
+                )
+            }
         };
         let then = match next_hop {
             NextHop::Deliver(Attachment::InternetGateway(_)) => {

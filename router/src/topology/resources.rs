@@ -1,5 +1,6 @@
 //! What a checked topology is made of. Every reference holds, every address is in its place.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -104,6 +105,15 @@ pub enum Origin {
     CreateRouteTable,
     /// Written in the file.
     CreateRoute,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::CreateRouteTable => "CreateRouteTable",
+            Origin::CreateRoute => "CreateRoute",
+        })
+    }
 }
 
 /// What must hold for all paths between two sets of places.

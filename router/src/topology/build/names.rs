@@ -12,15 +12,18 @@ use crate::source::{Located, Problem, nearest};
 pub(super) struct Kind {
     /// As in "there is no route table".
     noun: &'static str,
+    /// As in "the name of a route table".
+    article: &'static str,
     /// As in `[[route_table]]`.
     table: &'static str,
 }
 
-pub(super) const VPC: Kind = Kind { noun: "VPC", table: "vpc" };
-pub(super) const SUBNET: Kind = Kind { noun: "subnet", table: "subnet" };
-pub(super) const GATEWAY: Kind = Kind { noun: "internet gateway", table: "internet_gateway" };
-pub(super) const TABLE: Kind = Kind { noun: "route table", table: "route_table" };
-pub(super) const ENDPOINT: Kind = Kind { noun: "endpoint", table: "endpoint" };
+pub(super) const VPC: Kind = Kind { noun: "VPC", article: "a", table: "vpc" };
+pub(super) const SUBNET: Kind = Kind { noun: "subnet", article: "a", table: "subnet" };
+pub(super) const GATEWAY: Kind =
+    Kind { noun: "internet gateway", article: "an", table: "internet_gateway" };
+pub(super) const TABLE: Kind = Kind { noun: "route table", article: "a", table: "route_table" };
+pub(super) const ENDPOINT: Kind = Kind { noun: "endpoint", article: "an", table: "endpoint" };
 
 /// The longest name.
 const LONGEST: usize = 64;
@@ -58,7 +61,7 @@ pub(super) fn resolve<I: Id>(
     if let Some(id) = ids.get(reference.get()) {
         return *id;
     }
-    let Kind { noun, table } = kind;
+    let Kind { noun, table, .. } = kind;
     let mut names: Vec<&str> = ids.keys().map(String::as_str).collect();
     names.sort_unstable();
     let help = if let Some(near) = nearest(reference, names.iter().copied()) {
@@ -100,7 +103,7 @@ fn index<'f, I: Id>(
     let mut ids = HashMap::new();
     for (position, name) in names.enumerate() {
         if position == most {
-            let Kind { noun, table } = kind;
+            let Kind { noun, table, .. } = kind;
             problems.push(
                 name.problem(format!("there is room for {most} tables [[{table}]]"))
                     .label(format!("this {noun} is one too many")),
@@ -135,9 +138,12 @@ fn check_name(kind: Kind, name: &Located<String>, problems: &mut Vec<Problem>) {
     };
     if let Some(wrong) = wrong {
         problems.push(
-            name.problem(format!("this cannot be the name of a {}: {wrong}", kind.noun))
-                .label("not a name")
-                .help(help),
+            name.problem(format!(
+                "this cannot be the name of {} {}: {wrong}",
+                kind.article, kind.noun
+            ))
+            .label("not a name")
+            .help(help),
         );
     }
 }

@@ -26,7 +26,9 @@ impl Draft<'_> {
                     flag.problem(format!("VPC \"{}\" has two main tables", table.vpc.get()))
                         .label("a second one")
                         .and(first.clone(), "the first one")
-                        .help("the subnets that name no table use the main one: there is one"),
+                        .help(
+                            "subnets that name no table use the main one, so there can be only one",
+                        ),
                 ),
             }
         }
@@ -84,15 +86,13 @@ impl Draft<'_> {
     /// table as it is created (semantics 1d), and an internet gateway without an edge table.
     fn add_implicit_table(&mut self, vpc: usize) -> TableId {
         let owner = &self.vpcs[vpc];
-        let name = format!("{}:local", owner.name);
         let id = TableId::from_position(self.tables.len());
         self.tables.push(RouteTable::new(
-            name.clone(),
+            implicit_name(&owner.name),
             VpcId::from_position(vpc),
             true,
             &owner.cidrs,
         ));
-        self.names.tables.insert(name, id);
         id
     }
 
@@ -100,4 +100,9 @@ impl Draft<'_> {
     pub(super) fn implicit_table(&self, vpc: VpcId) -> TableId {
         TableId::from_position(self.file.route_tables.len() + vpc.index())
     }
+}
+
+/// Not a name that a table of a file can have, so that nobody refers to it by accident.
+fn implicit_name(vpc: &str) -> String {
+    format!("{vpc}:local")
 }

@@ -1,0 +1,165 @@
+//! The `router` command: check a file, follow an address through its tables, show what it says.
+//!
+//! Data goes to standard output, problems to standard error. The exit status is 0 when it is done,
+//! 1 when the answer is no, 2 for wrong usage or configuration. A closed pipe is a clean end.
+
+mod check;
+mod show;
+mod trace;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::source::{Look, Problems, Source};
+use crate::{Topology, config};
+
+/// Runs the command with these arguments, of which the first is the program's name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let ended = match Cli::try_parse_from(args) {
+        Ok(cli) => run(&cli.command, &mut io::stdout().lock(), &mut io::stderr().lock()),
+        // Help and version are such errors too; clap knows their stream and their status.
+        Err(error) => {
+            error.print().map(|()| if error.use_stderr() { Status::Usage } else { Status::Done })
+        }
+    };
+    match ended {
+        Ok(status) => ExitCode::from(status as u8),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // If standard error is what fails, nobody is left to be told.
+            drop(writeln!(io::stderr(), "router: cannot write: {error}"));
+            ExitCode::from(Status::No as u8)
+        }
+    }
+}
+
+/// Checks, follows and shows the route tables of a virtual private cloud.
+///
+/// The configuration is a TOML file with the tables [[vpc]], [[subnet]], [[internet_gateway]],
+/// [[route_table]], [[endpoint]] and [[intent]]. A whole gateway configuration will do: the other
+/// tables are left to `gwlb check`.
+#[derive(Debug, Parser)]
+#[command(name = "router", version, after_long_help = EXIT_STATUS)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  the answer is no: a traced packet is dropped
+  2  wrong usage, or a file with problems (on standard error, each with its place)";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tells everything that is wrong with a file, or that nothing is
+    ///
+    /// Names and references, address ranges, what each route may lead to, addresses and ids of
+    /// endpoints, circles of endpoints: the rules are AWS's where the clouds differ. All problems
+    /// are told at once, each with its line, its column and what would help.
+    Check(FileArgs),
+    Trace(TraceArgs),
+    /// Shows VPCs, subnets, gateways, endpoints and tables with all their routes
+    ///
+    /// Local routes, main tables, derived wire ids and addresses are filled in: what is shown is
+    /// what packets meet.
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// The configuration file
+    file: PathBuf,
+}
+
+/// Follows an address hop by hop, from where a packet enters to where it leaves
+///
+/// Each hop says which table decides, which route wins, and which routes it beat. A packet that
+/// comes in through an internet gateway has the gateway table; one from a subnet, the subnet's;
+/// one that an appliance gives back, the table of the endpoint's own subnet. Appliances are taken
+/// to give back what they get.
+#[derive(Debug, Args)]
+#[command(after_long_help = TRACE_EXAMPLES)]
+struct TraceArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Where the packet enters: internet_gateway:NAME, subnet:NAME or endpoint:NAME
+    #[arg(long, value_name = "PLACE")]
+    from: String,
+    /// The address that the packet is for
+    #[arg(long, value_name = "ADDRESS")]
+    to: IpAddr,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+const TRACE_EXAMPLES: &str = "\
+Examples:
+  Is what comes from the internet inspected before it reaches a server?
+    router trace gateway.toml --from internet_gateway:igw --to 10.0.1.11
+  Does the answer take the same way out?
+    router trace gateway.toml --from subnet:app-a --to 203.0.113.7
+  Where does a packet go that an appliance gives back?
+    router trace gateway.toml --from endpoint:vpce-a --to 203.0.113.7
+
+Exit status: 0 if the packet is delivered, 1 if it is dropped.";
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// The exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    /// What was asked is done.
+    Done = 0,
+    /// The answer is no.
+    No = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+}
+
+fn run(command: &Command, out: &mut impl Write, err: &mut impl Write) -> io::Result<Status> {
+    let file = match command {
+        Command::Check(args) => args,
+        Command::Trace(args) => &args.file,
+        Command::Show(args) => &args.file,
+    };
+    let topology = match load(&file.file) {
+        Ok(topology) => topology,
+        Err(problems) => {
+            err.write_all(problems.render(Look::of_stderr()).as_bytes())?;
+            return Ok(Status::Usage);
+        }
+    };
+    let status = match command {
+        Command::Check(args) => check::run(args, &topology, out),
+        Command::Trace(args) => trace::run(args, &topology, out, err),
+        Command::Show(args) => show::run(args, &topology, out),
+    }?;
+    out.flush()?;
+    Ok(status)
+}
+
+fn load(path: &Path) -> Result<Topology, Problems> {
+    let source = Source::read(path)?;
+    Topology::build(&config::parse(&source)?, &source)
+}
+
+fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
+}

@@ -32,7 +32,8 @@ use std::sync::Arc;
 
 use router::Topology;
 use router::config::RouterFile;
-use router::source::{Document, Located, Problems, Source};
+use router::source::{Document, Located, Problem, Problems, Source};
+use serde::de::DeserializeOwned;
 
 pub use reader::Note;
 pub use schema::schema;
@@ -40,6 +41,7 @@ pub use settings::*;
 pub use values::*;
 
 use attachment::{AttachmentDraft, Places};
+use field::Field;
 use form::{
     AttachmentForm, EndpointServiceForm, GatewayForm, LoadBalancerForm, TargetForm, TargetGroupForm,
 };
@@ -66,10 +68,10 @@ pub fn load(path: &Path) -> Result<Settings, Problems> {
 pub fn parse(source: &Source) -> Result<Settings, Problems> {
     let document = Document::parse(source)?;
     let mut problems = document.unknown_keys(&schema::tables());
-    let before = problems.len();
+    let tables_known = problems.is_empty();
     let router = router::config::read(&document, &mut problems);
-    let router_complete = problems.len() == before;
-    let forms = Forms::read(&document, &mut problems);
+    let router_complete = problems.is_empty();
+    let forms = Forms::read(&document, tables_known, &mut problems);
     let topology = if router_complete {
         Topology::build(&router, source).map_err(|more| problems.extend(more.into_list())).ok()
     } else {
@@ -85,24 +87,55 @@ pub fn parse(source: &Source) -> Result<Settings, Problems> {
 /// The gateway's tables, as they stand in the file.
 struct Forms {
     gateway: GatewayForm,
-    services: Vec<Located<EndpointServiceForm>>,
-    load_balancers: Vec<Located<LoadBalancerForm>>,
-    target_groups: Vec<Located<TargetGroupForm>>,
-    targets: Vec<Located<TargetForm>>,
-    attachments: Vec<Located<AttachmentForm>>,
+    services: Tables<EndpointServiceForm>,
+    load_balancers: Tables<LoadBalancerForm>,
+    target_groups: Tables<TargetGroupForm>,
+    targets: Tables<TargetForm>,
+    attachments: Tables<AttachmentForm>,
+}
+
+/// The tables of one kind.
+struct Tables<T> {
+    list: Vec<Located<T>>,
+    /// Whether these are all that the author may have meant.
+    complete: bool,
 }
 
 impl Forms {
-    fn read(document: &Document<'_>, problems: &mut Vec<router::source::Problem>) -> Forms {
+    fn read(document: &Document<'_>, tables_known: bool, problems: &mut Vec<Problem>) -> Forms {
         let gateway = document.table("gateway", problems);
         Forms {
             gateway: gateway.map(Located::into_inner).unwrap_or_default(),
-            services: document.list("endpoint_service", problems),
-            load_balancers: document.list("load_balancer", problems),
-            target_groups: document.list("target_group", problems),
-            targets: document.list("target", problems),
-            attachments: document.list("attachment", problems),
+            services: Tables::read(document, "endpoint_service", tables_known, problems),
+            load_balancers: Tables::read(document, "load_balancer", tables_known, problems),
+            target_groups: Tables::read(document, "target_group", tables_known, problems),
+            targets: Tables::read(document, "target", tables_known, problems),
+            attachments: Tables::read(document, "attachment", tables_known, problems),
         }
+    }
+}
+
+impl<T: DeserializeOwned> Tables<T> {
+    fn read(
+        document: &Document<'_>,
+        key: &str,
+        tables_known: bool,
+        problems: &mut Vec<Problem>,
+    ) -> Tables<T> {
+        let before = problems.len();
+        let list = document.list(key, problems);
+        Tables { list, complete: tables_known && problems.len() == before }
+    }
+
+    /// The names, each of which is a key of its table.
+    fn names(
+        &self,
+        reader: &mut Reader<'_>,
+        table: &'static str,
+        kind: &'static str,
+        name: fn(&T) -> &Field<String>,
+    ) -> Names {
+        Names::collect(reader, table, kind, self.list.iter().map(|form| name(form)), self.complete)
     }
 }
 
@@ -112,6 +145,8 @@ struct Drafts {
     load_balancers: Vec<LoadBalancerDraft>,
     target_groups: Vec<TargetGroupDraft>,
     targets: Vec<TargetDraft>,
+    /// Whether these are all targets.
+    targets_complete: bool,
     attachments: Vec<AttachmentDraft>,
 }
 
@@ -123,36 +158,42 @@ fn check(
     router_complete: bool,
     topology: Option<Topology>,
 ) -> Option<Settings> {
-    let services = forms.services.iter().map(|form| &form.name);
-    let services = Names::collect(reader, "endpoint_service", "endpoint service", services);
-    let balancers = forms.load_balancers.iter().map(|form| &form.name);
-    let balancers = Names::collect(reader, "load_balancer", "load balancer", balancers);
-    let groups = forms.target_groups.iter().map(|form| &form.name);
-    let groups = Names::collect(reader, "target_group", "target group", groups);
+    let services = "endpoint service";
+    let services = forms.services.names(reader, "endpoint_service", services, |form| &form.name);
+    let balancers = "load balancer";
+    let balancers =
+        forms.load_balancers.names(reader, "load_balancer", balancers, |form| &form.name);
+    let groups = "target group";
+    let groups = forms.target_groups.names(reader, "target_group", groups, |form| &form.name);
     let subnets = router.subnets.iter().map(|subnet| &subnet.name);
     let gateways = router.internet_gateways.iter().map(|gateway| &gateway.name);
     let places = Places {
         router,
-        complete: router_complete,
-        subnets: &Names::of_router("subnet", "subnet", subnets),
-        gateways: &Names::of_router("internet_gateway", "internet gateway", gateways),
+        subnets: &Names::of_router("subnet", "subnet", subnets, router_complete),
+        gateways: &Names::of_router(
+            "internet_gateway",
+            "internet gateway",
+            gateways,
+            router_complete,
+        ),
     };
     let gateway = gateway::check(reader, forms.gateway);
     let preset = Preset::of(gateway.semantics);
     let drafts = Drafts {
-        services: (forms.services.into_iter())
+        services: (forms.services.list.into_iter())
             .map(|form| service::check(reader, form, &balancers))
             .collect(),
-        load_balancers: (forms.load_balancers.into_iter())
+        load_balancers: (forms.load_balancers.list.into_iter())
             .map(|form| load_balancer::check(reader, form, &groups, preset))
             .collect(),
-        target_groups: (forms.target_groups.into_iter())
+        target_groups: (forms.target_groups.list.into_iter())
             .map(|form| target_group::check(reader, form, preset))
             .collect(),
-        targets: (forms.targets.into_iter())
+        targets: (forms.targets.list.into_iter())
             .map(|form| target::check(reader, form, &groups))
             .collect(),
-        attachments: (forms.attachments.into_iter())
+        targets_complete: forms.targets.complete,
+        attachments: (forms.attachments.list.into_iter())
             .map(|form| attachment::check(reader, form, &places))
             .collect(),
     };
@@ -163,7 +204,7 @@ fn check(
     attachment::check_together(reader, &drafts.attachments, &places);
     let bindings =
         service::bind(reader, router, &drafts.services, &services, &drafts.load_balancers);
-    notes::take(reader, &drafts, gateway.semantics, bindings.as_deref());
+    notes::take(reader, &drafts, router, gateway.semantics, bindings.as_deref());
     drafts.finish(gateway, &places, topology?, bindings?)
 }
 

@@ -19,8 +19,6 @@ use super::values::{DeviceName, Mtu, NetnsName};
 #[derive(Debug)]
 pub(super) struct Places<'f> {
     pub(super) router: &'f RouterFile,
-    /// Whether the router's part was understood; else what is not there may only be misspelt.
-    pub(super) complete: bool,
     pub(super) subnets: &'f Names,
     pub(super) gateways: &'f Names,
 }
@@ -56,7 +54,7 @@ pub(super) fn check(
     let at = place(reader, subnet, gateway, &table, places);
     let tun = reader.required("tun", form.tun, &table, "\"app-a\"");
     let help = "1 to 15 bytes without slash, colon, percent sign or space";
-    let tun = reader.checked("tun", tun, |name| DeviceName::new(&name), help);
+    let tun = reader.checked("tun", tun, DeviceName::new, help);
     let netns = reader.netns(form.netns);
     let addresses = reader.optional("addresses", form.addresses);
     let addresses = addresses.map(Located::into_inner).unwrap_or_default();
@@ -64,7 +62,7 @@ pub(super) fn check(
     let help = "an address of the device with its prefix length, such as \"10.0.1.11/24\"";
     let addresses: Vec<Located<IpNet>> = addresses
         .into_iter()
-        .filter_map(|text| reader.checked("addresses", Some(text), |text| interface(&text), help))
+        .filter_map(|text| reader.checked("addresses", Some(text), interface, help))
         .collect();
     let cidrs = at.as_ref().map(|at| places.cidrs(*at.get())).unwrap_or_default();
     if let Some(at) = &at {
@@ -81,7 +79,7 @@ pub(super) fn check(
             mtu.problem(format!("an MTU of {} is too small for IPv6", mtu.get()))
                 .label(format!("less than {}", Mtu::MIN_IPV6))
                 .help(
-                    "IPv6 needs 1280 bytes (RFC 8200 §5), and this attachment has IPv6 addresses",
+                    "IPv6 needs 1280 bytes (RFC 8200, section 5), and this attachment has IPv6 addresses",
                 ),
         );
     }
@@ -115,7 +113,7 @@ fn place(
     places: &Places<'_>,
 ) -> Option<Located<At>> {
     let mut resolve = |names: &Names, name: Located<String>, at: fn(usize) -> At| {
-        let index = names.resolve_if(reader, &name, places.complete)?;
+        let index = names.resolve(reader, &name)?;
         Some(Located::new(at(index), name.span()))
     };
     match (subnet, gateway) {

@@ -70,13 +70,11 @@ pub(super) struct Idle {
 }
 
 /// All of them.
-pub(super) const IDLE: &[Idle] = &[
-    Idle { key: "gateway.admin", effect: "this version has no admin API; `admin` has no effect" },
-    Idle {
-        key: "gateway.metrics",
-        effect: "this version has no metrics listener; `metrics` has no effect",
-    },
-];
+pub(super) const IDLE: &[Idle] = &[Idle {
+    key: "target_group.health_check",
+    effect: "this version does not probe targets yet: each counts as healthy while it is in the \
+             file, and `when_none_healthy` never applies",
+}];
 
 /// Whether a setting has no effect yet.
 pub(super) fn idle(key: &str) -> Option<&'static Idle> {

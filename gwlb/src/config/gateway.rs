@@ -35,7 +35,7 @@ pub(super) fn check(reader: &mut Reader<'_>, form: GatewayForm) -> GatewaySettin
     let secret_file = path(reader, "secret_file", secret_file);
     let admin = admin(reader, form.admin, form.admin_token_file);
     let metrics = reader.optional("metrics", form.metrics);
-    let metrics = reader.checked("metrics", metrics, |text| address::listen(&text), LISTEN_HELP);
+    let metrics = reader.checked("metrics", metrics, address::listen, LISTEN_HELP);
     if let (Some(admin), Some(metrics)) = (&admin, &metrics)
         && let AdminAddress::Tcp { address, .. } = admin.get()
         && address == metrics.get()
@@ -47,12 +47,6 @@ pub(super) fn check(reader: &mut Reader<'_>, form: GatewayForm) -> GatewaySettin
                 .and(admin.span(), "the admin API")
                 .help("give one of them another port"),
         );
-    }
-    if let Some(admin) = &admin {
-        reader.note_if_idle("gateway.admin", admin.span());
-    }
-    if let Some(metrics) = &metrics {
-        reader.note_if_idle("gateway.metrics", metrics.span());
     }
     GatewaySettings {
         workers: number(reader, "workers", form.workers, 0, MAX_WORKERS, 0),
@@ -86,7 +80,7 @@ fn path(
     key: &str,
     value: Option<Located<String>>,
 ) -> Option<Located<PathBuf>> {
-    let absolute = |text: String| {
+    let absolute = |text: &str| {
         let path = PathBuf::from(text);
         if path.is_absolute() { Ok(path) } else { Err("not an absolute path") }
     };
@@ -124,7 +118,7 @@ fn admin(
     }
     let help = "write the absolute path of a Unix socket, such as \"/run/gwlb/main.sock\", or a \
                 loopback address and a port";
-    reader.checked("admin", Some(admin), |text| unix_socket(&text), help)
+    reader.checked("admin", Some(admin), unix_socket, help)
 }
 
 fn tcp_admin(
@@ -142,8 +136,11 @@ fn tcp_admin(
         );
     }
     if address.port() == 0 {
-        let error = AddressError::PortZero;
-        reader.report(at("`admin` cannot be this").label(error.to_string()).help(LISTEN_HELP));
+        reader.report(
+            at("`admin` cannot be a port of the system's choice")
+                .label(AddressError::PortZero.to_string())
+                .help(LISTEN_HELP),
+        );
     }
     let Some(token_file) = token_file else {
         reader.report(

@@ -35,7 +35,7 @@ pub(super) fn check(
     let path = reader.checked("path", path, check_path, help);
     let matcher = reader.optional("matcher", form.matcher);
     let help = "status codes and ranges from 200 to 399, with commas: \"200\", \"200-299,302\"";
-    let matcher = reader.checked("matcher", matcher, |text| Matcher::new(&text), help);
+    let matcher = reader.checked("matcher", matcher, Matcher::new, help);
     if protocol == Some(HealthProtocol::Tcp) {
         unless_default(reader, "path", path.as_ref(), &PATH.to_owned());
         unless_default(reader, "matcher", matcher.as_ref(), &Matcher::default());
@@ -118,7 +118,7 @@ fn protocol_help(preset: &Preset) -> String {
     format!("it has {}; `extended_ranges = true` in this table permits the others", listing(names))
 }
 
-fn check_path(path: String) -> Result<String, &'static str> {
+fn check_path(path: &str) -> Result<String, &'static str> {
     if !path.starts_with('/') {
         Err("a path starts with a slash")
     } else if path.len() > MAX_PATH {
@@ -126,6 +126,6 @@ fn check_path(path: String) -> Result<String, &'static str> {
     } else if path.chars().any(|c| c.is_whitespace() || c.is_control()) {
         Err("a path has no spaces; write them as %20")
     } else {
-        Ok(path)
+        Ok(path.to_owned())
     }
 }

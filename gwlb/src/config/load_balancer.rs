@@ -122,7 +122,7 @@ fn check_nodes(
             let address = reader.checked(
                 "address",
                 address,
-                |text| underlay(&text),
+                underlay,
                 "a node has one outer address, which its targets answer to",
             );
             NodeDraft { zone, address }

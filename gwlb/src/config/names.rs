@@ -13,6 +13,9 @@ pub(super) struct Names {
     /// What it is called in messages, such as "load balancer".
     kind: &'static str,
     names: Vec<Option<Located<String>>>,
+    /// Whether these are all. If not, nothing is said about a name that is not among them: what
+    /// hides it is reported already.
+    complete: bool,
 }
 
 impl Names {
@@ -23,6 +26,7 @@ impl Names {
         table: &'static str,
         kind: &'static str,
         fields: impl Iterator<Item = &'a Field<String>>,
+        complete: bool,
     ) -> Names {
         let names: Vec<_> = fields.map(|field| field.given().cloned()).collect();
         for (index, name) in names.iter().enumerate() {
@@ -37,7 +41,8 @@ impl Names {
                 );
             }
         }
-        Names { table, kind, names }
+        let complete = complete && names.iter().all(Option::is_some);
+        Names { table, kind, names, complete }
     }
 
     /// Collects names that the router checks.
@@ -45,25 +50,15 @@ impl Names {
         table: &'static str,
         kind: &'static str,
         names: impl Iterator<Item = &'a Located<String>>,
+        complete: bool,
     ) -> Names {
-        Names { table, kind, names: names.cloned().map(Some).collect() }
+        Names { table, kind, names: names.cloned().map(Some).collect(), complete }
     }
 
     /// The index of what is referred to.
     pub(super) fn resolve(&self, reader: &mut Reader<'_>, name: &Located<String>) -> Option<usize> {
-        // A name of the wrong type may be the one that is meant; it is reported already.
-        self.resolve_if(reader, name, self.names.iter().all(Option::is_some))
-    }
-
-    /// The same where not all names may be known: then nothing is said about one that is not there.
-    pub(super) fn resolve_if(
-        &self,
-        reader: &mut Reader<'_>,
-        name: &Located<String>,
-        complete: bool,
-    ) -> Option<usize> {
         let index = self.names.iter().position(|known| known.as_ref() == Some(name));
-        if index.is_none() && complete {
+        if index.is_none() && self.complete {
             reader.report(self.dangling(name));
         }
         index
@@ -75,7 +70,7 @@ impl Names {
     }
 
     fn dangling(&self, name: &Located<String>) -> Problem {
-        let Names { table, kind, names } = self;
+        let Names { table, kind, names, .. } = self;
         let known = names.iter().flatten().map(|name| name.get().as_str());
         let none = format!("this file has no [[{table}]]; add one with name = {:?}", name.get());
         name.problem(format!("there is no {kind} named {:?}", name.get()))

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use router::config::RouterFile;
+
 use super::Drafts;
 use super::reader::Reader;
 use super::settings::{Binding, Semantics};
@@ -10,10 +12,14 @@ use super::settings::{Binding, Semantics};
 pub(super) fn take(
     reader: &mut Reader<'_>,
     drafts: &Drafts,
+    router: &RouterFile,
     semantics: Semantics,
     bindings: Option<&[Binding]>,
 ) {
     let Some(bindings) = bindings else { return };
+    if let Some(intent) = router.intents.first() {
+        reader.note(intent.span(), "[[intent]] is understood; this version does not verify paths");
+    }
     if drafts.attachments.is_empty() {
         reader.note_nowhere("there is no [[attachment]]: no packet can enter or leave");
     }

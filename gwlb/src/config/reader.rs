@@ -47,10 +47,12 @@ impl<'s> Reader<'s> {
     }
 
     /// All is well, or not; then everything that was found.
-    pub(super) fn finish<T>(self, value: Option<T>) -> Result<(T, Vec<Note>), Problems> {
+    pub(super) fn finish<T>(mut self, value: Option<T>) -> Result<(T, Vec<Note>), Problems> {
         Problems::check(self.source, self.problems)?;
         let hole = || (self.source.clone(), Problem::new("this file could not be understood"));
-        Ok((value.ok_or_else(hole)?, self.notes))
+        let value = value.ok_or_else(hole)?;
+        self.notes.sort_by_key(|note| (note.position.is_none(), note.position));
+        Ok((value, self.notes))
     }
 
     /// Keeps a problem.
@@ -140,7 +142,7 @@ impl<'s> Reader<'s> {
     pub(super) fn name(&mut self, field: Field<String>, table: &Table) -> Option<Name> {
         let name = self.required("name", field, table, "\"fw\"");
         let help = "1 to 32 letters, digits and hyphens, with no hyphen at either end";
-        Some(self.checked("name", name, |name| Name::new(&name), help)?.into_inner())
+        Some(self.checked("name", name, Name::new, help)?.into_inner())
     }
 
     /// A network namespace.
@@ -148,24 +150,24 @@ impl<'s> Reader<'s> {
         let netns = self.optional("netns", field);
         let help = "a name as `ip netns list` shows them, or an absolute path such as \
                     \"/proc/1234/ns/net\"; absent, it is the gateway's own namespace";
-        Some(self.checked("netns", netns, |name| NetnsName::new(&name), help)?.into_inner())
+        Some(self.checked("netns", netns, NetnsName::new, help)?.into_inner())
     }
 
-    /// Opens a checked value's one door.
-    pub(super) fn checked<T, U, E: fmt::Display>(
+    /// Opens a checked value's one door to a string.
+    pub(super) fn checked<T, E: fmt::Display>(
         &mut self,
         key: &str,
-        value: Option<Located<T>>,
-        door: impl FnOnce(T) -> Result<U, E>,
+        value: Option<Located<String>>,
+        door: impl FnOnce(&str) -> Result<T, E>,
         help: &str,
-    ) -> Option<Located<U>> {
+    ) -> Option<Located<T>> {
         let value = value?;
-        let span = value.span();
-        match door(value.into_inner()) {
-            Ok(checked) => Some(Located::new(checked, span)),
+        match door(&value) {
+            Ok(checked) => Some(Located::new(checked, value.span())),
             Err(error) => {
                 self.report(
-                    Problem::at(span, format!("`{key}` cannot be this"))
+                    value
+                        .problem(format!("`{key}` cannot be {:?}", value.get()))
                         .label(error.to_string())
                         .help(help),
                 );
@@ -203,18 +205,21 @@ impl<'s> Reader<'s> {
         extended: bool,
     ) -> Limited {
         let range = if extended { &limit.extended } else { &limit.cloud };
+        let mut help = format!(
+            "{} allows {} to {}; the default is {}",
+            preset.cloud,
+            limit.cloud.start(),
+            limit.cloud.end(),
+            limit.default
+        );
         let fits = |number: &i64| u32::try_from(*number).is_ok_and(|n| limit.extended.contains(&n));
-        let help = match field.given().map(Located::get) {
-            Some(number) if !extended && fits(number) => format!(
-                "{} allows {} to {}; with `extended_ranges = true` in this table it may be {} to {}",
-                preset.cloud,
-                limit.cloud.start(),
-                limit.cloud.end(),
+        if !extended && field.given().is_some_and(|number| fits(number)) {
+            help += &format!(
+                "; with `extended_ranges = true` in this table it may be {} to {}",
                 limit.extended.start(),
-                limit.extended.end(),
-            ),
-            _ => format!("the default is {}", limit.default),
-        };
+                limit.extended.end()
+            );
+        }
         let door =
             |number| OutOfRange::check(number, (*range.start()).into(), (*range.end()).into());
         let absent = matches!(field, Field::Absent);
@@ -278,7 +283,7 @@ pub(super) fn listing<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Strin
     const FEW: usize = 8;
 
     let quoted: Vec<String> = names.clone().take(FEW).map(|name| format!("{name:?}")).collect();
-    let more = if names.count() > FEW { ", …" } else { "" };
+    let more = if names.count() > FEW { ", ..." } else { "" };
     quoted.join(", ") + more
 }
 
@@ -298,28 +303,30 @@ impl Mismatch {
             }
             _ => Problem::at(span.clone(), format!("`{key}` is {expected}, not {found}"))
                 .label(format!("expected {expected}"))
-                .help_if(self.rewrite(key)),
+                .help(self.rewrite(key)),
         }
     }
 
     /// How the value would be written in the right type.
-    fn rewrite(&self, key: &str) -> Option<String> {
-        let Expected::Type(expected) = &self.expected else { return None };
+    fn rewrite(&self, key: &str) -> String {
+        let Expected::Type(expected) = &self.expected else {
+            return "write one of these words in quotes".to_owned();
+        };
         match (expected.as_str(), &self.found) {
             ("integer", Found::String(text)) if text.parse::<i64>().is_ok() => {
-                Some(format!("write it without quotes: {key} = {text}"))
+                format!("write it without quotes: {key} = {text}")
             }
             ("boolean", Found::String(text)) if text.parse::<bool>().is_ok() => {
-                Some(format!("write it without quotes: {key} = {text}"))
+                format!("write it without quotes: {key} = {text}")
             }
-            ("string", Found::Boolean | Found::Integer | Found::Float) => {
-                Some("write it in quotes".to_owned())
-            }
-            ("array", Found::String(text)) => {
-                Some(format!("write it in brackets: {key} = [{text:?}]"))
-            }
-            ("array", Found::Table) => Some(format!("write it in brackets: {key} = [{{ … }}]")),
-            _ => None,
+            ("integer", Found::Oversized) => "nothing here is as large as that".to_owned(),
+            ("integer", _) => "write a number without a fraction and without quotes".to_owned(),
+            ("boolean", _) => format!("write {key} = true or {key} = false"),
+            ("array", Found::String(text)) => format!("write it in brackets: {key} = [{text:?}]"),
+            ("array", Found::Table) => format!("write it in brackets: {key} = [{{ ... }}]"),
+            ("array", _) => format!("write it in brackets: {key} = [ ... ]"),
+            ("object", _) => format!("write it in braces: {key} = {{ ... }}"),
+            _ => "write it in quotes".to_owned(),
         }
     }
 }

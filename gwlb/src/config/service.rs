@@ -33,7 +33,8 @@ pub(super) fn check(
     let table = Table { name: "[[endpoint_service]]", span: form.span() };
     let form = form.into_inner();
     let name = reader.required("name", form.name, &table, "\"inspection\"");
-    let named = |name: String| if name.is_empty() { Err("an empty name") } else { Ok(name) };
+    let named =
+        |name: &str| if name.is_empty() { Err("an empty name") } else { Ok(name.to_owned()) };
     let name = reader.checked("name", name, named, "for example: name = \"inspection\"");
     let list = reader.required("load_balancers", form.load_balancers, &table, "[\"fw\"]");
     let (load_balancers, complete) =

@@ -75,6 +75,9 @@ pub(super) fn check(
     let when_none_healthy =
         reader.or_default(when, form.when_none_healthy, WhenNoneHealthy::default());
     let probe = reader.optional("health_check", form.health_check);
+    if let Some(probe) = &probe {
+        reader.note_if_idle("target_group.health_check", probe.span());
+    }
     let probe = probe.map(Located::into_inner).unwrap_or_default();
     TargetGroupDraft {
         span: table.span,
@@ -171,7 +174,8 @@ pub(super) fn five_tuple_only(reset: Range<usize>, stickiness: Range<usize>) -> 
 /// Checks groups against the load balancers before them and the targets behind them.
 pub(super) fn check_together(reader: &mut Reader<'_>, drafts: &Drafts, names: &Names) {
     // A target whose group is not understood may be one of any group.
-    let all_placed = drafts.targets.iter().all(|target| target.group.is_some());
+    let all_placed =
+        drafts.targets_complete && drafts.targets.iter().all(|target| target.group.is_some());
     for (index, group) in drafts.target_groups.iter().enumerate() {
         if all_placed && drafts.targets_of(index).next().is_none() {
             let name = names.of(index);

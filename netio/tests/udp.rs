@@ -115,9 +115,9 @@ fn without_gro_a_call_fills_several_slots() {
     let payload = pattern(3 * 100);
     let meta = Datagram { segment_size: 100, ..to(&receiver) };
     sender.send(&meta, &[IoSlice::new(&payload)]).unwrap();
-    let received = receive(&mut receiver, 300);
+    let datagrams = receive(&mut receiver, 300);
     assert_eq!(receiver.syscalls(), 1);
-    for ((bytes, meta), expected) in received.iter().zip(payload.chunks(100)) {
+    for ((bytes, meta), expected) in datagrams.iter().zip(payload.chunks(100)) {
         assert_eq!((&bytes[..], meta.segment_size), (expected, 0));
     }
 }
@@ -204,16 +204,16 @@ fn losses_in_the_kernel_are_counted() {
     for _ in 0..SENT {
         sender.send(&to(&receiver), &[IoSlice::new(&[0; 500])]).unwrap();
     }
-    let (mut slots, mut received) = (slots(16), 0);
+    let (mut slots, mut arrived) = (slots(16), 0);
     loop {
         match receiver.recv(&mut slots).unwrap() {
             0 => break,
-            count => received += count,
+            count => arrived += count,
         }
     }
     let drops = receiver.kernel_drops().unwrap();
-    assert!(drops > 0 && received > 0);
-    assert_eq!(received as u64 + drops, SENT as u64);
+    assert!(drops > 0 && arrived > 0);
+    assert_eq!(arrived as u64 + drops, SENT as u64);
 }
 
 #[test]
@@ -223,11 +223,7 @@ fn what_does_not_fit_its_slot_is_discarded_and_counted() {
     sender.send(&to(&receiver), &[IoSlice::new(&[2; 10])]).unwrap();
     wait(&receiver);
     let mut slots = [Slot::with_capacity(50), Slot::with_capacity(50)];
-    let mut received = receiver.recv(&mut slots).unwrap();
-    if received == 0 {
-        received = receiver.recv(&mut slots).unwrap();
-    }
-    assert_eq!(received, 1);
+    assert_eq!(receiver.recv(&mut slots).unwrap(), 1);
     assert_eq!(slots[0].packet[..], [2; 10]);
     assert_eq!(receiver.truncated(), 1);
 }
@@ -252,8 +248,8 @@ fn a_batch_beyond_the_mtu_is_refused_and_goes_singly() {
         for datagram in payload.chunks(1500) {
             sender.send(&to(&receiver), &[IoSlice::new(datagram)]).unwrap();
         }
-        let received = receive(&mut receiver, 3000);
-        assert_eq!(received.into_iter().flat_map(|(bytes, _)| bytes).collect::<Vec<_>>(), payload);
+        let datagrams = receive(&mut receiver, 3000).into_iter();
+        assert_eq!(datagrams.flat_map(|(bytes, _)| bytes).collect::<Vec<_>>(), payload);
 
         let segment_size = if address == V4 { 1500 - 28 } else { 1500 - 48 };
         let meta = Datagram { segment_size, ..to(&receiver) };

@@ -236,12 +236,7 @@ impl Frame<'_> {
                 is_ip(ether_type(bytes)?).then_some(())?;
                 bytes.get(20..)?
             }
-            LinkType::PPP => {
-                // Address and control may have been left out (RFC 1661 §6.6).
-                let bytes = bytes.strip_prefix(&[0xff, 0x03]).unwrap_or(bytes);
-                matches!(ether_type(bytes)?, PPP_IPV4 | PPP_IPV6).then_some(())?;
-                &bytes[2..]
-            }
+            LinkType::PPP => ppp(bytes)?,
             _ => return None,
         };
         matches!(packet.first()? >> 4, 4 | 6).then_some(packet)
@@ -255,6 +250,19 @@ fn ethernet(mut bytes: &[u8]) -> Option<&[u8]> {
     }
     is_ip(ether_type(bytes)?).then_some(())?;
     bytes.get(2..)
+}
+
+/// What PPP carries, if it is IP.
+fn ppp(bytes: &[u8]) -> Option<&[u8]> {
+    // Address and control may have been left out (RFC 1661 §6.6), and so may the first byte of the
+    // protocol (§6.5), whose last byte is odd.
+    let bytes = bytes.strip_prefix(&[0xff, 0x03]).unwrap_or(bytes);
+    let (protocol, packet) = match bytes {
+        [low, packet @ ..] if low & 1 == 1 => (u16::from(*low), packet),
+        [high, low, packet @ ..] => (u16::from_be_bytes([*high, *low]), packet),
+        _ => return None,
+    };
+    matches!(protocol, PPP_IPV4 | PPP_IPV6).then_some(packet)
 }
 
 fn is_ip(ether_type: u16) -> bool {

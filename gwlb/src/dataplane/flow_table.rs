@@ -206,6 +206,7 @@ mod tests {
     use geneve::flow::FlowKey;
     use proptest::prelude::*;
 
+    use super::super::testing::start;
     use super::*;
 
     const IDLE: Duration = Duration::from_secs(350);
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn idleness_is_exact() {
-        let start = Instant::now();
+        let start = start();
         let mut table = FlowTable::new(10, 0, start);
         table.insert(id(1), placement(1), IDLE, start).unwrap();
         let just_before = start + IDLE - Duration::from_nanos(1);
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn full_is_an_answer_and_expiry_makes_room() {
-        let start = Instant::now();
+        let start = start();
         let mut table = FlowTable::new(2, 0, start);
         table.insert(id(1), placement(1), IDLE, start).unwrap();
         table.insert(id(2), placement(2), IDLE * 2, start).unwrap();
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn nothing_to_wait_for_when_empty() {
-        let start = Instant::now();
+        let start = start();
         let mut table = FlowTable::new(2, 0, start);
         assert_eq!(table.poll_timeout(), None);
         table.insert(id(1), placement(1), IDLE, start).unwrap();
@@ -267,7 +268,7 @@ mod tests {
         /// Against the obvious twin: a list of (id, last seen, timeout).
         #[test]
         fn behaves_like_a_list(steps in prop::collection::vec((0u16..6, 0u64..400, any::<bool>()), 1..200)) {
-            let mut now = Instant::now();
+            let mut now = start();
             let mut table = FlowTable::new(100, 1, now);
             let mut twin: Vec<(u16, Instant, u32)> = Vec::new();
             for (step, (flow, seconds, sweep)) in steps.into_iter().enumerate() {

@@ -87,6 +87,7 @@ impl Default for FragmentTable {
 mod tests {
     use std::net::SocketAddr;
 
+    use super::super::testing::start;
     use super::*;
 
     fn id(id: u32) -> FragmentId {
@@ -107,7 +108,7 @@ mod tests {
     #[test]
     fn later_fragments_find_their_flow_for_a_while() {
         let table = FragmentTable::default();
-        let start = Instant::now();
+        let start = start();
         table.first(id(1), flow(1), start);
         assert_eq!(table.later(&id(1), start), Some(flow(1)));
         assert_eq!(table.later(&id(2), start), None);
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn a_flood_pushes_out_the_oldest_only() {
         let table = FragmentTable::new(3);
-        let start = Instant::now();
+        let start = start();
         for n in 0..5 {
             table.first(id(n), flow(n as u16), start + Duration::from_millis(n.into()));
         }
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn a_reused_identification_belongs_to_the_younger_packet() {
         let table = FragmentTable::new(2);
-        let start = Instant::now();
+        let start = start();
         table.first(id(1), flow(1), start);
         table.first(id(1), flow(2), start + Duration::from_secs(1));
         table.first(id(2), flow(3), start + Duration::from_secs(2));

@@ -87,6 +87,12 @@ subnet = "app-a"
 tun = "app-a"
 "#;
 
+/// Where a virtual clock starts.
+#[expect(clippy::disallowed_methods, reason = "an Instant can be had in no other way")]
+pub(super) fn start() -> Instant {
+    Instant::now()
+}
+
 /// One worker's data plane.
 pub(super) struct Plane {
     pub ingress: Ingress,
@@ -110,8 +116,7 @@ impl Plane {
         let control = Control::new(Arc::new(settings), secret, workers, Duration::ZERO);
         let snapshot = Arc::new(control.snapshot());
         let stats = Arc::new(WorkerStats::default());
-        #[expect(clippy::disallowed_methods, reason = "a start for a virtual clock")]
-        let now = Instant::now();
+        let now = start();
         let config = IngressConfig {
             worker,
             max_flows: 100,

@@ -12,14 +12,14 @@ use netio::tun::TunQueue;
 use netio::udp::Datagram;
 use netio::{Device, Slot};
 use nix::errno::Errno;
-use router::{Attachment, Entry};
+use router::{Attachment, Entry, SubnetId};
 
 use super::shared::{Handover, Shared};
 use super::underlay::Underlay;
-use crate::dataplane::encap::{Batch, Encapsulator};
+use crate::dataplane::encap::{Batch, Encapsulator, Gathered};
 use crate::dataplane::frame::Frame;
 use crate::dataplane::ingress::ledger;
-use crate::dataplane::snapshot::{Snapshot, TargetSlot};
+use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::verdict::{DropReason, Hop, Verdict, WorkerId};
 
@@ -33,18 +33,59 @@ pub(super) struct Attached {
 /// What a worker sends with.
 #[derive(Debug)]
 pub(super) struct Exit {
-    pub id: WorkerId,
-    pub shared: Arc<Shared>,
+    id: WorkerId,
+    shared: Arc<Shared>,
     pub stats: Arc<WorkerStats>,
     pub snapshot: Arc<Snapshot>,
     pub ports: Vec<Attached>,
     pub port_of: AHashMap<Attachment, usize>,
-    pub pools: Vec<usize>,
+    pools: Vec<usize>,
     pub underlays: Vec<Underlay>,
-    pub encapsulator: Encapsulator,
+    encapsulator: Encapsulator,
+    gathered: Gathered,
+    /// Where what is gathered goes.
+    lane: Lane,
+}
+
+/// What small packets have to have in common to go out together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lane {
+    from: Entry,
+    pool: PoolId,
+    port: u16,
+    target: TargetSlot,
 }
 
 impl Exit {
+    /// The exits of one worker.
+    pub fn new(
+        id: WorkerId,
+        shared: Arc<Shared>,
+        ports: Vec<Attached>,
+        pools: Vec<usize>,
+        underlays: Vec<Underlay>,
+    ) -> Self {
+        Self {
+            id,
+            stats: Arc::clone(&shared.stats[usize::from(id.0)]),
+            snapshot: shared.snapshot.load_full(),
+            shared,
+            port_of: ports.iter().enumerate().map(|(number, port)| (port.at, number)).collect(),
+            ports,
+            pools,
+            underlays,
+            encapsulator: Encapsulator::default(),
+            gathered: Gathered::default(),
+            // Of nobody, as long as nothing is gathered.
+            lane: Lane {
+                from: Entry::Subnet(SubnetId::from_index(0)),
+                pool: PoolId(0),
+                port: 0,
+                target: TargetSlot(0),
+            },
+        }
+    }
+
     /// Does what the data plane decided for a packet, and counts what was done.
     pub fn execute(&mut self, from: Entry, frame: &Frame<'_>, verdict: Verdict) {
         match verdict {
@@ -63,43 +104,65 @@ impl Exit {
     }
 
     fn encapsulate(&mut self, from: Entry, frame: &Frame<'_>, hop: &Hop) {
-        let Self { id, shared, snapshot, stats, pools, underlays, encapsulator, .. } = self;
-        let socket = &mut underlays[pools[usize::from(hop.pool.0)]].senders[usize::from(hop.port)];
-        let ledger = ledger(stats, from);
-        let counters = &snapshot.target(hop.target).counters[usize::from(id.0)];
-        let sent = |batch: &Batch<'_>, result: io::Result<()>| {
-            let segments = batch.segments() as u64;
-            match result {
-                Ok(()) => {
-                    let bytes: usize = batch.pieces.iter().map(|piece| piece.len()).sum();
-                    let headers = segments * hop.header.as_bytes().len() as u64;
-                    ledger.flow.encapsulated.add(segments);
-                    counters.sent_packets.add(segments);
-                    counters.sent_bytes.add(bytes as u64 - headers);
-                }
-                Err(_) => ledger.drops.add(DropReason::SendFailed, segments),
-            }
+        let lane = Lane { from, pool: hop.pool, port: hop.port, target: hop.target };
+        let small = Gathered::takes(frame);
+        if !small || lane != self.lane || !self.gathered.fits(&hop.header, frame) {
+            // What came first leaves first.
+            self.flush();
+        }
+        let result = if small {
+            self.lane = lane;
+            self.gathered.push(&hop.header, frame)
+        } else {
+            let mut encapsulator = std::mem::take(&mut self.encapsulator);
+            let send = |batch: &Batch<'_>| self.transmit(&lane, batch);
+            let result = encapsulator.encapsulate(&hop.header, frame, send);
+            self.encapsulator = encapsulator;
+            result
         };
-        let mut transmit = |batch: &Batch<'_>| {
-            let meta = |batch: &Batch<'_>| Datagram {
-                peer: hop.address,
-                segment_size: if batch.segments() > 1 { batch.segment_size } else { 0 },
-                ..Datagram::default()
-            };
-            match socket.send(&meta(batch), batch.pieces) {
-                // The segments are longer than the route's MTU, or the device takes no batches.
-                Err(error) if batch.segments() > 1 && refuses_batches(&error) => {
-                    stats.io.split_sends.add(1);
-                    let _ = shared.too_long.push(hop.target);
-                    for single in batch.singly() {
-                        sent(&single, socket.send(&meta(&single), single.pieces));
-                    }
-                }
-                result => sent(batch, result),
-            }
+        if result.is_err() {
+            ledger(&self.stats, from).drops.add(DropReason::MalformedPacket, frame.segments());
+        }
+    }
+
+    /// Sends the small packets that were gathered; at the end of every batch, so that none waits.
+    pub fn flush(&mut self) {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let lane = self.lane;
+        gathered.flush(|batch| self.transmit(&lane, batch));
+        self.gathered = gathered;
+    }
+
+    fn transmit(&mut self, lane: &Lane, batch: &Batch<'_>) {
+        let Self { id, shared, snapshot, stats, pools, underlays, .. } = self;
+        let underlay = &mut underlays[pools[usize::from(lane.pool.0)]];
+        let socket = &mut underlay.senders[usize::from(lane.port)];
+        let target = snapshot.target(lane.target);
+        let mut send = |batch: &Batch<'_>| {
+            let segment_size = if batch.segments > 1 { batch.segment_size } else { 0 };
+            let meta = Datagram { peer: target.address, segment_size, ..Datagram::default() };
+            socket.send(&meta, batch.pieces)
         };
-        if encapsulator.encapsulate(&hop.header, frame, &mut transmit).is_err() {
-            ledger.drops.add(DropReason::MalformedPacket, frame.segments());
+        let ledger = ledger(stats, lane.from);
+        let counters = &target.counters[usize::from(id.0)];
+        let count = |batch: &Batch<'_>, result: io::Result<()>| {
+            let segments = batch.segments as u64;
+            if result.is_err() {
+                return ledger.drops.add(DropReason::SendFailed, segments);
+            }
+            let headers = batch.segments * target.dialect.header_len();
+            ledger.flow.encapsulated.add(segments);
+            counters.sent_packets.add(segments);
+            counters.sent_bytes.add((batch.len() - headers) as u64);
+        };
+        match send(batch) {
+            // The segments are longer than the route's MTU, or the device takes no batches.
+            Err(error) if batch.segments > 1 && refuses_batches(&error) => {
+                stats.io.split_sends.add(1);
+                let _ = shared.too_long.push(lane.target);
+                batch.singly(|single| count(single, send(single)));
+            }
+            result => count(batch, result),
         }
     }
 

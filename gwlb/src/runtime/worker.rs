@@ -18,7 +18,6 @@ use super::clock;
 use super::exit::{Attached, Exit};
 use super::shared::{Handover, INBOX, Shared};
 use super::underlay::Underlay;
-use crate::dataplane::encap::Encapsulator;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::ingress::ledger;
 use crate::dataplane::stats::WorkerStats;
@@ -97,22 +96,11 @@ impl Worker {
                 watch(sender, Source::Sender { underlay, socket })?;
             }
         }
-        let port_of = ports.iter().enumerate().map(|(number, port)| (port.at, number)).collect();
         Ok(Self {
             id,
             ingress,
             returns,
-            exit: Exit {
-                id,
-                stats: Arc::clone(&shared.stats[usize::from(id.0)]),
-                shared: Arc::clone(&shared),
-                snapshot: shared.snapshot.load_full(),
-                ports,
-                port_of,
-                pools,
-                underlays,
-                encapsulator: Encapsulator::default(),
-            },
+            exit: Exit::new(id, Arc::clone(&shared), ports, pools, underlays),
             shared,
             poller,
             sources,
@@ -163,7 +151,11 @@ impl Worker {
                 self.ingress.handle_timeout(now);
             }
             let before = self.exit.stats.udp.flow.received.get();
-            active.retain(|&source| self.serve(source, now));
+            active.retain(|&source| {
+                let more = self.serve(source, now);
+                self.exit.flush();
+                more
+            });
             if let Some(drain) = &mut drain
                 && self.exit.stats.udp.flow.received.get() != before
             {

@@ -39,17 +39,20 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Checks, follows and shows the route tables of a virtual private cloud.
-///
-/// The configuration is a TOML file with the tables [[vpc]], [[subnet]], [[internet_gateway]],
-/// [[route_table]], [[endpoint]] and [[intent]]. A whole gateway configuration will do: the other
-/// tables are left to `gwlb check`.
+/// Checks, follows and shows the route tables of a virtual private cloud
 #[derive(Debug, Parser)]
-#[command(name = "router", version, after_long_help = EXIT_STATUS)]
+#[command(name = "router", version, long_about = ABOUT, after_long_help = EXIT_STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const ABOUT: &str = "\
+Checks, follows and shows the route tables of a virtual private cloud.
+
+The configuration is a TOML file with the tables [[vpc]], [[subnet]], [[internet_gateway]], \
+[[route_table]], [[endpoint]] and [[intent]]. A whole gateway configuration will do: the other \
+tables are left to `gwlb check`.";
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -90,8 +93,7 @@ struct FileArgs {
 struct TraceArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// Where the packet enters: internet_gateway:NAME, subnet:NAME or endpoint:NAME
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "PLACE", help = FROM)]
     from: String,
     /// The address that the packet is for
     #[arg(long, value_name = "ADDRESS")]
@@ -100,6 +102,8 @@ struct TraceArgs {
     #[arg(long)]
     json: bool,
 }
+
+const FROM: &str = "Where the packet enters: internet_gateway:NAME, subnet:NAME or endpoint:NAME";
 
 const TRACE_EXAMPLES: &str = "\
 Examples:

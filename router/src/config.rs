@@ -188,3 +188,36 @@ impl RouterFile {
     pub const TABLES: [&str; 6] =
         ["vpc", "subnet", "internet_gateway", "route_table", "endpoint", "intent"];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema() -> serde_json::Value {
+        schemars::schema_for!(RouterFile).to_value()
+    }
+
+    #[test]
+    fn the_schema_has_the_tables_under_their_names() {
+        let schema = schema();
+        let properties = schema["properties"].as_object().unwrap();
+        let mut names: Vec<&str> = properties.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let mut tables = RouterFile::TABLES;
+        tables.sort_unstable();
+        assert_eq!(names, tables);
+    }
+
+    #[test]
+    fn the_schema_is_as_strict_as_the_reader() {
+        let schema = schema();
+        for (name, form) in schema["$defs"].as_object().unwrap() {
+            assert_eq!(form["additionalProperties"], false, "{name}");
+            assert!(form["description"].is_string(), "{name}");
+        }
+        let subnet = &schema["$defs"]["Subnet"];
+        assert_eq!(subnet["required"], serde_json::json!(["name", "vpc", "zone", "cidrs"]));
+        // A place in the text is no part of the form.
+        assert_eq!(subnet["properties"]["cidrs"]["items"]["type"], "string");
+    }
+}

@@ -1,6 +1,11 @@
 //! What a reader sees of a file with mistakes: each file of `errors/` against its report.
 //!
 //! `INSTA_UPDATE=always cargo test -p router --test reports` rewrites the reports; read the diff.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "in the helpers of tests, as in tests"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -47,7 +52,7 @@ fn every_problem_has_a_place_within_the_text_and_a_label() {
     for (name, path) in files() {
         let problems = problems(&name, &path);
         let length = problems.source().text().len();
-        for problem in problems.iter() {
+        for problem in &problems {
             let place = problem.places().next().unwrap_or_else(|| panic!("{name}: {problem}"));
             assert!(place.span.end <= length, "{name}: {problem}: {:?}", place.span);
             assert!(!place.text.is_empty(), "{name}: {problem}");

@@ -108,6 +108,15 @@ impl Problems {
     }
 }
 
+impl<'a> IntoIterator for &'a Problems {
+    type Item = &'a Problem;
+    type IntoIter = std::slice::Iter<'a, Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 impl From<(Source, Problem)> for Problems {
     fn from((source, problem): (Source, Problem)) -> Problems {
         Problems { source, list: vec![problem] }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use super::super::ids::Id;
-use super::super::{Endpoint, SubnetId};
+use super::super::{Endpoint, Subnet, SubnetId};
 use super::cidr::{is_reserved, parse_address, successor};
 use super::space::list;
 use super::{Draft, names};
@@ -54,10 +54,10 @@ impl Draft<'_> {
             self.endpoints.push(Endpoint {
                 name: endpoint.name.get().clone(),
                 subnet,
-                zone: match subnet.is_resolved() {
-                    true => self.subnets[subnet.index()].zone.clone(),
-                    false => String::new(),
-                },
+                zone: self
+                    .subnets
+                    .get(subnet.index())
+                    .map_or(String::new(), |subnet| subnet.zone.clone()),
                 service: endpoint.service.get().clone(),
                 wire_id,
                 addresses: address.into_iter().collect(),
@@ -105,10 +105,11 @@ impl Draft<'_> {
         if !subnet.is_resolved() {
             return Some(address);
         }
-        let vpc = self.subnets[subnet.index()].vpc;
-        let Subnetwork { name, cidrs, complete } = self.subnetwork(subnet);
+        let Subnet { name, vpc, cidrs, .. } = &self.subnets[subnet.index()];
+        let vpc = *vpc;
         let Some(range) = cidrs.iter().find(|cidr| cidr.contains(&address)) else {
-            if complete {
+            // It may be in a range that was not understood.
+            if cidrs.len() == self.file.subnets[subnet.index()].cidrs.len() {
                 let problem = text
                     .problem(format!("{address} is outside of subnet \"{name}\""))
                     .label("an endpoint's address is in its own subnet")
@@ -135,53 +136,31 @@ impl Draft<'_> {
         if !subnet.is_resolved() {
             return;
         }
-        let vpc = self.subnets[subnet.index()].vpc;
-        for is_ipv4 in [true, false] {
+        for (family, is_ipv4) in [("IPv4", true), ("IPv6", false)] {
+            let Subnet { name, vpc, cidrs, .. } = &self.subnets[subnet.index()];
+            let vpc = *vpc;
             let has = |address: &IpAddr| address.is_ipv4() == is_ipv4;
-            let Subnetwork { name, cidrs, .. } = self.subnetwork(subnet);
             let mut ranges = cidrs.iter().filter(|cidr| has(&cidr.addr())).peekable();
             if self.endpoints[index].addresses.iter().any(has) || ranges.peek().is_none() {
                 continue;
             }
-            let free = ranges.find_map(|range| {
-                usable(range).find(|address| !self.taken.contains_key(&(vpc, *address)))
-            });
-            match free {
-                Some(address) => {
-                    self.taken.insert((vpc, address), endpoint.name.span());
-                    self.endpoints[index].addresses.push(address);
-                    // IPv4 first, whichever was written.
-                    self.endpoints[index].addresses.sort();
-                }
-                None => {
-                    let family = if is_ipv4 { "IPv4" } else { "IPv6" };
-                    let problem = endpoint
-                        .subnet
-                        .problem(format!("subnet \"{name}\" has no free {family} address"))
-                        .label(format!("for endpoint \"{}\"", endpoint.name.get()))
-                        .help("the first four addresses of each range and the last are reserved");
-                    self.problems.push(problem);
-                }
+            let free =
+                ranges.flat_map(usable).find(|address| !self.taken.contains_key(&(vpc, *address)));
+            if let Some(address) = free {
+                self.taken.insert((vpc, address), endpoint.name.span());
+                self.endpoints[index].addresses.push(address);
+                // IPv4 first, whichever was written.
+                self.endpoints[index].addresses.sort_unstable();
+            } else {
+                let problem = endpoint
+                    .subnet
+                    .problem(format!("subnet \"{name}\" has no free {family} address"))
+                    .label(format!("for endpoint \"{}\"", endpoint.name.get()))
+                    .help("the first four addresses of each range and the last are reserved");
+                self.problems.push(problem);
             }
         }
     }
-
-    fn subnetwork(&self, subnet: SubnetId) -> Subnetwork<'_> {
-        let Subnetwork { name, cidrs, .. } = {
-            let subnet = &self.subnets[subnet.index()];
-            Subnetwork { name: &subnet.name, cidrs: &subnet.cidrs, complete: true }
-        };
-        let written = self.file.subnets[subnet.index()].cidrs.len();
-        Subnetwork { name, cidrs, complete: cidrs.len() == written }
-    }
-}
-
-/// A subnet as its endpoints see it.
-struct Subnetwork<'a> {
-    name: &'a str,
-    cidrs: &'a [IpNet],
-    /// Whether all its ranges were understood.
-    complete: bool,
 }
 
 /// The addresses of a range that are not reserved, in order.

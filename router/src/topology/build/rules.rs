@@ -85,7 +85,6 @@ impl Draft<'_> {
                     .label("local leads to the VPC's own subnets")
                     .help(format!("VPC \"{name}\" has {}", list(&self.vpcs[vpc.index()].cidrs))),
             ),
-            (Place::Outside, _) => None,
             (Place::Part, _) => Some(
                 text.problem(format!("{destination} is only a part of VPC \"{name}\""))
                     .label(self.where_it_is(vpc, destination, place))
@@ -103,7 +102,7 @@ impl Draft<'_> {
                 .label(format!("{destination} is the VPC's own"))
                 .help("a route within the VPC leads to an endpoint, to local or to a blackhole"),
             ),
-            (Place::Vpc | Place::Subnet, _) => None,
+            (Place::Outside | Place::Vpc | Place::Subnet, _) => None,
         }
     }
 

@@ -1,0 +1,95 @@
+//! The `router` command as people and scripts meet it: streams, exit statuses, help, JSON.
+#![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use rstest::rstest;
+
+/// Runs in the folder of the test files, so that no output holds a path of this machine, and
+/// without what would make it wider or coloured.
+fn router(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_router"));
+    command.args(args).current_dir(folder()).stdin(Stdio::null());
+    for variable in ["COLUMNS", "CLICOLOR_FORCE", "FORCE_COLOR"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
+fn run(args: &[&str]) -> Output {
+    router(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+const FILE: &str = "files/two-zones.toml";
+
+#[rstest]
+#[case("check", &["check", FILE])]
+#[case("show", &["show", FILE])]
+#[case("show-json", &["show", FILE, "--json"])]
+#[case("trace-in", &["trace", FILE, "--from", "internet_gateway:igw", "--to", "198.51.100.11"])]
+#[case("trace-out", &["trace", FILE, "--from", "subnet:app-b", "--to", "2001:db8::7"])]
+#[case("trace-json", &["trace", FILE, "--from", "subnet:app-b", "--to", "10.0.1.11", "--json"])]
+#[case("help", &["--help"])]
+#[case("help-check", &["check", "--help"])]
+#[case("help-trace", &["trace", "--help"])]
+#[case("help-show", &["show", "--help"])]
+fn data_goes_to_standard_output(#[case] name: &str, #[case] args: &[&str]) {
+    let output = run(args);
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+    insta::with_settings!({ snapshot_path => folder().join("output"), prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!(name, text(&output.stdout));
+    });
+}
+
+#[rstest]
+#[case("192.0.2.1", "dropped: blackhole\n")]
+#[case("10.0.9.1", "dropped: no_subnet\n")]
+fn a_packet_that_is_dropped_is_the_answer_no(#[case] to: &str, #[case] last: &str) {
+    let output = run(&["trace", FILE, "--from", "subnet:app-a", "--to", to]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "");
+    assert!(text(&output.stdout).ends_with(last), "{}", text(&output.stdout));
+}
+
+#[rstest]
+#[case::no_command(&[], "Usage: router")]
+#[case::unknown_command(&["chekc", FILE], "unrecognized subcommand 'chekc'")]
+#[case::no_file(&["check"], "<FILE>")]
+#[case::no_place(&["trace", FILE, "--to", "10.0.1.1"], "--from <PLACE>")]
+#[case::no_address(&["trace", FILE, "--from", "subnet:app-a", "--to", "home"], "invalid IP address")]
+#[case::unknown_place(&["trace", FILE, "--from", "subnet:app-c", "--to", "10.0.1.1"], "did you mean \"app-a\"?")]
+#[case::absent_file(&["check", "files/absent.toml"], "there is no file files/absent.toml")]
+#[case::a_folder(&["check", "files"], "files is a directory")]
+#[case::problems(&["check", "errors/dangling-references.toml"], "6 problems in errors/dangling-references.toml")]
+#[case::problems_of_others_too(&["show", "errors/syntax.toml"], "[errors/syntax.toml:2:12]")]
+fn wrong_usage_and_configuration_end_with_2(#[case] args: &[&str], #[case] says: &str) {
+    let output = run(args);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stdout), "");
+    let said = text(&output.stderr);
+    assert!(said.contains(says), "{said}");
+    assert!(!said.contains('\x1b'), "colour on a pipe: {said}");
+}
+
+#[rstest]
+#[case(&["show", FILE])]
+#[case(&["trace", FILE, "--from", "subnet:app-b", "--to", "10.0.1.11"])]
+#[case(&["check", FILE])]
+#[case(&["--help"])]
+fn a_closed_pipe_is_a_clean_end(#[case] args: &[&str]) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = router(args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+}

@@ -341,6 +341,30 @@ mod tests {
         }
     }
 
+    /// RFC 768: "If the computed checksum is zero, it is transmitted as all ones".
+    #[test]
+    fn a_udp_checksum_of_0_is_sent_as_all_ones() {
+        let mut packet = vec![0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        packet.extend([0, 0, 0, 0, 0, 10, 0, 0]);
+        // With the pseudo-header's protocol and length, and the length, this sums to all ones.
+        packet.extend((0xffff_u16 - 17 - 10 - 10).to_be_bytes());
+        let inner = Inner::parse(&packet).unwrap();
+        assert!(complete(&inner, &mut packet));
+        assert_eq!(packet[26..28], [0xff, 0xff]);
+        assert_eq!(verify(&inner, &packet), Integrity::Valid);
+    }
+
+    #[test]
+    fn a_message_too_short_for_a_checksum_has_none() {
+        for len in 0..4 {
+            let mut packet = vec![0x45, 0, 0, 20 + len, 0, 0, 0, 0, 64, 1, 0, 0];
+            packet.resize(20 + usize::from(len), 0);
+            let inner = Inner::parse(&packet).unwrap();
+            assert!(!complete(&inner, &mut packet));
+            assert_eq!(verify(&inner, &packet), Integrity::Unknown);
+        }
+    }
+
     #[test]
     fn a_udp_checksum_may_be_absent_over_ipv4_only() {
         let udp = [0, 1, 0, 2, 0, 8, 0, 0];

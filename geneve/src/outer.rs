@@ -233,6 +233,9 @@ mod tests {
 
     fn encapsulated(outer: &OuterHeader, payload: &[u8]) -> PacketBuf {
         let mut packet = PacketBuf::from_slice(payload);
+        // The headroom holds what was there before.
+        packet.prepend(HEADROOM).unwrap().fill(0xaa);
+        packet.strip(HEADROOM);
         encapsulate(outer, &mut packet).unwrap();
         packet
     }

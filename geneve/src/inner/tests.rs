@@ -447,10 +447,14 @@ fn only_whole_icmp_errors_quote() {
 fn quoted_and_parsed_packets_have_one_key_behind_extension_headers() {
     let payload = [&[60, 0, 1, 4, 0, 0, 0, 0][..], &[6, 0, 1, 4, 0, 0, 0, 0], &TCP].concat();
     let packet = ipv6(0, &payload);
-    let message = [&[3, 0, 0, 0, 0, 0, 0, 0][..], &packet[..60]].concat();
-    let error = Inner::parse(&ipv6(protocol::ICMPV6, &message)).unwrap();
     let key = Inner::parse(&packet).unwrap().flow_key();
-    let kind = IcmpErrorKind::TimeExceeded { code: 0 };
-    assert_eq!(error.transport, Transport::IcmpError { kind, about: key });
     assert_eq!(key.src_port(), 80);
+    let kind = IcmpErrorKind::TimeExceeded { code: 0 };
+    // The length may be as it was, gone, or wrong.
+    for payload_len in [36, 0, 200] {
+        let quote = &with(packet.clone(), 5, payload_len)[..60];
+        let message = [&[3, 0, 0, 0, 0, 0, 0, 0][..], quote].concat();
+        let error = Inner::parse(&ipv6(protocol::ICMPV6, &message)).unwrap();
+        assert_eq!(error.transport, Transport::IcmpError { kind, about: key });
+    }
 }

@@ -7,10 +7,12 @@
 mod control;
 mod error;
 mod options;
+mod probe;
 mod receive;
 mod steering;
 
 use std::{
+    cell::OnceCell,
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
@@ -20,6 +22,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::device::{Device, Slot};
 use control::Outgoing;
+use probe::Probe;
 use receive::Receiver;
 
 pub use error::{ErrorOrigin, SocketError};
@@ -79,9 +82,8 @@ pub struct UdpConfig {
 #[derive(Debug)]
 pub struct UdpSocket {
     socket: Socket,
-    /// Connected anew for each question about a route ([`Self::path_mtu`]): a second socket in the
-    /// same network namespace, since connecting the first would limit what it receives.
-    probe: Socket,
+    /// Answers questions about routes; opened when the first is asked.
+    probe: OnceCell<Probe>,
     local: SocketAddr,
     receiver: Receiver,
     send_calls: u64,
@@ -99,11 +101,8 @@ impl UdpSocket {
         options::set_up(&socket, config)?;
         socket.bind(&config.bind.into())?;
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-
-        let probe = open(config.bind)?;
-        probe.bind(&SocketAddr::new(config.bind.ip(), 0).into())?;
         let receiver = Receiver::new(Some(local.ip()).filter(|ip| !ip.is_unspecified()));
-        Ok(Self { socket, probe, local, receiver, send_calls: 0, drops: 0 })
+        Ok(Self { socket, probe: OnceCell::new(), local, receiver, send_calls: 0, drops: 0 })
     }
 
     /// The address and port that the socket is bound to.
@@ -124,11 +123,15 @@ impl UdpSocket {
 
     /// The MTU of the path to `peer` in bytes, IP header included, as far as it is known: that of
     /// the route, or less if a router on the way said so.
+    ///
+    /// It is the one in the socket's network namespace, whoever asks. Asking from another one for
+    /// the first time needs `CAP_NET_ADMIN` over the socket's, and `CAP_SYS_ADMIN`.
     pub fn path_mtu(&self, peer: SocketAddr) -> io::Result<u16> {
-        self.probe.connect(&peer.into())?;
-        let mtu = options::mtu(&self.probe, peer.is_ipv6())?;
-        // Loopback has 65,536: no IPv4 packet is as long.
-        Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
+        if let Some(probe) = self.probe.get() {
+            return probe.path_mtu(peer);
+        }
+        let probe = Probe::open(&self.socket, self.local)?;
+        self.probe.get_or_init(|| probe).path_mtu(peer)
     }
 
     /// Takes the oldest error out of the queue: what a router or the peer said by ICMP about a

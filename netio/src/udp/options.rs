@@ -15,8 +15,6 @@ use super::UdpConfig;
 const MEMINFO_DROPS: usize = 8;
 /// How many numbers `SO_MEMINFO` has (`SK_MEMINFO_VARS`).
 const MEMINFO_VARS: usize = 9;
-/// Not in `libc` (`asm-generic/socket.h`).
-const SO_MEMINFO: c_int = 55;
 
 /// Sets everything that has to be set before binding.
 pub(super) fn set_up(socket: &Socket, config: &UdpConfig) -> io::Result<()> {
@@ -68,10 +66,17 @@ pub(super) fn mtu(socket: &Socket, v6: bool) -> io::Result<u32> {
     Ok(mtu[0])
 }
 
+/// A number that stands for the socket's network namespace, different for each.
+pub(super) fn netns_cookie(socket: &Socket) -> io::Result<[u32; 2]> {
+    let mut cookie = [0; 2];
+    get(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, &mut cookie)?;
+    Ok(cookie)
+}
+
 /// How many datagrams the socket has dropped, modulo 2³².
 pub(super) fn drops(socket: &Socket) -> io::Result<u32> {
     let mut info = [0; MEMINFO_VARS];
-    get(socket, libc::SOL_SOCKET, SO_MEMINFO, &mut info)?;
+    get(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut info)?;
     Ok(info[MEMINFO_DROPS])
 }
 

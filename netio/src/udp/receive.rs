@@ -17,7 +17,8 @@ use crate::device::Slot;
 pub(super) const BATCH: usize = 16;
 
 pub(super) struct Receiver {
-    scratch: Box<Scratch>,
+    /// Made by the first call: some sockets only send.
+    scratch: Option<Box<Scratch>>,
     /// The address that everything goes to, if the socket is bound to one.
     local: Option<IpAddr>,
     pub(super) syscalls: u64,
@@ -39,15 +40,7 @@ unsafe impl Send for Scratch {}
 
 impl Receiver {
     pub(super) fn new(local: Option<IpAddr>) -> Self {
-        let message = mmsghdr { msg_hdr: options::empty_message(), msg_len: 0 };
-        let piece = iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        let scratch = Scratch {
-            messages: [message; BATCH],
-            pieces: [piece; BATCH],
-            peers: std::array::from_fn(|_| SockAddrStorage::zeroed()),
-            control: [Buffer::EMPTY; BATCH],
-        };
-        Self { scratch: Box::new(scratch), local, syscalls: 0, truncated: 0 }
+        Self { scratch: None, local, syscalls: 0, truncated: 0 }
     }
 
     /// Fills slots from the first on with what is waiting; see [`crate::device::Device::recv`].
@@ -61,75 +54,37 @@ impl Receiver {
         if slots.is_empty() {
             return Ok(0);
         }
-        self.scratch.prepare(slots);
-        let received = match self.call(socket, wanted) {
+        let Self { scratch, local, syscalls, truncated } = self;
+        let scratch = scratch.get_or_insert_with(Scratch::new);
+        scratch.prepare(slots);
+        let received = match scratch.receive(socket, wanted, syscalls) {
             // What a router said about a datagram sent earlier is no reason not to receive.
-            Err(error) if options::is_soft(&error) => self.call(socket, wanted),
+            Err(error) if options::is_soft(&error) => scratch.receive(socket, wanted, syscalls),
             result => result,
         };
         match received {
-            Ok(count) => self.take(slots, count),
+            Ok(count) => scratch.take(slots, count, *local, truncated),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             // Another one; the poller reports the socket again.
             Err(error) if options::is_soft(&error) => Ok(0),
             Err(error) => Err(error),
         }
     }
-
-    fn call(&mut self, socket: &Socket, wanted: usize) -> io::Result<usize> {
-        loop {
-            self.syscalls += 1;
-            let messages = self.scratch.messages.as_mut_ptr();
-            // SAFETY: the first `wanted` messages were prepared to point at buffers of the slots
-            // and of the scratch, all of which outlive the call.
-            let received = unsafe {
-                let flags = libc::MSG_DONTWAIT;
-                libc::recvmmsg(
-                    socket.as_raw_fd(),
-                    messages,
-                    wanted as _,
-                    flags as _,
-                    ptr::null_mut(),
-                )
-            };
-            if let Ok(count) = usize::try_from(received) {
-                return Ok(count);
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
-    }
-
-    /// Moves lengths, addresses and control messages into the slots.
-    fn take(&mut self, slots: &mut [Slot<Datagram>], count: usize) -> io::Result<usize> {
-        let mut filled = 0;
-        for index in 0..count {
-            let mmsghdr { msg_hdr: message, msg_len } = &self.scratch.messages[index];
-            if message.msg_flags & libc::MSG_TRUNC != 0 {
-                self.truncated += 1;
-                continue;
-            }
-            // SAFETY: `recvmmsg` filled this message in, and the buffers are still there.
-            let incoming = unsafe { Incoming::read(message) };
-            let peer = self.scratch.peer(index).ok_or(io::ErrorKind::InvalidData)?;
-            let slot = &mut slots[index];
-            slot.packet.set_len(*msg_len as usize).map_err(io::Error::other)?;
-            slot.meta = Datagram {
-                peer,
-                local: self.local.or(incoming.local),
-                segment_size: incoming.segment_size,
-                tos: incoming.tos,
-            };
-            slots.swap(filled, index);
-            filled += 1;
-        }
-        Ok(filled)
-    }
 }
 
 impl Scratch {
+    fn new() -> Box<Self> {
+        let message = mmsghdr { msg_hdr: options::empty_message(), msg_len: 0 };
+        let piece = iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        Box::new(Self {
+            messages: [message; BATCH],
+            pieces: [piece; BATCH],
+            peers: std::array::from_fn(|_| SockAddrStorage::zeroed()),
+            control: [Buffer::EMPTY; BATCH],
+        })
+    }
+
+    /// Has the messages point at the slots.
     fn prepare(&mut self, slots: &mut [Slot<Datagram>]) {
         for (index, slot) in slots.iter_mut().enumerate() {
             slot.packet.clear();
@@ -144,6 +99,58 @@ impl Scratch {
             self.control[index].attach(message);
             message.msg_flags = 0;
         }
+    }
+
+    /// Receives up to `wanted` messages, for which [`Self::prepare`] was called.
+    fn receive(&mut self, socket: &Socket, wanted: usize, calls: &mut u64) -> io::Result<usize> {
+        let (fd, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT);
+        loop {
+            *calls += 1;
+            let messages = self.messages.as_mut_ptr();
+            // SAFETY: the first `wanted` messages point at buffers of the slots and of `self`, all
+            // of which outlive the call.
+            let received =
+                unsafe { libc::recvmmsg(fd, messages, wanted as _, flags as _, ptr::null_mut()) };
+            if let Ok(count) = usize::try_from(received) {
+                return Ok(count);
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Moves lengths, addresses and control messages into the slots.
+    fn take(
+        &self,
+        slots: &mut [Slot<Datagram>],
+        count: usize,
+        local: Option<IpAddr>,
+        truncated: &mut u64,
+    ) -> io::Result<usize> {
+        let mut filled = 0;
+        for index in 0..count {
+            let mmsghdr { msg_hdr: message, msg_len } = &self.messages[index];
+            if message.msg_flags & libc::MSG_TRUNC != 0 {
+                *truncated += 1;
+                continue;
+            }
+            // SAFETY: `recvmmsg` filled this message in, and the buffers are still there.
+            let incoming = unsafe { Incoming::read(message) };
+            let peer = self.peer(index).ok_or(io::ErrorKind::InvalidData)?;
+            let slot = &mut slots[index];
+            slot.packet.set_len(*msg_len as usize).map_err(io::Error::other)?;
+            slot.meta = Datagram {
+                peer,
+                local: local.or(incoming.local),
+                segment_size: incoming.segment_size,
+                tos: incoming.tos,
+            };
+            slots.swap(filled, index);
+            filled += 1;
+        }
+        Ok(filled)
     }
 
     fn peer(&self, index: usize) -> Option<std::net::SocketAddr> {

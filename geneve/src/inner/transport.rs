@@ -17,6 +17,7 @@ pub(super) fn parse(network: Network, packet: &[u8]) -> Result<Inner, InnerError
         _ if later => Transport::None,
         (_, protocol::TCP) => tcp(payload, whole)?,
         (_, protocol::UDP) => udp(payload, whole)?,
+        // ICMP goes its own way to the end, so that the large error variant costs the others nothing.
         (IpVersion::V4, protocol::ICMP) if whole => return Ok(icmp(network, payload, icmp_kind)),
         (IpVersion::V6, protocol::ICMPV6) if whole => {
             return Ok(icmp(network, payload, icmpv6_kind));

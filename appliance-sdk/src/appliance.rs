@@ -26,6 +26,10 @@ pub trait Appliance: Send + 'static {
     /// about segment by segment. A flow with a verdict ([`Action::ForwardFlow`],
     /// [`Action::DropFlow`]) is not asked about again until a TCP SYN starts a new connection on
     /// the same addresses and ports, or until [`epoch`](Self::epoch) changes.
+    ///
+    /// An ICMP error about a flow that is remembered counts as a packet of that flow. Fragments are
+    /// flows of their own, without ports: one for all that two hosts send each other in fragments
+    /// of a protocol.
     fn packet(&mut self, packet: &mut Packet<'_>, flow: &mut Self::Flow) -> Action;
 
     /// The state of the rules behind the verdicts: a verdict that was given under another epoch is

@@ -108,18 +108,14 @@ pub enum RunError {
 impl<A: Appliance> Runtime<A> {
     /// Runs until SIGTERM or SIGINT, drains, and returns what was counted. A second signal ends the
     /// drain.
-    pub fn run(self) -> Result<Stats, RunError> {
-        self.start_with(true)?.join()
+    pub fn run(mut self) -> Result<Stats, RunError> {
+        self.settings.signals = true;
+        self.start()?.join()
     }
 
     /// Starts the threads and returns. When it does, datagrams are taken and health checks are
-    /// answered; it fails with nothing left behind if that cannot be had. Signals are left to the
-    /// caller.
-    pub fn start(self) -> Result<Running, RunError> {
-        self.start_with(false)
-    }
-
-    fn start_with(mut self, signals: bool) -> Result<Running, RunError> {
+    /// answered; it fails with nothing left behind if that cannot be had.
+    pub fn start(mut self) -> Result<Running, RunError> {
         let workers = self.settings.threads();
         let mut sockets = open_sockets(&self.settings, workers)?;
         let listening = sockets.first().map(|of_worker| addresses(of_worker)).unwrap_or_default();
@@ -138,7 +134,7 @@ impl<A: Appliance> Runtime<A> {
         }
 
         let shared = Arc::new(Shared::new(of_workers, listening, health_address));
-        let control = Control::new(&mut self.settings, Arc::clone(&shared), health, signals)?;
+        let control = Control::new(&mut self.settings, Arc::clone(&shared), health)?;
         let mut running = Running::new(Arc::clone(&shared));
         running.spawn_control(control)?;
         for worker in ready {

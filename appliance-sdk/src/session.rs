@@ -67,6 +67,18 @@ struct Flow<S> {
     state: S,
 }
 
+impl<S> Flow<S> {
+    /// Notes a direction; says whether it was the second of the two.
+    fn saw_second_direction(&mut self, direction: Direction) -> bool {
+        let seen_both = self.from_initiator && self.from_responder;
+        match direction {
+            Direction::FromInitiator => self.from_initiator = true,
+            Direction::FromResponder => self.from_responder = true,
+        }
+        !seen_both && self.from_initiator && self.from_responder
+    }
+}
+
 /// A decision on the rest of a flow.
 #[derive(Clone, Copy)]
 struct Verdict {
@@ -103,7 +115,8 @@ impl<A: Appliance> Session<A> {
         replies: &mut Replies,
     ) {
         self.handle_timeout(now);
-        let mut batch = Batch { arrival, now, epoch: self.appliance.epoch(), latest: None };
+        let mut batch =
+            Batch { arrival, now, epoch: self.appliance.epoch(), latest: None, asked: None };
         let step = if segment_size == 0 { buffer.len() } else { segment_size }.max(1);
         let mut start = 0;
         loop {
@@ -206,16 +219,17 @@ impl<A: Appliance> Session<A> {
         }
 
         let key = inner.flow_key();
-        let at = self.find_flow(batch, envelope, key, &inner);
+        let related = self.related_flow(envelope.tags.endpoint, &inner);
+        let at = match related {
+            Some((at, _)) => at,
+            None => self.find_flow(batch, envelope, key, &inner),
+        };
         let Some(flow) = self.flows.get_mut(at) else { return Err(DropReason::InnerInvalid) };
+        // An error flies against the packet that it is about.
+        let own = related.map_or(key, |(_, about)| about.reversed());
         let direction =
-            if key == flow.initiator { Direction::FromInitiator } else { Direction::FromResponder };
-        let seen_both = flow.from_initiator && flow.from_responder;
-        match direction {
-            Direction::FromInitiator => flow.from_initiator = true,
-            Direction::FromResponder => flow.from_responder = true,
-        }
-        if !seen_both && flow.from_initiator && flow.from_responder {
+            if own == flow.initiator { Direction::FromInitiator } else { Direction::FromResponder };
+        if related.is_none() && flow.saw_second_direction(direction) {
             self.stats.flows.both_directions += 1;
         }
 
@@ -237,6 +251,7 @@ impl<A: Appliance> Session<A> {
             direction,
             now: batch.now,
         };
+        batch.asked = Some((envelope, key));
         let whole = payload.get(..bytes).unwrap_or(payload);
         let mut packet = Packet::new(whole, &inner, context, &mut self.effects);
         let action = self.appliance.packet(&mut packet, &mut flow.state);
@@ -276,6 +291,15 @@ impl<A: Appliance> Session<A> {
             .ok_or(DropReason::DialectUnknown)?;
         let tags = dialect.read(&header).map_err(|error| dialect_drop(&error))?;
         Ok((Envelope { header: header.as_bytes(), version, tags, dialect }, payload))
+    }
+
+    /// The flow that an ICMP error is about, if it is remembered, and its key as the packet flew.
+    fn related_flow(&self, endpoint: u64, inner: &Inner) -> Option<(FlowIndex, FlowKey)> {
+        let Transport::IcmpError { about, .. } = inner.transport else { return None };
+        [about, about.portless()].into_iter().find_map(|key| {
+            let at = self.flows.find(&FlowId { endpoint, key: key.canonical() })?;
+            Some((at, key))
+        })
     }
 
     /// Finds or makes the flow, and notes the latest header in it.
@@ -322,10 +346,10 @@ impl<A: Appliance> Session<A> {
         if self.effects.injected.is_empty() {
             return;
         }
-        let Some(Latest { envelope, key, .. }) = &batch.latest else { return };
+        let Some((envelope, key)) = batch.asked else { return };
         for packet in std::mem::take(&mut self.effects.injected) {
             self.stats.generated.add(packet.len());
-            if belongs_to(&packet, *key) {
+            if belongs_to(&packet, key) {
                 self.send_written(batch.arrival, envelope.header, &packet, replies);
             } else {
                 self.stats.drops.add(DropReason::InjectForeign, 1);
@@ -359,6 +383,8 @@ struct Batch<'b> {
     now: Instant,
     epoch: u64,
     latest: Option<Latest<'b>>,
+    /// What the appliance was asked about last: header and flow for what it injects.
+    asked: Option<(Envelope<'b>, FlowKey)>,
 }
 
 /// The datagram before this one: in a run, the next is most likely of the same flow.

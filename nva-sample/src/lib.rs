@@ -1,2 +1,15 @@
-//! See the package description.
+//! Sample appliances for gateway load balancers, each a small program on the appliance SDK.
+//!
+//! * [`passthrough`] lets everything through;
+//! * [`firewall`] lets flows through by rules;
+//! * [`ids`] looks for byte patterns and tells, or blocks;
+//! * [`mirror`] copies what passes to a capture file;
+//! * [`handoff`](crate::handoff) gives packets to the kernel, or any program behind a TUN device.
+//!
+//! They are the `nva-sample` command ([`cli`]), and examples of how to write an appliance. As
+//! firewall or IDS they are honest about what they do, which is little; each module says what.
 #![forbid(unsafe_code)]
+
+pub mod firewall;
+pub mod passthrough;
+pub mod problem;

@@ -24,6 +24,7 @@ pub(super) struct Settings {
     pub(super) drain: Duration,
     pub(super) send_sockets: usize,
     pub(super) socket_buffer: usize,
+    pub(super) signals: bool,
     pub(super) on_hangup: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -45,6 +46,7 @@ impl Default for Builder {
                 drain: Duration::from_secs(30),
                 send_sockets: 256,
                 socket_buffer: 4 << 20,
+                signals: false,
                 on_hangup: None,
             },
         }
@@ -129,9 +131,15 @@ impl Builder {
         self
     }
 
-    /// What to do on SIGHUP while [`Runtime::run`] runs, for example read rules anew. It is called
-    /// on the thread that answers health checks. Default: SIGHUP is left alone, which ends the
-    /// process.
+    /// Has SIGTERM and SIGINT begin the drain, as [`Handle::drain`](super::Handle::drain) does.
+    /// [`Runtime::run`] implies it; for [`Runtime::start`] the default is to leave signals alone.
+    pub fn end_on_signals(mut self) -> Self {
+        self.settings.signals = true;
+        self
+    }
+
+    /// What to do on SIGHUP, for example read rules anew. It is called on the thread that answers
+    /// health checks. Default: SIGHUP is left alone, which ends the process.
     pub fn on_hangup(mut self, action: impl FnMut() + Send + 'static) -> Self {
         self.settings.on_hangup = Some(Box::new(action));
         self

@@ -1,5 +1,6 @@
 //! The thread that takes signals and conducts the drain, with the health endpoint beside it.
 
+use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +21,14 @@ pub(super) struct Control {
     shared: Arc<Shared>,
     listener: Option<TcpListener>,
     drain: Duration,
-    signals: Option<Signals>,
+    signals: Signals,
     on_hangup: Option<Box<dyn FnMut() + Send>>,
 }
 
 /// The signals that a running appliance takes.
 struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
     hangup: Option<Signal>,
 }
 
@@ -36,7 +37,6 @@ impl Control {
         settings: &mut Settings,
         shared: Arc<Shared>,
         listener: Option<TcpListener>,
-        signals: bool,
     ) -> Result<Self, RunError> {
         let setup = |what| move |error| RunError::Setup { what, error };
         let runtime = runtime::Builder::new_current_thread()
@@ -46,10 +46,7 @@ impl Control {
         let on_hangup = settings.on_hangup.take();
         let signals = {
             let _context = runtime.enter();
-            signals
-                .then(|| Signals::new(on_hangup.is_some()))
-                .transpose()
-                .map_err(setup("signal handler"))?
+            Signals::new(settings.signals, on_hangup.is_some()).map_err(setup("signal handler"))?
         };
         Ok(Self { runtime, shared, listener, drain: settings.drain, signals, on_hangup })
     }
@@ -83,23 +80,17 @@ impl Control {
 /// Who may want the end: the program by its handle, the user by a signal.
 struct Wishes {
     inbox: mpsc::UnboundedReceiver<Event>,
-    signals: Option<Signals>,
+    signals: Signals,
     on_hangup: Option<Box<dyn FnMut() + Send>>,
 }
 
 impl Wishes {
     async fn next(&mut self) -> Event {
         loop {
-            let signal = async {
-                match &mut self.signals {
-                    Some(signals) => signals.next().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 // The sender lives as long as the handle that is shared with this thread.
                 event = self.inbox.recv() => return event.unwrap_or(Event::StopWanted),
-                received = signal => match received {
+                received = self.signals.next() => match received {
                     Received::End => return Event::EndWanted,
                     Received::Hangup => {
                         if let Some(action) = &mut self.on_hangup {
@@ -126,25 +117,31 @@ enum Received {
 }
 
 impl Signals {
-    fn new(hangup: bool) -> std::io::Result<Self> {
+    fn new(end: bool, hangup: bool) -> io::Result<Self> {
+        let take = |wanted: bool, kind| wanted.then(|| signal(kind)).transpose();
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: hangup.then(|| signal(SignalKind::hangup())).transpose()?,
+            terminate: take(end, SignalKind::terminate())?,
+            interrupt: take(end, SignalKind::interrupt())?,
+            hangup: take(hangup, SignalKind::hangup())?,
         })
     }
 
     async fn next(&mut self) -> Received {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            _ = self.terminate.recv() => Received::End,
-            _ = self.interrupt.recv() => Received::End,
-            _ = hangup => Received::Hangup,
+            () = next(&mut self.terminate) => Received::End,
+            () = next(&mut self.interrupt) => Received::End,
+            () = next(&mut self.hangup) => Received::Hangup,
         }
+    }
+}
+
+/// Waits for a signal, or for ever if it is not taken.
+async fn next(signal: &mut Option<Signal>) {
+    let received = match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    };
+    if received.is_none() {
+        std::future::pending().await
     }
 }

@@ -258,6 +258,42 @@ fn an_emitted_error_finds_the_flow_that_it_is_about() {
 }
 
 #[test]
+fn an_error_about_a_flow_is_a_packet_of_it() {
+    let mut quoted = data(b"too long");
+    quoted.truncate(28);
+    let icmp = [&[3, 4, 0, 0, 0, 0, 5, 0xdc][..], &quoted].concat();
+    let error = testing::other("192.0.2.254", "203.0.113.9", 1, &icmp);
+
+    let mut gateway = gateway(|packet, asked| match packet.inner().transport {
+        Transport::IcmpError { .. } => {
+            assert_eq!(packet.direction(), Direction::FromResponder);
+            assert_eq!((asked, packet.initiator().dst_port()), (2, 80));
+            Action::ForwardFlow
+        }
+        _ => Action::Forward,
+    });
+    gateway.send(&data(b"x"));
+    assert_eq!(gateway.send(&error), from_ref(&error));
+    assert_eq!(gateway.send(&error), from_ref(&error));
+    let stats = gateway.stats();
+    assert_eq!((stats.flows.opened, stats.flows.both_directions), (1, 0));
+    assert_eq!(stats.decided_by_flow, 1);
+}
+
+#[test]
+fn an_error_about_an_unknown_flow_is_a_flow_of_its_own() {
+    let mut quoted = data(b"never seen");
+    quoted.truncate(28);
+    let icmp = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+    let mut gateway = gateway(|packet, _| {
+        assert_eq!(packet.initiator(), packet.flow_key());
+        Action::Forward
+    });
+    gateway.send(&testing::other("192.0.2.254", "203.0.113.9", 1, &icmp));
+    assert_eq!(gateway.stats().flows.opened, 1);
+}
+
+#[test]
 fn bytes_behind_the_inner_packet_go_back_too() {
     let mut gateway = gateway(|packet, _| {
         assert_eq!(packet.payload(), b"x");

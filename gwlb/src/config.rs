@@ -3,9 +3,9 @@
 //! Nothing behind this module meets an unchecked string. What a problem looks like is
 //! [`router::source`]'s business, and so is everything from `[[vpc]]` to `[[intent]]`.
 //!
-//! A file is read in three steps. Each table by itself: its keys, types and ranges ([`form`] and
-//! one module per table). Then what tables say of each other. Last, if nothing was wrong, the
-//! settings. A mistake never stops the steps before it has been told together with all others.
+//! A file is read in three steps. Each table by itself: its keys, types and ranges (`form`, and one
+//! module per table). Then what tables say of each other. Last, if nothing was wrong, the settings.
+//! A mistake hides no other: all are told together.
 
 mod address;
 mod attachment;

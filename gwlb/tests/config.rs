@@ -3,6 +3,13 @@
 //! Each file of `wrong/` is a realistic mistake; the report stands beside it.
 //! `INSTA_UPDATE=always cargo test -p gwlb --test config` rewrites the reports; read the diff.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot set up its case fails"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -115,7 +122,7 @@ fn every_mistake_is_told_where_it_stands_with_what_would_help() {
 #[test]
 fn every_problem_has_a_place_within_the_text_a_label_and_a_hint() {
     for (name, text) in wrong() {
-        for problem in problems(&name, &text).iter() {
+        for problem in &problems(&name, &text) {
             let place = problem.places().next().unwrap_or_else(|| panic!("{name}: {problem}"));
             assert!(place.span.end <= text.len(), "{name}: {problem}: {:?}", place.span);
             assert!(!place.text.is_empty(), "{name}: {problem}");
@@ -189,12 +196,12 @@ fn absent_keys_have_the_defaults_of_aws() {
     let balancer = &settings.load_balancers[0];
     assert!(!balancer.cross_zone && balancer.netns.is_none());
     assert_eq!(balancer.tcp_idle_timeout, Duration::from_secs(350));
-    assert_eq!(balancer.other_idle_timeout, Duration::from_secs(120));
+    assert_eq!(balancer.other_idle_timeout, Duration::from_mins(2));
     assert_eq!(balancer.tcp_unknown_flow, UnknownFlow::Drop);
     let group = &settings.target_groups[0];
     assert_eq!(group.dialect, Dialect::by_name("aws").unwrap());
     assert_eq!((group.port.get(), group.stickiness), (6081, Stickiness::FiveTuple));
-    assert_eq!(group.deregistration_delay, Duration::from_secs(300));
+    assert_eq!(group.deregistration_delay, Duration::from_mins(5));
     assert_eq!(group.target_failover, Causes::<Failover>::default());
     assert_eq!(group.when_none_healthy, WhenNoneHealthy::FailOpen);
     assert_eq!(group.targets[0].weight.get(), 100);
@@ -221,7 +228,12 @@ fn alibaba_presets_what_differs() {
 #[case::aws_too_fast("", "", "interval_seconds = 4\ntimeout_seconds = 2", false)]
 #[case::aws_slowest("", "", "interval_seconds = 300\ntimeout_seconds = 120", true)]
 #[case::aws_timeout_too_long("", "", "interval_seconds = 300\ntimeout_seconds = 121", false)]
-#[case::extended("", "", "interval_seconds = 1\ntimeout_seconds = 1\nhealthy_threshold = 1\nextended_ranges = true", true)]
+#[case::extended(
+    "",
+    "",
+    "interval_seconds = 1\ntimeout_seconds = 1\nhealthy_threshold = 1\nextended_ranges = true",
+    true
+)]
 #[case::extended_zero("", "", "interval_seconds = 0\nextended_ranges = true", false)]
 #[case::alibaba_fastest("alibaba", "", "interval_seconds = 1\ntimeout_seconds = 1", true)]
 #[case::alibaba_too_slow("alibaba", "", "interval_seconds = 51", false)]
@@ -229,7 +241,12 @@ fn alibaba_presets_what_differs() {
 #[case::alibaba_https_extended("alibaba", "", "protocol = \"HTTPS\"\nextended_ranges = true", true)]
 #[case::idle_shortest("", "tcp_idle_timeout_seconds = 60", "", true)]
 #[case::idle_too_short("", "tcp_idle_timeout_seconds = 59", "", false)]
-#[case::idle_longest("", "tcp_idle_timeout_seconds = 6000\nother_idle_timeout_seconds = 6000", "", true)]
+#[case::idle_longest(
+    "",
+    "tcp_idle_timeout_seconds = 6000\nother_idle_timeout_seconds = 6000",
+    "",
+    true
+)]
 #[case::idle_too_long("", "other_idle_timeout_seconds = 6001\nextended_ranges = true", "", false)]
 #[case::idle_extended("", "tcp_idle_timeout_seconds = 1\nextended_ranges = true", "", true)]
 fn ranges_are_those_of_the_cloud_unless_extended(
@@ -270,7 +287,11 @@ fn the_admin_api_is_on_a_unix_socket_or_a_guarded_port(
 }
 
 #[rstest]
-#[case::aws_ignores_it("tcp_idle_timeout_seconds = 600", "stickiness = \"3-tuple\"", "AWS would ignore")]
+#[case::aws_ignores_it(
+    "tcp_idle_timeout_seconds = 600",
+    "stickiness = \"3-tuple\"",
+    "AWS would ignore"
+)]
 #[case::not_probed("", "", "does not probe targets")]
 fn what_may_surprise_is_noted(#[case] balancer: &str, #[case] group: &str, #[case] expected: &str) {
     let settings = right(&minimal("", balancer, group, "interval_seconds = 20"));
@@ -280,7 +301,10 @@ fn what_may_surprise_is_noted(#[case] balancer: &str, #[case] group: &str, #[cas
 
 #[test]
 fn a_zone_without_targets_is_noted_unless_cross_zone_is_on() {
-    let text = example().replace("address = \"192.0.2.21\"\nzone = \"az2\"", "address = \"192.0.2.21\"\nzone = \"az1\"");
+    let text = example().replace(
+        "address = \"192.0.2.21\"\nzone = \"az2\"",
+        "address = \"192.0.2.21\"\nzone = \"az1\"",
+    );
     let lost = |settings: &Settings| {
         settings.notes.iter().filter(|note| note.message.contains("nowhere to go")).count()
     };
@@ -303,7 +327,8 @@ fn an_endpoint_is_served_by_the_first_load_balancer_with_a_node_in_its_zone() {
         zone = "az9"
     "#;
     let text = minimal("", "", "", "") + second;
-    let text = text.replace("load_balancers = [\"fw\"]", "load_balancers = [\"elsewhere\", \"fw\"]");
+    let text =
+        text.replace("load_balancers = [\"fw\"]", "load_balancers = [\"elsewhere\", \"fw\"]");
     let settings = right(&text);
     assert_eq!(settings.services[0].load_balancers, [1, 0]);
     assert_eq!((settings.bindings[0].load_balancer, settings.bindings[0].node), (0, 0));
@@ -328,7 +353,7 @@ proptest! {
         }
         let mutated = format!("{}{insert}{}", &text[..from], &text[to.max(from)..]);
         if let Err(problems) = parse(&mutated) {
-            for problem in problems.iter() {
+            for problem in &problems {
                 if let Some(span) = problem.span() {
                     prop_assert!(span.end <= mutated.len());
                 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use router::source::{Look, Position, Problem, Problems, Source};
+use router::source::{Look, Problem, Problems, Source};
 use serde::Serialize;
 
 use super::WRONG_USE;
@@ -136,11 +136,12 @@ impl<'a> ProblemReport<'a> {
 
 impl<'a> NoteReport<'a> {
     fn new(note: &'a Note) -> NoteReport<'a> {
-        let Position { line, column } = match note.position {
-            Some(position) => position,
-            None => return NoteReport { message: &note.message, line: None, column: None },
-        };
-        NoteReport { message: &note.message, line: Some(line), column: Some(column) }
+        let position = note.position;
+        NoteReport {
+            message: &note.message,
+            line: position.map(|position| position.line),
+            column: position.map(|position| position.column),
+        }
     }
 }
 
@@ -173,28 +174,29 @@ fn text(name: &str, settings: &Settings) -> String {
         count(summary.targets, "target"),
         count(summary.attachments, "attachment"),
     ];
-    let mut text = format!("{name}: no problems ({})\n", counts.join(", "));
-    for ((_, endpoint), binding) in topology.endpoints().zip(&settings.bindings) {
+    let counts = format!("{name}: no problems ({})", counts.join(", "));
+    let bound = topology.endpoints().zip(&settings.bindings).map(|((_, endpoint), binding)| {
         let balancer = &settings.load_balancers[binding.load_balancer];
         let node = &balancer.nodes[binding.node];
         let group = &settings.target_groups[balancer.target_group];
         let in_reach = |zone: &str| balancer.cross_zone || zone == node.zone;
         let targets = group.targets.iter().filter(|target| in_reach(&target.zone)).count();
-        text += &format!(
-            "  endpoint {} in {} -> load balancer {} at {} -> {} of group {}\n",
+        format!(
+            "  endpoint {} in {} -> load balancer {} at {} -> {} of group {}",
             endpoint.name,
             node.zone,
             balancer.name,
             node.address,
             count(targets, "target"),
             group.name,
-        );
-    }
-    for note in &settings.notes {
+        )
+    });
+    let notes = settings.notes.iter().map(|note| {
         let place = note.position.map(|position| format!(":{position}")).unwrap_or_default();
-        text += &format!("note: {name}{place}: {}\n", note.message);
-    }
-    text
+        format!("note: {name}{place}: {}", note.message)
+    });
+    let lines: Vec<String> = std::iter::once(counts).chain(bound).chain(notes).collect();
+    lines.join("\n") + "\n"
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -81,3 +81,51 @@ fn unicast(address: IpAddr) -> Result<IpAddr, AddressError> {
 pub(super) fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("192.0.2.1", None)]
+    #[case("127.0.0.1", None)]
+    #[case("2001:db8::1", None)]
+    #[case("192.0.2.1/24", Some(AddressError::Prefix))]
+    #[case("192.0.2.1:6081", Some(AddressError::Port))]
+    #[case("[2001:db8::1]:6081", Some(AddressError::Port))]
+    #[case("fw.example", Some(AddressError::Syntax))]
+    #[case("192.0.2.01", Some(AddressError::Syntax))]
+    #[case("0.0.0.0", Some(AddressError::NotUnicast))]
+    #[case("224.0.0.1", Some(AddressError::NotUnicast))]
+    #[case("255.255.255.255", Some(AddressError::NotUnicast))]
+    #[case("ff02::1", Some(AddressError::NotUnicast))]
+    #[case("::ffff:192.0.2.1", Some(AddressError::Mapped))]
+    #[case("fe80::1", Some(AddressError::LinkLocal))]
+    fn an_outer_address_is_of_one_host(#[case] text: &str, #[case] error: Option<AddressError>) {
+        assert_eq!(underlay(text).err(), error);
+    }
+
+    #[rstest]
+    #[case("10.0.1.11/24", None)]
+    #[case("fd00::11/64", None)]
+    #[case("10.0.1.11", Some(AddressError::NoPrefix))]
+    #[case("10.0.1.11/33", Some(AddressError::PrefixSyntax))]
+    #[case("224.0.0.1/24", Some(AddressError::NotUnicast))]
+    fn an_address_of_a_device_keeps_its_host(
+        #[case] text: &str,
+        #[case] error: Option<AddressError>,
+    ) {
+        let parsed = interface(text);
+        assert_eq!(parsed.as_ref().err(), error.as_ref());
+        assert!(parsed.map_or(true, |address| address.to_string() == text));
+    }
+
+    #[test]
+    fn a_listener_needs_a_port() {
+        assert_eq!(listen("127.0.0.1:9961").unwrap().port(), 9961);
+        assert_eq!(listen("127.0.0.1:0").unwrap_err(), AddressError::PortZero);
+        assert_eq!(listen("9961").unwrap_err(), AddressError::SocketSyntax);
+    }
+}

@@ -21,9 +21,10 @@ use serde_json::Value;
 ///
 /// A form's field without `#[serde(default)]` is required in the JSON schema. Here a missing key
 /// is [`Field::Absent`] either way, for only the form's reader knows where to point.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) enum Field<T> {
     /// The key is not there.
+    #[default]
     Absent,
     /// It holds something of another type.
     Wrong(Mismatch),
@@ -68,12 +69,6 @@ pub(super) enum Found {
     Array,
     /// A table, inline or with a header; a date looks like one, too.
     Table,
-}
-
-impl<T> Default for Field<T> {
-    fn default() -> Field<T> {
-        Field::Absent
-    }
 }
 
 impl<T> Field<T> {
@@ -179,19 +174,19 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for LenientVisitor<T> {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Lenient<T>, E> {
-        scalar(value, Found::Boolean)
+        Ok(scalar(value, Found::Boolean))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Lenient<T>, E> {
-        scalar(value, Found::Integer)
+        Ok(scalar(value, Found::Integer))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Lenient<T>, E> {
-        scalar(value, Found::Float)
+        Ok(scalar(value, Found::Float))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Lenient<T>, E> {
-        scalar(value, Found::String(value.to_owned()))
+        Ok(scalar(value, Found::String(value.to_owned())))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Lenient<T>, A::Error> {
@@ -210,12 +205,12 @@ fn compound<T, E: fmt::Display>(value: Result<T, E>, found: Found) -> Result<Len
     }
 }
 
-fn scalar<'de, T, V, E>(value: V, found: Found) -> Result<Lenient<T>, E>
+fn scalar<'de, T, V>(value: V, found: Found) -> Lenient<T>
 where
     T: Deserialize<'de>,
     V: IntoDeserializer<'de, ValueError>,
 {
-    Ok(Lenient(T::deserialize(value.into_deserializer()).map_err(|_| found)))
+    Lenient(T::deserialize(value.into_deserializer()).map_err(|_| found))
 }
 
 impl fmt::Display for Expected {

@@ -42,6 +42,7 @@ impl GatewayFile {
 /// The gateway process itself.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Gateway")]
 pub(super) struct GatewayForm {
     /// Worker threads; 0: one per CPU.
     #[serde(default)]
@@ -81,6 +82,7 @@ pub(super) struct GatewayForm {
 /// What GWLB endpoints connect to.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "EndpointService")]
 pub(super) struct EndpointServiceForm {
     /// Its name, by which an `[[endpoint]]` refers to it.
     pub(super) name: Field<String>,
@@ -100,6 +102,7 @@ pub(super) struct EndpointServiceForm {
 /// One node per zone in front of one target group.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "LoadBalancer")]
 pub(super) struct LoadBalancerForm {
     /// 1–32 letters, digits and hyphens; no hyphen at either end.
     pub(super) name: Field<String>,
@@ -141,6 +144,7 @@ pub(super) struct LoadBalancerForm {
 /// The presence of a load balancer in one zone.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Node")]
 pub(super) struct NodeForm {
     /// The zone; one node in each.
     pub(super) zone: Field<String>,
@@ -151,6 +155,7 @@ pub(super) struct NodeForm {
 /// Appliances that do the same work.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "TargetGroup")]
 pub(super) struct TargetGroupForm {
     /// 1–32 letters, digits and hyphens; no hyphen at either end.
     pub(super) name: Field<String>,
@@ -189,6 +194,7 @@ pub(super) struct TargetGroupForm {
 /// `semantics = "alibaba"`, which has one switch, one cause given stands for both.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "TargetFailover")]
 pub(super) struct FailoverForm {
     /// When health checks found it unhealthy.
     #[serde(default)]
@@ -204,6 +210,7 @@ pub(super) struct FailoverForm {
 /// stickiness and no rebalancing.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SendTcpReset")]
 pub(super) struct ResetForm {
     /// When health checks found it unhealthy.
     #[serde(default)]
@@ -218,6 +225,7 @@ pub(super) struct ResetForm {
 /// How targets are probed.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "HealthCheck")]
 pub(super) struct HealthCheckForm {
     /// TCP: a connection that opens is good. HTTP and HTTPS: a GET whose status matches is good.
     #[serde(default)]
@@ -263,6 +271,7 @@ pub(super) struct HealthCheckForm {
 /// One appliance.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Target")]
 pub(super) struct TargetForm {
     /// The target group that it belongs to.
     pub(super) group: Field<String>,
@@ -283,6 +292,7 @@ pub(super) struct TargetForm {
 /// A device through which packets enter and leave: of a subnet, or of an internet gateway.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Attachment")]
 pub(super) struct AttachmentForm {
     /// The subnet that it attaches; or else `internet_gateway`.
     #[serde(default)]

@@ -25,11 +25,10 @@ const MAX_SOCKET_PATH: usize = 107;
 
 /// Checks the table; an absent one is all defaults.
 pub(super) fn check(reader: &mut Reader<'_>, form: GatewayForm) -> GatewaySettings {
-    let number = |reader: &mut Reader<'_>, key, field, min, max, default| {
+    let number = |reader: &mut Reader<'_>, key, field, min, max, default: usize| {
         let door = |number| OutOfRange::check(number, min, max);
         let number = reader.number(key, field, door, Some(&format!("the default is {default}")));
-        // Each range is within what a `usize` holds.
-        number.and_then(|number| usize::try_from(*number).ok()).unwrap_or(default)
+        number.map_or(default, Located::into_inner)
     };
     let secret_file = reader.optional("secret_file", form.secret_file);
     let secret_file = path(reader, "secret_file", secret_file);

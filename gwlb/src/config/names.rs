@@ -12,7 +12,7 @@ pub(super) struct Names {
     table: &'static str,
     /// What it is called in messages, such as "load balancer".
     kind: &'static str,
-    names: Vec<Option<Located<String>>>,
+    list: Vec<Option<Located<String>>>,
     /// Whether these are all. If not, nothing is said about a name that is not among them: what
     /// hides it is reported already.
     complete: bool,
@@ -42,7 +42,7 @@ impl Names {
             }
         }
         let complete = complete && names.iter().all(Option::is_some);
-        Names { table, kind, names, complete }
+        Names { table, kind, list: names, complete }
     }
 
     /// Collects names that the router checks.
@@ -52,12 +52,12 @@ impl Names {
         names: impl Iterator<Item = &'a Located<String>>,
         complete: bool,
     ) -> Names {
-        Names { table, kind, names: names.cloned().map(Some).collect(), complete }
+        Names { table, kind, list: names.cloned().map(Some).collect(), complete }
     }
 
     /// The index of what is referred to.
     pub(super) fn resolve(&self, reader: &mut Reader<'_>, name: &Located<String>) -> Option<usize> {
-        let index = self.names.iter().position(|known| known.as_ref() == Some(name));
+        let index = self.list.iter().position(|known| known.as_ref() == Some(name));
         if index.is_none() && self.complete {
             reader.report(self.dangling(name));
         }
@@ -66,15 +66,15 @@ impl Names {
 
     /// How something is called in messages: by its name, if it has one.
     pub(super) fn of(&self, index: usize) -> &str {
-        self.names[index].as_ref().map_or("?", |name| name.get())
+        self.list[index].as_ref().map_or("?", |name| name.get())
     }
 
     fn dangling(&self, name: &Located<String>) -> Problem {
-        let Names { table, kind, names, .. } = self;
-        let known = names.iter().flatten().map(|name| name.get().as_str());
+        let Names { table, kind, list, .. } = self;
+        let known = list.iter().flatten().map(|name| name.get().as_str());
         let none = format!("this file has no [[{table}]]; add one with name = {:?}", name.get());
-        name.problem(format!("there is no {kind} named {:?}", name.get()))
-            .label(format!("no such {kind}"))
+        name.problem(format!("there is no {kind} {:?}", name.get()))
+            .label(format!("no [[{table}]] has this name"))
             .help(suggestion(name, known, &none))
     }
 }

@@ -3,7 +3,7 @@
 //! Every `None` that a [`Reader`] returns for a key that is present or needed comes with a problem,
 //! so that settings with a hole in them never leave this crate's configuration unnoticed.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -214,22 +214,18 @@ impl<'s> Reader<'s> {
         );
         let fits = |number: &i64| u32::try_from(*number).is_ok_and(|n| limit.extended.contains(&n));
         if !extended && field.given().is_some_and(|number| fits(number)) {
-            help += &format!(
-                "; with `extended_ranges = true` in this table it may be {} to {}",
-                limit.extended.start(),
-                limit.extended.end()
+            let (from, to) = (limit.extended.start(), limit.extended.end());
+            // Writing to a string does not fail.
+            let _ = write!(
+                help,
+                "; with `extended_ranges = true` in this table it may be {from} to {to}"
             );
         }
         let door =
             |number| OutOfRange::check(number, (*range.start()).into(), (*range.end()).into());
         let absent = matches!(field, Field::Absent);
         match self.number(key, field, door, Some(&help)) {
-            Some(number) => Limited {
-                // The range is within 32 bits.
-                value: u32::try_from(*number).unwrap_or(limit.default),
-                span: Some(number.span()),
-                wrong: false,
-            },
+            Some(number) => Limited { value: *number, span: Some(number.span()), wrong: false },
             None => Limited { value: limit.default, span: None, wrong: !absent },
         }
     }

@@ -28,3 +28,67 @@ struct WholeFile {
     #[schemars(flatten)]
     router: RouterFile,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::super::availability::{IDLE, NOT_YET};
+    use super::*;
+
+    fn properties<'s>(schema: &'s Value, root: &'s Value) -> Option<&'s Value> {
+        let schema = match schema.get("items").unwrap_or(schema).get("$ref").and_then(Value::as_str)
+        {
+            Some(reference) => root.pointer(reference.strip_prefix('#')?)?,
+            None => schema,
+        };
+        schema.get("properties")
+    }
+
+    #[test]
+    fn the_tables_are_the_properties_of_the_schema() {
+        let schema = schema();
+        let properties = schema.get("properties").unwrap().as_object().unwrap();
+        let in_schema: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
+        assert_eq!(tables().into_iter().collect::<BTreeSet<_>>(), in_schema);
+    }
+
+    #[test]
+    fn what_is_not_available_is_something_that_the_file_has() {
+        let schema = schema();
+        let root = schema.as_value();
+        let keys = NOT_YET.iter().map(|row| row.key).chain(IDLE.iter().map(|row| row.key));
+        for path in keys {
+            let mut at = root;
+            for key in path.split('.') {
+                at = properties(at, root)
+                    .and_then(|properties| properties.get(key))
+                    .unwrap_or_else(|| panic!("{path}: no key {key}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_reference_describes_every_key() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+        let reference = std::fs::read_to_string(path).unwrap();
+        let schema = schema();
+        let root = schema.as_value();
+        for (table, value) in root["properties"].as_object().unwrap() {
+            let rest = [format!("## `[[{table}]]`"), format!("## `[{table}]`")]
+                .iter()
+                .find_map(|heading| reference.split_once(&format!("\n{heading}\n")))
+                .map(|(_, rest)| rest);
+            let rest = rest.unwrap_or_else(|| panic!("no section for [[{table}]]"));
+            let section = rest.split("\n## ").next().unwrap();
+            for key in properties(value, root).unwrap().as_object().unwrap().keys() {
+                assert!(
+                    section.contains(&format!("\n| `{key}` |")),
+                    "[[{table}]]: no row for `{key}`"
+                );
+            }
+        }
+    }
+}

@@ -68,7 +68,7 @@ impl Port {
 
     /// Takes 1–65535.
     pub fn new(port: i64) -> Result<Port, OutOfRange> {
-        OutOfRange::check(port, 1, 65_535).map(|port| Port(port as u16))
+        OutOfRange::check(port, 1, 65_535).map(Port)
     }
 
     /// The number.
@@ -91,7 +91,7 @@ impl Weight {
 
     /// Takes 0–1000.
     pub fn new(weight: i64) -> Result<Weight, OutOfRange> {
-        OutOfRange::check(weight, 0, i64::from(Self::MAX.0)).map(|weight| Weight(weight as u16))
+        OutOfRange::check(weight, 0, Self::MAX.0.into()).map(Weight)
     }
 
     /// The number.
@@ -122,8 +122,7 @@ impl Mtu {
 
     /// Takes 68–65535. Whether IPv6 is spoken, which needs 1280, is for the caller to know.
     pub fn new(mtu: i64) -> Result<Mtu, OutOfRange> {
-        OutOfRange::check(mtu, i64::from(Self::MIN_IPV4.0), i64::from(Self::MAX.0))
-            .map(|mtu| Mtu(mtu as u32))
+        OutOfRange::check(mtu, Self::MIN_IPV4.0.into(), Self::MAX.0.into()).map(Mtu)
     }
 
     /// The number of bytes.
@@ -335,12 +334,9 @@ pub struct OutOfRange {
 
 impl OutOfRange {
     /// The number, if it is within the range, both ends included.
-    pub(super) fn check(actual: i64, min: i64, max: i64) -> Result<i64, OutOfRange> {
-        if (min..=max).contains(&actual) {
-            Ok(actual)
-        } else {
-            Err(OutOfRange { actual, min, max })
-        }
+    pub(super) fn check<T: TryFrom<i64>>(actual: i64, min: i64, max: i64) -> Result<T, OutOfRange> {
+        let within = Some(actual).filter(|actual| (min..=max).contains(actual));
+        within.and_then(|actual| T::try_from(actual).ok()).ok_or(OutOfRange { actual, min, max })
     }
 }
 
@@ -354,3 +350,99 @@ macro_rules! display_inner {
     )*};
 }
 display_inner!(Name, Port, Weight, Mtu, DeviceName, NetnsName);
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[test]
+    fn numbers_have_their_ranges() {
+        assert_eq!(Port::new(0).unwrap_err(), OutOfRange { actual: 0, min: 1, max: 65_535 });
+        assert_eq!(Port::new(65_535).unwrap().get(), 65_535);
+        assert!(Port::new(65_536).is_err() && Port::new(i64::MIN).is_err());
+        assert_eq!(Weight::new(0).unwrap().get(), 0);
+        assert_eq!(Weight::new(1000).unwrap(), Weight::MAX);
+        assert!(Weight::new(1001).is_err() && Weight::new(-1).is_err());
+        assert_eq!(Mtu::new(68).unwrap(), Mtu::MIN_IPV4);
+        assert_eq!(Mtu::new(65_535).unwrap(), Mtu::MAX);
+        assert!(Mtu::new(67).is_err() && Mtu::new(65_536).is_err());
+    }
+
+    #[rstest]
+    #[case("fw", None)]
+    #[case("a", None)]
+    #[case("the-firewalls-of-the-edge-team-1", None)]
+    #[case("the-firewalls-of-the-edge-team-12", Some(NameError::Length { actual: 33 }))]
+    #[case("", Some(NameError::Length { actual: 0 }))]
+    #[case("fw_1", Some(NameError::Character('_')))]
+    #[case("für", Some(NameError::Character('ü')))]
+    #[case("-fw", Some(NameError::Hyphen))]
+    #[case("fw-", Some(NameError::Hyphen))]
+    fn names_are_as_aws_takes_them(#[case] name: &str, #[case] error: Option<NameError>) {
+        assert_eq!(Name::new(name).err(), error);
+    }
+
+    #[rstest]
+    #[case("app-a", None)]
+    #[case("fifteen.bytes.1", None)]
+    #[case("sixteen.bytes.12", Some(DeviceNameError::Length { actual: 16 }))]
+    // Eight characters, and two bytes each.
+    #[case("üüüüüüüü", Some(DeviceNameError::Length { actual: 16 }))]
+    #[case("", Some(DeviceNameError::Length { actual: 0 }))]
+    #[case("tun%d", Some(DeviceNameError::Character('%')))]
+    #[case("a b", Some(DeviceNameError::Character(' ')))]
+    #[case("a:0", Some(DeviceNameError::Character(':')))]
+    #[case("..", Some(DeviceNameError::Reserved("..".to_owned())))]
+    #[case("lo", Some(DeviceNameError::Reserved("lo".to_owned())))]
+    fn device_names_are_as_the_kernel_takes_them(
+        #[case] name: &str,
+        #[case] error: Option<DeviceNameError>,
+    ) {
+        assert_eq!(DeviceName::new(name).err(), error);
+    }
+
+    #[test]
+    fn a_namespace_has_one_name_however_it_is_written() {
+        let name = NetnsName::new("app-a").unwrap();
+        assert_eq!(NetnsName::new("/run/netns/app-a").unwrap(), name);
+        assert_eq!(NetnsName::new("/var/run/netns/app-a").unwrap(), name);
+        assert_eq!(NetnsName::new("/proc/1/ns/net").unwrap().as_str(), "/proc/1/ns/net");
+        assert_eq!(NetnsName::new("").unwrap_err(), NetnsNameError::Empty);
+        for relative in ["a/b", "..", "/run/netns/../x", "nul\0"] {
+            assert!(NetnsName::new(relative).is_err(), "{relative:?}");
+        }
+    }
+
+    #[rstest]
+    #[case("200", &[200], &[201, 199])]
+    #[case("200-299", &[200, 250, 299], &[199, 300])]
+    #[case("200,302, 307-308", &[200, 302, 307, 308], &[201, 306, 399])]
+    #[case("200-399", &[200, 399], &[400, 0])]
+    fn a_matcher_is_codes_and_ranges(
+        #[case] text: &str,
+        #[case] good: &[u16],
+        #[case] bad: &[u16],
+    ) {
+        let matcher = Matcher::new(text).unwrap();
+        assert!(good.iter().all(|&code| matcher.matches(code)), "{matcher}");
+        assert!(bad.iter().all(|&code| !matcher.matches(code)), "{matcher}");
+        assert_eq!(matcher.to_string(), text.replace(' ', ""));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("200,")]
+    #[case("2xx")]
+    #[case("+20")]
+    #[case("0200")]
+    #[case("200-")]
+    #[case("200-250-299")]
+    #[case("199")]
+    #[case("200-400")]
+    #[case("299-200")]
+    fn anything_else_is_no_matcher(#[case] text: &str) {
+        assert!(Matcher::new(text).is_err());
+    }
+}

@@ -1,5 +1,6 @@
 //! The TOML of a source, read table by table so that one mistake does not hide the next.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
@@ -35,15 +36,15 @@ impl<'s> Document<'s> {
     /// Every syntax error that the parser can tell apart, one for each line.
     pub fn parse(source: &'s Source) -> Result<Document<'s>, Problems> {
         let (root, errors) = DeTable::parse_recoverable(source.text());
-        let mut problems: Vec<Problem> = Vec::new();
-        let mut lines = Vec::new();
+        let newlines: Vec<usize> = source.text().match_indices('\n').map(|(at, _)| at).collect();
+        let mut told = HashSet::new();
+        let mut problems = Vec::new();
         for error in &errors {
-            let line = error.span().map(|span| source.position(span.start).line);
+            let line = error.span().map(|span| newlines.partition_point(|at| *at < span.start));
             // What follows on the same line is the parser regaining its feet.
-            if line.is_none() || !lines.contains(&line) {
+            if line.is_none_or(|line| told.insert(line)) {
                 problems.push(Problem::from(error));
             }
-            lines.push(line);
         }
         Problems::check(source, problems)?;
         Ok(Document { root: root.into_inner() })
@@ -120,7 +121,8 @@ fn read<T: DeserializeOwned>(
 ) -> Option<Located<T>> {
     let mut value = value.clone();
     let mut meant = Vec::new();
-    loop {
+    // Each unknown key costs a reading: a table that is all wrong is not read to its end.
+    for _ in 0..MOST_UNKNOWN_KEYS {
         let error = match T::deserialize(ValueDeserializer::from(value.clone())) {
             Ok(read) => return Some(Located::new(read, value.span())),
             Err(error) => error,
@@ -141,7 +143,11 @@ fn read<T: DeserializeOwned>(
             }
         }
     }
+    None
 }
+
+/// The unknown keys that are told of one table, those within its values included.
+const MOST_UNKNOWN_KEYS: usize = 100;
 
 /// Takes out the key that stands at this place, however deep.
 fn remove_key(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {

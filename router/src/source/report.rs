@@ -40,6 +40,10 @@ impl Look {
 }
 
 impl Problems {
+    /// The problems that a report draws; of the others it tells the number. Nobody reads on, and a
+    /// file that is all wrong is told in bounded time.
+    const MOST_DRAWN: usize = 200;
+
     /// All is well, or these problems.
     ///
     /// # Errors
@@ -77,16 +81,18 @@ impl Problems {
         self.list
     }
 
-    /// The whole report as text, each problem with its line, and a last line that counts them.
+    /// The report as text: the problems with their lines, the first 200 of them, and a last line
+    /// that counts them all.
     pub fn render(&self, look: Look) -> String {
-        let mut text = String::new();
-        for problem in &self.list {
-            text += &self.render_one(problem, look);
-            text.push('\n');
+        let drawn = self.list.iter().take(Self::MOST_DRAWN);
+        let mut blocks: Vec<String> = drawn.map(|problem| self.render_one(problem, look)).collect();
+        if let Some(more @ 1..) = self.list.len().checked_sub(Self::MOST_DRAWN) {
+            blocks.push(format!("and {more} more\n"));
         }
         let (count, name) = (self.list.len(), self.source.name());
         let noun = if count == 1 { "problem" } else { "problems" };
-        text + &format!("{count} {noun} in {name}\n")
+        blocks.push(format!("{count} {noun} in {name}\n"));
+        blocks.join("\n")
     }
 
     fn render_one(&self, problem: &Problem, look: Look) -> String {
@@ -188,5 +194,46 @@ struct Drawn<'a, H>(&'a H, &'a LocatedProblem<'a>);
 impl<H: ReportHandler> fmt::Display for Drawn<'_, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.debug(self.1, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(list: Vec<Problem>, text: &str) -> String {
+        Problems::check(&Source::new("t.toml", text), list).unwrap_err().render(Look::Plain)
+    }
+
+    #[test]
+    fn a_report_is_in_the_order_of_the_text() {
+        let list = vec![Problem::new("nowhere"), Problem::at(4..5, "b"), Problem::at(0..1, "a")];
+        let report = report(list, "one\ntwo\n");
+        let at = |what: &str| report.find(what).unwrap();
+        assert!(at("x a\n") < at("x b\n"));
+        assert!(at("x b\n") < at("x nowhere\n"));
+        assert!(report.ends_with("\n3 problems in t.toml\n"));
+    }
+
+    #[test]
+    fn places_outside_of_the_text_are_drawn_at_its_end() {
+        for span in [0..0, 3..3, 3..9, 100..200, usize::MAX..usize::MAX] {
+            let report = report(vec![Problem::at(span.clone(), "here").label("l")], "one");
+            assert!(report.contains("[t.toml:1:"), "{span:?}:\n{report}");
+        }
+        assert!(report(vec![Problem::at(7..8, "here")], "").contains("x here"));
+    }
+
+    #[test]
+    fn a_report_of_very_many_problems_ends() {
+        let list = (0..1_000).map(|_| Problem::at(0..1, "wrong")).collect();
+        let report = report(list, "one");
+        assert_eq!(report.matches("x wrong").count(), 200);
+        assert!(report.ends_with("and 800 more\n\n1000 problems in t.toml\n"));
+    }
+
+    #[test]
+    fn no_problems_are_none() {
+        Problems::check(&Source::new("t.toml", ""), Vec::new()).unwrap();
     }
 }

@@ -10,6 +10,8 @@
 //! firewall or IDS they are honest about what they do, which is little; each module says what.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod firewall;
 pub mod passthrough;
 pub mod problem;
+pub mod report;

@@ -300,6 +300,18 @@ fn what_may_surprise_is_noted(#[case] balancer: &str, #[case] group: &str, #[cas
 }
 
 #[test]
+fn the_host_s_own_default_route_is_not_taken_without_a_word() {
+    let attachment = "tun = \"gwlbe-a\"";
+    let routed = format!("{attachment}\naddresses = [\"10.0.101.5/28\"]\ndefault_route = true");
+    let noted = |text: &str| {
+        right(text).notes.iter().any(|note| note.message.contains("the gateway runs in"))
+    };
+    let text = minimal("", "", "", "").replace(attachment, &routed);
+    assert!(noted(&text));
+    assert!(!noted(&text.replace(attachment, "tun = \"gwlbe-a\"\nnetns = \"a\"")));
+}
+
+#[test]
 fn a_zone_without_targets_is_noted_unless_cross_zone_is_on() {
     let text = example().replace(
         "address = \"192.0.2.21\"\nzone = \"az2\"",

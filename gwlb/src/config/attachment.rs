@@ -38,7 +38,8 @@ pub(super) struct AttachmentDraft {
     netns: Option<NetnsName>,
     mtu: Mtu,
     addresses: Vec<Located<IpNet>>,
-    default_route: bool,
+    /// Where a default route was asked for.
+    default_route: Option<Range<usize>>,
 }
 
 /// Checks one table by itself.
@@ -83,16 +84,15 @@ pub(super) fn check(
                 ),
         );
     }
-    let default_route = form.default_route.given().map(Located::span);
-    let asked = reader.or_default("default_route", form.default_route, false);
-    if asked && addresses.is_empty() {
+    let default_route = form.default_route.given().filter(|asked| ***asked).map(Located::span);
+    reader.or_default("default_route", form.default_route, false);
+    if let Some(asked) = &default_route
+        && addresses.is_empty()
+    {
         reader.report(
-            Problem::at(
-                default_route.unwrap_or(table.span.clone()),
-                "a default route needs an address to send from",
-            )
-            .label("this attachment has no `addresses`")
-            .help("add addresses = [\"10.0.1.11/24\"], or leave this out"),
+            Problem::at(asked.clone(), "a default route needs an address to send from")
+                .label("this attachment has no `addresses`")
+                .help("add addresses = [\"10.0.1.11/24\"], or leave this out"),
         );
     }
     AttachmentDraft {
@@ -101,7 +101,7 @@ pub(super) fn check(
         netns,
         mtu: mtu.map(Located::into_inner).unwrap_or_default(),
         addresses,
-        default_route: asked,
+        default_route,
     }
 }
 
@@ -225,6 +225,7 @@ pub(super) fn check_together(
                 "rename one, or put it into another namespace",
             ));
         }
+        check_default_route(reader, draft, before);
         for address in &draft.addresses {
             let others = before.iter().flat_map(|draft| &draft.addresses);
             let same_ip = |other: &&Located<IpNet>| other.addr() == address.addr();
@@ -235,6 +236,28 @@ pub(super) fn check_together(
                     "packets for it are delivered to one of them",
                 ));
             }
+        }
+    }
+}
+
+/// A namespace has one default route in each address family.
+fn check_default_route(
+    reader: &mut Reader<'_>,
+    draft: &AttachmentDraft,
+    before: &[AttachmentDraft],
+) {
+    let Some(asked) = &draft.default_route else { return };
+    for other in before.iter().filter(|other| other.netns == draft.netns) {
+        let Some(first) = &other.default_route else { continue };
+        let same_family = |a: &Located<IpNet>| {
+            other.addresses.iter().any(|b| a.addr().is_ipv4() == b.addr().is_ipv4())
+        };
+        if draft.addresses.iter().any(same_family) {
+            reader.report(second(
+                Problem::at(asked.clone(), "two default routes in one namespace"),
+                first.clone(),
+                "leave one out, or put the devices into namespaces of their own",
+            ));
         }
     }
 }
@@ -275,6 +298,11 @@ impl Places<'_> {
 }
 
 impl AttachmentDraft {
+    /// Where a default route of the gateway's own namespace was asked for.
+    pub(super) fn own_default_route(&self) -> Option<Range<usize>> {
+        self.default_route.clone().filter(|_| self.netns.is_none())
+    }
+
     /// The settings, if everything was understood.
     pub(super) fn finish(
         self,
@@ -297,7 +325,7 @@ impl AttachmentDraft {
             netns: self.netns,
             mtu: self.mtu,
             addresses: self.addresses.into_iter().map(Located::into_inner).collect(),
-            default_route: self.default_route,
+            default_route: self.default_route.is_some(),
         })
     }
 }

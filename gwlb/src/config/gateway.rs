@@ -16,7 +16,7 @@ use super::values::{AdminAddress, OutOfRange};
 const MAX_WORKERS: i64 = 256;
 /// Where secrets of a service are kept (Filesystem Hierarchy Standard 3.0 §5.8).
 const SECRET_FILE: &str = "/var/lib/gwlb/secret";
-/// A million flows a worker: 1 GiB at 1 KiB each is more than they take.
+/// Room for 30,000 new flows a second that live for half a minute.
 const MAX_FLOWS: usize = 1 << 20;
 /// Eight source ports a worker, so that receivers and paths that hash on ports see several flows.
 const SOURCE_PORTS: usize = 8;

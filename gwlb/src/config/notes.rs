@@ -23,6 +23,15 @@ pub(super) fn take(
     if drafts.attachments.is_empty() {
         reader.note_nowhere("there is no [[attachment]]: no packet can enter or leave");
     }
+    for draft in &drafts.attachments {
+        if let Some(span) = draft.own_default_route() {
+            reader.note(
+                span,
+                "this asks for the default route of the namespace that the gateway runs in, since \
+                 the attachment has no `netns`",
+            );
+        }
+    }
     idle_resources(reader, drafts, bindings);
     zones_without_targets(reader, drafts, bindings);
     if semantics == Semantics::Aws {

@@ -51,7 +51,7 @@ pub(super) fn check(
     let form = form.into_inner();
     let name = reader.name(form.name, &table);
     // AWS's options: appliances for AWS and Alibaba understand them (semantics 1a, 2a).
-    let dialect = reader.or_default("dialect", form.dialect, ByName(&Dialect::ALL[0]));
+    let dialect = reader.or_default("dialect", form.dialect, ByName(&Dialect::AWS));
     let port = reader.number("port", form.port, Port::new, Some("6081 is Geneve's port"));
     let stickiness_span = form.stickiness.given().map(Located::span);
     let ByName(stickiness) =

@@ -242,6 +242,9 @@ fn a_udp_batch_passes_whole_in_both_directions() {
         join(&mirrored, Limits::default(), |offload, packet| joined.push((offload, packet)));
         assert_eq!(joined.len(), 1);
         queue.send(&joined[0].0, &[IoSlice::new(&joined[0].1)]).unwrap();
+        let (mut poller, mut ready) = (Poller::new().unwrap(), Vec::new());
+        poller.add(&socket, 0).unwrap();
+        poller.wait(&mut ready, Some(Duration::from_secs(10))).unwrap();
         let mut slots = [Slot::with_capacity(65_535)];
         assert_eq!(socket.recv(&mut slots).unwrap(), 1);
         assert_eq!((slots[0].meta.segment_size, slots[0].meta.peer), (600, peer));

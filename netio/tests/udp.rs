@@ -114,12 +114,24 @@ fn without_gro_a_call_fills_several_slots() {
     let mut receiver = UdpSocket::bind(&UdpConfig { gro: false, ..config(V4) }).unwrap();
     let payload = pattern(3 * 100);
     let meta = Datagram { segment_size: 100, ..to(&receiver) };
-    sender.send(&meta, &[IoSlice::new(&payload)]).unwrap();
-    let datagrams = receive(&mut receiver, 300);
-    assert_eq!(receiver.syscalls(), 1);
-    for ((bytes, meta), expected) in datagrams.iter().zip(payload.chunks(100)) {
-        assert_eq!((&bytes[..], meta.segment_size), (expected, 0));
+    let mut slots = slots(4);
+    // The call may come between the first datagram and the last; but not always.
+    for _ in 0..1000 {
+        sender.send(&meta, &[IoSlice::new(&payload)]).unwrap();
+        wait(&receiver);
+        let mut count = receiver.recv(&mut slots).unwrap();
+        if count == 3 {
+            for (slot, expected) in slots.iter().zip(payload.chunks(100)) {
+                assert_eq!((&slot.packet[..], slot.meta.segment_size), (expected, 0));
+            }
+            return;
+        }
+        while count < 3 {
+            wait(&receiver);
+            count += receiver.recv(&mut slots).unwrap();
+        }
     }
+    panic!("never more than 2 datagrams with one call");
 }
 
 #[test]
@@ -146,7 +158,9 @@ fn an_unspecified_address_tells_which_one_it_was_and_answers_from_it() {
 fn an_icmp_error_is_told_and_fails_nobody_else() {
     for address in [V4, V6] {
         let (mut sender, mut receiver) = (bind(address), bind(address));
-        let closed = Datagram { peer: bind(address).local_addr(), ..Datagram::default() };
+        // Nobody serves tcpmux by UDP.
+        let peer = SocketAddr::new(address, 1);
+        let closed = Datagram { peer, ..Datagram::default() };
         assert!(sender.take_error().is_none());
         sender.send(&closed, &[IoSlice::new(b"anybody?")]).unwrap();
         wait(&sender);
@@ -205,15 +219,12 @@ fn losses_in_the_kernel_are_counted() {
         sender.send(&to(&receiver), &[IoSlice::new(&[0; 500])]).unwrap();
     }
     let (mut slots, mut arrived) = (slots(16), 0);
-    loop {
-        match receiver.recv(&mut slots).unwrap() {
-            0 => break,
-            count => arrived += count,
-        }
+    while arrived + receiver.kernel_drops().unwrap() < SENT as u64 {
+        wait(&receiver);
+        arrived += receiver.recv(&mut slots).unwrap() as u64;
     }
-    let drops = receiver.kernel_drops().unwrap();
-    assert!(drops > 0 && arrived > 0);
-    assert_eq!(arrived as u64 + drops, SENT as u64);
+    assert_eq!(arrived + receiver.kernel_drops().unwrap(), SENT as u64);
+    assert!(receiver.kernel_drops().unwrap() > 0 && arrived > 0);
 }
 
 #[test]
@@ -221,9 +232,14 @@ fn what_does_not_fit_its_slot_is_discarded_and_counted() {
     let (mut sender, mut receiver) = (bind(V4), bind(V4));
     sender.send(&to(&receiver), &[IoSlice::new(&[1; 100])]).unwrap();
     sender.send(&to(&receiver), &[IoSlice::new(&[2; 10])]).unwrap();
-    wait(&receiver);
     let mut slots = [Slot::with_capacity(50), Slot::with_capacity(50)];
-    assert_eq!(receiver.recv(&mut slots).unwrap(), 1);
+    loop {
+        wait(&receiver);
+        match receiver.recv(&mut slots).unwrap() {
+            0 => {}
+            count => break assert_eq!(count, 1),
+        }
+    }
     assert_eq!(slots[0].packet[..], [2; 10]);
     assert_eq!(receiver.truncated(), 1);
 }

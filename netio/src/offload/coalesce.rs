@@ -6,6 +6,8 @@
 //! caller flushes at the end of every batch. Payload is not copied; what comes out refers to the
 //! buffers that the packets lie in.
 
+use std::ops::Range;
+
 use geneve::checksum::{self, Integrity, Sum};
 use geneve::flow::FlowKey;
 use geneve::inner::{Fragment, Inner, IpVersion, TcpFlags, Transport, protocol};
@@ -99,7 +101,7 @@ pub struct Run<'a, T> {
 pub struct Coalescer<T> {
     limits: Limits,
     /// At most [`TABLE`]; those without packets are vacant.
-    open: Vec<Open<T>>,
+    open: Vec<Entry<T>>,
     /// Counts pushes, to know which run was extended last.
     clock: u64,
 }
@@ -124,61 +126,66 @@ impl<T: Copy + PartialEq> Coalescer<T> {
         let Some(key) = inner.ported_key().filter(|_| inner.fragment == Fragment::Whole) else {
             // Without ports it may belong to any flow between its two addresses.
             let ends = (inner.src, inner.dst);
-            for run in self.open.iter_mut().filter(|run| (run.key.src(), run.key.dst()) == ends) {
-                run.close(&mut emit);
+            for entry in &mut self.open {
+                if (entry.run.key.src(), entry.run.key.dst()) == ends {
+                    entry.close(&mut emit);
+                }
             }
             return pass(packet, place, tag, &mut emit);
         };
-        let known = self.open.iter_mut().find(|run| run.count > 0 && run.key == key);
+        let known = self.open.iter_mut().find(|entry| entry.count > 0 && entry.run.key == key);
         let Some(part) = Part::of(packet, inner, self.limits) else {
-            if let Some(run) = known {
-                run.close(&mut emit);
+            if let Some(entry) = known {
+                entry.close(&mut emit);
             }
             return pass(packet, place, tag, &mut emit);
         };
-        if let Some(run) = known {
-            if run.tag == tag && run.continues(packet, &part, self.limits) {
-                run.append(&part, place, self.clock);
-                if part.push || part.payload < run.size {
-                    run.close(&mut emit);
+        if let Some(entry) = known {
+            if entry.run.tag == tag && entry.continues(packet, &part, self.limits) {
+                entry.append(&part, place, self.clock);
+                if part.push || part.payload < entry.run.size {
+                    entry.close(&mut emit);
                 }
                 return;
             }
-            run.close(&mut emit);
+            entry.close(&mut emit);
         }
         if part.push {
             return pass(packet, place, tag, &mut emit);
         }
-        let run = Open::new(packet, key, &part, place, tag, self.clock);
-        match self.room(&mut emit) {
-            Some(vacant) => *vacant = run,
-            None => self.open.push(run),
+        let index = self.vacate(&mut emit);
+        let run = Open::new(packet, key, &part, tag);
+        match self.open.get_mut(index) {
+            Some(vacant) => vacant.run = run,
+            None => self.open.push(Entry { run, pieces: [Piece::default(); MAX_PIECES], count: 0 }),
         }
+        self.open[index].append(&part, place, self.clock);
     }
 
     /// Gives out all that is left, the least recently extended run first.
     pub fn flush(&mut self, mut emit: impl FnMut(Run<'_, T>)) {
-        while let Some(run) = self.least_recent() {
-            run.close(&mut emit);
+        while let Some(index) = self.least_recent() {
+            self.open[index].close(&mut emit);
         }
     }
 
-    /// A vacant place in the table, made by giving out the least recently extended run if need be;
-    /// `None` while the table may still grow.
-    fn room(&mut self, emit: &mut impl FnMut(Run<'_, T>)) -> Option<&mut Open<T>> {
-        if let Some(index) = self.open.iter().position(|run| run.count == 0) {
-            return self.open.get_mut(index);
+    /// The index of a vacant place in the table, perhaps the next behind its end, made by giving
+    /// out the least recently extended run if need be.
+    fn vacate(&mut self, emit: &mut impl FnMut(Run<'_, T>)) -> usize {
+        match self.open.iter().position(|entry| entry.count == 0) {
+            Some(vacant) => vacant,
+            None if self.open.len() < TABLE => self.open.len(),
+            None => {
+                let index = self.least_recent().unwrap_or(0);
+                self.open[index].close(emit);
+                index
+            }
         }
-        if self.open.len() < TABLE {
-            return None;
-        }
-        let run = self.least_recent()?;
-        run.close(emit);
-        Some(run)
     }
 
-    fn least_recent(&mut self) -> Option<&mut Open<T>> {
-        self.open.iter_mut().filter(|run| run.count > 0).min_by_key(|run| run.touched)
+    fn least_recent(&self) -> Option<usize> {
+        let taken = self.open.iter().enumerate().filter(|(_, entry)| entry.count > 0);
+        taken.min_by_key(|(_, entry)| entry.run.touched).map(|(index, _)| index)
     }
 }
 
@@ -241,7 +248,15 @@ impl Part {
     }
 }
 
-/// A super-packet in the making.
+/// A place in the table: a super-packet in the making, or vacant.
+#[derive(Debug)]
+struct Entry<T> {
+    run: Open<T>,
+    /// Of which `count` are in use. It stays as it is when the place is given to another run.
+    pieces: [Piece; MAX_PIECES],
+    count: usize,
+}
+
 #[derive(Debug)]
 struct Open<T> {
     tag: T,
@@ -257,48 +272,27 @@ struct Open<T> {
     size: usize,
     /// Payload bytes of all packets.
     bytes: usize,
+    /// PSH is set in the last packet.
     push: bool,
     touched: u64,
-    pieces: [Piece; MAX_PIECES],
-    count: usize,
 }
 
-impl<T: Copy> Open<T> {
-    fn new(packet: &[u8], key: FlowKey, part: &Part, place: Place, tag: T, clock: u64) -> Self {
-        let mut run = Self {
-            tag,
-            key,
-            tcp: part.tcp,
-            headers: [0; MAX_HEADER],
-            ip: part.ip,
-            header: part.header,
-            size: part.payload,
-            bytes: 0,
-            push: false,
-            touched: clock,
-            pieces: [Piece::default(); MAX_PIECES],
-            count: 0,
-        };
-        run.headers[..part.header].copy_from_slice(&packet[..part.header]);
-        run.append(part, place, clock);
-        run
-    }
-
+impl<T: Copy> Entry<T> {
     /// Whether cutting would make exactly this packet next.
     fn continues(&self, packet: &[u8], part: &Part, limits: Limits) -> bool {
-        let max_count = if self.tcp { MAX_PIECES } else { MAX_DATAGRAMS };
-        let total = self.header + self.bytes + part.payload;
-        if part.header != self.header
-            || part.payload > self.size
+        let run = &self.run;
+        let max_count = if run.tcp { MAX_PIECES } else { MAX_DATAGRAMS };
+        if part.header != run.header
+            || part.payload > run.size
             || self.count == max_count
-            || total > self.max_bytes(limits)
+            || run.header + run.bytes + part.payload > run.max_bytes(limits)
         {
             return false;
         }
-        let first = &self.headers[..self.header];
-        let same = |range: std::ops::Range<usize>| first[range.clone()] == packet[range];
+        let first = &run.headers[..run.header];
+        let same = |range: Range<usize>| first[range.clone()] == packet[range];
         // All of the IP header but length, identification and checksum.
-        let ip = match self.key.version() {
+        let ip = match run.key.version() {
             IpVersion::V4 => {
                 let id = be16(first, 4).wrapping_add(self.count as u16);
                 same(0..2) && be16(packet, 4) == id && same(6..10) && same(12..20)
@@ -306,22 +300,14 @@ impl<T: Copy> Open<T> {
             IpVersion::V6 => same(0..4) && same(6..40),
         };
         // All of the TCP header but sequence number, flags (checked before) and checksum.
-        let t = self.ip;
+        let t = run.ip;
         let tcp = || {
-            let sequence = be32(first, t + 4).wrapping_add(self.bytes as u32);
-            be32(packet, t + 4) == sequence
+            be32(packet, t + 4) == be32(first, t + 4).wrapping_add(run.bytes as u32)
                 && same(t + 8..t + TCP_FLAGS)
                 && same(t + 14..t + TCP_CHECKSUM)
-                && same(t + 18..self.header)
+                && same(t + 18..run.header)
         };
-        ip && (!self.tcp || tcp())
-    }
-
-    fn max_bytes(&self, limits: Limits) -> usize {
-        match self.key.version() {
-            IpVersion::V4 if self.tcp => limits.max_bytes,
-            _ => limits.max_bytes.min(MAX_IP),
-        }
+        ip && (!run.tcp || tcp())
     }
 
     fn append(&mut self, part: &Part, place: Place, clock: u64) {
@@ -331,27 +317,44 @@ impl<T: Copy> Open<T> {
             len: part.payload as u32,
         };
         self.count += 1;
-        self.bytes += part.payload;
-        self.push = part.push;
-        self.touched = clock;
+        self.run.bytes += part.payload;
+        self.run.push = part.push;
+        self.run.touched = clock;
     }
 
-    /// Gives the run out, if it has packets, and leaves it vacant.
+    /// Gives the run out, if there is one, and leaves its place vacant.
     fn close(&mut self, emit: &mut impl FnMut(Run<'_, T>)) {
-        let count = std::mem::take(&mut self.count);
-        match count {
+        let tag = self.run.tag;
+        match std::mem::take(&mut self.count) {
             0 => {}
             1 => {
                 let Piece { buffer, start, len } = self.pieces[0];
-                let header = self.header as u32;
+                let header = self.run.header as u32;
                 let piece = Piece { buffer, start: start - header, len: len + header };
-                emit(Run { tag: self.tag, offload: Offload::NONE, headers: &[], pieces: &[piece] });
+                emit(Run { tag, offload: Offload::NONE, headers: &[], pieces: &[piece] });
             }
-            _ => {
-                let offload = self.finish();
-                let (headers, pieces) = (&self.headers[..self.header], &self.pieces[..count]);
-                emit(Run { tag: self.tag, offload, headers, pieces });
+            count => {
+                let offload = self.run.finish();
+                let headers = &self.run.headers[..self.run.header];
+                emit(Run { tag, offload, headers, pieces: &self.pieces[..count] });
             }
+        }
+    }
+}
+
+impl<T: Copy> Open<T> {
+    /// A run that the packet will begin.
+    fn new(packet: &[u8], key: FlowKey, part: &Part, tag: T) -> Self {
+        let &Part { tcp, ip, header, payload: size, .. } = part;
+        let mut headers = [0; MAX_HEADER];
+        headers[..header].copy_from_slice(&packet[..header]);
+        Self { tag, key, tcp, headers, ip, header, size, bytes: 0, push: false, touched: 0 }
+    }
+
+    fn max_bytes(&self, limits: Limits) -> usize {
+        match self.key.version() {
+            IpVersion::V4 if self.tcp => limits.max_bytes,
+            _ => limits.max_bytes.min(MAX_IP),
         }
     }
 

@@ -273,8 +273,10 @@ impl Cut {
                 put16(ip, 4, (ip.len() - IpVersion::V6.header_len() + transport_len) as u16);
             }
         }
+        // The sum over the pseudo-header goes in first, so that it is summed up with the rest.
         let field = if self.tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
-        put16(transport, field, 0);
+        let (sum, carry) = self.pseudo_sum.overflowing_add(transport_len as u16);
+        put16(transport, field, sum + u16::from(carry));
         if self.tcp {
             let sequence = self.sequence.wrapping_add((index * self.size) as u32);
             transport[4..8].copy_from_slice(&sequence.to_be_bytes());
@@ -288,8 +290,6 @@ impl Cut {
             put16(transport, 4, transport_len as u16);
         }
         let mut sum = Sum::new();
-        sum.add(&self.pseudo_sum.to_be_bytes());
-        sum.add(&(transport_len as u32).to_be_bytes());
         sum.add(transport);
         sum.add(payload);
         put16(transport, field, if self.tcp { sum.finish() } else { sum.finish_udp() });

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 pub use error::StartError;
-pub use status::{Status, TargetStatus};
+pub use status::{AttachmentStatus, GatewayState, Status, TargetStatus};
 
 use crate::config::Settings;
 use build::Built;

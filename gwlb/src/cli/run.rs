@@ -34,6 +34,9 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
             return ExitCode::from(WRONG_USE);
         }
     };
+    for note in &settings.notes {
+        tracing::warn!("{}", note.message);
+    }
     let gateway = match Gateway::start(settings) {
         Ok(gateway) => gateway,
         Err(error) => {

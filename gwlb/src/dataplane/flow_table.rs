@@ -227,7 +227,7 @@ mod tests {
         let start = start();
         let mut table = FlowTable::new(10, 0, start);
         table.insert(id(1), placement(1), IDLE, start).unwrap();
-        let just_before = start + IDLE - Duration::from_nanos(1);
+        let just_before = start + Duration::from_nanos(349_999_999_999);
         assert_eq!(table.touch(&id(1), IDLE, just_before), Some(placement(1)));
         assert_eq!(table.touch(&id(1), IDLE, just_before + IDLE), None, "the timeout has passed");
         assert_eq!(table.touch(&id(2), IDLE, start), None);

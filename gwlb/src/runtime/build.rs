@@ -49,7 +49,7 @@ pub(super) fn build(settings: &Arc<Settings>) -> Result<Built, StartError> {
 
     let mut namespaces = Namespaces::default();
     let mut underlays = Underlays::open(settings, &mut namespaces, workers, source_ports)?;
-    let (mut ports, limits) = open_ports(settings, &mut namespaces, workers)?;
+    let Devices { mut queues, links, limits } = open_devices(settings, &mut namespaces, workers)?;
 
     let probes = underlays.probes(settings, control.targets())?;
     for (target, mtu) in probes.iter().flat_map(|probe| probe.measure(|_| true)) {
@@ -60,7 +60,8 @@ pub(super) fn build(settings: &Arc<Settings>) -> Result<Built, StartError> {
     let stats: Vec<_> = (0..workers).map(|_| Arc::new(WorkerStats::default())).collect();
     let inboxes =
         (0..workers).map(|_| Inbox::new()).collect::<Result<_, _>>().map_err(StartError::Poll)?;
-    let shared = Arc::new(Shared::new(Arc::clone(settings), Arc::clone(&snapshot), stats, inboxes));
+    let shared =
+        Arc::new(Shared::new(Arc::clone(settings), Arc::clone(&snapshot), stats, inboxes, links));
     let fragments = Arc::new(FragmentTable::default());
     let now = clock::now();
     let workers = (0..workers)
@@ -79,7 +80,7 @@ pub(super) fn build(settings: &Arc<Settings>) -> Result<Built, StartError> {
                 shared: Arc::clone(&shared),
                 ingress: Ingress::new(config, Arc::clone(&snapshot), now),
                 returns: Return::new(Arc::clone(&snapshot), stats),
-                ports: ports.remove(0),
+                ports: queues.remove(0),
                 pools: underlays.pools.clone(),
                 underlays: underlays.take_worker(),
                 limits,
@@ -208,14 +209,24 @@ impl Underlays {
     }
 }
 
-/// Creates the TUN devices, and sets up the addresses and routes behind them. The result is by
-/// worker.
-fn open_ports(
+/// The TUN devices, created and set up.
+struct Devices {
+    /// The queues, by worker.
+    queues: Vec<Vec<Attached>>,
+    /// Whom to ask for their counters, by attachment.
+    links: Vec<Links>,
+    /// What all of them take in one write.
+    limits: Limits,
+}
+
+/// Creates the TUN devices, and sets up the addresses and routes behind them.
+fn open_devices(
     settings: &Settings,
     namespaces: &mut Namespaces,
     workers: u16,
-) -> Result<(Vec<Vec<Attached>>, Limits), StartError> {
+) -> Result<Devices, StartError> {
     let mut by_worker: Vec<Vec<Attached>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut links = Vec::new();
     let mut limits = Limits::default();
     for attachment in &settings.attachments {
         let netns = namespaces.open(attachment.netns.as_ref())?;
@@ -233,15 +244,15 @@ fn open_ports(
         })?;
         limits.udp &= tun.udp_segmentation();
         let queues = tun.take_queues();
-        set_up(attachment, &netns)?;
+        links.push(set_up(attachment, &netns)?);
         for (ports, queue) in by_worker.iter_mut().zip(queues) {
             ports.push(Attached { at: attachment.at, queue });
         }
     }
-    Ok((by_worker, limits))
+    Ok(Devices { queues: by_worker, links, limits })
 }
 
-fn set_up(attachment: &AttachmentSettings, netns: &Netns) -> Result<(), StartError> {
+fn set_up(attachment: &AttachmentSettings, netns: &Netns) -> Result<Links, StartError> {
     let links = Links::in_netns(netns)?;
     let name = attachment.tun.as_str();
     links.set_up(name)?;
@@ -258,7 +269,7 @@ fn set_up(attachment: &AttachmentSettings, netns: &Netns) -> Result<(), StartErr
             }
         }
     }
-    Ok(())
+    Ok(links)
 }
 
 const ANY_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
@@ -271,7 +282,7 @@ const BULK_HEADERS: u32 = 52;
 /// holds 65,507 bytes, and every segment takes the Geneve header along. At an MTU of 1500 these
 /// are 42 segments.
 fn gso_max_size(mtu: u32) -> u32 {
-    let header = Dialect::ALL.iter().map(|dialect| dialect.header_len()).max().unwrap_or(0);
+    let header = Dialect::ALL.iter().map(Dialect::header_len).max().unwrap_or(0);
     let segments = (MAX_GSO_BYTES as u32 / (mtu + header as u32)).max(1);
     segments * mtu.saturating_sub(BULK_HEADERS) + BULK_HEADERS
 }

@@ -72,7 +72,7 @@ fn families(status: &Status) -> prometheus::Result<Vec<MetricFamily>> {
         families.extend(plain(&format!("gwlb_io_{name}_total"), help, value)?);
     }
     let active = IntGauge::new("gwlb_flows_active", "Flows in the tables now.")?;
-    active.set(status.active_flows as i64);
+    active.set(i64::try_from(status.active_flows).unwrap_or(i64::MAX));
     families.extend(active.collect());
     families.extend(targets(status)?);
     Ok(families)

@@ -9,6 +9,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
 use geneve::buffer::PacketBuf;
+use netio::link::Links;
 use netio::offload::Offload;
 use netio::poll::Waker;
 use router::Entry;
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub inboxes: Vec<Inbox>,
     /// Targets to which a packet turned out to be too long: their path is to be measured again.
     pub too_long: ArrayQueue<TargetSlot>,
+    /// By attachment, in the order of the settings: whom to ask for the device's counters.
+    pub links: Vec<Links>,
     pub started: Instant,
     draining: AtomicBool,
 }
@@ -61,6 +64,7 @@ impl Shared {
         snapshot: Arc<Snapshot>,
         stats: Vec<Arc<WorkerStats>>,
         inboxes: Vec<Inbox>,
+        links: Vec<Links>,
     ) -> Self {
         let too_long = ArrayQueue::new(snapshot.targets.len().max(1));
         Self {
@@ -69,6 +73,7 @@ impl Shared {
             stats,
             inboxes,
             too_long,
+            links,
             started: clock::now(),
             draining: AtomicBool::new(false),
         }

@@ -1,9 +1,11 @@
 //! What a gateway shows of itself: the sums of the workers' counters and the targets.
 
+use router::Attachment;
 use serde::{Deserialize, Serialize};
 
 use super::clock;
 use super::shared::Shared;
+use crate::config::Settings;
 use crate::dataplane::stats::{TargetTotals, Totals};
 
 /// The state of a gateway at one moment; `GET /v1/status`.
@@ -24,6 +26,8 @@ pub struct Status {
     pub totals: Totals,
     /// Every target of every group.
     pub targets: Vec<TargetStatus>,
+    /// Every attachment with its device.
+    pub attachments: Vec<AttachmentStatus>,
 }
 
 /// Whether a gateway takes packets in.
@@ -56,6 +60,22 @@ pub struct TargetStatus {
     pub kept_packets: u64,
 }
 
+/// One attachment, and what its device lost.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttachmentStatus {
+    /// The subnet or internet gateway, as `subnet:NAME` or `internet_gateway:NAME`.
+    pub at: String,
+    /// The TUN device.
+    pub tun: String,
+    /// Its namespace; absent: the gateway's own.
+    pub netns: Option<String>,
+    /// Packets that the kernel dropped because the device's queue was full, before they came in.
+    /// A super-packet counts once. `None` if the kernel does not tell.
+    pub tx_dropped: Option<u64>,
+    /// Packets that the kernel dropped after they were delivered to the device.
+    pub rx_dropped: Option<u64>,
+}
+
 impl Status {
     pub(super) fn of(shared: &Shared) -> Self {
         let snapshot = shared.snapshot.load();
@@ -80,6 +100,21 @@ impl Status {
                 }
             })
             .collect();
+        let attachments = settings
+            .attachments
+            .iter()
+            .zip(&shared.links)
+            .map(|(attachment, links)| {
+                let statistics = links.statistics(attachment.tun.as_str()).ok();
+                AttachmentStatus {
+                    at: place(settings, attachment.at),
+                    tun: attachment.tun.as_str().to_owned(),
+                    netns: attachment.netns.as_ref().map(|netns| netns.as_str().to_owned()),
+                    tx_dropped: statistics.map(|counters| counters.tx_dropped),
+                    rx_dropped: statistics.map(|counters| counters.rx_dropped),
+                }
+            })
+            .collect();
         let totals = Totals::of(shared.stats.iter().map(AsRef::as_ref));
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -93,6 +128,16 @@ impl Status {
             active_flows: totals.flows.created.saturating_sub(totals.flows.expired),
             totals,
             targets,
+            attachments,
         }
+    }
+}
+
+fn place(settings: &Settings, at: Attachment) -> String {
+    match at {
+        Attachment::InternetGateway(id) => {
+            format!("internet_gateway:{}", settings.topology.gateway(id).name)
+        }
+        Attachment::Subnet(id) => format!("subnet:{}", settings.topology.subnet(id).name),
     }
 }

@@ -30,6 +30,8 @@ const TUN_BATCH: usize = 16;
 const UDP_BATCH: usize = 8;
 /// The largest packet or batch that a device gives.
 const BUFFER: usize = 65_536;
+/// How often a busy worker asks the kernel what was lost.
+const LOSS_CHECK: Duration = Duration::from_secs(1);
 /// A drain is over when nothing has come back for this long.
 const DRAIN_QUIET: Duration = Duration::from_millis(200);
 /// A drain is over after this long in any case.
@@ -117,6 +119,8 @@ impl Worker {
         let mut ready = Vec::new();
         let mut active: Vec<Source> = Vec::new();
         let mut drain = None;
+        // Due after every stretch of work, so that an idle worker is not woken for it.
+        let mut loss_check: Option<Instant> = None;
         loop {
             let now = clock::now();
             if drain.is_none() && shared.is_draining() {
@@ -128,7 +132,11 @@ impl Worker {
                 Some(drain) if drain.is_over(now) => break,
                 _ if !active.is_empty() => Some(Duration::ZERO),
                 Some(drain) => Some(drain.next().saturating_duration_since(now)),
-                None => self.ingress.poll_timeout().map(|at| at.saturating_duration_since(now)),
+                None => [self.ingress.poll_timeout(), loss_check]
+                    .into_iter()
+                    .flatten()
+                    .min()
+                    .map(|at| at.saturating_duration_since(now)),
             };
             if let Err(error) = self.poller.wait(&mut ready, timeout) {
                 tracing::error!(worker = self.id.0, %error, "cannot wait for packets");
@@ -150,6 +158,13 @@ impl Worker {
             if self.ingress.poll_timeout().is_some_and(|at| at <= now) {
                 self.ingress.handle_timeout(now);
             }
+            if loss_check.is_some_and(|at| at <= now) {
+                self.count_losses();
+                loss_check = None;
+            }
+            if !active.is_empty() {
+                loss_check = loss_check.or(Some(now + LOSS_CHECK));
+            }
             let before = self.exit.stats.udp.flow.received.get();
             active.retain(|&source| {
                 let more = self.serve(source, now);
@@ -163,6 +178,7 @@ impl Worker {
             }
             self.count_syscalls();
         }
+        self.count_losses();
     }
 
     /// Takes a batch from one source; says whether there may be more.
@@ -280,6 +296,13 @@ impl Worker {
         for port in &self.exit.ports {
             let _ = self.poller.remove(&port.queue);
         }
+    }
+
+    fn count_losses(&mut self) {
+        let receivers = self.exit.underlays.iter_mut().flat_map(|underlay| &mut underlay.receivers);
+        // A socket that cannot be asked keeps its last count out of the sum; it does not happen.
+        let lost = receivers.filter_map(|socket| socket.kernel_drops().ok()).sum();
+        self.exit.stats.io.kernel_drops.set(lost);
     }
 
     fn count_syscalls(&self) {

@@ -10,7 +10,7 @@ use std::{
 
 use netio::{
     Device, Slot,
-    link::Links,
+    link::{Links, Route},
     netns::{Netns, ScratchNetns},
     poll::Poller,
     udp::{Datagram, ErrorOrigin, MAX_GSO_SEGMENTS, UdpConfig, UdpSocket},
@@ -272,6 +272,37 @@ fn a_batch_beyond_the_mtu_is_refused_and_goes_singly() {
         sender.send(&meta, &[IoSlice::new(&payload)]).unwrap();
         receive(&mut receiver, 3000);
     }
+}
+
+#[test]
+fn a_router_tells_the_mtu_behind_it() {
+    let Some(near) = ScratchNetns::for_test("a_router_tells_the_mtu") else { return };
+    let Some(router) = ScratchNetns::for_test("a_router_tells_the_mtu") else { return };
+    let links = Links::in_netns(&near).unwrap();
+    links.create_veth("up", "down", &router).unwrap();
+    let routes = Links::in_netns(&router).unwrap();
+    routes.create_veth("on", "far", &router).unwrap();
+    for (links, name) in [(&links, "up"), (&routes, "down"), (&routes, "on"), (&routes, "far")] {
+        links.set_up(name).unwrap();
+    }
+    routes.set_mtu("on", 1400).unwrap();
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    links.add_address("up", ip("fd00::1"), 64).unwrap();
+    routes.add_address("down", ip("fd00::2"), 64).unwrap();
+    router.set_sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
+    links.add_route(&Route::new(ip("fd01::"), 64).via(ip("fd00::2"))).unwrap();
+    routes.add_route(&Route::new(ip("fd01::"), 64).device("on")).unwrap();
+
+    let mut socket = near.run(|| bind(ip("fd00::1"))).unwrap();
+    let peer = SocketAddr::new(ip("fd01::9"), 6081);
+    assert_eq!(socket.path_mtu(peer).unwrap(), 1500);
+    socket.send(&Datagram { peer, ..Datagram::default() }, &[IoSlice::new(&[0; 1450])]).unwrap();
+    wait(&socket);
+    let error = socket.take_error().unwrap();
+    assert_eq!((error.errno, error.mtu), (libc::EMSGSIZE, Some(1400)));
+    assert_eq!((error.origin, error.kind), (ErrorOrigin::Icmp6, 2));
+    assert_eq!((error.peer, error.offender), (Some(peer), Some(ip("fd00::2"))));
+    assert_eq!(socket.path_mtu(peer).unwrap(), 1400);
 }
 
 #[test]

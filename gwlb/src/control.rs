@@ -204,3 +204,68 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use router::source::Source;
+
+    use super::*;
+
+    const TWO_ZONES: &str = include_str!("../examples/two-zones.toml");
+
+    fn control(change: impl FnOnce(String) -> String) -> Control {
+        let source = Source::new("two-zones.toml", change(TWO_ZONES.to_owned()));
+        let settings = Arc::new(crate::config::parse(&source).unwrap());
+        Control::new(settings, Secret::from_bytes([3; Secret::LEN]), 2, Duration::ZERO)
+    }
+
+    fn published(control: &mut Control) -> Option<Arc<Snapshot>> {
+        control.poll_output().map(|Output::Publish(snapshot)| snapshot)
+    }
+
+    /// The addresses of a pool's candidates.
+    fn candidates(snapshot: &Snapshot, pool: usize) -> Vec<String> {
+        let candidates = snapshot.pools[pool].candidates.iter();
+        candidates.map(|c| snapshot.target(c.target).address.to_string()).collect()
+    }
+
+    #[test]
+    fn a_node_uses_the_targets_of_its_zone() {
+        let mut control = control(|text| text);
+        let snapshot = published(&mut control).unwrap();
+        assert_eq!(candidates(&snapshot, 0), ["192.0.2.11:6081", "192.0.2.12:6081"]);
+        assert_eq!(candidates(&snapshot, 1), ["192.0.2.21:6081"]);
+        for (endpoint, zone) in snapshot.endpoints.iter().zip(["az1", "az2"]) {
+            assert_eq!(snapshot.pool(endpoint.pool).zone, zone);
+        }
+        assert_eq!(snapshot.sources.len(), 3);
+    }
+
+    #[test]
+    fn with_cross_zone_a_node_uses_all() {
+        let on = |text: String| text.replace("# cross_zone = false", "cross_zone = true");
+        let snapshot = published(&mut control(on)).unwrap();
+        assert_eq!(candidates(&snapshot, 0).len(), 3);
+        assert_eq!(candidates(&snapshot, 0), candidates(&snapshot, 1));
+    }
+
+    #[test]
+    fn only_a_change_is_published() {
+        let mut control = control(|text| text);
+        published(&mut control).unwrap();
+        let target = TargetSlot(0);
+        control.handle(Input::PathMtu { target, mtu: 1500 });
+        assert!(published(&mut control).is_none(), "1500 is what it begins with");
+        control.handle(Input::PathMtu { target, mtu: 9000 });
+        control.handle(Input::PathMtu { target: TargetSlot(99), mtu: 9000 });
+        let snapshot = published(&mut control).unwrap();
+        assert_eq!(snapshot.target(target).inner_mtu(), 9000 - 68);
+        assert!(published(&mut control).is_none());
+
+        let turn = control.poll_timeout();
+        control.handle(Input::WallClock(turn - Duration::from_millis(1)));
+        assert!(published(&mut control).is_none());
+        control.handle(Input::WallClock(turn));
+        assert_eq!(published(&mut control).unwrap().keys.cookie.epoch(), 1);
+    }
+}

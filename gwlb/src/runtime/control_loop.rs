@@ -19,6 +19,9 @@ use crate::dataplane::snapshot::TargetSlot;
 
 /// How often the loop looks after what nobody calls it for.
 const TICK: Duration = Duration::from_secs(1);
+/// How often every path is measured, to notice routes and devices that change. A path on which a
+/// packet turned out to be too long is measured at the next tick.
+const PATH_TICKS: u32 = 10;
 
 /// What the control thread works with.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ impl PathProbe {
             match self.socket.path_mtu(address) {
                 Ok(mtu) => Some((target, mtu)),
                 Err(error) => {
-                    tracing::warn!(%address, %error, "no route to the target");
+                    tracing::debug!(%address, %error, "no route to the target");
                     None
                 }
             }
@@ -118,7 +121,7 @@ async fn run(
     let ControlParts { mut control, probes, listeners } = parts;
     let servers = tokio::spawn(listeners.serve(Arc::clone(&shared), stopped.clone()));
     let mut tick = tokio::time::interval(TICK);
-    loop {
+    for ticks in (0..PATH_TICKS).cycle() {
         tokio::select! {
             _ = tick.tick() => {}
             _ = stopped.wait_for(|&stop| stop) => break,
@@ -128,12 +131,9 @@ async fn run(
         while let Some(target) = shared.too_long.pop() {
             too_long.push(target);
         }
-        if !too_long.is_empty() {
-            for probe in &probes {
-                for (target, mtu) in probe.measure(|target| too_long.contains(&target)) {
-                    control.handle(Input::PathMtu { target, mtu });
-                }
-            }
+        let measure = |target| ticks == PATH_TICKS - 1 || too_long.contains(&target);
+        for (target, mtu) in probes.iter().flat_map(|probe| probe.measure(measure)) {
+            control.handle(Input::PathMtu { target, mtu });
         }
         while let Some(Output::Publish(snapshot)) = control.poll_output() {
             shared.publish(snapshot);

@@ -65,11 +65,8 @@ impl Preflight {
             sys_admin: capabilities & (1 << CAP_SYS_ADMIN) != 0,
             tun: OpenOptions::new().read(true).write(true).open(TUN_DEVICE).map(|_| ()),
             namespaces: attempt(make_namespaces),
-            user_namespaces: attempt(|| {
-                // In two steps, as the second is what AppArmor forbids where it lets the first pass.
-                unshare(CloneFlags::CLONE_NEWUSER)?;
-                make_namespaces()
-            }),
+            user_namespaces: Isolation::prepare()
+                .and_then(|mut isolation| attempt(move || isolation.enter())),
         }
     }
 
@@ -202,6 +199,7 @@ impl Isolation {
 
     /// Allocates nothing: may run between fork and exec.
     pub(super) fn enter(&mut self) -> nix::Result<()> {
+        // By itself, since AppArmor may let this pass and forbid what is made inside.
         unshare(CloneFlags::CLONE_NEWUSER)?;
         // user_namespaces(7): a group can be mapped only once setgroups(2) is given up.
         write(c"/proc/self/setgroups", b"deny")?;
@@ -259,13 +257,15 @@ fn parse_capabilities(status: &str) -> Option<u64> {
 }
 
 /// Runs `steps` in a child process that then ends, without ever starting a program.
-fn attempt(steps: fn() -> nix::Result<()>) -> Result<(), io::Error> {
+fn attempt(
+    mut steps: impl FnMut() -> nix::Result<()> + Send + Sync + 'static,
+) -> Result<(), io::Error> {
     /// No step answers with this, so it means that all were done.
     const DONE: Errno = Errno::ECANCELED;
 
     let mut command = Command::new("/proc/self/exe");
-    // SAFETY: between fork and exec only async-signal-safe functions may run; the steps make
-    // system calls and allocate nothing.
+    // SAFETY: between fork and exec only async-signal-safe functions may run; the steps
+    // (`make_namespaces`, `Isolation::enter`) make system calls and allocate nothing.
     unsafe { command.pre_exec(move || Err(steps().err().unwrap_or(DONE).into())) };
     match command.spawn() {
         Err(error) if error.raw_os_error() == Some(DONE as i32) => Ok(()),

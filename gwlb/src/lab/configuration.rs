@@ -1,0 +1,186 @@
+//! The files that the lab's processes read: the gateway's configuration and the firewall's rules.
+//!
+//! They are what a user would write by hand; `--keep` leaves them for reading.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::error::LabError;
+use super::plan::{ApplianceSpec, GATEWAY, Host, INNER_MTU, Plan, Sabotage, VPC_CIDRS, Zone};
+use super::process::RunDirectory;
+
+/// The gateway's configuration file.
+///
+/// `directory` is where the secret and the admin socket go.
+pub(super) fn gateway(plan: &Plan, directory: &Path) -> String {
+    let mut text = String::from("# The network of `gwlb demo`.\n\n[gateway]\n");
+    let path = |name| toml_string(&directory.join(name).to_string_lossy());
+    line(&mut text, format_args!("secret_file = {}", path("secret")));
+    line(&mut text, format_args!("admin = {}\n", path(ADMIN_SOCKET)));
+
+    let [v4, v6] = VPC_CIDRS;
+    line(&mut text, format_args!("[[vpc]]\nname = \"app\"\ncidrs = [\"{v4}\", \"{v6}\"]\n"));
+    gateway_table(&mut text, plan);
+    for zone in &plan.zones {
+        let wrong = plan.sabotage == Some(Sabotage::WrongRoute) && zone.name == "az1";
+        zone_tables(&mut text, zone, wrong);
+    }
+    balancer(&mut text, plan);
+
+    let client = &plan.client;
+    attachment(&mut text, plan, "internet_gateway = \"igw\"", client);
+    for server in plan.servers() {
+        attachment(&mut text, plan, &format!("subnet = \"{}\"", server.name), &server);
+    }
+    text
+}
+
+/// The arguments with which this program becomes an appliance of the plan.
+pub(super) fn appliance(
+    plan: &Plan,
+    appliance: &ApplianceSpec,
+    directory: &RunDirectory,
+) -> Result<Vec<OsString>, LabError> {
+    let fault = match plan.sabotage {
+        Some(Sabotage::Silent) if appliance.zone == "az1" => "silent",
+        Some(Sabotage::Rewrite) if appliance.zone == "az2" => "rewrite",
+        _ => "wrong-route",
+    };
+    let listen = SocketAddr::from((appliance.address, geneve::PORT)).to_string();
+    let mut arguments: Vec<OsString> = Vec::new();
+    arguments.extend(["demo", "--broken-appliance", fault, "--listen"].map(OsString::from));
+    arguments.push(listen.into());
+    arguments.push("--stats".into());
+    arguments.push(stats_socket(directory, appliance).into());
+    Ok(arguments)
+}
+
+/// Where an appliance shows its statistics.
+pub(super) fn stats_socket(directory: &RunDirectory, appliance: &ApplianceSpec) -> PathBuf {
+    directory.path().join(format!("{}.sock", appliance.name))
+}
+
+/// The name of the admin API's socket in the run's directory.
+pub(super) const ADMIN_SOCKET: &str = "admin.sock";
+
+/// The internet gateway and its table: the way in leads through the endpoint of each server's zone.
+fn gateway_table(text: &mut String, plan: &Plan) {
+    text.push_str("[[internet_gateway]]\nname = \"igw\"\nvpc = \"app\"\nroute_table = \"igw\"\n\n");
+    text.push_str("[[route_table]]\nname = \"igw\"\nvpc = \"app\"\nroutes = [\n");
+    for zone in &plan.zones {
+        for cidr in cidrs(&zone.server) {
+            let endpoint = zone.endpoint;
+            line(
+                text,
+                format_args!("  {{ destination = \"{cidr}\", endpoint = \"{endpoint}\" }},"),
+            );
+        }
+    }
+    text.push_str("]\n\n");
+}
+
+/// A zone's application subnet, its endpoint's subnet, their tables, and the endpoint.
+fn zone_tables(text: &mut String, zone: &Zone, wrong_route: bool) {
+    let (app, endpoint) = (zone.server.name, zone.endpoint);
+    let (app_cidrs, subnet) = (cidrs(&zone.server), zone.endpoint_subnet);
+    let endpoint_cidrs = zone.endpoint_cidrs.map(str::to_owned);
+    for (name, cidrs) in [(app, app_cidrs), (subnet, endpoint_cidrs)] {
+        let [v4, v6] = cidrs;
+        line(text, format_args!("[[subnet]]\nname = \"{name}\"\nvpc = \"app\""));
+        line(text, format_args!("zone = \"{}\"\ncidrs = [\"{v4}\", \"{v6}\"]", zone.name));
+        line(text, format_args!("route_table = \"{name}\"\n"));
+    }
+    let to_endpoint = format!("endpoint = \"{endpoint}\"");
+    let to_internet = "internet_gateway = \"igw\"".to_owned();
+    let from_app = if wrong_route { &to_internet } else { &to_endpoint };
+    for (name, next_hop) in [(app, from_app), (subnet, &to_internet)] {
+        line(text, format_args!("[[route_table]]\nname = \"{name}\"\nvpc = \"app\"\nroutes = ["));
+        for destination in ["0.0.0.0/0", "::/0"] {
+            line(text, format_args!("  {{ destination = \"{destination}\", {next_hop} }},"));
+        }
+        text.push_str("]\n\n");
+    }
+    line(text, format_args!("[[endpoint]]\nname = \"{endpoint}\"\nsubnet = \"{subnet}\""));
+    text.push_str("service = \"inspection\"\n\n");
+}
+
+fn balancer(text: &mut String, plan: &Plan) {
+    text.push_str("[[endpoint_service]]\nname = \"inspection\"\nload_balancers = [\"nva\"]\n\n");
+    text.push_str("[[load_balancer]]\nname = \"nva\"\ntarget_group = \"nva\"\nnodes = [\n");
+    for zone in &plan.zones {
+        let (name, node) = (zone.name, zone.node);
+        line(text, format_args!("  {{ zone = \"{name}\", address = \"{node}\" }},"));
+    }
+    line(text, format_args!("]\nnetns = \"{}\"\n", plan.netns(GATEWAY)));
+    text.push_str("[[target_group]]\nname = \"nva\"\n\n");
+    for appliance in &plan.appliances {
+        let (name, kind, zone) = (appliance.name, appliance.kind, appliance.zone);
+        line(text, format_args!("[[target]] # {name}, {kind}\ngroup = \"nva\""));
+        line(text, format_args!("address = \"{}\"\nzone = \"{zone}\"\n", appliance.address));
+    }
+}
+
+/// The device through which a host's packets enter and leave, inside the host's namespace.
+fn attachment(text: &mut String, plan: &Plan, to: &str, host: &Host) {
+    let ((v4, v4_prefix), (v6, v6_prefix)) = (host.v4, host.v6);
+    line(text, format_args!("[[attachment]]\n{to}\ntun = \"{}\"", host.name));
+    line(text, format_args!("netns = \"{}\"\nmtu = {INNER_MTU}", plan.netns(host.name)));
+    line(text, format_args!("addresses = [\"{v4}/{v4_prefix}\", \"{v6}/{v6_prefix}\"]"));
+    text.push_str("default_route = true\n\n");
+}
+
+/// The ranges of a host's subnet.
+fn cidrs(host: &Host) -> [String; 2] {
+    let ((v4, v4_prefix), (v6, v6_prefix)) = (host.v4, host.v6);
+    let v4 = u32::from(v4) & u32::MAX << (32 - v4_prefix);
+    let v6 = u128::from(v6) & u128::MAX << (128 - v6_prefix);
+    [
+        format!("{}/{v4_prefix}", std::net::Ipv4Addr::from(v4)),
+        format!("{}/{v6_prefix}", std::net::Ipv6Addr::from(v6)),
+    ]
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{arguments}");
+}
+
+fn toml_string(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::plan::Sabotage;
+
+    #[test]
+    fn the_file_reads_as_a_user_would_write_it() {
+        let plan = Plan::new("gwlb-demo-1".to_owned(), None);
+        insta::assert_snapshot!(gateway(&plan, Path::new("/tmp/gwlb-demo-1")));
+    }
+
+    #[test]
+    fn the_wrong_route_is_one_table_of_one_zone() {
+        let directory = Path::new("/tmp/gwlb-demo-1");
+        let right = gateway(&Plan::new("p".to_owned(), None), directory);
+        let wrong = gateway(&Plan::new("p".to_owned(), Some(Sabotage::WrongRoute)), directory);
+        let differing: Vec<_> =
+            right.lines().zip(wrong.lines()).filter(|(right, wrong)| right != wrong).collect();
+        assert_eq!(
+            differing,
+            [
+                (
+                    "  { destination = \"0.0.0.0/0\", endpoint = \"vpce-a\" },",
+                    "  { destination = \"0.0.0.0/0\", internet_gateway = \"igw\" },"
+                ),
+                (
+                    "  { destination = \"::/0\", endpoint = \"vpce-a\" },",
+                    "  { destination = \"::/0\", internet_gateway = \"igw\" },"
+                ),
+            ]
+        );
+    }
+}

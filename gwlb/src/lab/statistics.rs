@@ -1,0 +1,211 @@
+//! What the gateway and the appliances counted, read from outside as any tool would.
+//!
+//! The forms here are the lab's own: it judges by what the programs show, not by their types.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::traffic::http;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The gateway's counters: the part of `GET /v1/status` that the lab needs.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct GatewayStatus {
+    /// Worker threads.
+    pub workers: usize,
+    /// Packets that came by TUN devices.
+    pub tun: Ledger,
+    /// Packets that came back from appliances.
+    pub udp: Ledger,
+    /// System calls, and what the kernel lost.
+    pub io: Io,
+    /// In the order of the configuration.
+    pub targets: Vec<Target>,
+}
+
+/// Where the packets went that came from one side.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Ledger {
+    pub received: u64,
+    pub generated: u64,
+    pub encapsulated: u64,
+    pub delivered: u64,
+    pub replied: u64,
+    pub handed_over: u64,
+    pub taken_over: u64,
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// What the gateway asked of the kernel.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Io {
+    pub syscalls: u64,
+    pub kernel_drops: u64,
+}
+
+/// What the gateway counted for one appliance.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Target {
+    /// `address:port`
+    pub address: String,
+    pub sent_packets: u64,
+    pub sent_bytes: u64,
+    pub returned_packets: u64,
+    pub returned_bytes: u64,
+    pub new_flows: u64,
+}
+
+/// An appliance's own counters: the part of its statistics that the lab needs.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct ApplianceStatus {
+    pub received: Count,
+    pub returned: Count,
+    pub rewritten: Count,
+    pub kept: Count,
+    pub drops: BTreeMap<String, u64>,
+    pub flows: Flows,
+    pub oddities: Oddities,
+}
+
+/// Packets and the bytes of the inner packets.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct Count {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// Flows that an appliance saw.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct Flows {
+    pub opened: u64,
+    pub both_directions: u64,
+}
+
+/// What an appliance's kernel lost.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct Oddities {
+    pub kernel_receive_drops: u64,
+}
+
+/// Asks the gateway behind the admin socket.
+pub(super) async fn gateway(socket: &Path) -> io::Result<GatewayStatus> {
+    let answer = async {
+        let stream = UnixStream::connect(socket).await?;
+        http::get(TokioIo::new(stream), "gwlb", "/v1/status").await
+    };
+    let body = timeout(PATIENCE, answer).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    serde_json::from_slice(&body).map_err(io::Error::other)
+}
+
+/// Asks an appliance behind its statistics socket, which gives all of it to whoever connects.
+pub(super) async fn appliance(socket: &Path) -> io::Result<ApplianceStatus> {
+    let answer = async {
+        let mut text = String::new();
+        UnixStream::connect(socket).await?.read_to_string(&mut text).await?;
+        io::Result::Ok(text)
+    };
+    let text = timeout(PATIENCE, answer).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    serde_json::from_str(&text).map_err(io::Error::other)
+}
+
+impl Ledger {
+    /// What came in, and what became of it; equal when nothing is under way. The difference of
+    /// `handed_over` and `taken_over` is in a queue.
+    pub(super) fn balance(&self) -> (u64, u64) {
+        let queued = self.handed_over.saturating_sub(self.taken_over);
+        let left = self.encapsulated + self.delivered + self.replied + queued;
+        (self.received + self.generated, left + self.drops.values().sum::<u64>())
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        let drops = self.drops.iter().map(|(reason, count)| {
+            let before = earlier.drops.get(reason).copied().unwrap_or(0);
+            (reason.clone(), count.saturating_sub(before))
+        });
+        Self {
+            received: self.received.saturating_sub(earlier.received),
+            generated: self.generated.saturating_sub(earlier.generated),
+            encapsulated: self.encapsulated.saturating_sub(earlier.encapsulated),
+            delivered: self.delivered.saturating_sub(earlier.delivered),
+            replied: self.replied.saturating_sub(earlier.replied),
+            handed_over: self.handed_over.saturating_sub(earlier.handed_over),
+            taken_over: self.taken_over.saturating_sub(earlier.taken_over),
+            drops: drops.filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+}
+
+impl GatewayStatus {
+    /// What was counted after `earlier`.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        let io = Io {
+            syscalls: self.io.syscalls.saturating_sub(earlier.io.syscalls),
+            kernel_drops: self.io.kernel_drops.saturating_sub(earlier.io.kernel_drops),
+        };
+        let targets = self.targets.iter().zip(&earlier.targets).map(|(now, then)| Target {
+            address: now.address.clone(),
+            sent_packets: now.sent_packets.saturating_sub(then.sent_packets),
+            sent_bytes: now.sent_bytes.saturating_sub(then.sent_bytes),
+            returned_packets: now.returned_packets.saturating_sub(then.returned_packets),
+            returned_bytes: now.returned_bytes.saturating_sub(then.returned_bytes),
+            new_flows: now.new_flows.saturating_sub(then.new_flows),
+        });
+        Self {
+            workers: self.workers,
+            tun: self.tun.since(&earlier.tun),
+            udp: self.udp.since(&earlier.udp),
+            io,
+            targets: targets.collect(),
+        }
+    }
+
+    /// Everything dropped, on both sides, by reason.
+    pub(super) fn drops(&self) -> BTreeMap<String, u64> {
+        let mut sum = BTreeMap::new();
+        for (reason, count) in self.tun.drops.iter().chain(&self.udp.drops) {
+            *sum.entry(reason.clone()).or_default() += count;
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(json: serde_json::Value) -> GatewayStatus {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn differences_are_of_counters_and_leave_out_what_did_not_happen() {
+        let ledger = |received: u64, lost: u64| {
+            serde_json::json!({
+                "received": received, "generated": 0, "encapsulated": received - lost,
+                "delivered": 0, "replied": 0, "handed_over": 0, "taken_over": 0,
+                "drops": {"no_route": lost, "blackhole": 1},
+            })
+        };
+        let whole = |received, lost| {
+            status(serde_json::json!({
+                "workers": 2, "tun": ledger(received, lost), "udp": ledger(1, 0),
+                "io": {"syscalls": received * 2, "kernel_drops": 0}, "targets": [],
+            }))
+        };
+        let difference = whole(100, 7).since(&whole(40, 2));
+        assert_eq!(difference.tun.received, 60);
+        assert_eq!(difference.io.syscalls, 120);
+        assert_eq!(difference.drops(), BTreeMap::from([("no_route".to_owned(), 5)]));
+        assert_eq!(difference.tun.balance(), (60, 60));
+    }
+}

@@ -1,7 +1,8 @@
 //! What an appliance author tests with: a gateway that needs no network.
 //!
 //! [`FakeGateway`] runs the code that the [`Runtime`](crate::Runtime) runs, without sockets,
-//! threads or a clock. [`tcp`], [`udp`] and [`icmp_echo`] make packets to send through it.
+//! threads or a clock. [`tcp`], [`udp`] and [`icmp_echo`] make packets to send through it. For an
+//! appliance as it runs, as a process with sockets, there is [`wire::WireGateway`].
 //!
 //! ```
 //! use appliance_sdk::testing::{self, FakeGateway};
@@ -25,6 +26,8 @@
 //! ```
 
 #![expect(clippy::panic, reason = "a test fails by panicking, and this module is for tests")]
+
+pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};

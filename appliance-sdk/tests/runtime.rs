@@ -35,7 +35,7 @@ fn addresses_are_swapped_ports_are_kept_and_the_header_is_echoed() {
     datagram.splice(40..40, [0x09, 0x99, 0x05, 0xe1, 1, 2, 3, 4]);
     for _ in 0..3 {
         let mut port = gateway.port();
-        port.send_with(&datagram, 0, 0xb8);
+        port.send_with(&datagram, 0, 0xb8).unwrap();
         let [returned] = gateway.receive(1).try_into().unwrap();
         assert_eq!(returned.from, SocketAddr::new(listening.ip(), port.number()));
         assert_eq!(returned.to.to_string(), "127.0.1.1");
@@ -52,13 +52,13 @@ fn a_run_comes_back_as_a_run() {
     let mut gateway = WireGateway::new("127.0.2.1", listening);
     let mut port = gateway.port();
     let run: Vec<_> = (0..40).map(|n| aws(7, &packet(&[n; 1400]))).collect();
-    port.send_run(&run);
+    port.send_run(&run).unwrap();
     let returned = gateway.receive(run.len());
     assert!(returned.iter().map(|r| &r.bytes).eq(&run));
     let stats = stop(running);
     assert_eq!(stats.received.packets, 40);
     assert_eq!(stats.syscalls.send, 1, "{stats:?}");
-    assert_eq!(gateway.arrivals, 1);
+    assert_eq!(gateway.arrivals(), 1);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn what_is_dropped_or_rewritten_does_not_disturb_the_rest_of_the_run() {
     let mut gateway = WireGateway::new("127.0.3.1", listening);
     let mut port = gateway.port();
     let mut run: Vec<_> = (0..8).map(|n| aws(7, &packet(&[n; 1000]))).collect();
-    port.send_run(&run);
+    port.send_run(&run).unwrap();
     run[5] = aws(7, &packet(&[0xee; 100]));
     run.remove(3);
     let returned = gateway.receive(run.len());
@@ -102,8 +102,9 @@ fn a_port_stays_with_one_worker() {
     for _ in 0..3 {
         for port in &mut ports {
             let cookie = u32::from(port.number());
-            port.send(&aws(cookie, &packet(b"there")));
-            port.send(&aws(cookie, &testing::tcp(SERVER, CLIENT, Segment::data(1, 1), b"back")));
+            port.send(&aws(cookie, &packet(b"there"))).unwrap();
+            port.send(&aws(cookie, &testing::tcp(SERVER, CLIENT, Segment::data(1, 1), b"back")))
+                .unwrap();
         }
         gateway.receive(2 * ports.len());
     }
@@ -137,13 +138,13 @@ fn a_taken_port_is_answered_through_a_raw_socket_or_by_name() {
     let _taken = UdpSocket::bind(SocketAddr::new(listening.ip(), port.number())).unwrap();
     let run: Vec<_> = (0..4).map(|n| aws(7, &packet(&[n; 700]))).collect();
     if nix::unistd::geteuid().is_root() {
-        port.send_run(&run);
+        port.send_run(&run).unwrap();
         let returned = gateway.receive(run.len());
         assert!(returned.iter().map(|r| &r.bytes).eq(&run));
         assert!(returned.iter().all(|r| r.from.port() == port.number()));
         assert_eq!(stop(running).oddities.sent_raw, 4);
     } else {
-        port.send_run(&run);
+        port.send_run(&run).unwrap();
         let stats = until(&running, |stats| stats.received.packets == 4);
         assert_eq!(stats.drops.get(DropReason::SendPortTaken), 4);
         stop(running);
@@ -162,7 +163,7 @@ fn sockets_for_replies_are_bounded() {
     let mut ports: Vec<_> = (0..20).map(|_| gateway.port()).collect();
     let datagram = aws(7, &packet(b"hello"));
     for port in &mut ports {
-        port.send(&datagram);
+        port.send(&datagram).unwrap();
         let [returned] = gateway.receive(1).try_into().unwrap();
         assert_eq!(returned.from.port(), port.number());
     }
@@ -192,13 +193,13 @@ fn health_checks_fail_first_and_forwarding_ends_last() {
     while let Some(status) = http_status(health) {
         assert!(Instant::now() < deadline);
         answers.push(status);
-        port.send(&datagram);
+        port.send(&datagram).unwrap();
         gateway.receive(1);
     }
     answers.dedup();
     assert_eq!(answers.last().map(String::as_str), Some("HTTP/1.1 503 Service Unavailable"));
     // The port is closed, and traffic still flows.
-    port.send(&datagram);
+    port.send(&datagram).unwrap();
     gateway.receive(1);
     let stats = running.join().unwrap();
     assert_eq!(stats.unaccounted(), 0);
@@ -251,7 +252,7 @@ fn an_appliance_that_panics_ends_the_run() {
     let (running, listening) =
         start(Runtime::builder().threads(2), "127.0.13.2", |_| panic!("on purpose"));
     let gateway = WireGateway::new("127.0.13.1", listening);
-    gateway.port().send(&aws(7, &packet(b"hello")));
+    gateway.port().send(&aws(7, &packet(b"hello"))).unwrap();
     assert!(matches!(running.join(), Err(RunError::Panicked { .. })));
 }
 
@@ -292,7 +293,7 @@ fn packets_can_come_back_by_another_thread() {
     for cookie in 0..50 {
         let port = &mut ports[cookie as usize % 2];
         let datagram = aws(cookie, &packet(format!("packet {cookie}").as_bytes()));
-        port.send(&datagram);
+        port.send(&datagram).unwrap();
         let [returned] = gateway.receive(1).try_into().unwrap();
         assert_eq!(returned.bytes, datagram);
         assert_eq!(returned.from.port(), port.number());
@@ -319,7 +320,7 @@ fn a_listener_on_every_address_answers_from_the_one_it_was_sent_to() {
                     let mut gateway = WireGateway::new(gateway, appliance);
                     let mut port = gateway.port();
                     let run: Vec<_> = (0..30).map(|n| aws(7, &packet(&[n; 1300]))).collect();
-                    port.send_with(&run.concat(), run[0].len() as u16, 0x02);
+                    port.send_with(&run.concat(), run[0].len() as u16, 0x02).unwrap();
                     let returned = gateway.receive(run.len());
                     assert!(returned.iter().map(|r| &r.bytes).eq(&run));
                     let source = SocketAddr::new(appliance.ip(), port.number());
@@ -344,7 +345,7 @@ fn a_taken_port_is_no_obstacle_over_ipv6_either() {
             let source = SocketAddr::new(listening.ip(), port.number());
             let _taken = hosts.appliance.run(|| UdpSocket::bind(source).unwrap()).unwrap();
             let datagram = aws(7, &packet(b"hello"));
-            port.send_with(&datagram, 0, 0xb8);
+            port.send_with(&datagram, 0, 0xb8).unwrap();
             let [returned] = gateway.receive(1).try_into().unwrap();
             assert_eq!((returned.from, returned.tos), (source, 0xb8));
             assert_eq!(returned.bytes, datagram);
@@ -366,7 +367,7 @@ fn a_run_that_does_not_fit_the_way_back_goes_singly() {
             let mut port = gateway.port();
             // The kernel passes on a segmentation offload whatever the other end's MTU is.
             let run: Vec<_> = (0..10).map(|n| aws(7, &packet(&[n; 3000]))).collect();
-            port.send_run(&run);
+            port.send_run(&run).unwrap();
             let returned = gateway.receive(run.len());
             assert!(returned.iter().map(|r| &r.bytes).eq(&run));
         })

@@ -11,7 +11,10 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod clock;
 pub mod firewall;
+pub mod ids;
+pub mod mirror;
 pub mod passthrough;
 pub mod problem;
 pub mod report;

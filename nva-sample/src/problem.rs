@@ -107,3 +107,14 @@ impl Source {
         Problems { name: self.named.name().to_owned(), problems }
     }
 }
+
+/// The report on a wrong file as a terminal of 100 columns without colours shows it.
+#[cfg(test)]
+pub(crate) fn plain_report(problems: &Problems) -> String {
+    let mut report = String::new();
+    miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor())
+        .with_width(100)
+        .render_report(&mut report, problems)
+        .unwrap();
+    report
+}

@@ -304,16 +304,10 @@ const PROTOCOLS: [(&str, u8); 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problem::plain_report;
 
-    /// The report on a wrong file, without colours.
     fn report(text: &str) -> String {
-        let problems = parse(&Source::new("rules.toml", text)).unwrap_err();
-        let mut report = String::new();
-        miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor())
-            .with_width(100)
-            .render_report(&mut report, &problems)
-            .unwrap();
-        report
+        plain_report(&parse(&Source::new("rules.toml", text)).unwrap_err())
     }
 
     #[test]

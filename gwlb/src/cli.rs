@@ -4,7 +4,7 @@
 //! Errors go to stderr, data to stdout, and a closed pipe is a clean end.
 
 mod check;
-mod client;
+pub(crate) mod client;
 mod run;
 mod schema;
 mod status;

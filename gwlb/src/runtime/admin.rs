@@ -242,3 +242,123 @@ impl IntoResponse for Problem {
         (status, content_type, Json(self)).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+    use crate::cli::client;
+    use crate::dataplane::verdict::DropReason;
+    use crate::runtime::shared::tests::idle;
+
+    /// Serves the listeners of `settings` on a thread until the guard is dropped.
+    struct Served {
+        stop: watch::Sender<bool>,
+        thread: Option<std::thread::JoinHandle<()>>,
+    }
+
+    impl Served {
+        fn start(settings: &GatewaySettings, shared: &Arc<Shared>) -> Self {
+            let listeners = Listeners::bind(settings).unwrap();
+            let (stop, stopped) = watch::channel(false);
+            let shared = Arc::clone(shared);
+            let thread = std::thread::spawn(move || {
+                let runtime =
+                    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(listeners.serve(shared, stopped)).unwrap();
+            });
+            Self { stop, thread: Some(thread) }
+        }
+    }
+
+    impl Drop for Served {
+        fn drop(&mut self) {
+            let _ = self.stop.send(true);
+            let _ = self.thread.take().map(std::thread::JoinHandle::join);
+        }
+    }
+
+    #[test]
+    fn the_socket_answers_and_is_gone_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/admin.sock");
+        let shared = Arc::new(idle());
+        let mut settings = shared.settings.gateway.clone();
+        settings.admin = Some(AdminAddress::Unix(path.clone()));
+        settings.metrics = None;
+        // What a gateway that was killed left behind is no obstacle.
+        std::fs::create_dir_all(directory.path().join("run")).unwrap();
+        drop(UnixListener::bind(&path).unwrap());
+        let served = Served::start(&settings, &shared);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
+        let second = Listeners::bind(&settings).unwrap_err().to_string();
+        assert!(second.contains("in use"), "{second}");
+
+        let json = |path_: &str| -> serde_json::Value {
+            serde_json::from_slice(&client::get(&path, path_).unwrap()).unwrap()
+        };
+        let status = json("/v1/status");
+        assert_eq!(status["state"], "running");
+        assert_eq!(status["tun"]["received"], 0);
+        assert_eq!(status["targets"].as_array().unwrap().len(), 3);
+        let targets = json("/v1/target-groups/fw/targets");
+        assert_eq!(targets["items"], status["targets"]);
+        assert_eq!(targets["next"], serde_json::Value::Null);
+
+        let unknown = client::get(&path, "/v1/target-groups/nope/targets").unwrap_err().to_string();
+        assert!(unknown.contains("404") && unknown.contains(r#""field":"group""#), "{unknown}");
+        let nothing = client::get(&path, "/v2").unwrap_err().to_string();
+        assert!(nothing.contains("there is nothing at /v2"), "{nothing}");
+
+        let metrics = client::get(&path, "/metrics").unwrap();
+        let metrics = std::str::from_utf8(&metrics).unwrap();
+        for reason in DropReason::ALL {
+            for side in ["tun", "udp"] {
+                let series = format!(
+                    "gwlb_packets_dropped_total{{reason=\"{}\",side=\"{side}\"}} 0",
+                    reason.name()
+                );
+                assert!(metrics.contains(&series), "{series} in {metrics}");
+            }
+        }
+        assert!(metrics.contains("# HELP gwlb_packets_received_total Packets that entered."));
+
+        assert!(client::get(&path, "/ready").is_ok());
+        shared.drain();
+        let draining = client::get(&path, "/ready").unwrap_err().to_string();
+        assert!(draining.contains("503"), "{draining}");
+        assert!(client::get(&path, "/live").is_ok());
+        drop(served);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn over_tcp_the_token_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let token_file = directory.path().join("token");
+        std::fs::write(&token_file, "open sesame\n").unwrap();
+        // A port that was free a moment ago.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let shared = Arc::new(idle());
+        let mut settings = shared.settings.gateway.clone();
+        settings.admin = Some(AdminAddress::Tcp { address, token_file });
+        settings.metrics = None;
+        let _served = Served::start(&settings, &shared);
+        for (token, expected) in [
+            ("", "401"),
+            ("Authorization: Bearer wrong\r\n", "401"),
+            ("Authorization: Bearer open sesame\r\n", "200"),
+        ] {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            write!(
+                stream,
+                "GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}\r\n"
+            )
+            .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{token}: {answer}");
+        }
+    }
+}

@@ -102,3 +102,25 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use router::source::Source;
+
+    use super::*;
+    use crate::control::Control;
+    use crate::dataplane::keys::Secret;
+
+    /// What a gateway without workers shares.
+    pub(in crate::runtime) fn idle() -> Shared {
+        let text = include_str!("../../examples/two-zones.toml");
+        let source = Source::new("two-zones.toml", text);
+        let settings = Arc::new(crate::config::parse(&source).unwrap());
+        let secret = Secret::from_bytes([3; Secret::LEN]);
+        let control = Control::new(Arc::clone(&settings), secret, 1, Duration::ZERO);
+        let snapshot = Arc::new(control.snapshot());
+        Shared::new(settings, snapshot, Vec::new(), Vec::new(), Vec::new())
+    }
+}

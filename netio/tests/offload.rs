@@ -181,6 +181,41 @@ const APART: &[Apart] = &[
     raw("surplus bytes", Flow::TCP4, |p| p.push(0)),
 ];
 
+/// What is never joined, however much alike two packets are: done to both.
+const NEVER: &[Apart] = &[
+    part("IPv4 options", Flow::TCP4, |p| p.v4().options = [1, 1, 1, 0].into()),
+    part("more fragments, UDP", Flow::UDP4, |p| p.v4().more_fragments = true),
+    part("more fragments, TCP", Flow::TCP4, |p| p.v4().more_fragments = true),
+    part("SYN", Flow::TCP6, |p| p.tcp().syn = true),
+    part("RST", Flow::TCP6, |p| p.tcp().rst = true),
+    part("FIN", Flow::TCP6, |p| p.tcp().fin = true),
+    part("URG", Flow::TCP6, |p| p.tcp().urg = true),
+    part("ECE", Flow::TCP6, |p| p.tcp().ece = true),
+    part("CWR", Flow::TCP6, |p| p.tcp().cwr = true),
+    part("NS", Flow::TCP6, |p| p.tcp().ns = true),
+    part("no ACK", Flow::TCP6, |p| p.tcp().ack = false),
+    part("PSH", Flow::TCP6, |p| p.tcp().psh = true),
+    part("no payload", Flow::TCP6, |p| p.payload.clear()),
+    raw("reserved TCP bits", Flow::TCP6, |p| change(p, 40 + 12, 0x84, 40 + 16)),
+    raw("UDP without a checksum", Flow::UDP4, |p| p[26..28].fill(0)),
+    raw("TCP payload damaged", Flow::TCP4, |p| p[60] ^= 1),
+    raw("surplus bytes", Flow::UDP6, |p| p.push(0)),
+];
+
+#[test]
+fn some_kinds_are_never_joined() {
+    for Apart { name, flow, part, raw } in NEVER {
+        let mut first = flow.packet(&[1; 100]);
+        part(&mut first);
+        let second = first.next(&first.payload);
+        let mut bytes = built(&[first, second]);
+        bytes.iter_mut().for_each(raw);
+        let passed: Vec<_> = join(Limits::default(), &bytes);
+        assert_eq!(counts(&passed), [1, 1], "{name}");
+        assert!(passed.into_iter().map(|run| run.bytes).eq(bytes), "{name}");
+    }
+}
+
 /// Sets a byte, and adapts the checksum at `field` as RFC 1624 has it, word by word.
 fn change(packet: &mut [u8], at: usize, value: u8, field: usize) {
     let word = |packet: &[u8], at: usize| u16::from_be_bytes([packet[at & !1], packet[at | 1]]);
@@ -226,6 +261,21 @@ fn a_checksum_of_minus_zero_is_not_what_cutting_makes() {
     assert_eq!(bytes[1][36..38], [0, 0]);
     assert_eq!(counts(&join(Limits::default(), &bytes)), [2]);
     bytes[1][36..38].fill(0xff);
+    assert_eq!(counts(&join(Limits::default(), &bytes)), [1, 1]);
+}
+
+#[test]
+fn an_ip_checksum_of_minus_zero_is_not_what_cutting_makes() {
+    let mut packets = chain(&Flow::TCP4.packet(&[]), &[100, 100]);
+    let numbered = |identification: u16| {
+        packets[0].v4().identification = identification.wrapping_sub(1);
+        packets[1].v4().identification = identification;
+        built(&packets)
+    };
+    let zero = |bytes: &Vec<Vec<u8>>| bytes[1][10..12] == [0, 0];
+    let mut bytes = (0..=u16::MAX).map(numbered).find(zero).unwrap();
+    assert_eq!(counts(&join(Limits::default(), &bytes)), [2]);
+    bytes[1][10..12].fill(0xff);
     assert_eq!(counts(&join(Limits::default(), &bytes)), [1, 1]);
 }
 
@@ -359,6 +409,8 @@ fn a_single_checksum_is_completed_and_nothing_else_touched() {
         let checksum = Some(PartialChecksum { start, offset });
         let offload = Offload { checksum, ..Offload::NONE };
         assert_eq!(cut(&bytes, &inner, &offload), [packet.build()], "{flow:?}");
+        let padded = [&bytes[..], &[9; 5]].concat();
+        assert_eq!(cut(&padded, &inner, &offload), [packet.build()], "{flow:?}: surplus bytes");
         assert_eq!(cut(&bytes, &inner, &Offload::NONE), [&bytes[..]], "{flow:?}");
     }
 }
@@ -565,6 +617,7 @@ proptest! {
         identification in any::<u16>(),
         push in any::<bool>(),
         options in 0_usize..=10,
+        addresses in any::<[[u8; 4]; 2]>(),
         seed in any::<u8>(),
     ) {
         let last = 1 + last.index(usize::from(size));
@@ -577,8 +630,12 @@ proptest! {
             whole.tcp().psh = push;
             whole.tcp().set_options_raw(&[[1, 1, 1, 0]; 10].concat()[..options * 4]).unwrap();
         }
-        if !flow.v6 {
+        if flow.v6 {
+            whole.v6().source[4..8].copy_from_slice(&addresses[0]);
+            whole.v6().destination[4..8].copy_from_slice(&addresses[1]);
+        } else {
             whole.v4().identification = identification;
+            [whole.v4().source, whole.v4().destination] = addresses;
         }
         let bytes = whole.build_partial();
         let inner = Inner::parse(&bytes).unwrap();

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use geneve::checksum::{self, Integrity, Sum};
 use geneve::flow::FlowKey;
-use geneve::inner::{Fragment, Inner, IpVersion, TcpFlags, Transport, protocol};
+use geneve::inner::{Inner, IpVersion, TcpFlags, Transport, protocol};
 
 use super::{
     Offload, PartialChecksum, Segmentation, TCP_CHECKSUM, TCP_FLAGS, UDP_CHECKSUM, UDP_HEADER,
@@ -123,7 +123,7 @@ impl<T: Copy + PartialEq> Coalescer<T> {
         mut emit: impl FnMut(Run<'_, T>),
     ) {
         self.clock += 1;
-        let Some(key) = inner.ported_key().filter(|_| inner.fragment == Fragment::Whole) else {
+        let Some(key) = inner.ported_key() else {
             // Without ports it may belong to any flow between its two addresses.
             let ends = (inner.src, inner.dst);
             for entry in &mut self.open {
@@ -291,13 +291,13 @@ impl<T: Copy> Entry<T> {
         }
         let first = &run.headers[..run.header];
         let same = |range: Range<usize>| first[range.clone()] == packet[range];
-        // All of the IP header but length, identification and checksum.
+        // All of the IP header but length, identification and checksum; the key has the addresses.
         let ip = match run.key.version() {
             IpVersion::V4 => {
                 let id = be16(first, 4).wrapping_add(self.count as u16);
-                same(0..2) && be16(packet, 4) == id && same(6..10) && same(12..20)
+                same(0..2) && be16(packet, 4) == id && same(6..10)
             }
-            IpVersion::V6 => same(0..4) && same(6..40),
+            IpVersion::V6 => same(0..4) && same(6..8),
         };
         // All of the TCP header but sequence number, flags (checked before) and checksum.
         let t = run.ip;

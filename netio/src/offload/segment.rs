@@ -125,7 +125,7 @@ impl<'a> Segmenter<'a> {
         let whole = packet.get(..inner.total_len).ok_or(truncated)?;
         let (plan, count, packet) = match (offload.segment, offload.checksum) {
             (Segmentation::None, None) => (Plan::Untouched, 1, packet),
-            (Segmentation::None, Some(partial)) => (complete(whole, inner, partial)?, 1, whole),
+            (Segmentation::None, Some(partial)) => (complete(whole, partial)?, 1, whole),
             (Segmentation::Tcp { size, .. } | Segmentation::Udp { size }, _) => {
                 let cut = Cut::new(whole, inner, offload, usize::from(size))?;
                 let count = (whole.len() - cut.payload).div_ceil(cut.size).max(1);
@@ -200,7 +200,6 @@ impl<'a> Segmenter<'a> {
 
 fn complete(
     packet: &[u8],
-    inner: &Inner,
     PartialChecksum { start, offset }: PartialChecksum,
 ) -> Result<Plan, OffloadError> {
     let field = usize::from(start) + usize::from(offset);
@@ -208,9 +207,8 @@ fn complete(
         return Err(OffloadError::ChecksumOutside { start, offset, len: packet.len() });
     }
     // The checksum may belong to a packet inside this one (the kernel tunnels, too), of which only
-    // the offset is known; no other protocol has its checksum where UDP has it.
-    let udp = usize::from(offset) == UDP_CHECKSUM
-        && !matches!(inner.transport, Transport::Tcp { .. } | Transport::IcmpError { .. });
+    // the offset is known.
+    let udp = usize::from(offset) == UDP_CHECKSUM;
     Ok(Plan::Complete { checksum: field..field + 2, start: start.into(), udp })
 }
 

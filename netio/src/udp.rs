@@ -196,7 +196,8 @@ impl Device for UdpSocket {
     /// [`MAX_GSO_SEGMENTS`] and [`MAX_GSO_BYTES`].
     ///
     /// `EMSGSIZE` or `EINVAL` for a batch means that its datagrams do not fit the route's MTU
-    /// ([`UdpSocket::path_mtu`]) or that the way out cannot segment: they can still be sent singly.
+    /// ([`UdpSocket::path_mtu`]), `EIO` that the way out cannot do it: they can still be sent
+    /// singly.
     /// What an earlier datagram met on its way (an ICMP error) fails no other: such a send is tried
     /// again.
     fn send(&mut self, meta: &Datagram, pieces: &[IoSlice<'_>]) -> io::Result<()> {

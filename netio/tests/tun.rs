@@ -1,11 +1,12 @@
 //! TUN devices against the real kernel: its TCP through them, and its segmentation as the judge of
 //! ours.
 
-#![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "in the helpers of tests, as in tests")]
 
 mod packets;
 
 use std::{
+    fs::File,
     io::{self, IoSlice, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
@@ -25,6 +26,21 @@ use packets::{Flow, Packet, assert_sound, cut};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+/// A namespace for a test, where TUN devices can be created.
+fn with_tun(test: &str) -> Option<ScratchNetns> {
+    let device = File::options().read(true).write(true).open("/dev/net/tun");
+    match device {
+        Ok(_) => ScratchNetns::for_test(test),
+        Err(error) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => {
+            panic!("{test} may not be skipped here, but /dev/net/tun: {error}")
+        }
+        Err(error) => {
+            eprintln!("SKIP {test}: /dev/net/tun: {error}");
+            None
+        }
+    }
 }
 
 fn config(name: &str) -> TunConfig {
@@ -69,7 +85,7 @@ fn receive(
 
 #[test]
 fn a_device_is_as_configured_and_exists_as_long_as_its_queues() {
-    let Some(netns) = ScratchNetns::for_test("a_device_is_as_configured") else { return };
+    let Some(netns) = with_tun("a_device_is_as_configured") else { return };
     let links = Links::in_netns(&netns).unwrap();
     let config = TunConfig { queues: 2, mtu: 1400, gso_max_size: Some(60_868), ..config("tun7") };
     let mut tun = netns.run(|| Tun::create(&config)).unwrap().unwrap();
@@ -91,7 +107,7 @@ fn a_device_is_as_configured_and_exists_as_long_as_its_queues() {
 
 #[test]
 fn a_device_that_cannot_be_is_refused_and_leaves_nothing() {
-    let Some(netns) = ScratchNetns::for_test("a_device_that_cannot_be") else { return };
+    let Some(netns) = with_tun("a_device_that_cannot_be") else { return };
     let refused = |config: &TunConfig| netns.run(|| Tun::create(config)).unwrap().unwrap_err();
     for name in ["", "sixteen-bytes-ab", "tun%d"] {
         assert_eq!(refused(&config(name)).kind(), io::ErrorKind::InvalidInput, "{name:?}");
@@ -108,7 +124,7 @@ fn a_device_that_cannot_be_is_refused_and_leaves_nothing() {
 
 #[test]
 fn without_offload_there_are_only_plain_packets() {
-    let Some(netns) = ScratchNetns::for_test("without_offload") else { return };
+    let Some(netns) = with_tun("without_offload") else { return };
     let config = TunConfig { offload: false, ..config("plain") };
     let (tun, mut queues) = create(&netns, &config, &["10.0.0.2"]);
     assert!(!tun.udp_segmentation());
@@ -148,7 +164,7 @@ fn echo_request() -> Vec<u8> {
 
 #[test]
 fn what_does_not_fit_its_slot_is_discarded_and_counted() {
-    let Some(netns) = ScratchNetns::for_test("what_does_not_fit_its_slot") else { return };
+    let Some(netns) = with_tun("what_does_not_fit_its_slot") else { return };
     let (_tun, mut queues) = create(&netns, &config("tun0"), &["10.0.0.2"]);
     let queue = &mut queues[0];
     let request = echo_request();
@@ -175,7 +191,7 @@ fn what_does_not_fit_its_slot_is_discarded_and_counted() {
 #[test]
 fn all_queues_are_served() {
     const QUEUES: usize = 3;
-    let Some(netns) = ScratchNetns::for_test("all_queues_are_served") else { return };
+    let Some(netns) = with_tun("all_queues_are_served") else { return };
     let config = TunConfig { queues: QUEUES, ..config("tun0") };
     let (_tun, mut queues) = create(&netns, &config, &["10.0.0.1"]);
     let mut poller = Poller::new().unwrap();
@@ -208,7 +224,7 @@ fn all_queues_are_served() {
 
 #[test]
 fn a_udp_batch_passes_whole_in_both_directions() {
-    let Some(netns) = ScratchNetns::for_test("a_udp_batch_passes_whole") else { return };
+    let Some(netns) = with_tun("a_udp_batch_passes_whole") else { return };
     let addresses = ["10.0.0.1", "fd00::1"];
     let (tun, mut queues) = create(&netns, &config("tun0"), &addresses);
     if !tun.udp_segmentation() {
@@ -325,7 +341,7 @@ fn of_flow(flow: Flow) -> impl Fn(&[u8]) -> bool {
 
 #[test]
 fn the_kernel_cuts_what_was_joined_into_what_it_was() {
-    let Some(netns) = ScratchNetns::for_test("the_kernel_cuts") else { return };
+    let Some(netns) = with_tun("the_kernel_cuts") else { return };
     // The second device has no offload: the kernel has to segment in software.
     let plain = TunConfig { offload: false, ..config("out") };
     let (mut first, mut second, uso) = router(&netns, &plain);
@@ -349,7 +365,7 @@ fn the_kernel_cuts_what_was_joined_into_what_it_was() {
 
 #[test]
 fn what_the_kernel_passes_on_whole_is_cut_into_what_it_was() {
-    let Some(netns) = ScratchNetns::for_test("what_the_kernel_passes_on") else { return };
+    let Some(netns) = with_tun("what_the_kernel_passes_on") else { return };
     let (mut first, mut second, uso) = router(&netns, &config("out"));
     for flow in FLOWS {
         if !flow.tcp && !uso {
@@ -436,8 +452,8 @@ fn forward(slots: &[Slot<Offload>], way: Way, to: &mut TunQueue) -> u64 {
 #[test]
 fn tcp_of_the_kernel_runs_over_super_packets() {
     const BYTES: usize = 8 << 20;
-    let Some(client) = ScratchNetns::for_test("tcp_of_the_kernel") else { return };
-    let Some(server) = ScratchNetns::for_test("tcp_of_the_kernel") else { return };
+    let Some(client) = with_tun("tcp_of_the_kernel") else { return };
+    let Some(server) = with_tun("tcp_of_the_kernel") else { return };
     let (_left, mut left) = create(&client, &config("tun0"), &["10.0.0.1", "fd00::1"]);
     let (_right, mut right) = create(&server, &config("tun0"), &["10.0.0.2", "fd00::2"]);
     let mut queues = [left.remove(0), right.remove(0)];

@@ -49,15 +49,12 @@ pub struct SocketError {
 /// Takes one error out of the socket's queue.
 pub(super) fn take(socket: &Socket) -> Option<SocketError> {
     let mut control = Buffer::EMPTY;
-    let received = loop {
+    loop {
         match receive(socket, &mut control) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Not the queue's content: the socket's pending error, which this call was given.
-            Err(error) if options::is_soft(&error) => {}
-            result => break result,
+            result => break result.ok().flatten(),
         }
-    };
-    received.ok().flatten()
+    }
 }
 
 fn receive(socket: &Socket, control: &mut Buffer) -> io::Result<Option<SocketError>> {

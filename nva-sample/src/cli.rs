@@ -7,6 +7,7 @@ mod args;
 mod run;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,6 +29,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match &cli.command {
         Command::Passthrough(args) => run::passthrough(args),
         Command::Firewall(args) => run::firewall(args),
+        Command::Ids(args) => run::ids(args),
+        Command::Mirror(args) => run::mirror(args),
+        #[cfg(feature = "handoff")]
+        Command::Handoff(args) => run::handoff(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -49,6 +54,7 @@ fn start_log() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
 }

@@ -117,19 +117,19 @@ fn write_until<W: Write>(
     counts: &Counts,
 ) -> io::Result<()> {
     loop {
-        let copy = match copies.try_recv() {
-            Ok(copy) => copy,
-            Err(_) => {
-                // Nothing to do: whoever watches the file wants to see what there is.
-                capture.flush()?;
-                match copies.recv() {
-                    Ok(copy) => copy,
-                    Err(_) => return Ok(()),
-                }
-            }
+        let copy = if let Ok(copy) = copies.try_recv() {
+            copy
+        } else {
+            // Nothing to do: whoever watches the file wants to see what there is.
+            capture.flush()?;
+            let Ok(copy) = copies.recv() else { return Ok(()) };
+            copy
         };
-        if capture.len() + copy.bytes.len() as u64 + BLOCK_OVERHEAD > limit {
-            tracing::warn!(bytes = capture.len(), "the capture has its full size, and ends");
+        if capture.bytes_written() + copy.bytes.len() as u64 + BLOCK_OVERHEAD > limit {
+            tracing::warn!(
+                bytes = capture.bytes_written(),
+                "the capture has its full size, and ends"
+            );
             counts.beyond_limit.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
@@ -197,7 +197,7 @@ mod tests {
         for block in &captured {
             assert_eq!(block.options, [EnhancedPacketOption::Comment(comment.into())]);
         }
-        assert_eq!(captured[1].timestamp - captured[0].timestamp, Duration::from_millis(1));
+        assert_eq!(captured[1].timestamp, captured[0].timestamp + Duration::from_millis(1));
         assert_eq!(counts.written.load(Ordering::Relaxed), 3);
     }
 

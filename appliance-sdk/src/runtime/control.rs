@@ -142,6 +142,6 @@ async fn next(signal: &mut Option<Signal>) {
         None => None,
     };
     if received.is_none() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -51,6 +51,37 @@ pub(super) enum Command {
         after_long_help = RULES_HELP
     )]
     Firewall(FirewallArgs),
+    /// Look for byte patterns, and tell or block.
+    #[command(
+        long_about = "Look for byte patterns, and tell or block.\n\n\
+            TCP is searched as a stream, across segments and in order; UDP datagram by datagram. \
+            What is found is told once per flow and pattern, as a line of JSON.",
+        after_long_help = PATTERNS_HELP
+    )]
+    Ids(IdsArgs),
+    /// Let everything through, and copy it to a capture file.
+    #[command(
+        long_about = "Let everything through, and copy it to a capture file.\n\n\
+            The file is pcapng with raw IP packets, as they are inside Geneve. Each has a comment \
+            with the endpoint, the attachment and the flow cookie: in tshark, the field \
+            frame.comment. A file that cannot be written fast enough costs copies, never packets; \
+            the statistics count them.",
+        after_long_help = "Watch while it runs:\n\n    \
+            nva-sample mirror --out - --quiet | tshark -r - -T fields -e frame.comment -e ip.src"
+    )]
+    Mirror(MirrorArgs),
+    /// Hand packets to the kernel, or to a program that reads a TUN device, and give back what
+    /// comes back.
+    #[cfg(feature = "handoff")]
+    #[command(
+        long_about = "Hand packets to the kernel, or to a program that reads a TUN device, and \
+            give back what comes back.\n\n\
+            With --hairpin the kernel forwards everything back, so that its firewall (nft, in the \
+            forward chain), its traffic shaping or its counters apply. Without, routes are yours \
+            to set. What comes back is recognised by addresses, protocol and ports; so they must \
+            not be translated. The kernel counts as a hop: it lowers the TTL by one."
+    )]
+    Handoff(HandoffArgs),
 }
 
 /// What all appliances have.
@@ -87,8 +118,8 @@ pub(super) struct Common {
 
     /// Tell statistics through this Unix socket: whoever connects gets a JSON object.
     ///
-    /// It has packets, bytes, flows, flows_both_directions, drops (by reason), syscalls, and what
-    /// the appliance counts itself, such as the hits of each rule. Try: `nc -U PATH | jq`.
+    /// It has packets, bytes, flows (and those seen in both directions), drops by reason, system
+    /// calls, and what the appliance counts itself, such as the hits of each rule. Try: `nc -U PATH | jq`.
     #[arg(long, value_name = "PATH")]
     pub(super) stats: Option<PathBuf>,
 
@@ -120,6 +151,97 @@ pub(super) struct FirewallArgs {
     #[arg(long)]
     pub(super) check: bool,
 }
+
+#[derive(Args, Debug)]
+pub(super) struct IdsArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+
+    /// The patterns, as TOML; --help shows an example.
+    #[arg(long, value_name = "FILE")]
+    pub(super) patterns: PathBuf,
+
+    /// Block the flow when a pattern is found that names no action itself.
+    #[arg(long)]
+    pub(super) block: bool,
+
+    /// Append alerts to this file; `-` for stdout, behind the `ready` line.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub(super) alerts: PathBuf,
+
+    /// Search only so many bytes of each direction of a TCP stream; the rest passes unsearched,
+    /// and fast. Absent: all of it.
+    #[arg(long, value_name = "N")]
+    pub(super) depth_bytes: Option<u64>,
+
+    /// Only say whether the patterns are right, and end.
+    #[arg(long)]
+    pub(super) check: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct MirrorArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+
+    /// The capture file, which is begun anew; `-` for stdout, without the `ready` line then.
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: PathBuf,
+
+    /// Copy at most so many bytes of each packet.
+    #[arg(long, value_name = "BYTES", default_value_t = 65_535,
+        value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub(super) snaplen: u32,
+
+    /// End the capture before the file grows beyond this; packets still pass. 0 for no limit.
+    #[arg(long, value_name = "MEBIBYTES", default_value_t = 1024)]
+    pub(super) limit_mebibytes: u64,
+}
+
+#[cfg(feature = "handoff")]
+#[derive(Args, Debug)]
+pub(super) struct HandoffArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+
+    /// The TUN device to make, in this network namespace.
+    #[arg(long, value_name = "NAME", default_value = "nva0")]
+    pub(super) device: String,
+
+    /// Its MTU; the default is the longest packet that a cloud's gateway passes.
+    #[arg(long, value_name = "BYTES", default_value_t = 8500)]
+    pub(super) mtu: u32,
+
+    /// An address of the device with its prefix length; may be given several times.
+    #[arg(long, value_name = "ADDRESS/LENGTH")]
+    pub(super) address: Vec<ipnet::IpNet>,
+
+    /// Have the kernel send everything back.
+    ///
+    /// Turns forwarding on and reverse-path filtering and redirects off, and makes the device the
+    /// default route: for a network namespace that has no other business.
+    #[arg(long)]
+    pub(super) hairpin: bool,
+}
+
+const PATTERNS_HELP: &str = "\
+A file of patterns:
+
+    [[pattern]]
+    name = \"eicar\"                 # in alerts and statistics
+    text = \"EICAR-STANDARD-ANTIVIRUS-TEST-FILE\"
+    ignore_case = false             # true: ASCII letters match whatever their case
+    action = \"block\"               # or \"alert\"; absent: alert, or block with --block
+
+    [[pattern]]
+    name = \"elf\"
+    hex = \"7f 45 4c 46\"            # bytes that are no text
+
+All patterns together may have 16 KiB. A blocked flow is dropped in both directions, without a word,
+until it was idle for --flow-idle-seconds. Limits: 64 segments per direction, and 16 MiB per thread,
+wait for their turn when segments come out of order; beyond that the search goes on behind the gap.
+Repeated segments are searched by themselves. IP fragments are searched one by one, encrypted and
+compressed payloads as they are.";
 
 const RULES_HELP: &str = "\
 A file of rules:

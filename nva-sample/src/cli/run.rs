@@ -1,15 +1,28 @@
 //! From arguments to a running appliance.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
 
 use appliance_sdk::{Appliance, Builder, Handle, RunError, Runtime, Worker};
 use miette::Diagnostic;
 
-use super::args::{Common, FirewallArgs, Health, PassthroughArgs};
+#[cfg(feature = "handoff")]
+use super::args::HandoffArgs;
+use super::args::{Common, FirewallArgs, Health, IdsArgs, MirrorArgs, PassthroughArgs};
+use crate::clock::WallClock;
 use crate::firewall::{Firewall, Rules};
+#[cfg(feature = "handoff")]
+use crate::handoff::{self, Device, Handoff, Setup};
+use crate::ids::alert::{self, AlertSink};
+use crate::ids::{self, Ids};
+use crate::mirror::{self, Mirror};
 use crate::passthrough::Passthrough;
+use crate::problem::Source;
 use crate::report::{Report, ReportSocket, SampleReport};
 
 /// Why a command ended otherwise than asked for; its `Debug` is the report for the user.
@@ -74,11 +87,124 @@ pub(super) fn firewall(args: &FirewallArgs) -> Result<(), Failure> {
     )
 }
 
+pub(super) fn ids(args: &IdsArgs) -> Result<(), Failure> {
+    let source = Source::read(&args.patterns).map_err(Failure::usage)?;
+    let patterns = ids::file::parse(&source, args.block).map_err(Failure::usage)?;
+    if args.check {
+        return Ok(());
+    }
+    let shared = Arc::new(ids::Shared {
+        patterns,
+        depth: args.depth_bytes,
+        counts: ids::Counts::default(),
+        clock: WallClock::start(),
+    });
+    let cannot_alert = |error| Failure::run(args.alerts.display(), &error);
+    let (sink, alerts) = AlertSink::new();
+    let told = sink.counts();
+    let to = alert::open(&args.alerts).map_err(cannot_alert)?;
+    let writer = alert::write(alerts, to, Arc::clone(&told)).map_err(cannot_alert)?;
+
+    let counted = Arc::clone(&shared);
+    let result = Sample::new("ids", &args.common).run(
+        move |_| Ids::new(Arc::clone(&shared), sink.clone()),
+        move || SampleReport {
+            rules: counted.patterns.hits(),
+            counts: counts([
+                ("alerts", &told.told),
+                ("alerts_lost", &told.lost),
+                ("flows_blocked", &counted.counts.blocked),
+                ("stream_gaps", &counted.counts.stream_gaps),
+                ("bad_checksums", &counted.counts.bad_checksums),
+            ]),
+        },
+    );
+    // The workers are gone, and with them the sinks: the writer ends with the last alert.
+    wait_for(writer);
+    result
+}
+
+pub(super) fn mirror(args: &MirrorArgs) -> Result<(), Failure> {
+    let snaplen = args.snaplen as usize;
+    let limit = match args.limit_mebibytes {
+        0 => u64::MAX,
+        mebibytes => mebibytes.saturating_mul(1 << 20),
+    };
+    let cannot_write = |error| Failure::run(args.out.display(), &error);
+    let (mirror, copies) = Mirror::new(snaplen, WallClock::start());
+    let counted = mirror.counts();
+    let to = mirror::open(&args.out).map_err(cannot_write)?;
+    let writer =
+        mirror::write(copies, to, snaplen, limit, Arc::clone(&counted)).map_err(cannot_write)?;
+
+    let mut sample = Sample::new("mirror", &args.common);
+    // A line of text would spoil the capture.
+    sample.quiet |= args.out == Path::new("-");
+    let result = sample.run(
+        move |_| mirror.clone(),
+        move || SampleReport {
+            counts: counts([
+                ("copies_written", &counted.written),
+                ("copies_lost", &counted.lost),
+                ("copies_beyond_limit", &counted.beyond_limit),
+            ]),
+            ..SampleReport::default()
+        },
+    );
+    wait_for(writer);
+    result
+}
+
+#[cfg(feature = "handoff")]
+pub(super) fn handoff(args: &HandoffArgs) -> Result<(), Failure> {
+    let device = Device::open(&Setup {
+        name: args.device.clone(),
+        mtu: args.mtu,
+        addresses: args.address.clone(),
+        hairpin: args.hairpin,
+    })
+    .map_err(|error| Failure::Run(error.to_string()))?;
+    let shared = Arc::new(handoff::Shared::new(device, args.common.max_flows));
+    let (reading, counted) = (Arc::clone(&shared), Arc::clone(&shared));
+    // It waits for the kernel and can only end with the process.
+    thread::Builder::new()
+        .name("device".to_owned())
+        .spawn(move || {
+            let error = reading.read_device();
+            tracing::error!(%error, "the device cannot be read any more");
+        })
+        .map_err(|error| Failure::run("cannot start a thread", &error))?;
+    Sample::new("handoff", &args.common).run(
+        move |worker| Handoff::new(Arc::clone(&shared), worker.emitter()),
+        move || SampleReport {
+            counts: counts([
+                ("handed_over", &counted.counts.handed_over),
+                ("refused_by_device", &counted.counts.refused),
+                ("came_back", &counted.counts.came_back),
+                ("of_no_flow", &counted.counts.of_no_flow),
+                ("lost", &counted.counts.lost),
+            ]),
+            ..SampleReport::default()
+        },
+    )
+}
+
+fn counts<const N: usize>(named: [(&str, &AtomicU64); N]) -> BTreeMap<String, u64> {
+    named.into_iter().map(|(name, n)| (name.to_owned(), n.load(Ordering::Relaxed))).collect()
+}
+
+fn wait_for(writer: JoinHandle<()>) {
+    if writer.join().is_err() {
+        tracing::error!("the writing thread panicked");
+    }
+}
+
 /// A sample that is about to run.
 pub(super) struct Sample<'a> {
     name: &'static str,
     common: &'a Common,
-    pub(super) builder: Builder,
+    quiet: bool,
+    builder: Builder,
 }
 
 impl<'a> Sample<'a> {
@@ -96,7 +222,7 @@ impl<'a> Sample<'a> {
             Health::At(address) => builder.health(address),
             Health::None => builder.without_health(),
         };
-        Self { name, common, builder }
+        Self { name, common, quiet: common.quiet, builder }
     }
 
     /// Runs until a signal ends it, and says what was counted.
@@ -105,7 +231,7 @@ impl<'a> Sample<'a> {
         make: impl FnMut(&Worker) -> A + Send + 'static,
         sample: impl Fn() -> SampleReport + Send + Sync + 'static,
     ) -> Result<(), Failure> {
-        let Self { name, common, builder } = self;
+        let Self { name, common, quiet, builder } = self;
         let running = builder.build(make).start()?;
         let handle = running.handle();
         let report = Arc::new({
@@ -121,7 +247,7 @@ impl<'a> Sample<'a> {
                     .map_err(|error| Failure::run(path.display(), &error))
             })
             .transpose()?;
-        if !common.quiet {
+        if !quiet {
             say_ready(&handle);
         }
         running.join()?;

@@ -164,10 +164,10 @@ impl Rule {
         if !matches!(key.protocol(), protocol::TCP | protocol::UDP) {
             return false;
         }
-        match key.src_port() == 0 && key.dst_port() == 0 {
-            true => self.verdict != Verdict::Allow,
-            false => ports.iter().any(|range| range.contains(&port)),
+        if key.src_port() == 0 && key.dst_port() == 0 {
+            return self.verdict != Verdict::Allow;
         }
+        ports.iter().any(|range| range.contains(&port))
     }
 }
 

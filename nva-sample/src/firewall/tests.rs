@@ -97,12 +97,12 @@ fn ipv6_is_filtered_alike() {
 #[test]
 fn ping_is_a_flow_of_its_own() {
     let (mut gateway, _) = firewall(RULES);
-    let ping = testing::icmp_echo("10.0.1.11", "198.51.100.7", 1, 1, b"ping");
-    let pong = testing::icmp_echo("198.51.100.7", "10.0.1.11", 1, 1, b"pong");
-    assert_eq!(gateway.send(&ping).len(), 1);
-    assert_eq!(gateway.send(&pong).len(), 1);
+    let request = testing::icmp_echo("10.0.1.11", "198.51.100.7", 1, 1, b"ping");
+    let reply = testing::icmp_echo("198.51.100.7", "10.0.1.11", 1, 1, b"pong");
+    assert_eq!(gateway.send(&request).len(), 1);
+    assert_eq!(gateway.send(&reply).len(), 1);
     let (mut fresh, _) = firewall(RULES);
-    assert!(fresh.send(&pong).is_empty());
+    assert!(fresh.send(&reply).is_empty());
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub fn parse(source: &Source, block: bool) -> Result<PatternSet, Problems> {
     let mut check = Check { source, problems: Vec::new(), names: HashMap::new() };
     let forms = form.patterns.into_inner().into_iter().enumerate();
     let patterns: Vec<_> =
-        forms.filter_map(|(index, form)| check.pattern(index + 1, form, block)).collect();
+        forms.filter_map(|(index, form)| check.pattern(index + 1, &form, block)).collect();
     if patterns.is_empty() && check.problems.is_empty() {
         check.add("there is nothing to look for", whole, "empty", "add a [[pattern]]");
     }
@@ -55,7 +55,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn pattern(&mut self, number: usize, form: PatternForm, block: bool) -> Option<Pattern> {
+    fn pattern(&mut self, number: usize, form: &PatternForm, block: bool) -> Option<Pattern> {
         let name = form.name.get_ref().clone();
         if let Some(other) = self.names.insert(name.clone(), number) {
             self.add(

@@ -68,7 +68,7 @@ impl<W: Write> Capture<W> {
     }
 
     /// Bytes written so far.
-    pub fn len(&self) -> u64 {
+    pub fn bytes_written(&self) -> u64 {
         self.writer.get_ref().bytes
     }
 }

@@ -224,46 +224,44 @@ pub(super) struct HandoffArgs {
     pub(super) hairpin: bool,
 }
 
-const PATTERNS_HELP: &str = "\
-A file of patterns:
+const PATTERNS_HELP: &str = r#"A file of patterns:
 
     [[pattern]]
-    name = \"eicar\"                 # in alerts and statistics
-    text = \"EICAR-STANDARD-ANTIVIRUS-TEST-FILE\"
+    name = "eicar"                  # in alerts and statistics
+    text = "EICAR-STANDARD-ANTIVIRUS-TEST-FILE"
     ignore_case = false             # true: ASCII letters match whatever their case
-    action = \"block\"               # or \"alert\"; absent: alert, or block with --block
+    action = "block"                # or "alert"; absent: alert, or block with --block
 
     [[pattern]]
-    name = \"elf\"
-    hex = \"7f 45 4c 46\"            # bytes that are no text
+    name = "elf"
+    hex = "7f 45 4c 46"             # bytes that are no text
 
 All patterns together may have 16 KiB. A blocked flow is dropped in both directions, without a word,
 until it was idle for --flow-idle-seconds. Limits: 64 segments per direction, and 16 MiB per thread,
 wait for their turn when segments come out of order; beyond that the search goes on behind the gap.
 Repeated segments are searched by themselves. IP fragments are searched one by one, encrypted and
-compressed payloads as they are.";
+compressed payloads as they are."#;
 
-const RULES_HELP: &str = "\
-A file of rules:
+const RULES_HELP: &str = r#"A file of rules:
 
-    default = \"deny\"                # or \"allow\": what no rule matches
-    deny_by = \"drop\"                # or \"reject\": a TCP reset, or an ICMP error, to the sender
-    inside = [\"10.0.0.0/16\"]        # the networks to protect: they give `direction` a meaning
+    default = "deny"                # or "allow": what no rule matches
+    deny_by = "drop"                # or "reject": a TCP reset, or an ICMP error, to the sender
+    inside = ["10.0.0.0/16"]        # the networks to protect: they give `direction` a meaning
     pick_up = false                 # true: a TCP flow may be first seen by something else than
                                     # a SYN, for example after this appliance was restarted
 
     [[rule]]                        # the first that matches decides
-    name = \"web\"                    # for statistics; absent: \"rule 1\"
-    action = \"allow\"                # or \"deny\", then perhaps with a deny_by of its own
-    from = [\"0.0.0.0/0\"]            # absent: any; likewise below
-    to = [\"10.0.1.0/24\"]
-    protocol = \"tcp\"                # \"udp\", \"icmp\", \"icmpv6\", \"gre\", \"esp\", \"sctp\", or a number
-    ports = [443, \"8000-8099\"]      # of the destination
-    source_ports = [\"1024-65535\"]
-    direction = \"inbound\"           # or \"outbound\"
+    name = "web"                    # for statistics; absent: "rule 1"
+    action = "allow"                # or "deny", then perhaps with a deny_by of its own
+    from = ["0.0.0.0/0"]            # absent: any; likewise below
+    to = ["10.0.1.0/24"]
+    protocol = "tcp"                # "udp", "icmp", "icmpv6", "gre", "esp", "sctp", or a number
+    ports = [443, "8000-8099"]      # of the destination
+    source_ports = ["1024-65535"]
+    direction = "inbound"           # or "outbound"
 
 Fragments are judged by the first one of each packet, in the direction in which they go: answers
-that come in fragments need a rule of their own.";
+that come in fragments need a rule of their own."#;
 
 /// Where to answer health checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,8 +287,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::CommandFactory;
+
+    use super::*;
+    use crate::problem::Source;
 
     #[test]
     fn the_arguments_contradict_nothing() {
@@ -306,6 +306,18 @@ mod tests {
             }
             assert!(help.contains("[default: 0.0.0.0:6081]"), "{help}");
         }
+    }
+
+    #[test]
+    fn the_files_shown_in_help_texts_are_right() {
+        let file = |help: &str| {
+            let indented = help.lines().filter_map(|line| line.strip_prefix("    "));
+            indented.collect::<Vec<_>>().join("\n")
+        };
+        let rules = Source::new("help", file(RULES_HELP));
+        assert_eq!(crate::firewall::file::parse(&rules).unwrap().rules.len(), 1);
+        let patterns = Source::new("help", file(PATTERNS_HELP));
+        assert_eq!(crate::ids::file::parse(&patterns, false).unwrap().patterns().len(), 2);
     }
 
     #[test]

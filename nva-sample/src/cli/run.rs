@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use appliance_sdk::{Appliance, Builder, Handle, RunError, Runtime, Worker};
 use miette::Diagnostic;
@@ -167,7 +167,7 @@ pub(super) fn handoff(args: &HandoffArgs) -> Result<(), Failure> {
     let shared = Arc::new(handoff::Shared::new(device, args.common.max_flows));
     let (reading, counted) = (Arc::clone(&shared), Arc::clone(&shared));
     // It waits for the kernel and can only end with the process.
-    thread::Builder::new()
+    std::thread::Builder::new()
         .name("device".to_owned())
         .spawn(move || {
             let error = reading.read_device();

@@ -19,7 +19,7 @@ use self::flow_table::{FlowId, FlowIndex, FlowTable, Touched};
 pub use self::replies::{Content, Replies, Reply};
 use crate::appliance::{Appliance, Direction};
 use crate::packet::{Context, Effects, Packet};
-use crate::route::Arrival;
+use crate::route::{Arrival, Route};
 use crate::stats::{Count, DropReason, Stats};
 
 /// The settings of a [`Session`].
@@ -115,8 +115,9 @@ impl<A: Appliance> Session<A> {
         replies: &mut Replies,
     ) {
         self.handle_timeout(now);
-        let mut batch =
-            Batch { arrival, now, epoch: self.appliance.epoch(), latest: None, asked: None };
+        let route = arrival.back();
+        let epoch = self.appliance.epoch();
+        let mut batch = Batch { arrival, route, now, epoch, latest: None, asked: None };
         let step = if segment_size == 0 { buffer.len() } else { segment_size }.max(1);
         let mut start = 0;
         loop {
@@ -125,11 +126,11 @@ impl<A: Appliance> Session<A> {
             match self.datagram(&mut batch, datagram) {
                 Ok(Fate::Returned { bytes }) => {
                     self.stats.returned.add(bytes);
-                    replies.push_unchanged(arrival.back(), start..end, step, bytes);
+                    replies.push_unchanged(&route, start..end, step, bytes);
                 }
                 Ok(Fate::Rewritten { header, packet }) => {
                     self.stats.rewritten.add(packet.len());
-                    self.send_written(arrival, header, &packet, replies);
+                    self.send_written(&route, header, &packet, replies);
                 }
                 Ok(Fate::Kept { bytes }) => self.stats.kept.add(bytes),
                 Err(reason) => self.stats.drops.add(reason, 1),
@@ -160,8 +161,8 @@ impl<A: Appliance> Session<A> {
             self.stats.drops.add(DropReason::EmitUnknownFlow, 1);
             return;
         };
-        let (arrival, header) = (flow.arrival, flow.header.clone());
-        self.send_written(&arrival, &header, packet, replies);
+        let (route, header) = (flow.arrival.back(), flow.header.clone());
+        self.send_written(&route, &header, packet, replies);
     }
 
     /// Forgets flows that were idle for too long. [`handle`](Self::handle) does so by itself; this
@@ -350,27 +351,21 @@ impl<A: Appliance> Session<A> {
         for packet in std::mem::take(&mut self.effects.injected) {
             self.stats.generated.add(packet.len());
             if belongs_to(&packet, key) {
-                self.send_written(batch.arrival, envelope.header, &packet, replies);
+                self.send_written(&batch.route, envelope.header, &packet, replies);
             } else {
                 self.stats.drops.add(DropReason::InjectForeign, 1);
             }
         }
     }
 
-    fn send_written(
-        &mut self,
-        arrival: &Arrival,
-        header: &[u8],
-        packet: &[u8],
-        replies: &mut Replies,
-    ) {
+    fn send_written(&mut self, route: &Route, header: &[u8], packet: &[u8], replies: &mut Replies) {
         let count = Count { packets: 1, bytes: packet.len() as u64 };
         if header.len() + packet.len() > MAX_DATAGRAM {
             self.stats.drops.add(DropReason::ReplyTooLong, 1);
             return;
         }
         self.stats.returned += count;
-        replies.push_written(arrival.back(), [header, packet].concat(), count);
+        replies.push_written(*route, [header, packet].concat(), count);
     }
 }
 
@@ -380,6 +375,8 @@ const MAX_DATAGRAM: usize = 65_507;
 /// What the datagrams of one receive call have in common.
 struct Batch<'b> {
     arrival: &'b Arrival,
+    /// The way back.
+    route: Route,
     now: Instant,
     epoch: u64,
     latest: Option<Latest<'b>>,

@@ -38,8 +38,8 @@ pub enum Content {
     Written(Vec<u8>),
 }
 
-/// `UDP_SEGMENT` takes at most so many datagrams in one call (`UDP_MAX_SEGMENTS` of Linux).
-const MAX_RUN: u64 = 64;
+/// `UDP_SEGMENT` takes at most so many datagrams in one call.
+const MAX_RUN: u64 = netio::udp::MAX_GSO_SEGMENTS as u64;
 
 impl Replies {
     /// Nothing to send.
@@ -63,26 +63,28 @@ impl Replies {
     }
 
     /// Adds a datagram that goes back as it came: to the run before it, if it continues that one.
+    ///
+    /// Datagrams of one buffer have one route and one size. The first of a buffer continues
+    /// nothing.
     pub(super) fn push_unchanged(
         &mut self,
-        route: Route,
+        route: &Route,
         datagram: Range<usize>,
         segment_size: usize,
         inner_bytes: usize,
     ) {
-        if let Some(last) = self.replies.last_mut()
-            && last.count.packets < MAX_RUN
-            && last.route == route
-            && let Content::Unchanged { range, segment_size: before } = &mut last.content
+        if datagram.start > 0
+            && let Some(Reply { content: Content::Unchanged { range, .. }, count, .. }) =
+                self.replies.last_mut()
             && range.end == datagram.start
-            && *before == segment_size
+            && count.packets < MAX_RUN
         {
             range.end = datagram.end;
-            last.count.add(inner_bytes);
+            count.add(inner_bytes);
             return;
         }
         self.replies.push(Reply {
-            route,
+            route: *route,
             content: Content::Unchanged { range: datagram, segment_size },
             count: Count { packets: 1, bytes: inner_bytes as u64 },
         });
@@ -127,9 +129,9 @@ mod tests {
     #[test]
     fn neighbours_become_a_run_and_gaps_end_it() {
         let mut replies = Replies::new();
-        replies.push_unchanged(route(), 0..100, 100, 60);
-        replies.push_unchanged(route(), 100..200, 100, 60);
-        replies.push_unchanged(route(), 300..350, 100, 10);
+        replies.push_unchanged(&route(), 0..100, 100, 60);
+        replies.push_unchanged(&route(), 100..200, 100, 60);
+        replies.push_unchanged(&route(), 300..350, 100, 10);
         assert_eq!(ranges(&replies), [0..200, 300..350]);
         assert_eq!(replies.iter().next().unwrap().count, Count { packets: 2, bytes: 120 });
     }
@@ -137,9 +139,9 @@ mod tests {
     #[test]
     fn something_written_between_ends_a_run() {
         let mut replies = Replies::new();
-        replies.push_unchanged(route(), 0..100, 100, 60);
+        replies.push_unchanged(&route(), 0..100, 100, 60);
         replies.push_written(route(), vec![1], Count { packets: 1, bytes: 1 });
-        replies.push_unchanged(route(), 100..200, 100, 60);
+        replies.push_unchanged(&route(), 100..200, 100, 60);
         assert_eq!(ranges(&replies), [0..100, 0..0, 100..200]);
     }
 
@@ -147,7 +149,7 @@ mod tests {
     fn a_run_is_no_longer_than_the_kernel_takes() {
         let mut replies = Replies::new();
         for n in 0..70 {
-            replies.push_unchanged(route(), n * 10..(n + 1) * 10, 10, 5);
+            replies.push_unchanged(&route(), n * 10..(n + 1) * 10, 10, 5);
         }
         assert_eq!(ranges(&replies), [0..640, 640..700]);
     }

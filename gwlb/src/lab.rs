@@ -16,7 +16,6 @@ mod plan;
 mod process;
 mod progress;
 mod report;
-mod sabotage;
 mod stage;
 mod statistics;
 mod traffic;
@@ -73,22 +72,10 @@ pub struct DemoArgs {
     #[arg(long, value_name = "MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     size: u64,
-    /// Be a broken appliance: the demo starts itself with this.
-    #[arg(long, hide = true, value_name = "FAULT")]
-    broken_appliance: Option<Sabotage>,
-    /// Where the broken appliance listens.
-    #[arg(long, hide = true, requires = "broken_appliance")]
-    listen: Option<std::net::SocketAddr>,
-    /// Where the broken appliance shows its statistics.
-    #[arg(long, hide = true, requires = "broken_appliance")]
-    stats: Option<PathBuf>,
 }
 
 /// Runs the demonstration.
 pub fn run(arguments: &DemoArgs) -> ExitCode {
-    if let Some(fault) = arguments.broken_appliance {
-        return sabotage::run(fault, arguments.listen, arguments.stats.as_deref());
-    }
     let preflight = Preflight::check();
     match preflight.start() {
         Start::Directly => {}
@@ -184,9 +171,10 @@ fn how_to_enter(plan: &Plan, stage: &Stage) -> String {
 
     // Without root, the names are seen only from inside of our own namespaces.
     let here = std::process::id();
-    let within = match private() {
-        true => format!("nsenter -t {here} -U --preserve-credentials -m "),
-        false => String::new(),
+    let within = if private() {
+        format!("nsenter -t {here} -U --preserve-credentials -m ")
+    } else {
+        String::new()
     };
     let mut text = String::from("\nThe network stays until Ctrl-C. To enter it:\n");
     for name in stage.namespaces() {

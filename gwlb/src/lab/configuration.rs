@@ -8,8 +8,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::error::LabError;
-use super::plan::{ApplianceSpec, GATEWAY, Host, INNER_MTU, Plan, Sabotage, VPC_CIDRS, Zone};
+use super::plan::{
+    ApplianceKind, ApplianceSpec, DENIED_PORT, GATEWAY, Host, INNER_MTU, Plan, Sabotage, VPC_CIDRS,
+    Zone,
+};
 use super::process::RunDirectory;
+use super::traffic::{bulk, http, udp};
 
 /// The gateway's configuration file.
 ///
@@ -37,25 +41,107 @@ pub(super) fn gateway(plan: &Plan, directory: &Path) -> String {
     text
 }
 
-/// The arguments with which this program becomes an appliance of the plan.
+/// The arguments with which this program becomes an appliance of the plan, and the files that they
+/// name.
 pub(super) fn appliance(
     plan: &Plan,
     appliance: &ApplianceSpec,
     directory: &RunDirectory,
 ) -> Result<Vec<OsString>, LabError> {
     let fault = match plan.sabotage {
-        Some(Sabotage::Silent) if appliance.zone == "az1" => "silent",
-        Some(Sabotage::Rewrite) if appliance.zone == "az2" => "rewrite",
-        _ => "wrong-route",
+        Some(Sabotage::Silent) if appliance.zone == "az1" => Some("silent"),
+        Some(Sabotage::Rewrite) if appliance.zone == "az2" => Some("rewrite"),
+        _ => None,
     };
-    let listen = SocketAddr::from((appliance.address, geneve::PORT)).to_string();
-    let mut arguments: Vec<OsString> = Vec::new();
-    arguments.extend(["demo", "--broken-appliance", fault, "--listen"].map(OsString::from));
-    arguments.push(listen.into());
-    arguments.push("--stats".into());
-    arguments.push(stats_socket(directory, appliance).into());
+    let mut arguments: Vec<OsString> = vec!["appliance".into()];
+    if let Some(fault) = fault {
+        arguments.extend(["passthrough", "--fault", fault].map(OsString::from));
+    } else {
+        arguments.push(appliance.kind.to_string().into());
+        let file = match appliance.kind {
+            ApplianceKind::Firewall => Some(("--rules", "firewall.toml", firewall_rules())),
+            ApplianceKind::Ids => Some(("--patterns", "ids.toml", IDS_PATTERNS.to_owned())),
+            ApplianceKind::Passthrough => None,
+        };
+        if let Some((option, name, text)) = file {
+            arguments.extend([option.into(), directory.write(name, &text)?.into_os_string()]);
+        }
+    }
+    for (option, port) in [("--listen", geneve::PORT), ("--health", HEALTH_PORT)] {
+        let address = SocketAddr::from((appliance.address, port));
+        arguments.extend([option.into(), address.to_string().into()]);
+    }
+    arguments.extend(["--stats".into(), stats_socket(directory, appliance).into_os_string()]);
     Ok(arguments)
 }
+
+/// The firewall lets in what the servers offer, and out what they ask for; all else is refused.
+fn firewall_rules() -> String {
+    let [v4, v6] = VPC_CIDRS;
+    format!(
+        "default = \"deny\"\n\
+         deny_by = \"reject\"\n\
+         inside = [\"{v4}\", \"{v6}\"]\n\
+         \n\
+         [[rule]]\n\
+         name = \"{DENIED_RULE}\"\n\
+         action = \"deny\"\n\
+         direction = \"inbound\"\n\
+         protocol = \"tcp\"\n\
+         ports = [{DENIED_PORT}]\n\
+         \n\
+         [[rule]]\n\
+         name = \"web and bulk data\"\n\
+         action = \"allow\"\n\
+         direction = \"inbound\"\n\
+         protocol = \"tcp\"\n\
+         ports = [{}, {}]\n\
+         \n\
+         [[rule]]\n\
+         name = \"echo\"\n\
+         action = \"allow\"\n\
+         direction = \"inbound\"\n\
+         protocol = \"udp\"\n\
+         ports = [{}]\n\
+         \n\
+         [[rule]]\n\
+         name = \"ping\"\n\
+         action = \"allow\"\n\
+         protocol = \"icmp\"\n\
+         \n\
+         [[rule]]\n\
+         name = \"ping over IPv6\"\n\
+         action = \"allow\"\n\
+         protocol = \"icmpv6\"\n\
+         \n\
+         [[rule]]\n\
+         name = \"egress\"\n\
+         action = \"allow\"\n\
+         direction = \"outbound\"\n",
+        http::PORT,
+        bulk::PORT,
+        udp::PORT,
+    )
+}
+
+/// The name of the rule that denies [`DENIED_PORT`].
+pub(super) const DENIED_RULE: &str = "the denied port";
+
+/// What the IDS looks for. Nothing in the lab's traffic is any of it.
+const IDS_PATTERNS: &str = r#"[[pattern]]
+name = "path traversal"
+text = "../../etc/passwd"
+action = "block"
+
+[[pattern]]
+name = "shell upload"
+text = "<?php system("
+ignore_case = true
+action = "block"
+"#;
+
+/// The port on which appliances answer health checks.
+pub(super) const HEALTH_PORT: u16 = 80;
 
 /// Where an appliance shows its statistics.
 pub(super) fn stats_socket(directory: &RunDirectory, appliance: &ApplianceSpec) -> PathBuf {
@@ -160,6 +246,20 @@ mod tests {
     fn the_file_reads_as_a_user_would_write_it() {
         let plan = Plan::new("gwlb-demo-1".to_owned(), None);
         insta::assert_snapshot!(gateway(&plan, Path::new("/tmp/gwlb-demo-1")));
+    }
+
+    #[test]
+    fn the_gateway_takes_its_file_and_the_appliances_take_theirs() {
+        let plan = Plan::new("gwlb-demo-1".to_owned(), None);
+        let text = gateway(&plan, Path::new("/tmp/gwlb-demo-1"));
+        let source = router::source::Source::new("gwlb.toml", text);
+        let settings = crate::config::parse(&source).unwrap();
+        assert_eq!(settings.attachments.len(), 3);
+
+        let source = nva_sample::problem::Source::new("firewall.toml", firewall_rules());
+        assert!(nva_sample::firewall::file::parse(&source).is_ok());
+        let source = nva_sample::problem::Source::new("ids.toml", IDS_PATTERNS);
+        assert!(nva_sample::ids::file::parse(&source, false).is_ok());
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::path::Path;
 use router::{Attachment, Entry, NextHop, Topology};
 
 use super::plan::{ApplianceSpec, Family, Plan};
-use super::statistics::{GatewayStatus, Target};
+use super::stage::Counters;
+use super::statistics::{ApplianceReport, GatewayStatus, Target};
 use super::trial::Check;
 use crate::config;
 
@@ -61,7 +62,8 @@ fn astray(plan: &Plan, topology: &Topology, zone: usize, family: Family) -> Opti
 }
 
 /// Why nothing came back, as far as the gateway's counters tell.
-pub(super) fn silence(plan: &Plan, counted: &GatewayStatus) -> Option<String> {
+pub(super) fn silence(plan: &Plan, before: &Counters, after: &Counters) -> Option<String> {
+    let counted = after.gateway.since(&before.gateway);
     let mut causes = Vec::new();
     for target in &counted.targets {
         let name = appliance(plan, target).map_or_else(
@@ -84,6 +86,26 @@ pub(super) fn silence(plan: &Plan, counted: &GatewayStatus) -> Option<String> {
     if causes.is_empty() && counted.tun.received == 0 {
         causes.push("no packet reached the gateway".to_owned());
     }
+    (!causes.is_empty()).then(|| causes.join("; "))
+}
+
+/// Who changed what it should have let through as it was, by its own account.
+pub(super) fn rewriting(plan: &Plan, before: &Counters, after: &Counters) -> Option<String> {
+    let counted = before.appliances.iter().zip(&after.appliances);
+    let rewritten = counted.map(|(before, after)| {
+        let count = |report: &ApplianceReport| report.runtime.rewritten.packets;
+        count(after).saturating_sub(count(before))
+    });
+    let causes: Vec<_> = plan
+        .appliances
+        .iter()
+        .zip(rewritten)
+        .filter(|(_, rewritten)| *rewritten > 0)
+        .map(|(appliance, rewritten)| {
+            let ApplianceSpec { name, kind, zone, .. } = appliance;
+            format!("{name} ({kind} in {zone}) rewrote {rewritten} packets, which it should not")
+        })
+        .collect();
     (!causes.is_empty()).then(|| causes.join("; "))
 }
 
@@ -152,21 +174,38 @@ mod tests {
             returned_packets: returned,
             ..Target::default()
         };
-        let mut counted = GatewayStatus {
-            targets: vec![target("192.0.2.11:6081", 4, 0), target("192.0.2.12:6081", 3, 3)],
-            ..GatewayStatus::default()
-        };
-        counted.tun.received = 7;
+        let nothing = Counters::default();
+        let mut counters = Counters::default();
+        let targets = [target("192.0.2.11:6081", 4, 0), target("192.0.2.12:6081", 3, 3)];
+        counters.gateway.tun.received = 7;
+        counters.gateway.targets = targets.to_vec();
+        let mut before = counters.clone();
+        before.gateway.tun.received = 0;
+        before.gateway.targets = targets.map(|t| target(&t.address, 0, 0)).to_vec();
         let plan = plan(None);
         assert_eq!(
-            silence(&plan, &counted).unwrap(),
+            silence(&plan, &before, &counters).unwrap(),
             "nva-1 (firewall in az1) was sent 4 packets and returned none: the appliance does \
              not answer"
         );
-        assert_eq!(carrier(&plan, &counted), "nva-1");
+        assert_eq!(carrier(&plan, &counters.gateway), "nva-1");
+        assert_eq!(silence(&plan, &nothing, &nothing).unwrap(), "no packet reached the gateway");
+    }
+
+    #[test]
+    fn an_appliance_that_rewrites_is_named_for_what_it_did_meanwhile() {
+        let plan = plan(None);
+        let mut before = Counters {
+            appliances: vec![ApplianceReport::default(); plan.appliances.len()],
+            ..Counters::default()
+        };
+        before.appliances[0].runtime.rewritten.packets = 3;
+        let mut after = before.clone();
+        after.appliances[1].runtime.rewritten.packets = 2;
         assert_eq!(
-            silence(&plan, &GatewayStatus::default()).unwrap(),
-            "no packet reached the gateway"
+            rewriting(&plan, &before, &after).unwrap(),
+            "nva-2 (ids in az2) rewrote 2 packets, which it should not"
         );
+        assert_eq!(rewriting(&plan, &after, &after), None);
     }
 }

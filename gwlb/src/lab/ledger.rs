@@ -1,10 +1,11 @@
 //! What must hold over the whole trial, judged from the counters once everything is at rest:
 //! nothing lost without a name, nothing delivered without inspection, no flow torn apart.
 
+use super::configuration::DENIED_RULE;
 use super::diagnosis;
 use super::plan::{ApplianceKind, Plan};
 use super::stage::Counters;
-use super::statistics::{ApplianceStatus, Ledger};
+use super::statistics::{ApplianceReport, Ledger};
 use super::trial::Check;
 
 /// Judges. `denied` is how many flows the firewall was to keep, each of one direction.
@@ -22,6 +23,9 @@ pub(super) fn judge(plan: &Plan, counters: &Counters, denied: u64) -> Vec<Check>
         checks.push(both_count(appliance.name, counted, sent, taken_back, counters));
         let one_way = if appliance.kind == ApplianceKind::Firewall { denied } else { 0 };
         checks.push(symmetry(appliance.name, counted, target.new_flows, one_way));
+        if one_way > 0 {
+            checks.push(denial(appliance.name, counted, denied));
+        }
     }
     checks.push(inspected(counters));
     checks
@@ -42,18 +46,18 @@ fn balance(name: &str, side: &str, ledger: &Ledger) -> Check {
 /// The gateway and an appliance agree on what went between them.
 fn both_count(
     name: &str,
-    appliance: &ApplianceStatus,
+    appliance: &ApplianceReport,
     sent: u64,
     taken_back: u64,
     counters: &Counters,
 ) -> Check {
-    let (received, returned) = (appliance.received.packets, appliance.returned.packets);
+    let (received, returned) = (appliance.packets, appliance.returned_packets);
     // What a kernel's full queue lost is counted in queue entries, which may hold many packets.
-    let lost_there = appliance.oddities.kernel_receive_drops > 0;
+    let lost_by_appliance = appliance.runtime.oddities.kernel_receive_drops > 0;
     let refused: u64 = counters.gateway.udp.drops.values().sum();
-    let lost_here = counters.gateway.io.kernel_drops > 0 || refused > 0;
-    let to = received == sent || (lost_there && received < sent);
-    let back = returned == taken_back || (lost_here && returned > taken_back);
+    let lost_by_gateway = counters.gateway.io.kernel_drops > 0 || refused > 0;
+    let to = received == sent || (lost_by_appliance && received < sent);
+    let back = returned == taken_back || (lost_by_gateway && returned > taken_back);
     let mut detail = format!(
         "the gateway sent {sent} packets and {name} received {received}; it returned {returned} \
          and the gateway took {taken_back} back"
@@ -69,8 +73,8 @@ fn both_count(
 }
 
 /// Every flow that an appliance saw, it saw in both directions, and the gateway placed it there.
-fn symmetry(name: &str, appliance: &ApplianceStatus, placed: u64, one_way: u64) -> Check {
-    let (opened, both) = (appliance.flows.opened, appliance.flows.both_directions);
+fn symmetry(name: &str, appliance: &ApplianceReport, placed: u64, one_way: u64) -> Check {
+    let (opened, both) = (appliance.flows, appliance.flows_both_directions);
     let half = opened.saturating_sub(both);
     let ok = opened == placed && half == one_way;
     let kept =
@@ -93,11 +97,20 @@ fn symmetry(name: &str, appliance: &ApplianceStatus, placed: u64, one_way: u64) 
     check(format!("symmetry/{name}"), ok, detail)
 }
 
+/// It was the rule made for it that denied.
+fn denial(name: &str, firewall: &ApplianceReport, denied: u64) -> Check {
+    let rule = firewall.sample.rules.iter().find(|rule| rule.rule == DENIED_RULE);
+    let hits = rule.map_or(0, |rule| rule.hits);
+    let ok = hits == denied;
+    let detail = format!("rule {DENIED_RULE:?} of {name} decided {hits} of {denied} denied flows");
+    check(format!("denied-by-rule/{name}"), ok, detail)
+}
+
 /// Whatever was delivered had come back from an appliance.
 fn inspected(counters: &Counters) -> Check {
     let past = counters.gateway.tun.delivered;
     let delivered = counters.gateway.udp.delivered;
-    let returned: u64 = counters.appliances.iter().map(|a| a.returned.packets).sum();
+    let returned: u64 = counters.appliances.iter().map(|a| a.returned_packets).sum();
     let (ok, detail) = if past > 0 {
         let detail = format!(
             "{past} packets were delivered without inspection: a route table leads past the \
@@ -120,11 +133,8 @@ fn check(name: impl Into<String>, ok: bool, detail: String) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::statistics::{Count, Flows, GatewayStatus, Target};
-
-    fn count(packets: u64) -> Count {
-        Count { packets, bytes: packets * 100 }
-    }
+    use crate::lab::statistics::{GatewayStatus, Target};
+    use nva_sample::firewall::rules::RuleHits;
 
     /// Ten packets to and from each appliance, five flows each; the firewall denied two.
     fn good() -> (Plan, Counters) {
@@ -133,12 +143,15 @@ mod tests {
         for appliance in &plan.appliances {
             let firewall = appliance.kind == ApplianceKind::Firewall;
             let returned = if firewall { 8 } else { 10 };
-            counters.appliances.push(ApplianceStatus {
-                received: count(10),
-                returned: count(returned),
-                flows: Flows { opened: 5, both_directions: if firewall { 3 } else { 5 } },
-                ..ApplianceStatus::default()
-            });
+            let mut report = ApplianceReport {
+                packets: 10,
+                returned_packets: returned,
+                flows: 5,
+                flows_both_directions: if firewall { 3 } else { 5 },
+                ..ApplianceReport::default()
+            };
+            report.sample.rules.push(RuleHits { rule: DENIED_RULE.to_owned(), hits: 2 });
+            counters.appliances.push(report);
             counters.gateway.targets.push(Target {
                 address: format!("{}:6081", appliance.address),
                 sent_packets: 10,
@@ -170,11 +183,13 @@ mod tests {
     fn every_judgement_can_fail() {
         assert_eq!(failing(|c| c.gateway.tun.received += 1), ["conservation/networks"]);
         assert_eq!(failing(|c| c.gateway.udp.delivered -= 1), ["conservation/appliances"]);
-        assert_eq!(failing(|c| c.appliances[1].received.packets -= 1), ["agreement/nva-2"]);
-        assert_eq!(failing(|c| c.appliances[2].returned.packets += 1), ["agreement/nva-3"]);
-        assert_eq!(failing(|c| c.appliances[1].flows.both_directions -= 1), ["symmetry/nva-2"]);
-        assert_eq!(failing(|c| c.appliances[0].flows.both_directions += 1), ["symmetry/nva-1"]);
+        assert_eq!(failing(|c| c.appliances[1].packets -= 1), ["agreement/nva-2"]);
+        assert_eq!(failing(|c| c.appliances[2].returned_packets += 1), ["agreement/nva-3"]);
+        assert_eq!(failing(|c| c.appliances[1].flows_both_directions -= 1), ["symmetry/nva-2"]);
+        assert_eq!(failing(|c| c.appliances[0].flows_both_directions += 1), ["symmetry/nva-1"]);
         assert_eq!(failing(|c| c.gateway.targets[2].new_flows += 1), ["symmetry/nva-3"]);
+        let hits = |c: &mut Counters| c.appliances[0].sample.rules[0].hits = 1;
+        assert_eq!(failing(hits), ["denied-by-rule/nva-1"]);
         let past = |c: &mut Counters| {
             c.gateway.tun.received += 1;
             c.gateway.tun.delivered += 1;
@@ -185,13 +200,13 @@ mod tests {
     #[test]
     fn packets_lost_in_a_full_queue_are_no_mystery() {
         let lost = |c: &mut Counters| {
-            c.appliances[1].received.packets -= 3;
-            c.appliances[1].oddities.kernel_receive_drops = 1;
+            c.appliances[1].packets -= 3;
+            c.appliances[1].runtime.oddities.kernel_receive_drops = 1;
         };
         assert_eq!(failing(lost), [""; 0]);
         let more = |c: &mut Counters| {
-            c.appliances[1].received.packets += 3;
-            c.appliances[1].oddities.kernel_receive_drops = 1;
+            c.appliances[1].packets += 3;
+            c.appliances[1].runtime.oddities.kernel_receive_drops = 1;
         };
         assert_eq!(failing(more), ["agreement/nva-2"]);
     }

@@ -98,9 +98,9 @@ impl fmt::Display for ApplianceKind {
 pub enum Sabotage {
     /// The subnet of `app-a` routes straight to the internet gateway, past its endpoint.
     WrongRoute,
-    /// The appliances of `az2` change a byte of what they let through.
+    /// The appliances of `az2` change a byte of every payload.
     Rewrite,
-    /// The appliance of `az1` takes packets and never answers.
+    /// The appliance of `az1` takes packets and never answers, healthy all the while.
     Silent,
 }
 

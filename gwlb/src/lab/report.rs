@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use nva_sample::firewall::rules::RuleHits;
 use serde::Serialize;
 
 use super::plan::{Host, Plan};
@@ -45,6 +46,8 @@ pub(super) struct ApplianceReport {
     pub kept_packets: u64,
     pub rewritten_packets: u64,
     pub drops: BTreeMap<String, u64>,
+    /// How often each rule of a firewall decided.
+    pub rules: Vec<RuleHits>,
 }
 
 /// What the gateway did.
@@ -72,14 +75,15 @@ impl Report {
                     kind: spec.kind.to_string(),
                     zone: spec.zone,
                     address: spec.address.to_string(),
-                    packets: counted.received.packets,
-                    bytes: counted.received.bytes,
-                    flows: counted.flows.opened,
-                    flows_both_directions: counted.flows.both_directions,
-                    returned_packets: counted.returned.packets,
-                    kept_packets: counted.kept.packets,
-                    rewritten_packets: counted.rewritten.packets,
+                    packets: counted.packets,
+                    bytes: counted.bytes,
+                    flows: counted.flows,
+                    flows_both_directions: counted.flows_both_directions,
+                    returned_packets: counted.returned_packets,
+                    kept_packets: counted.kept_packets,
+                    rewritten_packets: counted.runtime.rewritten.packets,
                     drops: counted.drops,
+                    rules: counted.sample.rules,
                 })
                 .collect(),
             drops: gateway.drops(),
@@ -261,14 +265,15 @@ fn picture(plan: &Plan) -> String {
 mod tests {
     use super::*;
     use crate::lab::stage::Counters;
-    use crate::lab::statistics::ApplianceStatus;
+    use crate::lab::statistics::ApplianceReport as Counted;
 
     fn report(ok: bool) -> (Plan, Report) {
         let plan = Plan::new("gwlb-demo-1".to_owned(), None);
         let name = "http-in/app-a/ipv4";
-        let check = match ok {
-            true => Check::held(name, "app-a answered client, and saw its address"),
-            false => Check::failed(name, "HTTP to 10.0.1.11:80: connection timed out"),
+        let check = if ok {
+            Check::held(name, "app-a answered client, and saw its address")
+        } else {
+            Check::failed(name, "HTTP to 10.0.1.11:80: connection timed out")
         };
         let transfer = Transfer {
             from: "client",
@@ -283,8 +288,10 @@ mod tests {
             via: "nva-3".to_owned(),
             identical: true,
         };
-        let mut counters = Counters::default();
-        counters.appliances = vec![ApplianceStatus::default(); plan.appliances.len()];
+        let mut counters = Counters {
+            appliances: vec![Counted::default(); plan.appliances.len()],
+            ..Counters::default()
+        };
         counters.gateway.tun.received = 200_100;
         counters.gateway.io.syscalls = 9_500;
         counters.gateway.tun.drops.insert("no_route".to_owned(), 3);

@@ -9,18 +9,16 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::configuration::{self, ADMIN_SOCKET};
+use super::configuration::{self, ADMIN_SOCKET, HEALTH_PORT};
 use super::error::LabError;
 use super::network::Network;
 use super::plan::{ApplianceSpec, GATEWAY, Plan};
 use super::process::{Ending, Process, RunDirectory};
 use super::progress::Progress;
-use super::statistics::{self, ApplianceStatus, GatewayStatus};
+use super::statistics::{self, ApplianceReport, GatewayStatus};
 use super::traffic::{self, Station};
 use crate::runtime::clock;
 
-/// The port on which appliances answer health checks.
-const HEALTH_PORT: u16 = 80;
 /// How long packets may take to come to rest.
 const REST_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at whether they have.
@@ -44,7 +42,7 @@ pub(super) struct Stage {
 pub(super) struct Counters {
     pub gateway: GatewayStatus,
     /// In the order of the plan.
-    pub appliances: Vec<ApplianceStatus>,
+    pub appliances: Vec<ApplianceReport>,
 }
 
 impl Stage {
@@ -151,12 +149,13 @@ impl Stage {
         }
     }
 
-    async fn counters(&mut self, plan: &Plan) -> Result<Counters, LabError> {
+    /// What everybody has counted by now.
+    pub(super) async fn counters(&mut self, plan: &Plan) -> Result<Counters, LabError> {
         self.check_alive()?;
         let mut appliances = Vec::new();
         for appliance in &plan.appliances {
             let socket = configuration::stats_socket(&self.directory, appliance);
-            let status = statistics::appliance(&socket).await;
+            let status = statistics::appliance(socket).await;
             appliances.push(status.map_err(|error| LabError::Statistics {
                 whom: appliance.name.to_owned(),
                 why: error.to_string(),
@@ -170,7 +169,7 @@ impl Counters {
     /// A sum that stands still when nothing moves.
     fn packets(&self) -> u64 {
         let gateway = self.gateway.tun.received + self.gateway.udp.received;
-        let appliances = self.appliances.iter().map(|appliance| appliance.received.packets);
+        let appliances = self.appliances.iter().map(|appliance| appliance.packets);
         gateway + appliances.sum::<u64>()
     }
 }

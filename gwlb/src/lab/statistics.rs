@@ -1,19 +1,22 @@
 //! What the gateway and the appliances counted, read from outside as any tool would.
 //!
-//! The forms here are the lab's own: it judges by what the programs show, not by their types.
+//! The form of the gateway's counters is the lab's own: it judges by what the program shows, not by
+//! the types that it counts with.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::traffic::http;
+
+pub(super) use nva_sample::report::Report as ApplianceReport;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -65,38 +68,6 @@ pub(super) struct Target {
     pub new_flows: u64,
 }
 
-/// An appliance's own counters: the part of its statistics that the lab needs.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct ApplianceStatus {
-    pub received: Count,
-    pub returned: Count,
-    pub rewritten: Count,
-    pub kept: Count,
-    pub drops: BTreeMap<String, u64>,
-    pub flows: Flows,
-    pub oddities: Oddities,
-}
-
-/// Packets and the bytes of the inner packets.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(super) struct Count {
-    pub packets: u64,
-    pub bytes: u64,
-}
-
-/// Flows that an appliance saw.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(super) struct Flows {
-    pub opened: u64,
-    pub both_directions: u64,
-}
-
-/// What an appliance's kernel lost.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(super) struct Oddities {
-    pub kernel_receive_drops: u64,
-}
-
 /// Asks the gateway behind the admin socket.
 pub(super) async fn gateway(socket: &Path) -> io::Result<GatewayStatus> {
     let answer = async {
@@ -107,15 +78,10 @@ pub(super) async fn gateway(socket: &Path) -> io::Result<GatewayStatus> {
     serde_json::from_slice(&body).map_err(io::Error::other)
 }
 
-/// Asks an appliance behind its statistics socket, which gives all of it to whoever connects.
-pub(super) async fn appliance(socket: &Path) -> io::Result<ApplianceStatus> {
-    let answer = async {
-        let mut text = String::new();
-        UnixStream::connect(socket).await?.read_to_string(&mut text).await?;
-        io::Result::Ok(text)
-    };
-    let text = timeout(PATIENCE, answer).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    serde_json::from_str(&text).map_err(io::Error::other)
+/// Asks an appliance behind its statistics socket.
+pub(super) async fn appliance(socket: PathBuf) -> io::Result<ApplianceReport> {
+    // It waits for the answer in the way of threads.
+    spawn_blocking(move || ApplianceReport::read(&socket)).await.map_err(io::Error::other)?
 }
 
 impl Ledger {

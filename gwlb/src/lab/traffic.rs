@@ -21,10 +21,8 @@ use tokio::sync::oneshot;
 use super::error::LabError;
 use super::plan::{DENIED_PORT, Host};
 
-/// How long anything may take that does not carry much.
+/// How long anything may take that does not carry much: two repetitions of a TCP SYN, and more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a connection is tried that should not come about: two repetitions of its first packet.
-pub(super) const DENIAL: Duration = Duration::from_millis(3500);
 
 /// A machine with its services running: HTTP on 80, bulk data on 5001, UDP echo on 7, and one that
 /// nobody should reach.

@@ -85,7 +85,7 @@ pub(super) async fn run(
 ) -> Result<Findings, LabError> {
     let findings = Findings::default();
     let mut trial =
-        Trial { plan, stage, progress, bytes, findings, unreachable: Vec::new(), denied_flows: 0 };
+        Trial { plan, stage, progress, bytes, findings, hopeless: Vec::new(), denied_flows: 0 };
     trial.routes();
     trial.http().await?;
     trial.datagrams().await?;
@@ -105,9 +105,8 @@ struct Trial<'a> {
     progress: &'a mut Progress,
     bytes: u64,
     findings: Findings,
-    /// Servers that a check could not reach, and the name of that check: waiting for the same
-    /// silence again would teach nothing.
-    unreachable: Vec<(&'static str, String)>,
+    /// What need not be tried again: waiting for the same silence would teach nothing.
+    hopeless: Vec<Hopeless>,
     /// Flows that the firewall was to keep: each attempt at the denied port is one.
     denied_flows: u64,
 }
@@ -139,7 +138,13 @@ impl Trial<'_> {
                         "{} answered {}, but saw {} in place of {}",
                         found.server, from.name, found.client, expected.client
                     ))),
-                    Err(error) => Err(Failure::silence(format!("HTTP to {target}: {error}"))),
+                    Err(error @ http::AskError::Connect(_)) => {
+                        Err(Failure::silence(format!("HTTP to {target}: {error}")))
+                    }
+                    Err(error) => {
+                        let what = format!("HTTP to {target}: {error}");
+                        Err(Failure { what, extent: Extent::Kind })
+                    }
                 };
                 self.judge(name, server.name, &before, result).await?;
             }
@@ -192,13 +197,16 @@ impl Trial<'_> {
             let name = check_name(kind, server.name, family);
             let Some(before) = self.begin(&name, server.name).await? else { continue };
             let to = SocketAddr::new(server.address(family), DENIED_PORT);
-            let attempt = move || traffic::connect(to, traffic::DENIAL).map(drop);
+            let attempt = move || traffic::connect(to, traffic::PATIENCE).map(drop);
             let connected = self.stage.client.run(attempt).await?;
             let reached = self.station(server.name).denied_port_reached();
             self.denied_flows += u64::from(has_firewall);
             let result = match (has_firewall, connected) {
+                (true, Err(error)) if reached == 0 && is_refusal(&error) => {
+                    Ok(format!("the firewall refused the connection to {to}"))
+                }
                 (true, Err(error)) if reached == 0 => {
-                    Ok(format!("the firewall kept {to} from being reached: {error}"))
+                    Err(Failure::silence(format!("{to} was not refused, but: {error}")))
                 }
                 (true, _) => Err(Failure::wrong(format!(
                     "the firewall let a connection to {to} pass, which its rules deny"
@@ -221,18 +229,16 @@ impl Trial<'_> {
                 let name = check_name(kind, server.name, family);
                 let Some(before) = self.begin(&name, server.name).await? else { continue };
                 let sent = self.transfer(from, to, family).await?;
-                let after = self.stage.gateway_counters().await?.since(&before);
+                let after = self.stage.gateway_counters().await?.since(&before.gateway);
                 let via = diagnosis::carrier(self.plan, &after);
                 let result = match sent {
                     Ok(sent) => Ok(self.record(from, to, family, sent, &after, via)),
                     Err(error) => Err(Failure::silence(error)),
                 };
-                let result = result.and_then(|(line, identical)| match identical {
-                    true => Ok(line),
-                    false => Err(Failure::wrong(format!(
-                        "what arrived is not what was sent: the data was changed on its way \
-                         through {via}"
-                    ))),
+                let result = result.and_then(|(line, identical)| {
+                    let changed = "what arrived is not what was sent: the data was changed on its";
+                    let failure = || Failure::wrong(format!("{changed} way through {via}"));
+                    identical.then_some(line).ok_or_else(failure)
                 });
                 self.judge(name, server.name, &before, result).await?;
             }
@@ -303,36 +309,39 @@ impl Trial<'_> {
     }
 
     /// The counters before a step; `None`, and a failed check, where a step cannot succeed.
-    async fn begin(&mut self, name: &str, server: &str) -> Result<Option<GatewayStatus>, LabError> {
-        let silent = self.unreachable.iter().find(|(unreachable, _)| *unreachable == server);
-        if let Some((_, first)) = silent {
-            let detail = format!("not tried, since {first} failed");
+    async fn begin(&mut self, name: &str, server: &str) -> Result<Option<Counters>, LabError> {
+        let hopeless = self.hopeless.iter().find(|hopeless| hopeless.covers(name, server));
+        if let Some(Hopeless { since, .. }) = hopeless {
+            let detail = format!("not tried, since {since} failed");
             let check = Check { name: name.to_owned(), ok: false, tried: false, detail };
             self.findings.checks.push(check);
             return Ok(None);
         }
         self.progress.doing(name);
-        self.stage.gateway_counters().await.map(Some)
+        self.stage.counters(self.plan).await.map(Some)
     }
 
     async fn judge(
         &mut self,
         name: String,
         server: &'static str,
-        before: &GatewayStatus,
+        before: &Counters,
         result: Result<String, Failure>,
     ) -> Result<(), LabError> {
         let check = match result {
             Ok(detail) => Check::held(name, detail),
             Err(failure) => {
-                let counted = self.stage.gateway_counters().await?.since(before);
-                let cause = diagnosis::silence(self.plan, &counted);
-                let detail = match cause.filter(|_| failure.silence) {
-                    Some(cause) => format!("{}; {cause}", failure.what),
-                    None => failure.what,
-                };
-                if failure.silence {
-                    self.unreachable.push((server, name.clone()));
+                let after = self.stage.counters(self.plan).await?;
+                let silent = failure.extent == Extent::Server;
+                let causes = [
+                    silent.then(|| diagnosis::silence(self.plan, before, &after)).flatten(),
+                    diagnosis::rewriting(self.plan, before, &after),
+                ];
+                let parts = [Some(failure.what)].into_iter().chain(causes);
+                let detail = parts.flatten().collect::<Vec<_>>().join("; ");
+                if failure.extent != Extent::Step {
+                    let (extent, since) = (failure.extent, name.clone());
+                    self.hopeless.push(Hopeless { server, extent, since });
                 }
                 self.progress.done(format!("FAILED {name}: {detail}"));
                 Check::failed(name, detail)
@@ -362,18 +371,49 @@ impl Trial<'_> {
 /// Why a step failed.
 struct Failure {
     what: String,
-    /// Something did not come; the counters may tell why.
-    silence: bool,
+    extent: Extent,
+}
+
+/// What a failure says about other steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// Nothing.
+    Step,
+    /// Steps of the same kind (up to the first `-` or `/` of the name) with the same server would
+    /// fail too.
+    Kind,
+    /// Something did not come: whatever needs the same server would wait in vain. The counters
+    /// may tell why.
+    Server,
 }
 
 impl Failure {
     fn silence(what: impl Display) -> Self {
-        Self { what: what.to_string(), silence: true }
+        Self { what: what.to_string(), extent: Extent::Server }
     }
 
     fn wrong(what: String) -> Self {
-        Self { what, silence: false }
+        Self { what, extent: Extent::Step }
     }
+}
+
+/// What need not be tried any more.
+struct Hopeless {
+    server: &'static str,
+    extent: Extent,
+    /// The name of the check that failed first.
+    since: String,
+}
+
+impl Hopeless {
+    fn covers(&self, name: &str, server: &str) -> bool {
+        let kind = |name: &str| name.split(['-', '/']).next().map(str::to_owned);
+        self.server == server && (self.extent == Extent::Server || kind(name) == kind(&self.since))
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
 }
 
 fn check_name(kind: &str, server: &str, family: Family) -> String {

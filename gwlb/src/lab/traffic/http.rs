@@ -46,13 +46,24 @@ async fn greet(
     Json(Greeting { server: name.to_owned(), client: peer.ip().to_canonical() })
 }
 
+/// Why there is no greeting.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::lab) enum AskError {
+    /// The server cannot be reached.
+    #[error("no connection: {0}")]
+    Connect(io::Error),
+    /// The server was reached, and the conversation failed.
+    #[error("the connection stands, but {0}")]
+    Exchange(#[from] io::Error),
+}
+
 /// Asks the server at `to` for its greeting. Blocks.
-pub(in crate::lab) fn ask(to: SocketAddr) -> io::Result<Greeting> {
-    let stream = super::connect(to, super::PATIENCE)?;
+pub(in crate::lab) fn ask(to: SocketAddr) -> Result<Greeting, AskError> {
+    let stream = super::connect(to, super::PATIENCE).map_err(AskError::Connect)?;
     stream.set_nonblocking(true)?;
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         let answer = tokio::time::timeout(super::PATIENCE, exchange(stream, to)).await;
-        answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        Ok(answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??)
     })
 }
 

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -291,6 +292,7 @@ fn without_root_everything_works_in_a_user_namespace() {
         inside_a_user_namespace();
         return;
     }
+    let closed = closed_directory();
     if let Err(error) = Preflight::check().user_namespaces {
         let must = std::env::var_os("CI").is_some_and(|ci| ci == "true");
         assert!(!must, "{NAME} may not be skipped here, but user namespaces: {error}");
@@ -306,8 +308,27 @@ fn without_root_everything_works_in_a_user_namespace() {
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert!(status.success() && text.contains("INSIDE OK"), "{text}");
     assert!(!Path::new("/run/netns/netio-private").exists(), "seen from outside");
+    drop(closed);
     let kept = format!("RUN {:?}", directories("/run"));
     assert!(text.contains(&kept), "{kept} {text}");
+}
+
+/// A directory in `/run` that nobody inside a user namespace may enter: it belongs to a user that
+/// is not mapped there. `None` for those who cannot make one.
+fn closed_directory() -> Option<Closed> {
+    let path = format!("/run/netio-closed-{}", std::process::id());
+    fs::DirBuilder::new().mode(0o700).create(&path).ok()?;
+    let closed = Closed(path);
+    chown(&closed.0, Some(12_345), None).ok()?;
+    Some(closed)
+}
+
+struct Closed(String);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 fn inside_a_user_namespace() {

@@ -171,8 +171,8 @@ impl Preflight {
 ///
 /// It gets a new user, network and mount namespace, is root over everything that it makes there,
 /// and has an empty `/run` for named network namespaces, through which the directories that were
-/// there shine (a user's own `/run/user/…` among them). For the outside it stays the user that it
-/// was.
+/// there shine (a user's own `/run/user/…` among them), but for those that it may not enter. For the
+/// outside it stays the user that it was.
 pub(super) struct Isolation {
     user: String,
     group: String,
@@ -220,8 +220,12 @@ impl Isolation {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(Some(c"tmpfs"), c"/run", Some(c"tmpfs"), flags, Some(c"mode=0755"))?;
         for (path, handle) in self.kept.iter().zip(&self.handles) {
+            match fchdir(handle) {
+                // Closed to the user, as system services have some: nothing is lost with it.
+                Err(Errno::EACCES) => continue,
+                result => result?,
+            }
             mkdir(path.as_c_str(), Mode::from_bits_truncate(0o755))?;
-            fchdir(handle)?;
             mount(Some(c"."), path.as_c_str(), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
         }
         self.handles.clear();

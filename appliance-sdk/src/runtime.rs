@@ -25,6 +25,7 @@ use netio::udp::{UdpConfig, UdpSocket};
 pub use self::builder::Builder;
 use self::builder::Settings;
 use self::control::Control;
+pub(crate) use self::emitter::{Emission, Emissions};
 pub use self::emitter::{EmitError, Emitter};
 pub use self::handle::{Handle, Running};
 use self::handle::{Shared, WorkerShare};
@@ -46,6 +47,12 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// A worker that no thread stands behind, and what its emitters are given.
+    pub(crate) fn for_test() -> std::io::Result<(Self, Emissions)> {
+        let (emitter, emissions) = emitter::channel(Waker::new()?);
+        Ok((Self { index: 0, emitter }, emissions))
+    }
+
     /// Which worker, counted from 0.
     pub fn index(&self) -> usize {
         self.index

@@ -218,7 +218,8 @@ impl Syscalls {
 /// What an appliance counted since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Datagrams that arrived, each with one inner packet.
+    /// Datagrams that arrived, each with one inner packet. Where the Geneve header is wrong, it is
+    /// not known which bytes are the packet's, and none are counted.
     pub received: Count,
     /// Packets that the appliance made itself.
     pub generated: Count,

@@ -39,6 +39,7 @@ use geneve::inner::{Inner, IpVersion};
 
 use crate::appliance::Appliance;
 use crate::route::Arrival;
+use crate::runtime::{Emission, Emissions, Worker};
 use crate::session::{Content, Replies, Session, SessionConfig};
 use crate::stats::Stats;
 
@@ -53,6 +54,7 @@ pub struct FakeGateway<A: Appliance> {
     arrival: Arrival,
     now: Instant,
     replies: Replies,
+    emissions: Option<Emissions>,
 }
 
 impl<A: Appliance> FakeGateway<A> {
@@ -74,6 +76,23 @@ impl<A: Appliance> FakeGateway<A> {
             },
             now: start_of_virtual_time(),
             replies: Replies::new(),
+            emissions: None,
+        }
+    }
+
+    /// As [`new`](Self::new), for an appliance that wants to know its worker: `make` is what
+    /// [`Builder::build`](crate::Builder::build) takes.
+    ///
+    /// # Panics
+    /// If the system has no file descriptor left.
+    pub fn with_worker(make: impl FnOnce(&Worker) -> A) -> Self {
+        match Worker::for_test() {
+            Ok((worker, emissions)) => {
+                let mut gateway = Self::new(make(&worker));
+                gateway.emissions = Some(emissions);
+                gateway
+            }
+            Err(error) => panic!("cannot make a worker: {error}"),
         }
     }
 
@@ -132,13 +151,28 @@ impl<A: Appliance> FakeGateway<A> {
         self.collect(buffer)
     }
 
-    /// Lets the appliance emit a packet of its own, as an [`Emitter`](crate::Emitter) does.
+    /// Emits a packet of the gateway's endpoint, as an [`Emitter`](crate::Emitter) of the appliance
+    /// would, and returns what comes back.
     ///
     /// # Panics
     /// If what comes back breaks the contract between gateway and appliance.
     pub fn emit(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
         self.replies.clear();
         self.session.emit(self.tags.endpoint, packet, self.now, &mut self.replies);
+        self.collect(&[])
+    }
+
+    /// Sends what the appliance's own [`Emitter`](crate::Emitter)s were given meanwhile, and returns
+    /// what comes back. They have an effect in a gateway made [with a worker](Self::with_worker).
+    ///
+    /// # Panics
+    /// If what comes back breaks the contract between gateway and appliance.
+    pub fn emitted(&mut self) -> Vec<Vec<u8>> {
+        self.replies.clear();
+        let waiting = self.emissions.iter().flat_map(|queue| std::iter::from_fn(|| queue.pop()));
+        for Emission { endpoint, packet } in waiting {
+            self.session.emit(endpoint, &packet, self.now, &mut self.replies);
+        }
         self.collect(&[])
     }
 

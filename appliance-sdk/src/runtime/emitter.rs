@@ -18,13 +18,13 @@ pub struct Emitter {
 }
 
 /// A packet on its way to the worker.
-pub(super) struct Emission {
-    pub(super) endpoint: u64,
-    pub(super) packet: Vec<u8>,
+pub(crate) struct Emission {
+    pub(crate) endpoint: u64,
+    pub(crate) packet: Vec<u8>,
 }
 
 /// The worker's side.
-pub(super) type Emissions = Arc<ArrayQueue<Emission>>;
+pub(crate) type Emissions = Arc<ArrayQueue<Emission>>;
 
 /// The packet was not taken.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use netio::poll::Waker;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc;
 
 use super::RunError;
@@ -22,7 +23,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// What all workers counted, as of their latest batches.
+    /// What all workers counted. Everything is in it that was sent before the call; it is asked for
+    /// and waited for, which takes as long as a worker needs for what it is doing.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
@@ -178,9 +180,10 @@ impl Shared {
     }
 
     fn stats(&self) -> Stats {
+        let asked: Vec<_> = self.workers.iter().map(|worker| (worker, worker.ask())).collect();
         let mut sum = Stats::default();
-        for worker in &self.workers {
-            sum += &worker.stats.lock();
+        for (worker, question) in asked {
+            sum += &worker.answer(question);
         }
         sum
     }
@@ -190,16 +193,63 @@ impl Shared {
 pub(super) struct WorkerShare {
     pub(super) waker: Waker,
     stop: AtomicBool,
-    stats: Mutex<Stats>,
+    /// How many times statistics were asked for.
+    questions: AtomicU64,
+    published: Mutex<Published>,
+    changed: Condvar,
 }
+
+/// The statistics of a worker as of some question.
+#[derive(Default)]
+struct Published {
+    stats: Stats,
+    /// Which question they answer.
+    question: u64,
+}
+
+/// A worker that does not answer for so long is stuck in its appliance; what it said last will do.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 impl WorkerShare {
     pub(super) fn new(waker: Waker) -> Self {
-        Self { waker, stop: AtomicBool::new(false), stats: Mutex::new(Stats::default()) }
+        Self {
+            waker,
+            stop: AtomicBool::new(false),
+            questions: AtomicU64::new(0),
+            published: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
-    pub(super) fn publish(&self, stats: Stats) {
-        *self.stats.lock() = stats;
+    /// The latest question for statistics; 0 before the first.
+    pub(super) fn question(&self) -> u64 {
+        self.questions.load(Ordering::Acquire)
+    }
+
+    /// The worker has ended: these are its last numbers.
+    pub(super) fn close(&self, stats: Stats) {
+        self.publish(stats, u64::MAX);
+    }
+
+    /// The worker answers a question, and those before it.
+    pub(super) fn publish(&self, stats: Stats, question: u64) {
+        *self.published.lock() = Published { stats, question };
+        self.changed.notify_all();
+    }
+
+    /// Asks the worker for its statistics.
+    fn ask(&self) -> u64 {
+        let question = self.questions.fetch_add(1, Ordering::AcqRel) + 1;
+        self.wake();
+        question
+    }
+
+    /// Waits for the answer to a question.
+    fn answer(&self, question: u64) -> Stats {
+        let mut published = self.published.lock();
+        let unanswered = |published: &mut Published| published.question < question;
+        self.changed.wait_while_for(&mut published, unanswered, ANSWER_TIME);
+        published.stats.clone()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -208,6 +258,10 @@ impl WorkerShare {
 
     fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             tracing::warn!(%error, "cannot wake a worker");
         }

@@ -30,8 +30,6 @@ pub(super) struct WorkerThread<A: Appliance> {
     emissions: Emissions,
     poller: Poller,
     share: Arc<WorkerShare>,
-    kernel_drops: u64,
-    drops_read_at: Instant,
     failures: u32,
 }
 
@@ -49,9 +47,6 @@ const MAX_FAILURES: u32 = 100;
 
 /// Flows need not be forgotten to the second, and a wake-up for each would be many.
 const EXPIRY_GRAIN: Duration = Duration::from_secs(1);
-
-/// How often the kernel is asked what it dropped.
-const DROPS_EVERY: Duration = Duration::from_millis(100);
 
 /// The token of the waker; sockets have their index.
 const WAKER: u64 = u64::MAX;
@@ -81,8 +76,6 @@ impl<A: Appliance> WorkerThread<A> {
             emissions,
             poller,
             share,
-            kernel_drops: 0,
-            drops_read_at: now(),
             failures: 0,
         })
     }
@@ -94,13 +87,14 @@ impl<A: Appliance> WorkerThread<A> {
     /// Works until it is told to stop.
     pub(super) fn run(mut self) -> Result<(), RunError> {
         let result = self.work();
-        self.read_kernel_drops();
-        self.share.publish(self.stats());
+        let stats = self.stats();
+        self.share.close(stats);
         result.map_err(|error| RunError::Receive { worker: self.index, error })
     }
 
     fn work(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
+        let mut answered = 0;
         while !self.share.is_stopping() {
             let timeout = self
                 .session
@@ -115,11 +109,12 @@ impl<A: Appliance> WorkerThread<A> {
                 }
             }
             self.session.handle_timeout(time);
-            if time >= self.drops_read_at + DROPS_EVERY {
-                self.drops_read_at = time;
-                self.read_kernel_drops();
+            let question = self.share.question();
+            if question != answered {
+                answered = question;
+                let stats = self.stats();
+                self.share.publish(stats, question);
             }
-            self.share.publish(self.stats());
         }
         Ok(())
     }
@@ -194,16 +189,13 @@ impl<A: Appliance> WorkerThread<A> {
         Ok(())
     }
 
-    fn read_kernel_drops(&mut self) {
-        self.kernel_drops =
+    fn stats(&mut self) -> Stats {
+        let dropped =
             self.sockets.iter_mut().map(|socket| socket.kernel_drops().unwrap_or(0)).sum();
-    }
-
-    fn stats(&self) -> Stats {
         let mut stats = self.session.stats().clone();
         let sent = &self.sender.counts;
         stats.oddities = sent.oddities;
-        stats.oddities.kernel_receive_drops = self.kernel_drops;
+        stats.oddities.kernel_receive_drops = dropped;
         stats.syscalls = sent.syscalls;
         stats.syscalls += Syscalls {
             receive: self.sockets.iter().map(UdpSocket::syscalls).sum::<u64>()

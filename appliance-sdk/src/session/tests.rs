@@ -245,6 +245,26 @@ fn an_emitted_packet_bears_the_latest_header_of_its_flow() {
 }
 
 #[test]
+fn an_emitter_needs_no_thread_in_tests() {
+    struct Later(crate::Emitter);
+
+    impl Appliance for Later {
+        type Flow = ();
+
+        fn packet(&mut self, packet: &mut Packet<'_>, (): &mut ()) -> Action {
+            self.0.emit(packet.tags().endpoint, packet.bytes().to_vec()).unwrap();
+            Action::Drop
+        }
+    }
+
+    let mut gateway = FakeGateway::with_worker(|worker| Later(worker.emitter()));
+    assert!(gateway.send(&syn()).is_empty());
+    assert!(gateway.send(&data(b"x")).is_empty());
+    assert_eq!(gateway.emitted(), [syn(), data(b"x")]);
+    assert!(gateway.emitted().is_empty());
+}
+
+#[test]
 fn an_emitted_error_finds_the_flow_that_it_is_about() {
     let packet = testing::udp("10.0.0.1:5", "10.0.1.1:7", b"x");
     let mut refuse = gateway(|packet, _| {

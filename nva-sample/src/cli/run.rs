@@ -54,7 +54,20 @@ impl fmt::Debug for Failure {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
-        Self::Run(error.to_string())
+        let hint = match &error {
+            RunError::Health { address, error }
+                if error.kind() == io::ErrorKind::PermissionDenied && address.port() < 1024 =>
+            {
+                "\nhint: ports below 1024 take CAP_NET_BIND_SERVICE; --health names another one"
+            }
+            RunError::Listen { error, .. } | RunError::Health { error, .. }
+                if error.kind() == io::ErrorKind::AddrInUse =>
+            {
+                "\nhint: another program has the port, perhaps another appliance"
+            }
+            _ => "",
+        };
+        Self::Run(format!("{error}{hint}"))
     }
 }
 

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -309,7 +309,7 @@ fn without_root_everything_works_in_a_user_namespace() {
     assert!(status.success() && text.contains("INSIDE OK"), "{text}");
     assert!(!Path::new("/run/netns/netio-private").exists(), "seen from outside");
     drop(closed);
-    let kept = format!("RUN {:?}", directories("/run"));
+    let kept = format!("RUN {:?}", open_directories("/run"));
     assert!(text.contains(&kept), "{kept} {text}");
 }
 
@@ -332,7 +332,7 @@ impl Drop for Closed {
 }
 
 fn inside_a_user_namespace() {
-    println!("RUN {:?}", directories("/run"));
+    println!("RUN {:?}", open_directories("/run"));
     let one = Netns::create("netio-private").unwrap();
     let two = Netns::create("netio-other").unwrap();
     let links = Links::in_netns(&one).unwrap();
@@ -344,9 +344,13 @@ fn inside_a_user_namespace() {
     println!("INSIDE OK");
 }
 
-fn directories(path: &str) -> Vec<OsString> {
+/// Those that everybody may enter.
+fn open_directories(path: &str) -> Vec<OsString> {
     let entries = fs::read_dir(path).unwrap().map(Result::unwrap);
-    let directories = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+    let directories = entries.filter(|entry| {
+        let metadata = entry.metadata().unwrap();
+        metadata.is_dir() && metadata.mode() & 1 != 0
+    });
     let mut names: Vec<_> =
         directories.map(|entry| entry.file_name()).filter(|name| name != "netns").collect();
     names.sort();

@@ -8,7 +8,7 @@ use super::verdict::DropReason;
 /// A packet or super-packet that was looked at once, for all that follows.
 #[derive(Debug)]
 pub struct Frame<'a> {
-    /// Its bytes.
+    /// Its bytes, as many as its IP header says.
     pub packet: &'a [u8],
     /// What its device left to be done.
     pub offload: &'a Offload,
@@ -25,6 +25,8 @@ impl<'a> Frame<'a> {
     /// The reason to drop it if it is no valid IP packet.
     pub fn parse(packet: &'a [u8], offload: &'a Offload) -> Result<Self, DropReason> {
         let inner = Inner::parse(packet).map_err(|_| DropReason::MalformedPacket)?;
+        // What lies behind the packet is no part of it: it was not measured against any MTU.
+        let packet = &packet[..inner.total_len];
         let shape = Shape::of(&inner, offload);
         Ok(Self { packet, offload, inner, shape })
     }
@@ -70,5 +72,20 @@ impl Shape {
             return whole;
         }
         Self { segments: payload.div_ceil(size) as u32, largest: (headers + size) as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{CLIENT, SERVER, udp};
+    use super::*;
+
+    #[test]
+    fn bytes_behind_a_packet_are_no_part_of_it() {
+        let packet = udp(CLIENT, SERVER, (1, 2), b"hello");
+        let padded = [&packet[..], &[0; 1500]].concat();
+        let frame = Frame::parse(&padded, &Offload::NONE).unwrap();
+        assert_eq!(frame.packet, &packet);
+        assert_eq!(frame.shape, Shape { segments: 1, largest: packet.len() as u32 });
     }
 }

@@ -89,19 +89,20 @@ impl FlowTable {
         Some(entry.placement)
     }
 
-    /// Takes a flow in, in place of an expired one of the same identity if there is one.
+    /// Takes a flow in, in place of an expired one of the same identity if there is one, whose
+    /// placement is returned: the wheel will not come upon that one any more.
     pub fn insert(
         &mut self,
         id: FlowId,
         placement: Placement,
         idle_timeout: Duration,
         now: Instant,
-    ) -> Result<(), Full> {
+    ) -> Result<Option<Placement>, Full> {
         let entry = Entry { id, placement, last_seen: now, idle_timeout };
         if let Some(&number) = self.index.get(&id) {
             // Its timer is still in the wheel.
-            self.entries[number as usize] = entry;
-            return Ok(());
+            let expired = std::mem::replace(&mut self.entries[number as usize], entry);
+            return Ok(Some(expired.placement));
         }
         let deadline = entry.deadline();
         let number = if let Some(number) = self.free.pop() {
@@ -115,7 +116,7 @@ impl FlowTable {
         };
         self.index.insert(id, number);
         self.wheel.schedule(number, deadline);
-        Ok(())
+        Ok(None)
     }
 
     /// Forgets flows that were idle for too long, a bounded number at a time, and returns how many.
@@ -284,7 +285,9 @@ mod tests {
                 prop_assert_eq!(table.touch(&id(flow), IDLE, now), expected);
                 if expected.is_none() {
                     let number = step as u32;
-                    table.insert(id(flow), placement(number), IDLE, now).unwrap();
+                    let before = table.len();
+                    let expired = table.insert(id(flow), placement(number), IDLE, now).unwrap();
+                    prop_assert_eq!(table.len() - before, usize::from(expired.is_none()));
                     twin.push((flow, now, number));
                 }
                 prop_assert!(table.len() >= twin.len());

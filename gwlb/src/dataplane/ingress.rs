@@ -143,10 +143,12 @@ impl Ingress {
             Some(placement) => placement,
             None => match self.place(frame, &flow, port, pool)? {
                 Place::Flow(placement) => {
-                    self.flows
+                    let expired = self
+                        .flows
                         .insert(flow, placement, idle_timeout, now)
                         .map_err(|_| DropReason::FlowTableFull)?;
                     self.stats.flows.created.add(1);
+                    self.stats.flows.expired.add(u64::from(expired.is_some()));
                     let target = snapshot.target(placement.target);
                     target.counters[usize::from(self.worker.0)].new_flows.add(1);
                     placement

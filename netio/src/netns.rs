@@ -121,8 +121,8 @@ impl Netns {
     /// panic of `work` goes on in the caller.
     ///
     /// # Errors
-    /// [`NetnsError::System`] if the namespace cannot be entered (`CAP_SYS_ADMIN`); `work` has
-    /// then not run.
+    /// [`NetnsError::System`] if the namespace is another one than the caller's and cannot be
+    /// entered (`CAP_SYS_ADMIN`); `work` has then not run.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         thread::scope(|scope| {
             let inside = || {
@@ -142,8 +142,8 @@ impl Netns {
     /// Starts a thread inside the namespace. When this returns, it has entered.
     ///
     /// # Errors
-    /// [`NetnsError::System`] if the namespace cannot be entered; `work` has then not run, and the
-    /// thread has ended.
+    /// [`NetnsError::System`] if the namespace cannot be entered, as with [`Netns::run`]; `work` has
+    /// then not run, and the thread has ended.
     pub fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -217,8 +217,12 @@ impl Netns {
         Ok(Self { name, path, handle: Arc::new(handle.into()) })
     }
 
-    /// Moves the calling thread, for good.
+    /// Moves the calling thread, for good. The kernel asks for privilege even of a thread that is
+    /// there already, so that one is left where it is.
     fn enter(&self) -> Result<(), NetnsError> {
+        if Self::current().is_ok_and(|here| here.is_same(self)) {
+            return Ok(());
+        }
         setns(&*self.handle, CloneFlags::CLONE_NEWNET)
             .map_err(|error| NetnsError::system("enter", &self.name, "setns", error.into()))
     }
@@ -256,14 +260,20 @@ impl fmt::Debug for Netns {
 pub struct ScratchNetns(Netns);
 
 impl ScratchNetns {
-    /// Makes a namespace named `<prefix>-<process>-<number>`.
+    /// Makes a namespace named `<prefix>-<process>-<number>`. A number that is taken is left out: a
+    /// process that was killed leaves its namespaces behind, and process ids come again.
     ///
     /// # Errors
-    /// Those of [`Netns::create`].
+    /// Those of [`Netns::create`] but [`NetnsError::Exists`].
     pub fn new(prefix: &str) -> Result<Self, NetnsError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Netns::create(&format!("{prefix}-{}-{number}", std::process::id())).map(Self)
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            match Netns::create(&format!("{prefix}-{}-{number}", std::process::id())) {
+                Err(NetnsError::Exists { .. }) => {}
+                made => return made.map(Self),
+            }
+        }
     }
 
     /// A namespace for the test `name`; or `None`, after saying on stderr that the test is skipped

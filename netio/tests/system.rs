@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -254,7 +255,8 @@ const ROLE: &str = "NETIO_TEST_ROLE";
 
 /// This program again, running the one test `name` alone on its main thread.
 fn again(name: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    // By this path also for a user who may not come to the file by its own.
+    let mut command = Command::new("/proc/self/exe");
     command
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(ROLE, name)
@@ -329,6 +331,37 @@ impl Drop for Closed {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+#[test]
+fn a_thread_may_enter_where_it_is_without_privilege() {
+    const NAME: &str = "a_thread_may_enter_where_it_is_without_privilege";
+    if std::env::var_os(ROLE).is_some() {
+        assert_eq!(Netns::current().unwrap().run(|| 7).unwrap(), 7);
+        println!("ENTERED");
+        return;
+    }
+    let mut command = again(NAME);
+    if nix::unistd::geteuid().is_root() {
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("ENTERED"), "{text}");
+}
+
+#[test]
+fn a_scratch_namespace_evades_what_is_left_of_others() {
+    let Some(probe) = ScratchNetns::for_test("a_scratch_namespace_evades") else { return };
+    // As a process of the same id would have left them, had it been killed.
+    let (front, number) = probe.name().rsplit_once('-').unwrap();
+    let (front, number) = (front.replace("test-", "left-"), number.parse::<u32>().unwrap());
+    let left: Vec<_> = (1..=16)
+        .map(|next| Netns::create(&format!("{front}-{}", number + next)).unwrap())
+        .collect();
+    let made = ScratchNetns::new("left");
+    left.into_iter().for_each(|netns| netns.delete().unwrap());
+    made.unwrap();
 }
 
 fn inside_a_user_namespace() {

@@ -53,6 +53,15 @@ impl Poller {
         Ok(())
     }
 
+    /// Reports `token` from now on whenever `device` has an error in its queue, and only then: for
+    /// devices that only send. Whatever anybody sends to such a device stays unread, and would
+    /// otherwise be reported without end.
+    pub fn add_errors(&self, device: &impl AsFd, token: u64) -> io::Result<()> {
+        // EPOLLERR is reported whether it is asked for or not (epoll_ctl(2)).
+        self.epoll.add(device, EpollEvent::new(EpollFlags::empty(), token))?;
+        Ok(())
+    }
+
     /// Stops reporting `device`.
     pub fn remove(&self, device: &impl AsFd) -> io::Result<()> {
         self.epoll.delete(device)?;
@@ -152,7 +161,11 @@ impl AsFd for Waker {
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSlice;
+
     use super::*;
+    use crate::device::Device as _;
+    use crate::udp::{Datagram, UdpConfig, UdpSocket};
 
     const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -173,6 +186,35 @@ mod tests {
         poller.wait(&mut ready, NOW).unwrap();
         assert!(ready.is_empty());
         assert_eq!(poller.syscalls(), 4);
+    }
+
+    #[test]
+    fn a_device_that_only_sends_is_reported_for_errors_alone() {
+        let config = UdpConfig {
+            bind: "127.0.0.1:0".parse().unwrap(),
+            reuse_port: false,
+            gro: false,
+            recv_buffer: 0,
+            send_buffer: 0,
+        };
+        let bind = || UdpSocket::bind(&config).unwrap();
+        let (mut sender, mut other) = (bind(), bind());
+        let (mut poller, mut ready) = (Poller::new().unwrap(), Vec::new());
+        poller.add_errors(&sender, 9).unwrap();
+        let to = |socket: &UdpSocket| Datagram { peer: socket.local_addr(), ..Datagram::default() };
+        other.send(&to(&sender), &[IoSlice::new(b"never read")]).unwrap();
+        poller.wait(&mut ready, NOW).unwrap();
+        assert!(ready.is_empty());
+
+        // Nobody is there any more, as the kernel then says.
+        let gone = to(&other);
+        drop(other);
+        sender.send(&gone, &[IoSlice::new(b"to nobody")]).unwrap();
+        poller.wait(&mut ready, Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(ready, [9]);
+        assert!(sender.take_error().is_some());
+        poller.wait(&mut ready, NOW).unwrap();
+        assert!(ready.is_empty());
     }
 
     #[test]

@@ -7,9 +7,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use geneve::flow::FlowKey;
+use geneve::flow::{CanonicalKey, FlowKey};
 use geneve::header::{Header, ProtocolType};
-use geneve::inner::{Inner, IpVersion};
+use geneve::inner::{Inner, IpVersion, Transport};
 use router::{Entry, NextHop};
 
 use super::ingress::no_way;
@@ -32,9 +32,35 @@ struct Verified {
     from: SocketAddr,
     local: IpAddr,
     header: GeneveHeader,
-    flow: FlowKey,
+    flow: InnerFlow,
     way: Way,
     target: TargetSlot,
+}
+
+/// What of an inner packet its cookie can be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct InnerFlow {
+    own: FlowKey,
+    /// The flow that an ICMP error is about.
+    about: Option<FlowKey>,
+}
+
+impl InnerFlow {
+    fn of(inner: &Inner) -> Self {
+        let about = match inner.transport {
+            Transport::IcmpError { about, .. } => Some(about),
+            _ => None,
+        };
+        Self { own: inner.flow_key(), about }
+    }
+
+    /// The packet's own flow; the same without ports, since appliances echo the latest header of a
+    /// flow, which may have been a fragment's; and the flow that an ICMP error is about, since an
+    /// appliance that rejects a packet answers with the header of that packet.
+    fn may_be_stamped_for(&self) -> impl Iterator<Item = CanonicalKey> {
+        let about = self.about.map(|about| about.canonical());
+        [self.own.canonical(), self.own.portless().canonical()].into_iter().chain(about)
+    }
 }
 
 impl Return {
@@ -88,7 +114,7 @@ impl Return {
             return Err(DropReason::ProtocolType);
         }
         let range = header.len()..header.len() + inner.total_len;
-        let flow = inner.flow_key();
+        let flow = InnerFlow::of(&inner);
         if let Some(last) = &self.last
             && last.flow == flow
             && last.header.as_bytes() == header.as_bytes()
@@ -124,7 +150,7 @@ impl Return {
         sources: &[TargetSlot],
         local: IpAddr,
         header: &Header<'_>,
-        flow: &FlowKey,
+        flow: &InnerFlow,
     ) -> Result<(router::EndpointId, TargetSlot), DropReason> {
         let mut refusal = DropReason::UnknownSource;
         for &slot in sources {
@@ -141,7 +167,7 @@ impl Return {
         slot: TargetSlot,
         local: IpAddr,
         header: &Header<'_>,
-        flow: &FlowKey,
+        flow: &InnerFlow,
     ) -> Result<router::EndpointId, DropReason> {
         let snapshot = &self.snapshot;
         let target = snapshot.target(slot);
@@ -151,11 +177,9 @@ impl Return {
         if pool.address != local {
             return Err(DropReason::WrongGatewayAddress);
         }
-        // Appliances echo the latest header of a flow, so a packet may come back with the cookie
-        // of a fragment of its flow, which has no ports.
-        let genuine = [flow.canonical(), flow.portless().canonical()]
-            .iter()
-            .any(|tuple| snapshot.keys.cookie.verify(tags.cookie, tags.endpoint, target.id, tuple));
+        let genuine = flow.may_be_stamped_for().any(|tuple| {
+            snapshot.keys.cookie.verify(tags.cookie, tags.endpoint, target.id, &tuple)
+        });
         genuine.then_some(endpoint).ok_or(DropReason::BadCookie)
     }
 }
@@ -262,6 +286,25 @@ mod tests {
         }
         let totals = plane.totals();
         assert_eq!(totals.udp.drops.values().sum::<u64>(), datagram.len() as u64);
+    }
+
+    #[test]
+    fn an_appliance_may_reject_a_packet_with_the_header_of_its_flow() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        let [packet, other] = [1000, 1001].map(|port| udp(CLIENT, SERVER, (port, 53), b"question"));
+        let hop = plane.hop(igw, &packet);
+        let error = |about: &[u8]| {
+            let inner = Inner::parse(about).unwrap();
+            super::super::reply::packet_too_big(about, &inner, SERVER.into(), 1000).unwrap()
+        };
+        let (from, datagram) = echo(&hop, error(&packet).bytes());
+        let returned = accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
+        assert!(matches!(returned.way, Way::Deliver(Attachment::InternetGateway(_))));
+
+        let (from, datagram) = echo(&hop, error(&other).bytes());
+        let verdict = plane.returns.handle_datagram(from, GATEWAY, &datagram);
+        assert_eq!(verdict, ReturnVerdict::Drop(DropReason::BadCookie), "about another flow");
     }
 
     #[test]

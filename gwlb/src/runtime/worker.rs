@@ -83,9 +83,13 @@ impl Worker {
         let mut sources = vec![Source::Inbox];
         poller.add(&shared.inboxes[usize::from(id.0)].waker, 0)?;
         let mut watch = |fd: &dyn std::os::fd::AsFd, source| {
-            poller.add(&fd.as_fd(), sources.len() as u64)?;
+            let (fd, token) = (fd.as_fd(), sources.len() as u64);
             sources.push(source);
-            io::Result::Ok(())
+            match source {
+                // Nobody reads what anybody may send there.
+                Source::Sender { .. } => poller.add_errors(&fd, token),
+                _ => poller.add(&fd, token),
+            }
         };
         for (number, port) in ports.iter().enumerate() {
             watch(&port.queue, Source::Port(number))?;
@@ -334,13 +338,14 @@ impl Drain {
     }
 }
 
-/// The datagrams of a batch that the kernel joined.
+/// The datagrams of a batch that the kernel joined; or the one that is there, empty or not.
 fn datagrams(bytes: &[u8], segment_size: u16) -> impl Iterator<Item = &[u8]> {
     let size = match segment_size {
         0 => bytes.len(),
         size => usize::from(size),
     };
-    bytes.chunks(size.max(1))
+    let empty = bytes.is_empty().then_some(bytes);
+    empty.into_iter().chain(bytes.chunks(size.max(1)))
 }
 
 fn count_errors(stats: &WorkerStats, socket: &mut UdpSocket) {

@@ -91,10 +91,14 @@ impl Poller {
     }
 }
 
-/// Rounding down would turn the last fraction of a millisecond into a busy loop.
 fn round_up(timeout: Duration) -> EpollTimeout {
-    let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
-    i32::try_from(milliseconds).ok().and_then(|ms| ms.try_into().ok()).unwrap_or(EpollTimeout::MAX)
+    EpollTimeout::try_from(milliseconds(timeout)).unwrap_or(EpollTimeout::MAX)
+}
+
+/// A timeout as system calls take it. Rounding down would turn the last fraction of a millisecond
+/// into a busy loop.
+pub(crate) fn milliseconds(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
 
 /// Wakes a thread that waits in [`Poller::wait`] from any other thread.

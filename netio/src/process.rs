@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,6 +23,7 @@ use nix::unistd::{Pid, getpid, getppid};
 pub use preflight::{Preflight, Start};
 
 use crate::netns::Netns;
+use crate::poll::milliseconds;
 use preflight::Isolation;
 
 /// How a child process is to start.
@@ -95,8 +96,8 @@ pub trait ChildExt {
     /// Asks the child to end (`SIGTERM`). One that has ended already is left in peace.
     fn terminate(&mut self) -> io::Result<()>;
 
-    /// Waits until the child has ended, but no longer than `timeout` (milliseconds count; at most
-    /// 24 days). `None`: it runs on.
+    /// Waits until the child has ended, but no longer than `timeout` (rounded up to the next
+    /// millisecond; at most 24 days). `None`: it runs on. Signals do not shorten the wait.
     fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>>;
 
     /// Asks the child to end, gives it `grace`, then kills it.
@@ -117,13 +118,16 @@ impl ChildExt for Child {
             return Ok(Some(status));
         }
         let handle = pidfd(pid_of(self)?)?;
-        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        // A pidfd is readable when its process has ended (pidfd_open(2)). An interrupting signal
-        // only shortens the wait.
-        match poll(&mut [PollFd::new(handle.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(_) | Err(Errno::EINTR) => self.try_wait(),
-            Err(error) => Err(error.into()),
+        let start = now();
+        loop {
+            let left = timeout.saturating_sub(now() - start);
+            let left = PollTimeout::try_from(milliseconds(left)).unwrap_or(PollTimeout::MAX);
+            // A pidfd is readable when its process has ended (pidfd_open(2)).
+            match poll(&mut [PollFd::new(handle.as_fd(), PollFlags::POLLIN)], left) {
+                Ok(_) => return self.try_wait(),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 
@@ -156,6 +160,11 @@ pub fn process_cpu_time(process: u32) -> io::Result<Duration> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "what an interrupted wait has left to wait")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 fn clock(id: libc::clockid_t) -> io::Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place for the answer.
@@ -180,6 +189,10 @@ fn pidfd(process: Pid) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use std::os::unix::process::ExitStatusExt;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
 
     #[test]
     fn a_child_that_ignores_the_request_is_killed() {
@@ -205,6 +218,43 @@ mod tests {
         drop(child.stdin.take());
         let status = child.wait_timeout(Duration::from_secs(30)).unwrap().unwrap();
         assert_eq!(status.code(), Some(3));
+    }
+
+    #[test]
+    fn signals_do_not_shorten_the_wait() {
+        const SIGNALS: u32 = 50;
+        static HANDLED: AtomicU32 = AtomicU32::new(0);
+        extern "C" fn count(_: libc::c_int) {
+            HANDLED.fetch_add(1, Ordering::Relaxed);
+        }
+        let handler = SigHandler::Handler(count);
+        let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: the handler only counts, and nothing else here handles this signal.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+
+        let mut child = shell("echo ready; read go; exit 3");
+        let stdin = child.stdin.take();
+        // SAFETY: the call has no conditions.
+        let waiting = unsafe { libc::pthread_self() };
+        let status = thread::scope(|scope| {
+            scope.spawn(move || {
+                // Each one has interrupted the wait before the next is sent.
+                for sent in 1..=SIGNALS {
+                    // SAFETY: the thread lives until this scope ends.
+                    assert_eq!(unsafe { libc::pthread_kill(waiting, libc::SIGUSR1) }, 0);
+                    while HANDLED.load(Ordering::Relaxed) < sent {
+                        thread::yield_now();
+                    }
+                }
+                drop(stdin);
+            });
+            child.wait_timeout(Duration::from_secs(30)).unwrap()
+        });
+        let status = status.or_else(|| {
+            child.kill().unwrap();
+            None
+        });
+        assert_eq!(status.unwrap().code(), Some(3));
     }
 
     #[test]

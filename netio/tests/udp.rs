@@ -209,6 +209,24 @@ fn an_icmp_error_is_told_and_fails_nobody_else() {
     }
 }
 
+/// All control messages come along then: the address, TOS, and the error itself.
+#[test]
+fn an_icmp_error_fits_the_buffer_of_a_socket_without_an_address() {
+    for address in addresses("an_icmp_error_fits_the_buffer") {
+        let unspecified: IpAddr = match address {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let mut sender = bind(unspecified);
+        let peer = SocketAddr::new(address, 1);
+        sender.send(&Datagram { peer, ..Datagram::default() }, &[IoSlice::new(b"?")]).unwrap();
+        wait(&sender);
+        let error = sender.take_error().unwrap();
+        assert_eq!((error.peer, error.offender), (Some(peer), Some(address)));
+        assert_eq!(error.errno, libc::ECONNREFUSED);
+    }
+}
+
 #[test]
 fn source_ports_choose_the_worker() {
     const WORKERS: usize = 3;

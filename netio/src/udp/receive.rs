@@ -56,10 +56,9 @@ impl Receiver {
         }
         let Self { scratch, local, syscalls, truncated } = self;
         let scratch = scratch.get_or_insert_with(Scratch::new);
-        scratch.prepare(slots);
-        let received = match scratch.receive(socket, wanted, syscalls) {
+        let received = match scratch.receive(socket, slots, syscalls) {
             // What a router said about a datagram sent earlier is no reason not to receive.
-            Err(error) if options::is_soft(&error) => scratch.receive(socket, wanted, syscalls),
+            Err(error) if options::is_soft(&error) => scratch.receive(socket, slots, syscalls),
             result => result,
         };
         match received {
@@ -84,31 +83,34 @@ impl Scratch {
         })
     }
 
-    /// Has the messages point at the slots.
-    fn prepare(&mut self, slots: &mut [Slot<Datagram>]) {
+    /// Has the messages point at the slots, [`BATCH`] at most, and receives as many as there are.
+    fn receive(
+        &mut self,
+        socket: &Socket,
+        slots: &mut [Slot<Datagram>],
+        calls: &mut u64,
+    ) -> io::Result<usize> {
+        // One borrow of each, from which the pointers come and which lasts beyond the call.
+        let Self { messages, pieces, peers, control } = self;
+        let wanted = slots.len();
         for (index, slot) in slots.iter_mut().enumerate() {
             slot.packet.clear();
             let spare = slot.packet.spare_mut();
-            self.pieces[index] =
-                iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
-            let message = &mut self.messages[index].msg_hdr;
-            message.msg_name = (&raw mut self.peers[index]).cast();
-            message.msg_namelen = self.peers[index].size_of();
-            message.msg_iov = &raw mut self.pieces[index];
+            pieces[index] = iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
+            let message = &mut messages[index].msg_hdr;
+            message.msg_name = (&raw mut peers[index]).cast();
+            message.msg_namelen = peers[index].size_of();
+            message.msg_iov = &raw mut pieces[index];
             message.msg_iovlen = 1;
-            self.control[index].attach(message);
+            control[index].attach(message);
             message.msg_flags = 0;
         }
-    }
-
-    /// Receives up to `wanted` messages, for which [`Self::prepare`] was called.
-    fn receive(&mut self, socket: &Socket, wanted: usize, calls: &mut u64) -> io::Result<usize> {
         let (fd, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT);
         loop {
             *calls += 1;
-            let messages = self.messages.as_mut_ptr();
+            let messages = messages.as_mut_ptr();
             // SAFETY: the first `wanted` messages point at buffers of the slots and of `self`, all
-            // of which outlive the call.
+            // of which outlive the call and are borrowed mutably until after it.
             let received =
                 unsafe { libc::recvmmsg(fd, messages, wanted as _, flags as _, ptr::null_mut()) };
             if let Ok(count) = usize::try_from(received) {

@@ -26,6 +26,7 @@ use pcap_file::{
         },
     },
 };
+use proptest::prelude::*;
 use rstest::rstest;
 
 const SECOND: Duration = Duration::from_secs(1_700_000_000);
@@ -243,5 +244,65 @@ fn a_recording_shows_what_would_be_on_the_wire() {
     for frame in &frames {
         assert_sound(&frame.bytes);
         assert_eq!(frame.timestamp, nanoseconds(7));
+    }
+}
+
+/// A pcapng file with two packets.
+fn pcapng() -> Vec<u8> {
+    let mut writer = PcapNgWriter::new(Vec::new()).unwrap();
+    let mut interface = InterfaceDescriptionBlock::new(DataLink::ETHERNET, 0);
+    interface.options.push(InterfaceDescriptionOption::IfTsResol(9));
+    interface.options.push(InterfaceDescriptionOption::IfTsOffset(1));
+    writer.write_pcapng_block(interface).unwrap();
+    for at in 0..2 {
+        let packet = [&[0; 12][..], &[8, 0], &Flow::TCP4.packet(&[at]).build()].concat();
+        let block = EnhancedPacketBlock {
+            interface_id: 0,
+            timestamp: SECOND,
+            original_len: packet.len() as u32,
+            data: Cow::Owned(packet),
+            options: Vec::new(),
+        };
+        writer.write_pcapng_block(block).unwrap();
+    }
+    writer.into_inner()
+}
+
+fn read_all(file: &[u8]) {
+    if let Ok(capture) = Capture::read(file) {
+        for frame in capture.frames() {
+            match frame {
+                Ok(frame) => assert!(frame.ip().is_none_or(|packet| packet.len() <= file.len())),
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+        }
+        let mut replay = Replay::new(&capture);
+        let mut slots = [Slot::with_capacity(100), Slot::with_capacity(100)];
+        while replay.recv(&mut slots).is_ok_and(|count| count > 0) {}
+    }
+}
+
+proptest! {
+    #[test]
+    fn noise_and_damage_never_panic(
+        kind in 0..3,
+        damages in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+        noise in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let packets = [(SECOND, Flow::TCP4.packet(b"one").build()), (SECOND, vec![0x60; 50])];
+        let mut file = match kind {
+            0 => written(LinkType::ETHERNET, &packets),
+            1 => pcapng(),
+            _ => noise,
+        };
+        for (at, value) in damages {
+            if !file.is_empty() {
+                let at = at.index(file.len());
+                file[at] = value;
+            }
+        }
+        read_all(&file);
+        read_all(&file[..cut.index(file.len() + 1)]);
     }
 }

@@ -360,7 +360,9 @@ fn a_scratch_namespace_evades_what_is_left_of_others() {
         .map(|next| Netns::create(&format!("{front}-{}", number + next)).unwrap())
         .collect();
     let made = ScratchNetns::new("left");
-    left.into_iter().for_each(|netns| netns.delete().unwrap());
+    for netns in left {
+        netns.delete().unwrap();
+    }
     made.unwrap();
 }
 

@@ -1,0 +1,192 @@
+//! Much data in one TCP connection, with a hash at both ends.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use blake3::Hasher;
+
+use super::{connect, listen};
+use crate::world::{Family, Host, LIMIT, now};
+
+/// What one write or read takes: much more than a super-packet.
+const CHUNK: usize = 256 << 10;
+
+/// A connection over which data flows from one host to the other until it is told to end.
+#[derive(Debug)]
+pub struct Stream {
+    progress: Arc<Progress>,
+    sender: JoinHandle<(Hasher, u32)>,
+    receiver: JoinHandle<Hasher>,
+    started: std::time::Instant,
+}
+
+/// What went over a connection that has ended, the same at both ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Transfer {
+    /// Bytes of payload.
+    pub bytes: u64,
+    /// From the connection's beginning to the last byte's arrival.
+    pub duration: Duration,
+    /// What a segment carries at most, in bytes, as the sender knew it in the end.
+    pub mss: u32,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    received: u64,
+    /// The sender goes no further than this.
+    limit: Option<u64>,
+    ended: bool,
+}
+
+impl Stream {
+    /// Opens a connection and begins to send. Of what is sent there is no end.
+    ///
+    /// # Panics
+    /// If the connection cannot be opened.
+    pub fn start(from: &Host, to: &Host, family: Family) -> Self {
+        Self::open(from, to, family, None)
+    }
+
+    /// Opens a connection and begins to send so many bytes.
+    ///
+    /// # Panics
+    /// If the connection cannot be opened.
+    pub fn of(from: &Host, to: &Host, family: Family, bytes: u64) -> Self {
+        Self::open(from, to, family, Some(bytes))
+    }
+
+    fn open(from: &Host, to: &Host, family: Family, limit: Option<u64>) -> Self {
+        let listener = listen(to, family, 0);
+        let address = listener.local_addr().expect("a bound socket");
+        let progress = Arc::new(Progress::default());
+        progress.change(|state| state.limit = limit);
+        let seen = Arc::clone(&progress);
+        let receiver = std::thread::spawn(move || receive(&listener, &seen));
+        let started = now();
+        let stream = connect(from, address, LIMIT)
+            .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
+        let told = Arc::clone(&progress);
+        let sender = std::thread::spawn(move || send(stream, &told));
+        Self { progress, sender, receiver, started }
+    }
+
+    /// Waits until so many more bytes have arrived.
+    ///
+    /// # Panics
+    /// If the stream stands still.
+    pub fn wait_for_more(&self, bytes: u64) {
+        let goal = self.received() + bytes;
+        self.progress.wait("more data", |state| state.received >= goal);
+    }
+
+    /// How many bytes have arrived.
+    pub fn received(&self) -> u64 {
+        self.progress.state().received
+    }
+
+    /// Ends the stream and compares what was sent with what arrived.
+    ///
+    /// # Panics
+    /// If the stream stands still, breaks, or carried something else than was sent.
+    pub fn finish(self) -> Transfer {
+        self.progress.change(|state| {
+            state.limit.get_or_insert(0);
+        });
+        self.progress.wait("the end", |state| state.ended);
+        let duration = now().saturating_duration_since(self.started);
+        let (sent, mss) = self.sender.join().expect("the sender");
+        let received = self.receiver.join().expect("the receiver");
+        assert_eq!(sent.count(), received.count(), "bytes that arrived");
+        assert_eq!(sent.finalize(), received.finalize(), "the hash of what arrived");
+        Transfer { bytes: received.count(), duration, mss }
+    }
+}
+
+/// Sends so many bytes over a connection of its own, and compares what was sent with what arrived.
+///
+/// # Panics
+/// As [`Stream::finish`].
+pub fn transfer(from: &Host, to: &Host, family: Family, bytes: u64) -> Transfer {
+    Stream::of(from, to, family, bytes).finish()
+}
+
+impl Transfer {
+    /// Payload per second.
+    pub fn gigabits_per_second(&self) -> f64 {
+        self.bytes as f64 * 8e-9 / self.duration.as_secs_f64()
+    }
+}
+
+fn send(mut stream: TcpStream, progress: &Progress) -> (Hasher, u32) {
+    let mut hasher = Hasher::new();
+    let mut noise = vec![0; CHUNK];
+    Hasher::new().update(b"noise").finalize_xof().fill(&mut noise);
+    for number in 0_u64.. {
+        // No two chunks are alike, so that none can stand for another.
+        noise[..8].copy_from_slice(&number.to_le_bytes());
+        let left =
+            progress.state().limit.map_or(u64::MAX, |end| end.saturating_sub(hasher.count()));
+        if left == 0 {
+            break;
+        }
+        let chunk = &noise[..left.min(CHUNK as u64) as usize];
+        stream.write_all(chunk).expect("a connection that takes data");
+        hasher.update(chunk);
+    }
+    let mss = socket2::SockRef::from(&stream).tcp_mss().expect("a TCP connection");
+    stream.shutdown(Shutdown::Write).expect("an open connection");
+    // The other end closes when it has everything; only then is the connection over.
+    assert_eq!(stream.read(&mut [0]).expect("an orderly end"), 0);
+    (hasher, mss)
+}
+
+fn receive(listener: &TcpListener, progress: &Progress) -> Hasher {
+    let (mut stream, _) = listener.accept().expect("the connection");
+    stream.set_read_timeout(Some(LIMIT)).expect("a socket");
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let len = stream.read(&mut buffer).expect("data, or an orderly end");
+        if len == 0 {
+            break;
+        }
+        hasher.update(&buffer[..len]);
+        progress.change(|state| state.received += len as u64);
+    }
+    progress.change(|state| state.ended = true);
+    hasher
+}
+
+impl Progress {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.more.notify_all();
+    }
+
+    /// Waits as long as data arrives.
+    fn wait(&self, what: &str, reached: impl Fn(&State) -> bool) {
+        let mut state = self.state();
+        while !reached(&state) {
+            let before = state.received;
+            let (next, timeout) =
+                self.more.wait_timeout(state, LIMIT).unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            let still = timeout.timed_out() && state.received == before && !reached(&state);
+            assert!(!still, "the stream stands still at {before} bytes, without {what}");
+        }
+    }
+}

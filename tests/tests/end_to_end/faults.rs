@@ -1,0 +1,180 @@
+//! Appliances that die, an underlay that complains, and strangers that send anything at all.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+
+use geneve::PORT;
+use gwlb_tests::packets::Ip;
+use gwlb_tests::world::traffic::{self, EchoServer, Stream};
+use gwlb_tests::world::{Family, Plan, World};
+
+use super::{FAMILIES, directions, world};
+
+#[test]
+fn an_appliance_that_dies_and_comes_back_keeps_its_flows() {
+    let Some(world) = world("an_appliance_that_dies", Plan::default()) else { return };
+    let mut nva = world.start_appliance(0, &["passthrough"]);
+    let mut gateway = world.start_gateway();
+    let streams: Vec<_> = FAMILIES
+        .into_iter()
+        .flat_map(|family| directions(&world).map(|(from, to)| Stream::start(from, to, family)))
+        .collect();
+    for stream in &streams {
+        stream.wait_for_more(1 << 20);
+    }
+    nva.process.crash();
+    // The kernel in the appliance's namespace says that nobody listens there any more.
+    let status = gateway.wait_until("the underlay complains", |status| {
+        status.io.underlay_errors > 0 && status.targets[0].kept_packets > 0
+    });
+    assert!(!status.drops().contains_key("send_failed"), "{status:#?}");
+
+    let _nva = world.start_appliance(0, &["passthrough"]);
+    for stream in streams {
+        stream.wait_for_more(1 << 20);
+        stream.finish();
+    }
+    let status = gateway.settled();
+    assert!(status.is_balanced() && status.drops().is_empty(), "{status:#?}");
+    assert_eq!((status.flows.created, status.targets[0].new_flows), (4, 4), "{status:#?}");
+    gateway.stop();
+}
+
+#[test]
+fn bursts_of_complaints_about_one_appliance_disturb_no_flow_of_another() {
+    let plan = Plan { appliances: vec![0, 0], ..Plan::default() };
+    let Some(world) = world("bursts_of_complaints", plan) else { return };
+    // Nobody listens behind the second target, and its kernel says so each time.
+    let _living = world.start_appliance(0, &["passthrough"]);
+    let dead = &world.appliances[1];
+    for key in ["net.ipv4.icmp_ratelimit", "net.ipv4.icmp_ratemask"] {
+        dead.netns().set_sysctl(key, "0").unwrap();
+    }
+    let mut gateway = world.start_gateway();
+    let server = EchoServer::start(&world.servers[0], Family::V4);
+    let sockets: Vec<UdpSocket> =
+        (0..64).map(|_| traffic::datagrams(&world.client, server.address())).collect();
+    for socket in &sockets {
+        socket.send(b"whose are you?").unwrap();
+    }
+    gateway.settled();
+    let (living, dead): (Vec<_>, Vec<_>) = sockets.into_iter().partition(|socket| {
+        socket.set_nonblocking(true).unwrap();
+        let answered = socket.recv(&mut [0; 64]).is_ok();
+        socket.set_nonblocking(false).unwrap();
+        answered
+    });
+    println!("{} flows of the living appliance, {} of the dead one", living.len(), dead.len());
+    assert!(!living.is_empty() && !dead.is_empty());
+
+    for _ in 0..100 {
+        for socket in &dead {
+            socket.send(b"anybody there?").unwrap();
+        }
+        for socket in &living {
+            traffic::exchange(socket, b"still there?").unwrap();
+        }
+    }
+    let status = gateway.settled();
+    assert!(status.is_balanced() && status.drops().is_empty(), "{status:#?}");
+    assert_eq!(status.targets[0].kept_packets, 0, "{status:#?}");
+    assert_eq!(status.targets[1].returned_packets, 0, "{status:#?}");
+    assert!(status.io.underlay_errors > 100, "{status:#?}");
+    gateway.stop();
+}
+
+/// Sockets of whoever is on the underlay, in the namespace of an appliance that does not run.
+struct Attacker {
+    target: UdpSocket,
+    stranger: UdpSocket,
+    gateway: SocketAddr,
+}
+
+impl Attacker {
+    fn new(world: &World) -> Self {
+        let bind = |address| {
+            let address = SocketAddr::new(address, PORT);
+            world.appliances[0].run(|| UdpSocket::bind(address)).unwrap()
+        };
+        let gateway = SocketAddr::new(world.plan.node(0), PORT);
+        Self { target: bind(world.plan.target(0)), stranger: bind(world.plan.stranger(0)), gateway }
+    }
+}
+
+#[test]
+fn datagrams_to_the_ports_that_only_send_keep_nobody_busy() {
+    let Some(world) = world("ports_that_only_send", Plan::default()) else { return };
+    let mut gateway = world.start_gateway();
+    let attacker = Attacker::new(&world);
+    for port in 61_000..=u16::MAX {
+        let to = SocketAddr::new(attacker.gateway.ip(), port);
+        // Most of them are nobody's, of which the kernel informs the sender of the next one.
+        let _ = attacker.target.send_to(b"anybody there?", to);
+    }
+    // Settled is what does not change for a while; a worker that spins makes thousands of calls.
+    let before = gateway.settled();
+    let after = gateway.settled();
+    assert!(after.io.syscalls - before.io.syscalls < 100, "{before:#?}{after:#?}");
+    gateway.stop();
+}
+
+/// A Geneve header of the AWS dialect by hand: options with any endpoint, attachment and cookie.
+fn header(change: impl Fn(&mut Vec<u8>), payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![8, 0, 0x08, 0x00, 0, 0, 0, 0];
+    for (kind, length) in [(1_u8, 2_u8), (2, 2), (3, 1)] {
+        bytes.extend([0x01, 0x08, kind, length]);
+        bytes.extend(vec![kind; usize::from(length) * 4]);
+    }
+    change(&mut bytes);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+#[test]
+fn whatever_strangers_send_is_dropped_by_name_and_goes_nowhere() {
+    let Some(world) = world("whatever_strangers_send", Plan::default()) else { return };
+    let mut gateway = world.start_gateway();
+    let attacker = Attacker::new(&world);
+    let inner = Ip::new("203.0.113.7", "10.0.1.11").udp((1000, 53), b"let me in");
+    let as_is = |_: &mut Vec<u8>| {};
+    let set = |at: usize, value: u8| move |bytes: &mut Vec<u8>| bytes[at] = value;
+
+    let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+    for (reason, datagram) in [
+        ("malformed_geneve", Vec::new()),
+        ("malformed_geneve", vec![0]),
+        ("malformed_geneve", vec![0; 7]),
+        ("malformed_geneve", header(set(0, 0x3f), &inner)),
+        ("malformed_geneve", header(set(11, 0x1f), &inner)),
+        ("geneve_version", header(set(0, 0x48), &inner)),
+        ("geneve_version", vec![0xff; 1400]),
+        ("geneve_control", header(set(1, 0x80), &inner)),
+        ("protocol_type", header(set(2, 0x65), &inner)),
+        ("malformed_packet", header(as_is, &[])),
+        ("malformed_packet", header(as_is, &inner[..19])),
+        ("malformed_packet", header(as_is, &[0; 1000])),
+        ("dialect_options", header(set(10, 0x07), &inner)),
+        ("unknown_endpoint", header(as_is, &inner)),
+    ] {
+        attacker.target.send_to(&datagram, attacker.gateway).unwrap();
+        *expected.entry(reason).or_default() += 1;
+        // It is the address that makes a stranger; the rest does not matter.
+        attacker.stranger.send_to(&datagram, attacker.gateway).unwrap();
+        *expected.entry("unknown_source").or_default() += 1;
+    }
+    let sent: u64 = expected.values().sum();
+    let status = gateway.wait_until("everything was received", |s| s.udp.received == sent);
+    assert!(status.is_balanced(), "{status:#?}");
+    assert_eq!(status.drops(), expected);
+    assert_eq!(status.udp.delivered, 0);
+    for (host, device) in [(&world.client, "igw"), (&world.servers[0], "app-a")] {
+        assert_eq!(host.links().statistics(device).unwrap().rx_packets, 0);
+    }
+    drop(attacker);
+
+    // It works as before for those who behave.
+    let _nva = world.start_appliances();
+    let server = EchoServer::start(&world.servers[0], Family::V4);
+    traffic::exchange(&traffic::datagrams(&world.client, server.address()), b"hello").unwrap();
+    gateway.stop();
+}

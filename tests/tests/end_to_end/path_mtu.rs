@@ -1,0 +1,100 @@
+//! An underlay that carries less than the hosts send: they are told, and what they send arrives.
+
+use std::time::Duration;
+
+use gwlb_tests::world::site::{UNDERLAY, cable};
+use gwlb_tests::world::traffic::{self, EchoServer, Stream};
+use gwlb_tests::world::{Family, Plan, wait_until};
+
+use super::{FAMILIES, directions, world};
+
+/// Ethernet.
+const UNDERLAY_MTU: u32 = 1500;
+/// Outer IPv4, UDP, and Geneve with the options of the AWS dialect.
+const OVERHEAD: u32 = 68;
+/// TCP with timestamps.
+const TCP_HEADER: u32 = 32;
+
+/// What a TCP segment carries when its sender knows what fits.
+fn segment(family: Family) -> u32 {
+    UNDERLAY_MTU - OVERHEAD - family.header_len() as u32 - TCP_HEADER
+}
+
+#[test]
+fn a_tcp_sender_learns_what_fits_and_its_transfer_completes() {
+    let plan = Plan { underlay_mtu: UNDERLAY_MTU, ..Plan::default() };
+    let Some(world) = world("a_tcp_sender_learns", plan) else { return };
+    let _nva = world.start_appliances();
+    let mut gateway = world.start_gateway();
+    for family in FAMILIES {
+        let before = gateway.settled();
+        for (from, to) in directions(&world) {
+            let transfer = traffic::transfer(from, to, family, 8 << 20);
+            assert_eq!(transfer.mss, segment(family), "{family:?}");
+        }
+        let after = gateway.settled();
+        // The client is told; and what it knows, it tells the server when that connects.
+        let told = after.tun.generated - before.tun.generated;
+        let refused = after.tun.replied - before.tun.replied;
+        assert!(told > 0 && refused >= told, "{after:#?}");
+    }
+    let status = gateway.settled();
+    assert!(status.is_balanced() && status.drops().is_empty(), "{status:#?}");
+    assert_eq!(u32::from(status.targets[0].path_mtu), UNDERLAY_MTU);
+    assert_eq!(status.targets[0].kept_packets, 0);
+    assert_eq!(status.io.split_sends, 0, "nothing was sent that does not fit");
+    gateway.stop();
+}
+
+#[test]
+fn datagrams_that_do_not_fit_arrive_in_fragments() {
+    let plan = Plan { underlay_mtu: UNDERLAY_MTU, ..Plan::default() };
+    let Some(world) = world("datagrams_that_do_not_fit", plan) else { return };
+    let _nva = world.start_appliances();
+    let mut gateway = world.start_gateway();
+    for family in FAMILIES {
+        for (from, to) in directions(&world) {
+            let server = EchoServer::start(to, family);
+            let socket = traffic::datagrams(from, server.address());
+            let length = 1500 - family.header_len() - 8;
+            let payload: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
+            // The first tells the client what fits; its answer tells the server.
+            socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            wait_until("a datagram comes back", || traffic::exchange(&socket, &payload).is_ok());
+        }
+    }
+    let status = gateway.settled();
+    assert!(status.is_balanced() && status.drops().is_empty(), "{status:#?}");
+    assert!(status.tun.generated >= 4, "{status:#?}");
+    gateway.stop();
+}
+
+#[test]
+fn an_underlay_that_shrinks_is_noticed_and_nothing_stalls() {
+    let Some(world) = world("an_underlay_that_shrinks", Plan::default()) else { return };
+    let _nva = world.start_appliances();
+    let mut gateway = world.start_gateway();
+    let streams: Vec<_> = FAMILIES
+        .into_iter()
+        .flat_map(|family| {
+            directions(&world).map(|(from, to)| (family, Stream::start(from, to, family)))
+        })
+        .collect();
+    for (_, stream) in &streams {
+        stream.wait_for_more(1 << 20);
+    }
+    assert_eq!(gateway.status().targets[0].path_mtu, 9000);
+    world.appliances[0].links().set_mtu(UNDERLAY, UNDERLAY_MTU).unwrap();
+    world.gateway.links().set_mtu(&cable(0), UNDERLAY_MTU).unwrap();
+    let status = gateway.wait_until("the gateway measures the path again", |status| {
+        u32::from(status.targets[0].path_mtu) == UNDERLAY_MTU
+    });
+    assert!(status.io.split_sends > 0, "{status:#?}");
+    for (family, stream) in streams {
+        stream.wait_for_more(1 << 20);
+        assert_eq!(stream.finish().mss, segment(family));
+    }
+    let status = gateway.settled();
+    assert!(status.is_balanced() && status.drops().is_empty(), "{status:#?}");
+    gateway.stop();
+}

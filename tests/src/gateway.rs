@@ -1,0 +1,325 @@
+//! A whole gateway without threads, sockets, devices and a clock: workers, the hand-over between
+//! them, and the control plane, driven packet by packet.
+//!
+//! It decides nothing itself. It does with the sans-IO core what the runtime does, with memory in
+//! place of the kernel, and holds on the way what must always hold: batches that the kernel would
+//! take, segments that fit the path, super-packets that are cut into what came back.
+
+mod exits;
+mod worker;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use geneve::Inner;
+use gwlb::config::Settings;
+use gwlb::control::{Control, Input, Output};
+use gwlb::dataplane::fragments::FragmentTable;
+use gwlb::dataplane::keys::Secret;
+use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
+use gwlb::dataplane::stats::{TargetTotals, Totals};
+use gwlb::dataplane::verdict::WorkerId;
+use netio::offload::Offload;
+use router::Attachment;
+
+use exits::Exits;
+pub use exits::{Delivered, Sent};
+use worker::{Surroundings, Worker};
+
+/// The secret of every gateway here, so that the same packets make the same bytes.
+pub const SECRET: Secret = Secret::from_bytes([0x5e; Secret::LEN]);
+
+/// How a gateway is set up, beyond its configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    /// How many workers.
+    pub workers: u16,
+    /// Which of them reads what arrives.
+    pub queues: Queues,
+    /// The calendar's time at the start, since 1970.
+    pub wall_clock: Duration,
+    /// How many packets fit into the queue to a worker.
+    pub inbox: usize,
+}
+
+impl Setup {
+    /// Workers that read what the kernel would give them.
+    pub fn of(workers: u16) -> Setup {
+        let (queues, wall_clock) = (Queues::ByFlow, Duration::ZERO);
+        Setup { workers, queues, wall_clock, inbox: 1024 }
+    }
+}
+
+/// Which worker reads what arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queues {
+    /// As the kernel has it: on a TUN a hash of the flow that is the same in both directions, on
+    /// UDP the worker in whose slice the source port lies.
+    ByFlow,
+    /// The next one for each packet, so that nearly all of them are wrong.
+    InTurn,
+}
+
+/// A packet as a device gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// Its bytes: an IP packet, one should think.
+    pub bytes: Vec<u8>,
+    /// What is left to be done to it.
+    pub offload: Offload,
+}
+
+impl Packet {
+    /// A packet to which nothing is left to be done.
+    pub fn plain(bytes: impl Into<Vec<u8>>) -> Packet {
+        Packet { bytes: bytes.into(), offload: Offload::NONE }
+    }
+}
+
+/// A UDP payload on its way to the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Datagram {
+    /// Who sent it, with the port.
+    pub from: SocketAddr,
+    /// The gateway's address that it was sent to.
+    pub to: IpAddr,
+    /// What it says.
+    pub bytes: Vec<u8>,
+}
+
+/// A whole gateway in memory.
+#[derive(Debug)]
+pub struct Gateway {
+    settings: Arc<Settings>,
+    control: Control,
+    workers: Vec<Worker>,
+    exits: Exits,
+    setup: Setup,
+    start: Instant,
+    elapsed: Duration,
+    /// Counts what arrived, for [`Queues::InTurn`].
+    arrived: usize,
+    holding: bool,
+}
+
+impl Gateway {
+    /// A gateway at time 0.
+    pub fn new(settings: Settings, setup: Setup) -> Gateway {
+        let settings = Arc::new(settings);
+        let control = Control::new(Arc::clone(&settings), SECRET, setup.workers, setup.wall_clock);
+        let snapshot = Arc::new(control.snapshot());
+        let start = start();
+        let fragments = Arc::new(FragmentTable::default());
+        let surroundings = Surroundings {
+            max_flows: settings.gateway.max_flows_per_worker,
+            fragments: &fragments,
+            snapshot: &snapshot,
+            start,
+        };
+        let workers =
+            (0..setup.workers).map(|id| Worker::new(WorkerId(id), &surroundings)).collect();
+        let exits = Exits::new(snapshot, setup.inbox);
+        let elapsed = Duration::ZERO;
+        Gateway {
+            settings,
+            control,
+            workers,
+            exits,
+            setup,
+            start,
+            elapsed,
+            arrived: 0,
+            holding: false,
+        }
+    }
+
+    /// The attachment whose device has this name.
+    pub fn attachment(&self, tun: &str) -> Option<Attachment> {
+        let mut attachments = self.settings.attachments.iter();
+        attachments.find(|attachment| attachment.tun.as_str() == tun).map(|found| found.at)
+    }
+
+    /// The name of an attachment's device.
+    pub fn device(&self, at: Attachment) -> &str {
+        let mut attachments = self.settings.attachments.iter();
+        attachments.find(|attachment| attachment.at == at).map_or("?", |found| found.tun.as_str())
+    }
+
+    /// The target that takes Geneve at this address.
+    pub fn target(&self, address: IpAddr) -> Option<TargetSlot> {
+        let position = self.control.targets().iter().position(|view| view.address.ip() == address);
+        position.map(|slot| TargetSlot(slot as u32))
+    }
+
+    /// What the data plane knows of the configuration now.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.exits.snapshot
+    }
+
+    /// Packets are waiting on the device at `at`, in this order. They are read by the worker of
+    /// this queue, or by whoever [`Setup::queues`] says.
+    pub fn enter(&mut self, at: Attachment, packets: &[Packet], queue: Option<u16>) {
+        let now = self.now();
+        let readers = self.readers(packets, queue, |packet| flow_hash(&packet.bytes));
+        for (reader, batch) in batches(&readers, packets) {
+            self.workers[reader].take_tun(at, batch, now, &mut self.exits);
+            self.hand_over();
+        }
+    }
+
+    /// Datagrams from appliances are waiting, in this order.
+    pub fn receive(&mut self, datagrams: &[Datagram], queue: Option<u16>) {
+        let now = self.now();
+        let by_port = |datagram: &Datagram| usize::from(datagram.from.port());
+        let readers = self.readers(datagrams, queue, by_port);
+        for (reader, batch) in batches(&readers, datagrams) {
+            self.workers[reader].take_udp(batch, now, &mut self.exits);
+            self.hand_over();
+        }
+    }
+
+    /// Leaves packets in the queues between workers from now on, until [`Gateway::release`].
+    pub fn hold(&mut self) {
+        self.holding = true;
+    }
+
+    /// Empties the queues between workers.
+    pub fn release(&mut self) {
+        self.holding = false;
+        self.hand_over();
+    }
+
+    /// Time passes, on the clock and in the calendar; flows idle out at their time.
+    pub fn advance(&mut self, by: Duration) {
+        let end = self.elapsed + by;
+        loop {
+            let due = self.workers.iter().filter_map(|worker| worker.ingress.poll_timeout()).min();
+            let Some(due) = due.filter(|&due| due <= self.start + end) else { break };
+            self.elapsed = self.elapsed.max(due - self.start);
+            let now = self.now();
+            for worker in &mut self.workers {
+                worker.ingress.handle_timeout(now);
+            }
+        }
+        self.elapsed = end;
+        self.control(Input::WallClock(self.setup.wall_clock + end));
+    }
+
+    /// The control plane is told something, and what it has to say reaches every worker.
+    pub fn control(&mut self, input: Input) {
+        self.control.handle(input);
+        while let Some(Output::Publish(snapshot)) = self.control.poll_output() {
+            for worker in &mut self.workers {
+                worker.ingress.handle_snapshot(Arc::clone(&snapshot));
+                worker.returns.handle_snapshot(Arc::clone(&snapshot));
+            }
+            self.exits.snapshot = snapshot;
+        }
+    }
+
+    /// How long the gateway has been there.
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// What was sent to appliances since the last call, in order.
+    pub fn take_sent(&mut self) -> Vec<Sent> {
+        std::mem::take(&mut self.exits.sent)
+    }
+
+    /// What left through attachments since the last call, in order.
+    pub fn take_delivered(&mut self) -> Vec<Delivered> {
+        std::mem::take(&mut self.exits.delivered)
+    }
+
+    /// How often a UDP socket was asked to send, all batches counted as one.
+    pub fn sends(&self) -> u64 {
+        self.exits.sends
+    }
+
+    /// How often a TUN device was written to, all super-packets counted as one.
+    pub fn writes(&self) -> u64 {
+        self.exits.writes
+    }
+
+    /// All that the workers counted.
+    pub fn totals(&self) -> Totals {
+        Totals::of(self.workers.iter().map(|worker| &*worker.stats))
+    }
+
+    /// What was sent to each target and returned by it.
+    pub fn target_totals(&self) -> BTreeMap<SocketAddr, TargetTotals> {
+        let totals = |counters: &[_]| {
+            let mut totals = TargetTotals::default();
+            for counters in counters {
+                totals.add(counters);
+            }
+            totals
+        };
+        let targets = self.control.targets().iter();
+        targets.map(|target| (target.address, totals(&target.counters))).collect()
+    }
+
+    fn now(&mut self) -> Instant {
+        self.exits.time = self.elapsed;
+        self.start + self.elapsed
+    }
+
+    /// Who reads each of `waiting`.
+    fn readers<T>(
+        &mut self,
+        waiting: &[T],
+        queue: Option<u16>,
+        by_flow: impl Fn(&T) -> usize,
+    ) -> Vec<usize> {
+        let reader = |item| {
+            self.arrived += 1;
+            let reader = match (queue, self.setup.queues) {
+                (Some(queue), _) => usize::from(queue),
+                (None, Queues::ByFlow) => by_flow(item),
+                (None, Queues::InTurn) => self.arrived,
+            };
+            reader % self.workers.len()
+        };
+        waiting.iter().map(reader).collect()
+    }
+
+    fn hand_over(&mut self) {
+        if self.holding {
+            return;
+        }
+        let now = self.now();
+        for worker in &mut self.workers {
+            worker.take_inbox(now, &mut self.exits);
+        }
+        assert!(self.exits.inboxes.iter().all(VecDeque::is_empty), "an owner handed over");
+    }
+}
+
+/// What one reader after the other takes, neighbours of the same reader together.
+fn batches<'a, T>(
+    readers: &'a [usize],
+    waiting: &'a [T],
+) -> impl Iterator<Item = (usize, &'a [T])> {
+    let mut rest = waiting;
+    readers.chunk_by(|one, next| one == next).map(move |readers| {
+        let (batch, behind) = rest.split_at(readers.len());
+        rest = behind;
+        (readers[0], batch)
+    })
+}
+
+/// Where the virtual clock starts.
+#[expect(clippy::disallowed_methods, reason = "an Instant can be had in no other way")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+/// A number that is the same for both directions of a flow; 0 for what is no packet.
+fn flow_hash(packet: &[u8]) -> usize {
+    let Ok(inner) = Inner::parse(packet) else { return 0 };
+    let key = inner.flow_key().canonical().to_bytes();
+    key.iter().fold(0, |hash: usize, &byte| hash.wrapping_mul(31) ^ usize::from(byte))
+}

@@ -1,0 +1,204 @@
+//! Where packets leave the workers: memory in place of sockets, devices and queues. What the
+//! kernel would refuse here is a failure of the test.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use geneve::outer::{self, OuterHeader, UdpChecksum};
+use geneve::{Inner, IpVersion, PacketBuf};
+use gwlb::dataplane::encap::Batch;
+use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
+use gwlb::dataplane::stats::WorkerStats;
+use gwlb::dataplane::verdict::{Hop, WorkerId};
+use netio::offload::{MAX_HEADERS, Offload, OffloadError, Run, Segmenter};
+use netio::udp::{MAX_GSO_BYTES, MAX_GSO_SEGMENTS};
+use router::{Attachment, Entry};
+
+use super::Datagram;
+
+/// A datagram that was sent to an appliance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// When, counted from the gateway's start.
+    pub time: Duration,
+    /// The gateway's address and the flow's source port.
+    pub from: SocketAddr,
+    /// The appliance.
+    pub to: SocketAddr,
+    /// Which target that is.
+    pub target: TargetSlot,
+    /// Geneve header and inner packet.
+    pub bytes: Vec<u8>,
+}
+
+/// AWS's gateways send with this TTL (the capture `mercury-aws_geneve.pcap` of the corpus).
+const TTL: u8 = 255;
+
+impl Sent {
+    /// The datagram with the outer headers that the kernel puts in front: DF and TOS clear, no
+    /// identification, a checksum.
+    pub fn on_the_wire(&self) -> Vec<u8> {
+        let header = OuterHeader {
+            src: self.from,
+            dst: self.to,
+            ttl: TTL,
+            tos: 0,
+            dont_fragment: false,
+            id: 0,
+            checksum: UdpChecksum::On,
+        };
+        let mut packet = PacketBuf::from_slice(&self.bytes);
+        outer::encapsulate(&header, &mut packet).expect("headers that fit");
+        packet.bytes().to_vec()
+    }
+}
+
+/// A packet that left through an attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// When, counted from the gateway's start.
+    pub time: Duration,
+    /// Where.
+    pub at: Attachment,
+    /// The packet.
+    pub packet: Vec<u8>,
+}
+
+/// A packet in the queue to the worker that owns its flow.
+#[derive(Debug)]
+pub(super) struct Handover {
+    pub from: Entry,
+    pub packet: Vec<u8>,
+    pub offload: Offload,
+}
+
+/// The queue to a worker is full.
+#[derive(Debug)]
+pub(super) struct Full;
+
+#[derive(Debug)]
+pub(super) struct Exits {
+    pub snapshot: Arc<Snapshot>,
+    pub time: Duration,
+    pub sent: Vec<Sent>,
+    pub sends: u64,
+    pub delivered: Vec<Delivered>,
+    pub writes: u64,
+    pub inboxes: Vec<VecDeque<Handover>>,
+    inbox_limit: usize,
+}
+
+impl Exits {
+    pub fn new(snapshot: Arc<Snapshot>, inbox_limit: usize) -> Exits {
+        let inboxes = (0..snapshot.workers).map(|_| VecDeque::new()).collect();
+        Exits {
+            snapshot,
+            time: Duration::ZERO,
+            sent: Vec::new(),
+            sends: 0,
+            delivered: Vec::new(),
+            writes: 0,
+            inboxes,
+            inbox_limit,
+        }
+    }
+
+    pub fn inbox(&mut self, worker: WorkerId) -> &mut VecDeque<Handover> {
+        &mut self.inboxes[usize::from(worker.0)]
+    }
+
+    pub fn hand_over(&mut self, to: WorkerId, handover: Handover) -> Result<(), Full> {
+        let limit = self.inbox_limit;
+        let inbox = self.inbox(to);
+        if inbox.len() >= limit {
+            return Err(Full);
+        }
+        inbox.push_back(handover);
+        Ok(())
+    }
+
+    /// Sends a batch as `UDP_SEGMENT` would.
+    pub fn send(&mut self, worker: WorkerId, hop: &Hop, batch: &Batch<'_>) {
+        let target = self.snapshot.target(hop.target);
+        let version = IpVersion::of(hop.address.ip());
+        let most = usize::from(target.path_mtu) - version.header_len() - outer::UDP_LEN;
+        let from = SocketAddr::new(
+            self.snapshot.pool(hop.pool).address,
+            source_port(worker, hop.port, self.snapshot.workers),
+        );
+        let bytes: Vec<u8> = batch.pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+        let size = usize::from(batch.segment_size);
+        let datagrams: Vec<_> = bytes.chunks(size).map(<[u8]>::to_vec).collect();
+        assert_eq!(datagrams.len(), batch.segments, "segments of one size but the last");
+        assert!(batch.segments <= MAX_GSO_SEGMENTS, "{} in one send", batch.segments);
+        assert!(bytes.len() <= MAX_GSO_BYTES, "{} bytes in one send", bytes.len());
+        assert!(size <= most, "{size} bytes fit into {most}");
+        self.sends += 1;
+        let (time, to, target) = (self.time, hop.address, hop.target);
+        let sent = datagrams.into_iter().map(|bytes| Sent { time, from, to, target, bytes });
+        self.sent.extend(sent);
+    }
+
+    /// Writes a packet to a device, where the kernel cuts super-packets; returns how many packets
+    /// it was.
+    pub fn write(
+        &mut self,
+        at: Attachment,
+        packet: &[u8],
+        offload: &Offload,
+    ) -> Result<u64, OffloadError> {
+        let inner = Inner::parse(packet).expect("a packet that was looked at");
+        let segmenter = Segmenter::new(packet, &inner, offload)?;
+        let mut headers = [0; MAX_HEADERS];
+        for index in 0..segmenter.count() {
+            let segment = segmenter.segment(index, &mut headers);
+            let packet = [&headers[..segment.header_len], &packet[segment.payload]].concat();
+            self.delivered.push(Delivered { time: self.time, at, packet });
+        }
+        self.writes += 1;
+        Ok(segmenter.count() as u64)
+    }
+
+    /// Writes a run of returned packets to the device that it leaves by; says which of those that
+    /// were delivered they are.
+    pub fn deliver(
+        &mut self,
+        stats: &WorkerStats,
+        batch: &[Datagram],
+        run: &Run<'_, Attachment>,
+    ) -> Range<usize> {
+        let first = self.delivered.len();
+        let mut packet = run.headers.to_vec();
+        for piece in run.pieces {
+            packet.extend_from_slice(piece.of(&batch[piece.buffer as usize].bytes));
+        }
+        let written = self.write(run.tag, &packet, &run.offload).expect("a run that can be cut");
+        assert_eq!(written, run.pieces.len() as u64, "cut into what it was made of");
+        stats.udp.flow.delivered.add(written);
+        first..self.delivered.len()
+    }
+
+    /// Holds that what was delivered in `runs` is what came back, byte for byte, in whatever order
+    /// between flows.
+    pub fn assert_transparent(
+        &self,
+        runs: Vec<Range<usize>>,
+        mut genuine: Vec<(Attachment, &[u8])>,
+    ) {
+        let delivered = runs.into_iter().flat_map(|run| &self.delivered[run]);
+        let mut delivered: Vec<_> =
+            delivered.map(|packet| (packet.at, &packet.packet[..])).collect();
+        delivered.sort_unstable();
+        genuine.sort_unstable();
+        assert_eq!(delivered, genuine, "what leaves is what came back");
+    }
+}
+
+/// The source port in a slot of a worker's slice. As in the runtime, the ports of worker w are
+/// those that are w modulo the number of workers.
+fn source_port(worker: WorkerId, slot: u16, workers: u16) -> u16 {
+    61_000_u16.next_multiple_of(workers) + slot * workers + worker.0
+}

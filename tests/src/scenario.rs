@@ -1,0 +1,153 @@
+//! Scenarios: a configuration, captures that enter, and what must come of them.
+//!
+//! A scenario is a folder.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `scenario.toml` | the steps, in the form of [`Scenario`] |
+//! | `gateway.toml` | the gateway's configuration; absent: the one in the folder above |
+//! | `01-from-igw.pcap`, … | what enters: IP packets from an attachment, called as its device, or what an appliance sends, with its outer headers |
+//! | `expected/to-fw1.pcap`, … | what an appliance must get, with outer headers |
+//! | `expected/at-igw.pcap`, … | what must leave through an attachment |
+//! | `expected/counters.json` | what must have been counted |
+//! | `expected/steps.txt` | the same for people: what each step brought about |
+//!
+//! Time is virtual; every step takes a millisecond, so that the times in the captures tell the
+//! steps apart. With [`BLESS`] set, what was found becomes what is expected.
+
+mod compare;
+mod form;
+mod outcome;
+mod play;
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use gwlb::config::Settings;
+use router::source::Source;
+use thiserror::Error;
+
+pub use compare::{differences, differences_between_workers};
+pub use form::{Configure, Echo, Input, PathMtu, Scenario, Step};
+pub use outcome::{Counters, Outcome};
+pub use play::play;
+
+use crate::appliance::Impossible;
+use crate::capture;
+use crate::gateway::{Queues, Setup};
+
+/// The environment variable that has expectations written anew.
+pub const BLESS: &str = "GWLB_BLESS";
+
+/// Whether expectations are to be written anew.
+pub fn blessing() -> bool {
+    std::env::var_os(BLESS).is_some_and(|value| value == "1")
+}
+
+/// The scenario folders below `folder`, by name.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders: Vec<_> = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<Vec<_>>>()?
+        .into_iter()
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    Ok(folders)
+}
+
+/// Plays a scenario in every way that must make no difference, and says what is wrong with it.
+///
+/// The first way, with one worker, is compared with what is expected, byte for byte; the others
+/// with the first.
+///
+/// # Errors
+/// [`ScenarioError`] if the scenario itself is wrong.
+pub fn check(folder: &Path) -> Result<Vec<String>, ScenarioError> {
+    let scenario = Scenario::load(folder)?;
+    let settings = configuration(folder, &scenario)?;
+    let play = |setup| play(folder, &scenario, settings.clone(), setup);
+    let found = play(Setup::of(1))?;
+    if blessing() {
+        found.write(folder)?;
+    }
+    let mut problems = found.violations.clone();
+    problems.extend(differences(folder, &found)?);
+    if play(Setup::of(1))? != found {
+        problems.push("played again, it ends differently".to_owned());
+    }
+    for workers in 1..=3 {
+        for queues in [Queues::ByFlow, Queues::InTurn] {
+            let again = play(Setup { queues, ..Setup::of(workers) })?;
+            let how = format!("with {workers} workers and packets read {queues:?}");
+            let more = differences_between_workers(&found, &again);
+            let more = more.into_iter().chain(again.violations);
+            problems.extend(more.map(|problem| format!("{how}: {problem}")));
+        }
+    }
+    Ok(problems)
+}
+
+/// The configuration of a scenario.
+///
+/// # Errors
+/// [`ScenarioError::Configuration`] if the gateway would not take it.
+pub fn configuration(folder: &Path, scenario: &Scenario) -> Result<Settings, ScenarioError> {
+    let own = folder.join("gateway.toml");
+    let path = if own.is_file() { own } else { folder.join("../gateway.toml") };
+    let text = fs::read_to_string(&path).map_err(|error| ScenarioError::Io(path.clone(), error))?;
+    let text = form::configure(&text, &scenario.configure)?;
+    let source = Source::new(path.display().to_string(), text);
+    gwlb::config::parse(&source)
+        .map_err(|problems| ScenarioError::Configuration(problems.to_string()))
+}
+
+/// Why a scenario cannot be played.
+#[derive(Debug, Error)]
+pub enum ScenarioError {
+    /// A file cannot be read or written.
+    #[error("{}: {}", .0.display(), .1)]
+    Io(PathBuf, #[source] io::Error),
+    /// `scenario.toml` is not of the form.
+    #[error("{}: {}", .0.display(), .1)]
+    Form(PathBuf, #[source] Box<toml::de::Error>),
+    /// A capture cannot be used.
+    #[error(transparent)]
+    Capture(#[from] capture::Problem),
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Configuration(String),
+    /// `[[configure]]` names a table that is not there.
+    #[error("the configuration has no [[{table}]] called {name}")]
+    NoTable {
+        /// The kind of table.
+        table: String,
+        /// Its name or address.
+        name: String,
+    },
+    /// A capture's name does not say where it enters.
+    #[error("{0} is not called NUMBER-from-NAME.pcap, with the name of an attachment or appliance")]
+    CaptureName(String),
+    /// A capture from an appliance holds something else than datagrams to the gateway.
+    #[error("{0}: packet {1} is no UDP datagram: {2}")]
+    NoDatagram(String, usize, geneve::outer::OuterError),
+    /// A step names an appliance that is not there.
+    #[error("no appliance is called {0}")]
+    NoAppliance(String),
+    /// An appliance has an address that no target has.
+    #[error("appliance {0} has the address {1}, which no target has")]
+    NoTarget(String, IpAddr),
+    /// A datagram cannot be changed as a step says.
+    #[error("step {step}: {cause}")]
+    Impossible {
+        /// Which step, counted from 1.
+        step: usize,
+        /// Why.
+        cause: Impossible,
+    },
+}

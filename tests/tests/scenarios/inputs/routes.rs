@@ -1,0 +1,61 @@
+//! Where packets go, and where none can go.
+
+use gwlb_tests::packets::{Ip, Tcp};
+
+use super::{CLIENT_4, CLIENT_6, FAR_SERVER_4, Inputs, SERVER_4, SERVER_6, four};
+
+pub(super) fn add(inputs: &mut Inputs) {
+    let udp = |src: &str, dst: &str| Ip::new(src, dst).udp((1000, 53), b"where to?");
+
+    inputs.file(
+        "routes",
+        "01-from-igw",
+        vec![
+            udp(CLIENT_4, "192.0.2.200"),   // no route
+            udp(CLIENT_6, "2001:db8:9::1"), // no route
+            udp(CLIENT_4, "10.0.77.1"),     // no subnet
+            udp(CLIENT_4, "10.0.9.5"),      // local, not attached
+            udp(CLIENT_4, "10.0.102.9"),    // local, where only an endpoint is
+        ],
+    );
+    inputs.file(
+        "routes",
+        "02-from-app-a",
+        vec![
+            udp(SERVER_4, "198.51.100.9"),    // blackhole
+            udp(SERVER_4, "10.0.77.1"),       // no subnet
+            udp(SERVER_4, "10.0.9.5"),        // local, not attached
+            udp(SERVER_4, FAR_SERVER_4),      // local
+            udp(SERVER_6, "fd00:10:0:2::11"), // local
+        ],
+    );
+    let mut broken = [(); 5].map(|()| udp(CLIENT_4, SERVER_4));
+    broken[0].truncate(30);
+    broken[1][0] = 0x43;
+    broken[2][2..4].copy_from_slice(&[0, 10]);
+    broken[3][25] = 200;
+    broken[4].truncate(20);
+    inputs.file("routes", "03-from-igw", broken.into());
+
+    let near = Ip::new(SERVER_4, FAR_SERVER_4);
+    inputs.file("east-west", "01-from-app-a", vec![near.tcp((1000, 80), Tcp::SYN, &[])]);
+    let answer = near.reversed().tcp((80, 1000), Tcp::SYN_ACK, &[]);
+    inputs.file("east-west", "02-from-app-b", vec![answer]);
+
+    inputs.file("two-services", "01-from-igw", vec![four().tcp((1000, 80), Tcp::SYN, &[])]);
+    let answer = four().reversed().tcp((80, 1000), Tcp::SYN_ACK, &[]);
+    inputs.file("two-services", "02-from-app-a", vec![answer]);
+    let large = four().reversed().tcp((80, 1000), Tcp::ANSWER, &[7; 1390]);
+    inputs.file("two-services", "03-from-app-a", vec![large]);
+
+    // The same addresses and ports in two VPCs.
+    let flows = || (0..8).map(|n| four().tcp((1000 + n, 80), Tcp::SYN, &[])).collect();
+    let answers = || {
+        let back = four().reversed();
+        (0..8).map(|n| back.tcp((80, 1000 + n), Tcp::SYN_ACK, &[])).collect()
+    };
+    inputs.file("overlapping-addresses", "01-from-red-igw", flows());
+    inputs.file("overlapping-addresses", "02-from-blue-igw", flows());
+    inputs.file("overlapping-addresses", "03-from-red-app", answers());
+    inputs.file("overlapping-addresses", "04-from-blue-app", answers());
+}

@@ -620,9 +620,10 @@ proptest! {
         addresses in any::<[[u8; 4]; 2]>(),
         seed in any::<u8>(),
     ) {
+        // What IP can say, and IPv6 does not count its own header.
+        let segments = segments.min(65_000 / usize::from(size));
         let last = 1 + last.index(usize::from(size));
         let length = (segments - 1) * usize::from(size) + last;
-        prop_assume!(length < 65_000);
         let payload: Vec<u8> = (0..length).map(|at| (at * 31 + at / 251) as u8 ^ seed).collect();
         let mut whole = flow.packet(&payload);
         if flow.tcp {

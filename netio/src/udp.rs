@@ -121,6 +121,16 @@ impl UdpSocket {
         steering::by_source_port(&self.socket, self.local.is_ipv6(), workers)
     }
 
+    /// Sets the time to live (IPv4) or the hop limit (IPv6) of what the socket sends to single
+    /// hosts, in hops. Until then it is the system's default, mostly 64.
+    pub fn set_hop_limit(&self, hops: u8) -> io::Result<()> {
+        if self.local.is_ipv6() {
+            self.socket.set_unicast_hops_v6(hops.into())
+        } else {
+            self.socket.set_ttl_v4(hops.into())
+        }
+    }
+
     /// The MTU of the path to `peer` in bytes, IP header included, as far as it is known: that of
     /// the route, or less if a router on the way said so.
     ///

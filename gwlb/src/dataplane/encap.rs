@@ -11,6 +11,10 @@ use netio::udp::{MAX_GSO_BYTES, MAX_GSO_SEGMENTS};
 use super::frame::Frame;
 use super::verdict::GeneveHeader;
 
+/// Time to live, or hop limit, of outer packets: what AWS's gateways send with (the capture
+/// `mercury-aws_geneve.pcap` of the corpus).
+pub const HOP_LIMIT: u8 = 255;
+
 /// Datagrams for one send: all but the last have the same size.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {

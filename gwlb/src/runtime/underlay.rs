@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use netio::udp::{UdpConfig, UdpSocket};
 
+use crate::dataplane::encap::HOP_LIMIT;
+
 /// The first source port of the pool.
 pub(super) const FIRST_SOURCE_PORT: u16 = 61_000;
 
@@ -88,7 +90,9 @@ fn open(address: IpAddr, port: u16, receives: bool) -> Result<UdpSocket, OpenErr
         recv_buffer: if receives { SOCKET_BUFFER } else { 0 },
         send_buffer: if receives { 0 } else { SOCKET_BUFFER },
     };
-    UdpSocket::bind(&config).map_err(|error| OpenError { address: bind, error })
+    UdpSocket::bind(&config)
+        .and_then(|socket| socket.set_hop_limit(HOP_LIMIT).map(|()| socket))
+        .map_err(|error| OpenError { address: bind, error })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use geneve::outer::{self, OuterHeader, UdpChecksum};
 use geneve::{Inner, IpVersion, PacketBuf};
-use gwlb::dataplane::encap::Batch;
+use gwlb::dataplane::encap::{Batch, HOP_LIMIT};
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
 use gwlb::dataplane::verdict::{Hop, WorkerId};
@@ -34,9 +34,6 @@ pub struct Sent {
     pub bytes: Vec<u8>,
 }
 
-/// AWS's gateways send with this TTL (the capture `mercury-aws_geneve.pcap` of the corpus).
-const TTL: u8 = 255;
-
 impl Sent {
     /// The datagram with the outer headers that the kernel puts in front: DF and TOS clear, no
     /// identification, a checksum.
@@ -44,7 +41,7 @@ impl Sent {
         let header = OuterHeader {
             src: self.from,
             dst: self.to,
-            ttl: TTL,
+            ttl: HOP_LIMIT,
             tos: 0,
             dont_fragment: false,
             id: 0,

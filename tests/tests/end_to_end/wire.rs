@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use geneve::checksum::{Integrity, verify};
 use geneve::{Dialect, Header, Inner, PORT, Tags, outer};
+use gwlb::dataplane::encap::HOP_LIMIT;
 use gwlb_tests::capture::Captured;
 use gwlb_tests::tshark;
 use gwlb_tests::world::traffic::{self, EchoServer};
@@ -65,7 +66,7 @@ fn judge(test: &str, dialect: &'static str, underlay: Family) {
         let (outer, payload) = outer::parse(packet).unwrap();
         assert_eq!(outer.src.ip(), world.plan.node(0));
         assert_eq!(outer.dst, SocketAddr::new(world.plan.target(0), PORT));
-        assert_eq!((outer.ttl, outer.tos), (64, 0));
+        assert_eq!((outer.ttl, outer.tos), (HOP_LIMIT, 0));
         assert_eq!(outer.dont_fragment, underlay == Family::V6);
         let (header, payload) = Header::parse(&packet[payload]).unwrap();
         assert_eq!(header.len(), dialect.header_len());

@@ -109,7 +109,7 @@ async fn demonstrate(arguments: &DemoArgs) -> Result<bool, LabError> {
     };
     if arguments.keep {
         // With the results as JSON on stdout, this is for the other channel.
-        progress.say(&how_to_enter(&plan, &stage));
+        let _ = writeln!(io::stderr(), "{}", how_to_enter(&plan, &stage));
         match interruption().await {
             LabError::Interrupted => {}
             error => return Err(error),

@@ -49,7 +49,7 @@ impl Progress {
     }
 
     /// A line for the user.
-    pub(super) fn say(&self, line: &str) {
+    fn say(&self, line: &str) {
         if self.bar.is_hidden() {
             eprintln!("{line}");
         } else {

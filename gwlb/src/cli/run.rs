@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc;
 
 use clap::Args;
 use netio::process::{Preflight, Start};
@@ -60,36 +61,39 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
 
 /// Until the first signal; from then on the second one ends the process.
 fn wait(gateway: &Gateway) -> io::Result<()> {
+    let first = take_signals()?;
+    tracing::info!(workers = gateway.status().workers, "packets flow");
+    let mut stdout = io::stdout();
+    // Whoever started us may not be listening.
+    let _ = stdout.write_all(b"ready\n").and_then(|()| stdout.flush());
+    first.recv().map_err(io::Error::other)
+}
+
+/// Takes signals on a thread of its own: it tells of the first, and ends the process at the second.
+/// One thread takes both, so that none is lost in between.
+fn take_signals() -> io::Result<mpsc::Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tracing::info!(workers = gateway.status().workers, "packets flow");
-        let mut stdout = io::stdout();
-        // Whoever started us may not be listening.
-        let _ = stdout.write_all(b"ready\n").and_then(|()| stdout.flush());
+    let (mut terminate, mut interrupt) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let mut next = async move || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        io::Result::Ok(())
-    })?;
-    let second = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("second-signal".to_owned()).spawn(move || {
-        second.block_on(async {
-            let (Ok(mut terminate), Ok(mut interrupt)) =
-                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-            else {
-                return;
-            };
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+    };
+    let (tell, first) = mpsc::channel();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            next().await;
+            // Whoever waits for it does so until the end.
+            let _ = tell.send(());
+            next().await;
             std::process::exit(FAILED.into());
         });
     })?;
-    Ok(())
+    Ok(first)
 }
 
 /// What the gateway did, in a few lines.

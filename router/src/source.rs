@@ -71,6 +71,8 @@ impl Source {
             end -= 1;
         }
         let before = &self.text[..end];
+        // A mark of the byte order is no character of the line that it stands before.
+        let before = before.strip_prefix('\u{feff}').unwrap_or(before);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Position {
             line: before.matches('\n').count() + 1,
@@ -177,6 +179,13 @@ mod tests {
         ] {
             assert_eq!(source.position(offset), Position { line, column }, "offset {offset}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_has_no_column() {
+        let source = Source::new("t", "\u{feff}ab\nc");
+        let found = [0, 3, 4, 6].map(|offset| source.position(offset).to_string());
+        assert_eq!(found, ["1:1", "1:1", "1:2", "2:1"]);
     }
 
     #[test]

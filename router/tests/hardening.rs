@@ -38,9 +38,12 @@ fn build_and_use(text: &str) {
         Err(problems) => {
             let report = problems.render(Look::Plain);
             for problem in &problems {
-                let first = problem.message().split_whitespace().next().unwrap_or_default();
+                // Control characters are drawn otherwise.
+                let end = |c: char| c.is_whitespace() || c.is_control();
+                let first = problem.message().split(end).next().unwrap_or_default();
                 assert!(report.contains(first), "{problem} is not in:\n{report}");
             }
+            assert!(!report.contains(|c: char| c.is_control() && c != '\n'), "{report:?}");
             assert!(!report.contains("Failed to read contents"), "{report}");
         }
     }

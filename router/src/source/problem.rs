@@ -96,18 +96,34 @@ impl Problem {
         self.help.as_deref()
     }
 
-    /// The same problem with places that a text of this length has.
-    pub(super) fn within(&self, length: usize) -> Problem {
-        let clamp = |label: &Label| {
+    /// The same problem with places that a text of this length has, and without characters that
+    /// would steer a terminal: what it quotes may have any.
+    pub(super) fn to_be_drawn(&self, length: usize) -> Problem {
+        let label = |label: &Label| {
             let start = label.span.start.min(length);
-            Label { span: start..label.span.end.clamp(start, length), text: label.text.clone() }
+            let span = start..label.span.end.clamp(start, length);
+            Label { span, text: escaped(&label.text) }
         };
         Problem {
-            place: self.place.as_ref().map(clamp),
-            others: self.others.iter().map(clamp).collect(),
-            ..self.clone()
+            message: escaped(&self.message),
+            place: self.place.as_ref().map(label),
+            others: self.others.iter().map(label).collect(),
+            help: self.help.as_deref().map(escaped),
         }
     }
+}
+
+/// Control characters as Rust writes them, everything else as it is.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            escaped.extend(c.escape_debug());
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// The labels carry no source; [`super::Problems`] renders each problem together with it.

@@ -1,5 +1,6 @@
 //! All mistakes of a file together, and how they look to a reader.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal};
 
@@ -85,7 +86,9 @@ impl Problems {
     /// that counts them all.
     pub fn render(&self, look: Look) -> String {
         let drawn = self.list.iter().take(Self::MOST_DRAWN);
-        let mut blocks: Vec<String> = drawn.map(|problem| self.render_one(problem, look)).collect();
+        let text = printable(self.source.text());
+        let mut blocks: Vec<String> =
+            drawn.map(|problem| self.render_one(problem, &text, look)).collect();
         if let Some(more @ 1..) = self.list.len().checked_sub(Self::MOST_DRAWN) {
             blocks.push(format!("and {more} more\n"));
         }
@@ -95,11 +98,9 @@ impl Problems {
         blocks.join("\n")
     }
 
-    fn render_one(&self, problem: &Problem, look: Look) -> String {
-        let located = LocatedProblem {
-            problem: problem.within(self.source.text().len()),
-            source: &self.source,
-        };
+    fn render_one(&self, problem: &Problem, text: &str, look: Look) -> String {
+        let problem = problem.to_be_drawn(text.len());
+        let located = LocatedProblem { problem, source: &self.source, text };
         let drawn = match look {
             Look::Plain => {
                 let handler = GraphicalReportHandler::new_themed(GraphicalTheme::none())
@@ -142,6 +143,8 @@ impl std::error::Error for Problems {}
 struct LocatedProblem<'s> {
     problem: Problem,
     source: &'s Source,
+    /// The source's text as it is drawn: byte for byte as long.
+    text: &'s str,
 }
 
 impl fmt::Display for LocatedProblem<'_> {
@@ -167,25 +170,45 @@ impl Diagnostic for LocatedProblem<'_> {
 }
 
 impl SourceCode for LocatedProblem<'_> {
-    /// What miette reads from a string, with the number of lines that it promises. Its own number
-    /// counts from the start of the file, and places far apart are then drawn as one long snippet.
+    /// What miette reads from a string, with the number of lines that it promises, and with the
+    /// column in characters. Its own number of lines counts from the start of the file, and places
+    /// far apart are then drawn as one long snippet; its columns are bytes.
     fn read_span<'a>(
         &'a self,
         span: &SourceSpan,
         before: usize,
         after: usize,
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
-        let read = self.source.text().read_span(span, before, after)?;
+        let read = self.text.read_span(span, before, after)?;
         let lines = read.data().split_inclusive(|byte| *byte == b'\n').count();
+        let start = self.source.position(read.span().offset());
         Ok(Box::new(MietteSpanContents::new_named(
             self.source.name().to_owned(),
             read.data(),
             *read.span(),
-            read.line(),
-            read.column(),
+            start.line - 1,
+            start.column - 1,
             lines,
         )))
     }
+}
+
+/// The text without characters that would steer a terminal: a question mark for each byte of them.
+fn printable(text: &str) -> Cow<'_, str> {
+    let mut printable = String::new();
+    let mut done = 0;
+    for (at, c) in text.char_indices().filter(|(_, c)| c.is_control()) {
+        let ends_line = c == '\n' || text[at..].starts_with("\r\n");
+        if !ends_line && c != '\t' {
+            printable += &text[done..at];
+            printable.extend(std::iter::repeat_n('?', c.len_utf8()));
+            done = at + c.len_utf8();
+        }
+    }
+    if done == 0 {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(printable + &text[done..])
 }
 
 /// Draws a diagnostic: miette's handlers hang on `Debug`.
@@ -230,6 +253,37 @@ mod tests {
         let report = report(list, "one");
         assert_eq!(report.matches("x wrong").count(), 200);
         assert!(report.ends_with("and 800 more\n\n1000 problems in t.toml\n"));
+    }
+
+    #[test]
+    fn columns_count_characters() {
+        let text = "a = \"ü漢\" # é\r\n\tb = \"ü\", 7\r\n";
+        for what in ["#", "b", "7", "ü\", 7"] {
+            let at = text.find(what).unwrap();
+            let report = report(vec![Problem::at(at..at + 1, "wrong")], text);
+            let position = Source::new("", text).position(at);
+            assert!(report.contains(&format!("[t.toml:{position}]")), "{what}: {report}");
+        }
+    }
+
+    /// A configuration of others must not steer the terminal of who checks it.
+    #[test]
+    fn control_characters_are_shown_and_not_obeyed() {
+        let evil = "\u{1b}[2J\u{9b}2J\u{7}";
+        let text = format!("# {evil} é\nb\rc = \"x\"\r\n");
+        let at = text.find("c =").unwrap();
+        let problem = Problem::at(at..at + 1, format!("\"{evil}\" is wrong"))
+            .label(format!("here: {evil}\n"))
+            .and(0..1, evil)
+            .help(evil);
+        for look in [Look::Plain, Look::Terminal] {
+            let source = Source::new("t.toml", &*text);
+            let report = Problems::check(&source, vec![problem.clone()]).unwrap_err().render(look);
+            assert!(!report.contains("[2J\u{9b}"), "{report:?}");
+            assert!(!report.contains(['\u{9b}', '\u{7}', '\r']), "{report:?}");
+            assert!(report.contains(r#""\u{1b}[2J\u{9b}2J\u{7}" is wrong"#), "{report:?}");
+            assert!(report.contains("t.toml:2:3"), "{report:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::dataplane::keys::{EPOCH_SECONDS, Keys, Secret};
 use crate::dataplane::select::{Candidate, TargetId};
 use crate::dataplane::snapshot::{EndpointView, Pool, PoolId, Snapshot, TargetSlot, TargetView};
 use crate::dataplane::stats::TargetCounters;
+use crate::dataplane::translate::Translation;
 
 /// What the control plane is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +169,11 @@ impl Control {
                 .iter()
                 .map(|attachment| (attachment.at, attachment.mtu.get()))
                 .collect(),
+            translations: settings
+                .topology
+                .gateways()
+                .map(|(_, gateway)| Translation::of(&gateway.addresses))
+                .collect(),
             workers: self.workers,
             source_ports: settings.gateway.source_ports_per_worker as u16,
         }
@@ -263,7 +269,7 @@ mod tests {
         assert!(published(&mut control).is_none());
 
         let turn = control.poll_timeout();
-        control.handle(Input::WallClock(turn - Duration::from_millis(1)));
+        control.handle(Input::WallClock(turn.saturating_sub(Duration::from_millis(1))));
         assert!(published(&mut control).is_none());
         control.handle(Input::WallClock(turn));
         assert_eq!(published(&mut control).unwrap().keys.cookie.epoch(), 1);

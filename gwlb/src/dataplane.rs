@@ -5,13 +5,15 @@
 //!
 //! # The way of a packet
 //!
-//! 1. [`frame::Frame::parse`] looks at a packet once; [`Ingress::handle_packet`] looks up the route table that
-//!    governs where it entered, and for a GWLB endpoint finds the flow ([`flow_table`]) or makes it
-//!    ([`select`]).
+//! 1. What enters by an internet gateway is translated to private addresses ([`translate`]).
+//!    [`frame::Frame::parse`] looks at a packet once; [`Ingress::handle_packet`] looks up the route
+//!    table that governs where it entered, and for a GWLB endpoint finds the flow ([`flow_table`])
+//!    or makes it ([`select`]).
 //! 2. The [`verdict::Hop`] says to which target, from which source port and behind which Geneve
 //!    header it goes; [`encap`] gathers that with the packet, segment by segment, for sending.
 //! 3. [`Return::handle_datagram`] takes what the appliance sends back, verifies source and cookie
-//!    ([`keys`]), and looks up the table of the endpoint's own subnet.
+//!    ([`keys`]), and looks up the table of the endpoint's own subnet. What leaves by an internet
+//!    gateway is translated back, after all else.
 //! 4. Every packet ends in one [`verdict`], and [`stats`] counts it.
 
 pub mod encap;
@@ -25,6 +27,7 @@ pub mod return_path;
 pub mod select;
 pub mod snapshot;
 pub mod stats;
+pub mod translate;
 pub mod verdict;
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use router::{Attachment, EndpointId, Topology};
 use super::keys::Keys;
 use super::select::{Candidate, TargetId};
 use super::stats::TargetCounters;
+use super::translate::Translation;
 use crate::config::UnknownFlow;
 
 /// A load balancer's node in one zone: an outer address and the targets behind it.
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub wire_ids: AHashMap<u64, EndpointId>,
     /// Where packets can leave, with the MTU there.
     pub attachments: AHashMap<Attachment, u32>,
+    /// By [`router::GatewayId`]: the addresses that an internet gateway translates, if any.
+    pub translations: Vec<Option<Translation>>,
     /// How many workers share the flows.
     pub workers: u16,
     /// How many source ports each worker has in each pool.
@@ -125,5 +128,14 @@ impl Snapshot {
     /// The target in this slot.
     pub fn target(&self, slot: TargetSlot) -> &TargetView {
         &self.targets[slot.0 as usize]
+    }
+
+    /// How packets that enter or leave here are translated, if they are: in every packet that
+    /// enters, before it is parsed; in every packet that leaves, as the last thing.
+    pub fn translation(&self, at: Attachment) -> Option<&Translation> {
+        match at {
+            Attachment::InternetGateway(id) => self.translations[id.index()].as_ref(),
+            Attachment::Subnet(_) => None,
+        }
     }
 }

@@ -6,19 +6,23 @@ use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use netio::offload::Offload;
-use router::Entry;
 use router::source::Source;
+use router::{Attachment, Entry};
 
 use super::fragments::FragmentTable;
 use super::frame::Frame;
 use super::keys::Secret;
+use super::snapshot::Snapshot;
 use super::stats::{Totals, WorkerStats};
+use super::translate::Head;
 use super::verdict::{Hop, Verdict, WorkerId};
 use super::{Ingress, IngressConfig, Return};
 use crate::control::Control;
 
 pub(super) const CLIENT: [u8; 4] = [203, 0, 113, 7];
 pub(super) const SERVER: [u8; 4] = [10, 0, 1, 11];
+/// The server, as the internet sees it.
+pub(super) const PUBLIC: [u8; 4] = [198, 51, 100, 11];
 pub(super) const GATEWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 const CONFIGURATION: &str = r#"
@@ -41,6 +45,7 @@ route_table = "gwlbe-a"
 name = "igw"
 vpc = "app"
 route_table = "igw"
+addresses = [{ public = "198.51.100.11", private = "10.0.1.11" }]
 [[route_table]]
 name = "igw"
 vpc = "app"
@@ -97,6 +102,7 @@ pub(super) fn start() -> Instant {
 pub(super) struct Plane {
     pub ingress: Ingress,
     pub returns: Return,
+    pub snapshot: Arc<Snapshot>,
     pub stats: Arc<WorkerStats>,
     pub now: Instant,
     pub igw: Entry,
@@ -126,7 +132,8 @@ impl Plane {
         };
         Self {
             ingress: Ingress::new(config, Arc::clone(&snapshot), now),
-            returns: Return::new(snapshot, Arc::clone(&stats)),
+            returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
+            snapshot,
             stats,
             now,
             igw: Entry::InternetGateway(topology.gateway_by_name("igw").unwrap()),
@@ -137,6 +144,25 @@ impl Plane {
     pub fn send(&mut self, from: Entry, packet: &[u8]) -> Verdict {
         let frame = Frame::parse(packet, &Offload::NONE).unwrap();
         self.ingress.handle_packet(from, &frame, self.now)
+    }
+
+    /// A packet from the internet, as it is in the VPC.
+    pub fn enter(&self, mut packet: Vec<u8>) -> Vec<u8> {
+        let translation = self.snapshot.translation(self.internet()).unwrap();
+        translation.inward(&mut packet, &Offload::NONE);
+        packet
+    }
+
+    /// A packet of the VPC, as it is after it left by `to`.
+    pub fn leave(&self, to: Attachment, packet: &[u8]) -> Vec<u8> {
+        let translation = self.snapshot.translation(to);
+        let head = translation.and_then(|it| it.outward_head(packet, &Offload::NONE));
+        Head::before(head.as_ref(), packet).concat()
+    }
+
+    /// Where the internet is attached.
+    pub fn internet(&self) -> Attachment {
+        Attachment::InternetGateway(self.snapshot.topology.gateway_by_name("igw").unwrap())
     }
 
     /// Sends a packet that is to reach an appliance.

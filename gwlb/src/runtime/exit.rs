@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use geneve::buffer::PacketBuf;
-use netio::offload::{MAX_PIECES, Offload, Run};
+use netio::offload::{MAX_PIECES, Offload, Piece, Run};
 use netio::tun::TunQueue;
 use netio::udp::Datagram;
 use netio::{Device, Slot};
@@ -21,6 +21,7 @@ use crate::dataplane::frame::Frame;
 use crate::dataplane::ingress::ledger;
 use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::translate::Head;
 use crate::dataplane::verdict::{DropReason, Hop, Verdict, WorkerId};
 
 /// A TUN queue and what it is attached to.
@@ -190,7 +191,10 @@ impl Exit {
         let Some(&port) = self.port_of.get(&to) else {
             return ledger.drops.add(DropReason::NotAttached, n);
         };
-        match self.ports[port].queue.send(offload, &[IoSlice::new(bytes)]) {
+        let translation = self.snapshot.translation(to);
+        let head = translation.and_then(|translation| translation.outward_head(bytes, offload));
+        let pieces = Head::before(head.as_ref(), bytes).map(IoSlice::new);
+        match self.ports[port].queue.send(offload, &pieces) {
             Ok(()) => ledger.flow.delivered.add(n),
             Err(_) => ledger.drops.add(DropReason::DeliveryFailed, n),
         }
@@ -198,14 +202,26 @@ impl Exit {
 
     /// Writes a run of returned packets to the device that it leaves by.
     pub fn deliver(&mut self, slots: &[Slot<Datagram>], run: &Run<'_, usize>) {
-        let mut pieces = std::array::from_fn::<_, { MAX_PIECES + 1 }, _>(|_| IoSlice::new(&[]));
-        pieces[0] = IoSlice::new(run.headers);
-        for (room, piece) in pieces[1..].iter_mut().zip(run.pieces) {
-            *room = IoSlice::new(piece.of(slots[piece.buffer as usize].packet.bytes()));
+        let bytes_of = |piece: &Piece| piece.of(slots[piece.buffer as usize].packet.bytes());
+        let (start, others) = match run.pieces {
+            [single] if run.headers.is_empty() => (bytes_of(single), &[][..]),
+            joined => (run.headers, joined),
+        };
+        let port = &mut self.ports[run.tag];
+        // Once for all packets that were joined.
+        let translation = self.snapshot.translation(port.at);
+        let head =
+            translation.and_then(|translation| translation.outward_head(start, &run.offload));
+        let parts =
+            Head::before(head.as_ref(), start).into_iter().chain(others.iter().map(bytes_of));
+        let mut pieces = std::array::from_fn::<_, { MAX_PIECES + 2 }, _>(|_| IoSlice::new(&[]));
+        let mut used = 0;
+        for (room, part) in pieces.iter_mut().zip(parts.filter(|part| !part.is_empty())) {
+            *room = IoSlice::new(part);
+            used += 1;
         }
-        let used = &pieces[usize::from(run.headers.is_empty())..=run.pieces.len()];
         let packets = run.pieces.len() as u64;
-        match self.ports[run.tag].queue.send(&run.offload, used) {
+        match port.queue.send(&run.offload, &pieces[..used]) {
             Ok(()) => self.stats.udp.flow.delivered.add(packets),
             Err(_) => self.stats.udp.drops.add(DropReason::DeliveryFailed, packets),
         }

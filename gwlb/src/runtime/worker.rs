@@ -12,7 +12,7 @@ use netio::offload::{Coalescer, Limits, Offload, Place};
 use netio::poll::Poller;
 use netio::udp::{Datagram, UdpSocket};
 use netio::{Device, Slot};
-use router::{Attachment, Entry};
+use router::Entry;
 
 use super::clock;
 use super::exit::{Attached, Exit};
@@ -230,10 +230,13 @@ impl Worker {
     fn take_tun(&mut self, port: usize, now: Instant) -> io::Result<bool> {
         let Self { exit, ingress, tun_slots, .. } = self;
         let count = exit.ports[port].queue.recv(tun_slots)?;
-        let from = match exit.ports[port].at {
-            Attachment::InternetGateway(id) => Entry::InternetGateway(id),
-            Attachment::Subnet(id) => Entry::Subnet(id),
-        };
+        let at = exit.ports[port].at;
+        if let Some(translation) = exit.snapshot.translation(at) {
+            for Slot { packet, meta } in &mut tun_slots[..count] {
+                translation.inward(packet.bytes_mut(), meta);
+            }
+        }
+        let from = Entry::from(at);
         for Slot { packet, meta } in &tun_slots[..count] {
             match Frame::parse(packet.bytes(), meta) {
                 Ok(frame) => {

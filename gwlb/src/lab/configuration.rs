@@ -153,7 +153,14 @@ pub(super) const ADMIN_SOCKET: &str = "admin.sock";
 
 /// The internet gateway and its table: the way in leads through the endpoint of each server's zone.
 fn gateway_table(text: &mut String, plan: &Plan) {
-    text.push_str("[[internet_gateway]]\nname = \"igw\"\nvpc = \"app\"\nroute_table = \"igw\"\n\n");
+    text.push_str("[[internet_gateway]]\nname = \"igw\"\nvpc = \"app\"\nroute_table = \"igw\"\n");
+    text.push_str("addresses = [\n");
+    for server in plan.servers() {
+        if let (Some(public), (private, _)) = (server.public, server.v4) {
+            line(text, format_args!("  {{ public = \"{public}\", private = \"{private}\" }},"));
+        }
+    }
+    text.push_str("]\n\n");
     text.push_str("[[route_table]]\nname = \"igw\"\nvpc = \"app\"\nroutes = [\n");
     for zone in &plan.zones {
         for cidr in cidrs(&zone.server) {

@@ -40,6 +40,9 @@ pub(super) struct Host {
     pub v4: (Ipv4Addr, u8),
     /// The same for IPv6.
     pub v6: (Ipv6Addr, u8),
+    /// The IPv4 address by which the internet knows it, if it is another one: the internet gateway
+    /// translates one to one (semantics.md 1d). IPv6 is never translated.
+    pub public: Option<Ipv4Addr>,
 }
 
 /// One zone of the VPC.
@@ -143,6 +146,7 @@ impl Plan {
                 name: "client",
                 v4: (Ipv4Addr::new(203, 0, 113, 10), 24),
                 v6: (Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x10), 64),
+                public: None,
             },
             zones: [
                 zone(
@@ -188,11 +192,19 @@ impl Plan {
 }
 
 impl Host {
-    /// Its address of one family.
+    /// Its own address of one family.
     pub(super) fn address(&self, family: Family) -> IpAddr {
         match family {
             Family::V4 => self.v4.0.into(),
             Family::V6 => self.v6.0.into(),
+        }
+    }
+
+    /// Its address of one family as the internet knows it.
+    pub(super) fn public_address(&self, family: Family) -> IpAddr {
+        match (family, self.public) {
+            (Family::V4, Some(public)) => public.into(),
+            _ => self.address(family),
         }
     }
 }
@@ -213,6 +225,7 @@ const fn server(name: &'static str, subnet: u8) -> Host {
         name,
         v4: (Ipv4Addr::new(10, 0, subnet, 11), 24),
         v6: (Ipv6Addr::new(0x2001, 0xdb8, 0x10, subnet as u16, 0, 0, 0, 0x11), 64),
+        public: Some(Ipv4Addr::new(198, 51, 100, 10 + subnet)),
     }
 }
 

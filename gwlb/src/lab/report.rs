@@ -124,8 +124,8 @@ impl Report {
         let calls = self.gateway.syscalls_per_packet;
         if self.ok {
             format!(
-                "PASS: all {all} checks held; {packets} packets came in, each was inspected, and \
-                 the gateway made {calls:.3} system calls a packet."
+                "PASS: all {all} checks held. {packets} packets came in; none was delivered without \
+                 inspection, and none is unaccounted for. {calls:.3} system calls a packet."
             )
         } else {
             let first = self.checks.iter().find(|check| !check.ok);
@@ -218,7 +218,10 @@ fn table(header: &[&str], numbers: usize) -> Table {
 /// The network, as it was built.
 fn picture(plan: &Plan) -> String {
     let mut text = String::new();
-    let addresses = |host: &Host| format!("{}, {}", host.v4.0, host.v6.0);
+    let addresses = |host: &Host| {
+        let public = host.public.map(|public| format!("{public} = ")).unwrap_or_default();
+        format!("{public}{}, {}", host.v4.0, host.v6.0)
+    };
     let client = &plan.client;
     let mut line = |arguments: std::fmt::Arguments<'_>| {
         // Writing to a string cannot fail.
@@ -230,7 +233,7 @@ fn picture(plan: &Plan) -> String {
     line(format_args!(
         "  ┌─┴─────┐ gateway table: each server's subnet → the endpoint of its zone"
     ));
-    line(format_args!("  │  igw  │"));
+    line(format_args!("  │  igw  │ and public addresses ↔ private ones"));
     line(format_args!("  └─┬─────┘"));
     let last = plan.zones.len() - 1;
     for (number, zone) in plan.zones.iter().enumerate() {

@@ -126,10 +126,10 @@ impl Trial<'_> {
             for (kind, from, to) in [("http-in", client, server), ("http-out", server, client)] {
                 let name = check_name(kind, server.name, family);
                 let Some(before) = self.begin(&name, server.name).await? else { continue };
-                let target = SocketAddr::new(to.address(family), http::PORT);
+                let target = SocketAddr::new(to.public_address(family), http::PORT);
                 let answer = self.station(from.name).run(move || http::ask(target)).await?;
-                let expected =
-                    Greeting { server: to.name.to_owned(), client: from.address(family) };
+                let seen_as = from.public_address(family);
+                let expected = Greeting { server: to.name.to_owned(), client: seen_as };
                 let result = match answer {
                     Ok(found) if found == expected => {
                         Ok(format!("{} answered {}, and saw its address", to.name, from.name))
@@ -157,7 +157,7 @@ impl Trial<'_> {
     async fn datagrams(&mut self) -> Result<(), LabError> {
         for (number, family) in self.paths() {
             let server = self.server(number);
-            let address = server.address(family);
+            let address = server.public_address(family);
             let to = SocketAddr::new(address, udp::PORT);
             let echo = move || udp::echo(to);
             self.count("udp", server, family, "datagrams came back", echo).await?;
@@ -196,7 +196,7 @@ impl Trial<'_> {
             let kind = if has_firewall { "port-denied" } else { "port-open" };
             let name = check_name(kind, server.name, family);
             let Some(before) = self.begin(&name, server.name).await? else { continue };
-            let to = SocketAddr::new(server.address(family), DENIED_PORT);
+            let to = SocketAddr::new(server.public_address(family), DENIED_PORT);
             let attempt = move || traffic::connect(to, traffic::PATIENCE).map(drop);
             let connected = self.stage.client.run(attempt).await?;
             let reached = self.station(server.name).denied_port_reached();
@@ -252,7 +252,7 @@ impl Trial<'_> {
         to: Host,
         family: Family,
     ) -> Result<io::Result<bulk::Sent>, LabError> {
-        let target = SocketAddr::new(to.address(family), bulk::PORT);
+        let target = SocketAddr::new(to.public_address(family), bulk::PORT);
         let (bytes, seed) = (self.bytes, self.findings.transfers.len() as u64);
         let progress = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&progress);

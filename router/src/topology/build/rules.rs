@@ -1,15 +1,22 @@
 //! The clouds' rules about which destination may lead to which target, in gateway tables and in
 //! subnets' tables (semantics 1d).
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::super::ids::Id;
 use super::super::{Target, VpcId};
 use super::Draft;
 use super::space::list;
 use crate::source::{Located, Problem};
+
+/// Where AWS's own services are, such as time and instance metadata.
+const RESERVED: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 168, 0), 22)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32)),
+];
 
 impl Draft<'_> {
     /// The rule that a route breaks, if its table's VPC is understood well enough to tell.
@@ -21,6 +28,9 @@ impl Draft<'_> {
         target: Target,
         target_place: Range<usize>,
     ) -> Option<Problem> {
+        if let Some(problem) = reserved(text, destination) {
+            return Some(problem);
+        }
         let vpc = self.tables[table].vpc();
         if !vpc.is_resolved() || !self.whole[vpc.index()] {
             return None;
@@ -142,6 +152,16 @@ impl Draft<'_> {
             format!(", such as {range} of subnet \"{}\"", self.subnets[id.index()].name)
         })
     }
+}
+
+/// "forbidden destinations: exact/subset of 169.254.168.0/22 and `fd00:ec2::/32`" (semantics 1d).
+fn reserved(text: &Located<String>, destination: IpNet) -> Option<Problem> {
+    let range = RESERVED.iter().find(|range| range.contains(&destination))?;
+    Some(
+        text.problem(format!("no route can be for {destination}"))
+            .label(format!("within {range}, where the cloud's own services are"))
+            .help("leave it out; a route for a larger range that contains it is allowed"),
+    )
 }
 
 /// What a destination is to a VPC.

@@ -198,15 +198,26 @@ impl Worker {
             }
         };
         more.unwrap_or_else(|error| {
-            if let Source::Receiver { underlay, socket } = source {
-                count_errors(
-                    &self.exit.stats,
-                    &mut self.exit.underlays[underlay].receivers[socket],
-                );
-            }
-            tracing::debug!(worker = self.id.0, ?source, %error, "cannot receive");
+            self.cannot_receive(source, &error);
             false
         })
+    }
+
+    fn cannot_receive(&mut self, source: Source, error: &io::Error) {
+        match source {
+            // Somebody deleted the device. It stays ready for ever, and must not keep us busy.
+            Source::Port(port) => {
+                let port = &self.exit.ports[port];
+                tracing::error!(worker = self.id.0, at = ?port.at, %error, "the TUN device is gone");
+                let _ = self.poller.remove(&port.queue);
+            }
+            Source::Receiver { underlay, socket } => {
+                let socket = &mut self.exit.underlays[underlay].receivers[socket];
+                count_errors(&self.exit.stats, socket);
+                tracing::debug!(worker = self.id.0, ?source, %error, "cannot receive");
+            }
+            Source::Inbox | Source::Sender { .. } => {}
+        }
     }
 
     fn take_inbox(&mut self, now: Instant) -> bool {

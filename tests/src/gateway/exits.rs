@@ -12,6 +12,7 @@ use geneve::{Inner, IpVersion, PacketBuf};
 use gwlb::dataplane::encap::{Batch, HOP_LIMIT};
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
+use gwlb::dataplane::translate::Head;
 use gwlb::dataplane::verdict::{Hop, WorkerId};
 use netio::offload::{MAX_HEADERS, Offload, OffloadError, Run, Segmenter};
 use netio::udp::{MAX_GSO_BYTES, MAX_GSO_SEGMENTS};
@@ -147,8 +148,11 @@ impl Exits {
         packet: &[u8],
         offload: &Offload,
     ) -> Result<u64, OffloadError> {
-        let inner = Inner::parse(packet).expect("a packet that was looked at");
-        let segmenter = Segmenter::new(packet, &inner, offload)?;
+        let translation = self.snapshot.translation(at);
+        let head = translation.and_then(|translation| translation.outward_head(packet, offload));
+        let packet = Head::before(head.as_ref(), packet).concat();
+        let inner = Inner::parse(&packet).expect("a packet that was looked at");
+        let segmenter = Segmenter::new(&packet, &inner, offload)?;
         let mut headers = [0; MAX_HEADERS];
         for index in 0..segmenter.count() {
             let segment = segmenter.segment(index, &mut headers);
@@ -178,16 +182,20 @@ impl Exits {
         first..self.delivered.len()
     }
 
-    /// Holds that what was delivered in `runs` is what came back, byte for byte, in whatever order
-    /// between flows.
-    pub fn assert_transparent(
-        &self,
-        runs: Vec<Range<usize>>,
-        mut genuine: Vec<(Attachment, &[u8])>,
-    ) {
+    /// Holds that what was delivered in `runs` is what came back, byte for byte but for the
+    /// addresses that are translated, in whatever order between flows.
+    pub fn assert_transparent(&self, runs: Vec<Range<usize>>, genuine: Vec<(Attachment, &[u8])>) {
         let delivered = runs.into_iter().flat_map(|run| &self.delivered[run]);
         let mut delivered: Vec<_> =
-            delivered.map(|packet| (packet.at, &packet.packet[..])).collect();
+            delivered.map(|delivered| (delivered.at, delivered.packet.clone())).collect();
+        let translated = |(at, packet): (Attachment, &[u8])| {
+            let mut packet = packet.to_vec();
+            if let Some(translation) = self.snapshot.translation(at) {
+                translation.outward(&mut packet, &Offload::NONE);
+            }
+            (at, packet)
+        };
+        let mut genuine: Vec<_> = genuine.into_iter().map(translated).collect();
         delivered.sort_unstable();
         genuine.sort_unstable();
         assert_eq!(delivered, genuine, "what leaves is what came back");

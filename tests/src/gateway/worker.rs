@@ -62,8 +62,13 @@ impl Worker {
     }
 
     pub fn take_tun(&mut self, at: Attachment, batch: &[Packet], now: Instant, exits: &mut Exits) {
+        let snapshot = Arc::clone(&exits.snapshot);
         for Packet { bytes, offload } in batch {
-            match Frame::parse(bytes, offload) {
+            let mut bytes = bytes.clone();
+            if let Some(translation) = snapshot.translation(at) {
+                translation.inward(&mut bytes, offload);
+            }
+            match Frame::parse(&bytes, offload) {
                 Ok(frame) => {
                     self.stats.tun.flow.received.add(frame.segments());
                     self.handle(at.into(), &frame, now, exits);

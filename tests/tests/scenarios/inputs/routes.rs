@@ -1,8 +1,8 @@
 //! Where packets go, and where none can go.
 
-use gwlb_tests::packets::{Ip, Tcp};
+use gwlb_tests::packets::{Ip, Problem, Tcp};
 
-use super::{CLIENT_4, CLIENT_6, FAR_SERVER_4, Inputs, SERVER_4, SERVER_6, four};
+use super::{CLIENT_4, CLIENT_6, FAR_SERVER_4, Inputs, SERVER_4, SERVER_6, four, six, text};
 
 pub(super) fn add(inputs: &mut Inputs) {
     let udp = |src: &str, dst: &str| Ip::new(src, dst).udp((1000, 53), b"where to?");
@@ -48,6 +48,8 @@ pub(super) fn add(inputs: &mut Inputs) {
     let large = four().reversed().tcp((80, 1000), Tcp::ANSWER, &[7; 1390]);
     inputs.file("two-services", "03-from-app-a", vec![large]);
 
+    translation(inputs);
+
     // The same addresses and ports in two VPCs.
     let flows = || (0..8).map(|n| four().tcp((1000 + n, 80), Tcp::SYN, &[])).collect();
     let answers = || {
@@ -58,4 +60,46 @@ pub(super) fn add(inputs: &mut Inputs) {
     inputs.file("overlapping-addresses", "02-from-blue-igw", flows());
     inputs.file("overlapping-addresses", "03-from-red-app", answers());
     inputs.file("overlapping-addresses", "04-from-blue-app", answers());
+}
+
+/// The server has the public address 198.18.0.11.
+fn translation(inputs: &mut Inputs) {
+    let name = "translated-addresses";
+    let (ports, answering) = ((1000, 80), (80, 1000));
+    let there = Ip::new(CLIENT_4, "198.18.0.11");
+    let back = four().reversed();
+    inputs.file(
+        name,
+        "01-from-igw",
+        vec![
+            there.tcp(ports, Tcp::SYN, &[]),
+            there.udp((1000, 53), b"question"),
+            there.echo_request(1, 1),
+            // There is no mapping for these.
+            four().udp((1001, 53), b"to the private address"),
+            six().udp((1002, 53), b"IPv6 is never translated"),
+        ],
+    );
+    inputs.file(
+        name,
+        "02-from-app-a",
+        vec![
+            back.tcp(answering, Tcp::SYN_ACK, &[]),
+            back.udp((53, 1000), b"answer"),
+            back.echo_reply(1, 1),
+            Ip::new("10.0.1.12", CLIENT_4).udp((1003, 53), b"a host without a public address"),
+        ],
+    );
+    inputs.file(name, "03-from-igw", vec![there.tcp(ports, Tcp::DATA, &text(3500))]);
+    inputs.file(name, "04-from-app-a", vec![back.tcp(answering, Tcp::ANSWER, &text(3500))]);
+    // Errors quote what they saw: from outside the public address, from inside the private one.
+    let seen_outside = there.reversed().udp((53, 1000), b"answer");
+    let router = Ip::new("192.0.2.129", "198.18.0.11");
+    let expired = router.icmp_error(Problem::TimeExceeded, &seen_outside, 28);
+    inputs.file(name, "05-from-igw", vec![expired]);
+    let seen_inside = four().udp((1000, 53), b"question");
+    let refused = back.icmp_error(Problem::PortUnreachable, &seen_inside, 28);
+    inputs.file(name, "06-from-app-a", vec![refused]);
+    // The answer to what is too long goes out translated, too.
+    inputs.file(name, "07-from-igw", vec![there.udp((1000, 53), &text(1450))]);
 }

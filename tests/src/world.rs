@@ -94,6 +94,17 @@ impl World {
         configuration::gateway(self)
     }
 
+    /// The gateway's configuration, with other text in place of some of it.
+    ///
+    /// # Panics
+    /// If what is to be replaced is not there.
+    pub fn configuration_with(&self, changes: &[(&str, &str)]) -> String {
+        changes.iter().fold(self.configuration(), |text, (from, to)| {
+            assert!(text.contains(from), "no {from} in the configuration:\n{text}");
+            text.replace(from, to)
+        })
+    }
+
     /// Where the gateway's admin API listens.
     pub fn admin_socket(&self) -> PathBuf {
         self.folder().join("admin.sock")

@@ -33,6 +33,8 @@ pub struct Status {
     pub io: Io,
     /// In the order of the configuration.
     pub targets: Vec<Target>,
+    /// In the order of the configuration.
+    pub attachments: Vec<Attachment>,
 }
 
 /// Where the packets went that came from one side.
@@ -82,6 +84,16 @@ pub struct Target {
     pub kept_packets: u64,
 }
 
+/// What the kernel lost at one attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "as the gateway documents them")]
+pub struct Attachment {
+    pub at: String,
+    pub tun: String,
+    pub tx_dropped: u64,
+    pub rx_dropped: u64,
+}
+
 impl Status {
     /// Asks the gateway behind an admin socket.
     pub fn read(admin: &Path) -> io::Result<Self> {
@@ -114,6 +126,9 @@ impl Status {
         assert_eq!(self.udp.delivered, self.udp.received, "{self:#?}");
         assert_eq!(self.tun.handed_over, self.tun.taken_over, "{self:#?}");
         assert_eq!(self.io.kernel_drops, 0, "{self:#?}");
+        for attachment in &self.attachments {
+            assert_eq!((attachment.tx_dropped, attachment.rx_dropped), (0, 0), "{attachment:#?}");
+        }
         for target in &self.targets {
             assert_eq!(target.sent_packets, target.returned_packets, "{target:#?}");
             assert_eq!(target.sent_bytes, target.returned_bytes, "{target:#?}");

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
+use gwlb_tests::world::status::get;
 use gwlb_tests::world::{Plan, Process, World, traffic};
 use nix::pty::openpty;
 use serde_json::Value;
@@ -97,7 +99,46 @@ fn a_reader_that_leaves_is_a_clean_end() {
     drop(reader);
     let command = world.command(&["gwlb", "run", file]);
     let mut process = Process::start_with("gwlb", command, Stdio::from(writer));
-    process.wait_for_line("packets flow");
+    let logged = process.wait_for_line("packets flow");
+    assert!(!logged.contains('\x1b'), "colours are for terminals: {logged:?}");
     process.terminate();
     assert_eq!(process.finish().code, Some(0));
+}
+
+#[test]
+fn the_admin_api_answers_as_it_is_documented() {
+    let Some(world) = world("the_admin_api", Plan::default()) else { return };
+    let mut gateway = world.start_gateway();
+    let socket = world.admin_socket();
+    let text = |path| String::from_utf8(get(&socket, path).unwrap()).unwrap();
+    let json = |path| serde_json::from_str::<Value>(&text(path)).unwrap();
+    assert_eq!(text("/live"), "live\n");
+    assert_eq!(text("/ready"), "ready\n");
+    let targets = json("/v1/target-groups/fw/targets");
+    assert_eq!(targets["items"][0]["address"], "192.0.2.16:6081");
+    assert_eq!(targets["next"], Value::Null);
+    let status = json("/v1/status");
+    assert_eq!((&status["state"], &status["workers"]), (&"running".into(), &2.into()));
+    let metrics = text("/metrics");
+    for line in [
+        "# HELP gwlb_flows_active Flows in the tables now.",
+        "# TYPE gwlb_flows_active gauge",
+        "gwlb_flows_active 0",
+        "gwlb_packets_received_total{side=\"tun\"} 0",
+        "gwlb_packets_dropped_total{reason=\"no_route\",side=\"tun\"} 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}:\n{metrics}");
+    }
+    for (path, field) in [("/v1/target-groups/none/targets", "\"field\":\"group\""), ("/v2", "/v2")]
+    {
+        let refused = get(&socket, path).unwrap_err().to_string();
+        assert!(refused.starts_with("HTTP/1.1 404 "), "{refused}");
+        assert!(
+            refused.contains("application/problem+json") && refused.contains(field),
+            "{refused}"
+        );
+    }
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "{mode:o}");
+    gateway.stop();
 }

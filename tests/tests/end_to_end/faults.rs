@@ -7,6 +7,7 @@ use geneve::PORT;
 use gwlb_tests::packets::Ip;
 use gwlb_tests::world::traffic::{self, EchoServer, Stream};
 use gwlb_tests::world::{Family, Plan, World};
+use nix::sys::signal::Signal;
 
 use super::{FAMILIES, directions, world};
 
@@ -99,6 +100,74 @@ impl Attacker {
         let gateway = SocketAddr::new(world.plan.node(0), PORT);
         Self { target: bind(world.plan.target(0)), stranger: bind(world.plan.stranger(0)), gateway }
     }
+
+    /// A socket beside an appliance that runs.
+    fn from_strangers(world: &World) -> UdpSocket {
+        let address = SocketAddr::new(world.plan.stranger(0), PORT);
+        world.appliances[0].run(|| UdpSocket::bind(address)).unwrap()
+    }
+}
+
+#[test]
+fn noise_is_dropped_by_name_to_the_last_datagram() {
+    let Some(world) = world("noise", Plan::default()) else { return };
+    let mut gateway = world.start_gateway();
+    let attacker = Attacker::new(&world);
+    let mut noise = blake3::Hasher::new().update(b"noise").finalize_xof();
+    let mut sent = 0;
+    for _ in 0..20 {
+        for _ in 0..250 {
+            let mut length = [0; 2];
+            noise.fill(&mut length);
+            let mut datagram = vec![0; usize::from(u16::from_le_bytes(length) % 1500)];
+            noise.fill(&mut datagram);
+            if let [first, ..] = &mut datagram[..] {
+                // Half of it looks like Geneve for longer than its first bits.
+                *first &= if sent % 2 == 0 { 0x07 } else { 0xff };
+            }
+            attacker.target.send_to(&datagram, attacker.gateway).unwrap();
+            sent += 1;
+        }
+        // Never more than the queues between the namespaces hold.
+        gateway.wait_until("the noise was received", |status| status.udp.received == sent);
+    }
+    let status = gateway.settled();
+    assert_eq!(status.drops().values().sum::<u64>(), sent, "{status:#?}");
+    assert!(status.drops().len() >= 4, "{status:#?}");
+    gateway.stop();
+}
+
+#[test]
+fn what_the_kernel_loses_is_shown() {
+    let Some(world) = world("what_the_kernel_loses", Plan::default()) else { return };
+    let [nva] = world.start_appliances().try_into().unwrap();
+    let mut gateway = world.start_gateway();
+    let attacker = Attacker::from_strangers(&world);
+    let server = &world.servers[0];
+    let silent = SocketAddr::new(server.address(Family::V4), 0);
+    let silent = server.run(|| UdpSocket::bind(silent)).unwrap();
+    let client = traffic::datagrams(&world.client, silent.local_addr().unwrap());
+
+    // More than a TUN device queues (500 packets), and more than a socket's buffer holds (8 MiB).
+    let (from_client, from_strangers) = (2_000, 8_000);
+    gateway.process.signal(Signal::SIGSTOP);
+    for _ in 0..from_client {
+        client.send(b"is anybody listening?").unwrap();
+    }
+    for _ in 0..from_strangers {
+        attacker.send_to(&[0; 1400], SocketAddr::new(world.plan.node(0), PORT)).unwrap();
+    }
+    gateway.process.signal(Signal::SIGCONT);
+
+    let status = gateway.wait_until("losses are told", |status| status.io.kernel_drops > 0);
+    let igw = status.attachments.iter().find(|attachment| attachment.tun == "igw").unwrap();
+    assert!(igw.tx_dropped > 0, "{status:#?}");
+    assert_eq!(status.tun.received + igw.tx_dropped, from_client, "{status:#?}");
+    // Some may have been lost between the namespaces, where nobody counts.
+    let arrived = status.udp.received + status.io.kernel_drops;
+    let sent = from_strangers + nva.report().returned_packets;
+    assert!(arrived <= sent && arrived > from_strangers / 2, "{arrived} of {sent}: {status:#?}");
+    gateway.stop();
 }
 
 #[test]
@@ -137,23 +206,23 @@ fn whatever_strangers_send_is_dropped_by_name_and_goes_nowhere() {
     let attacker = Attacker::new(&world);
     let inner = Ip::new("203.0.113.7", "10.0.1.11").udp((1000, 53), b"let me in");
     let as_is = |_: &mut Vec<u8>| {};
-    let set = |at: usize, value: u8| move |bytes: &mut Vec<u8>| bytes[at] = value;
+    let put = |at: usize, value: u8| move |bytes: &mut Vec<u8>| bytes[at] = value;
 
     let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
     for (reason, datagram) in [
         ("malformed_geneve", Vec::new()),
         ("malformed_geneve", vec![0]),
         ("malformed_geneve", vec![0; 7]),
-        ("malformed_geneve", header(set(0, 0x3f), &inner)),
-        ("malformed_geneve", header(set(11, 0x1f), &inner)),
-        ("geneve_version", header(set(0, 0x48), &inner)),
+        ("malformed_geneve", header(put(0, 0x3f), &inner)),
+        ("malformed_geneve", header(put(11, 0x1f), &inner)),
+        ("geneve_version", header(put(0, 0x48), &inner)),
         ("geneve_version", vec![0xff; 1400]),
-        ("geneve_control", header(set(1, 0x80), &inner)),
-        ("protocol_type", header(set(2, 0x65), &inner)),
+        ("geneve_control", header(put(1, 0x80), &inner)),
+        ("protocol_type", header(put(2, 0x65), &inner)),
         ("malformed_packet", header(as_is, &[])),
         ("malformed_packet", header(as_is, &inner[..19])),
         ("malformed_packet", header(as_is, &[0; 1000])),
-        ("dialect_options", header(set(10, 0x07), &inner)),
+        ("dialect_options", header(put(10, 0x07), &inner)),
         ("unknown_endpoint", header(as_is, &inner)),
     ] {
         attacker.target.send_to(&datagram, attacker.gateway).unwrap();

@@ -1,8 +1,8 @@
 //! How a gateway comes and goes: all of it or nothing, with nothing lost and nothing left behind.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 
 use gwlb_tests::world::traffic::Stream;
 use gwlb_tests::world::{Finished, Plan, World};
@@ -25,6 +25,15 @@ fn inventory(world: &World) -> Vec<Vec<String>> {
     files.sort();
     sites.push(files);
     sites
+}
+
+/// How the configuration refers to the client's namespace.
+fn client(world: &World) -> String {
+    quoted(world.client.reference())
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{text}\"")
 }
 
 /// "… 5 packets came in, 4 went to appliances, 4 came back, 4 were delivered"
@@ -86,7 +95,7 @@ fn a_second_signal_ends_the_gateway_at_once() {
 fn namespaces_are_found_by_name_and_left_as_they_were() {
     let Some(named) = ScratchNetns::for_test("namespaces_by_name") else { return };
     let Some(world) = world("namespaces_by_name", Plan::default()) else { return };
-    let configuration = world.configuration().replace(world.client.reference(), named.name());
+    let configuration = world.configuration_with(&[(&client(&world), &quoted(named.name()))]);
     let mut gateway = world.start_gateway_with(&configuration);
     let links = netio::link::Links::in_netns(&named).unwrap();
     assert!(links.exists("igw").unwrap());
@@ -115,16 +124,15 @@ const FAILURES: &[Failure] = &[
     Failure {
         says: &["\"no-such-namespace\" does not exist", "/run/netns/no-such-namespace"],
         make: |world| {
-            let other =
-                world.configuration().replace(world.client.reference(), "no-such-namespace");
-            (Box::new(()), other)
+            let changes = [(&client(world)[..], "\"no-such-namespace\"")];
+            (Box::new(()), world.configuration_with(&changes))
         },
     },
     Failure {
         says: &["192.0.2.77:6081", "address must be set on a device"],
         make: |world| {
-            let other = world.configuration().replace("\"192.0.2.1\"", "\"192.0.2.77\"");
-            (Box::new(()), other)
+            let changes = [("\"192.0.2.1\"", "\"192.0.2.77\"")];
+            (Box::new(()), world.configuration_with(&changes))
         },
     },
     Failure {
@@ -139,7 +147,7 @@ const FAILURES: &[Failure] = &[
         make: |world| {
             let taken = TcpListener::bind("127.0.0.1:0").unwrap();
             let metrics = format!("[gateway]\nmetrics = \"{}\"", taken.local_addr().unwrap());
-            (Box::new(taken), world.configuration().replace("[gateway]", &metrics))
+            (Box::new(taken), world.configuration_with(&[("[gateway]", &metrics)]))
         },
     },
     Failure {
@@ -162,9 +170,8 @@ const FAILURES: &[Failure] = &[
         says: &["the secret file", "mode 0644 lets others read it"],
         make: |world| {
             let open = world.write("open-secret", [7; 32]);
-            use std::os::unix::fs::PermissionsExt as _;
             std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
-            (Box::new(()), world.configuration().replace("/secret\"", "/open-secret\""))
+            (Box::new(()), world.configuration_with(&[("/secret\"", "/open-secret\"")]))
         },
     },
 ];
@@ -191,11 +198,12 @@ fn a_gateway_that_cannot_start_says_why_and_leaves_nothing_behind() {
 fn a_wrong_configuration_is_refused_before_anything_is_made() {
     let Some(world) = world("a_wrong_configuration", Plan::default()) else { return };
     let before = inventory(&world);
-    let wrong = world.configuration().replace("endpoint = \"vpce-a\"", "endpoint = \"vpce-x\"");
+    let changes = [("endpoint = \"vpce-a\"", "endpoint = \"vpce-x\"")];
+    let wrong = world.configuration_with(&changes);
     let finished = world.launch_gateway(&wrong).finish();
     assert_eq!(finished.code, Some(2), "{}", finished.log);
     assert!(finished.stderr.contains("gateway.toml:"), "{}", finished.log);
     assert!(finished.stderr.contains("vpce-x"), "{}", finished.log);
     assert_eq!(inventory(&world), before);
-    assert!(!Path::new(&world.folder().join("secret")).exists());
+    assert!(!world.folder().join("secret").exists());
 }

@@ -22,18 +22,17 @@ fn a_start_without_privileges_says_what_is_missing_and_how_to_get_it() {
     let own = world.folder().join("own");
     std::fs::create_dir(&own).unwrap();
     std::fs::set_permissions(&own, Permissions::from_mode(0o777)).unwrap();
-    let mut configuration = world.configuration();
-    for site in [&world.gateway, &*world.client, &*world.servers[0]] {
-        configuration = configuration.replace(site.reference(), named.name());
-    }
-    for (from, to) in [
+    let named = format!("\"{}\"", named.name());
+    let sites = [&world.gateway, &*world.client, &*world.servers[0]];
+    let references = sites.map(|site| format!("\"{}\"", site.reference()));
+    let mut changes: Vec<_> = references.iter().map(|site| (&site[..], &named[..])).collect();
+    changes.extend([
         ("/secret\"", "/own/secret\""),
         ("/admin.sock\"", "/own/admin.sock\""),
         // One namespace has one default route.
         ("default_route = true", "default_route = false"),
-    ] {
-        configuration = configuration.replace(from, to);
-    }
+    ]);
+    let configuration = world.configuration_with(&changes);
     let file = world.write("gateway.toml", configuration);
 
     // By its handle, since a path may lead through folders that are not open to everybody.

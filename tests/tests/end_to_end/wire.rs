@@ -38,7 +38,7 @@ fn judge(test: &str, dialect: &'static str, underlay: Family) {
     let Some(world) = world(test, plan) else { return };
     let wire = Wire::lay(&world, 0);
     let id = format!("name = \"vpce-a\"\nwire_id = \"{ENDPOINT:#018x}\"");
-    let configuration = world.configuration().replace("name = \"vpce-a\"", &id);
+    let configuration = world.configuration_with(&[("name = \"vpce-a\"", &id)]);
     let mut gateway = world.start_gateway_with(&configuration);
     for family in FAMILIES {
         for (from, to) in directions(&world) {

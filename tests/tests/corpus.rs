@@ -215,7 +215,6 @@ fn corpus_packets_come_back_as_they_were() {
         assert_eq!(came, went);
     }
     assert_eq!(totals.tun.flow.received, all.len() as u64);
-    assert!(ends[&End::Returned] * 10 > all.len() * 8, "most packets are good: {ends:?}");
 
     let mut table = format!("corpus: {:>5} inner packets\n", all.len());
     for (end, count) in ends {

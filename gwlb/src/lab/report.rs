@@ -61,6 +61,12 @@ pub(super) struct GatewayReport {
     pub syscalls_per_packet: f64,
 }
 
+/// What a column of the table of transfers means.
+const CALLS_PER_PACKET: &str = "\
+calls/packet: the gateway's system calls for each packet that it took in; each comes in twice, from
+a network and from its appliance.
+";
+
 impl Report {
     pub(super) fn new(plan: &Plan, findings: Findings, timeline: &[Event]) -> Self {
         let Findings { checks, transfers, counters } = findings;
@@ -92,8 +98,7 @@ impl Report {
                 packets: gateway.tun.received,
                 delivered_packets: gateway.tun.delivered + gateway.udp.delivered,
                 syscalls: gateway.io.syscalls,
-                syscalls_per_packet: gateway.io.syscalls as f64
-                    / gateway.tun.received.max(1) as f64,
+                syscalls_per_packet: gateway.syscalls_per_packet(),
             },
             transfers,
             timeline: timeline.to_vec(),
@@ -103,16 +108,18 @@ impl Report {
     /// The closing picture, the tables and the verdict.
     pub(super) fn to_text(&self, plan: &Plan) -> String {
         let mut text = picture(plan);
-        let mut section = |title: &str, table: Option<Table>| {
+        let sections = [
+            ("What went where", Some(self.appliance_table()), ""),
+            ("Dropped by the gateway", self.drop_table(), ""),
+            ("Transfers", self.transfer_table(), CALLS_PER_PACKET),
+            ("What did not hold", self.failure_table(), ""),
+        ];
+        for (title, table, note) in sections {
             if let Some(table) = table {
                 // Writing to a string cannot fail.
-                let _ = write!(text, "\n{title}\n{table}\n");
+                let _ = write!(text, "\n{title}\n{table}\n{note}");
             }
-        };
-        section("What went where", Some(self.appliance_table()));
-        section("Dropped by the gateway", self.drop_table());
-        section("Transfers", self.transfer_table());
-        section("What did not hold", self.failure_table());
+        }
         let _ = write!(text, "\n{}\n", self.verdict());
         text
     }
@@ -125,7 +132,7 @@ impl Report {
         if self.ok {
             format!(
                 "PASS: all {all} checks held. {packets} packets came in; none was delivered without \
-                 inspection, and none is unaccounted for. {calls:.3} system calls a packet."
+                 inspection, and none is unaccounted for. {calls:.3} system calls for each packet taken in."
             )
         } else {
             let first = self.checks.iter().find(|check| !check.ok);

@@ -135,6 +135,12 @@ impl GatewayStatus {
         }
     }
 
+    /// System calls for each packet that was taken in. Each is twice: from a network, and when it
+    /// comes back from its appliance.
+    pub(super) fn syscalls_per_packet(&self) -> f64 {
+        self.io.syscalls as f64 / (self.tun.received + self.udp.received).max(1) as f64
+    }
+
     /// Everything dropped, on both sides, by reason.
     pub(super) fn drops(&self) -> BTreeMap<String, u64> {
         let mut sum = BTreeMap::new();

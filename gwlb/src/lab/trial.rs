@@ -291,12 +291,12 @@ impl Trial<'_> {
             gbit_per_second: self.bytes as f64 * 8.0 / seconds / 1e9,
             packets,
             syscalls,
-            syscalls_per_packet: syscalls as f64 / packets.max(1) as f64,
+            syscalls_per_packet: counted.syscalls_per_packet(),
             via: via.to_owned(),
             identical: sent.identical,
         };
         let line = format!(
-            "{} MiB {} to {}, {family}: {:.2} Gbit/s through {via}, {:.3} system calls a packet",
+            "{} MiB {} to {}, {family}: {:.2} Gbit/s through {via}, {:.3} system calls for each packet taken in",
             self.bytes >> 20,
             from.name,
             to.name,

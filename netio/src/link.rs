@@ -10,13 +10,16 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::resume_unwind;
 use std::thread;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{
     InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, Stats64,
 };
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope};
+use rtnetlink::packet_route::route::{
+    RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType,
+};
 use rtnetlink::{
     Handle, LinkDelRequest, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
@@ -65,12 +68,7 @@ impl Links {
     /// # Errors
     /// With [`io::ErrorKind::NotFound`] (`ENODEV`) if there is none of that name.
     pub fn get(&self, name: &str) -> Result<Link, LinkError> {
-        let mut request = self.handle.link().get().match_name(name).execute();
-        match self.wait(request.try_next()) {
-            Ok(Some(link)) => Ok(Link::from(&link)),
-            Ok(None) => Err(self.absent(name)),
-            Err(error) => Err(self.error(format!("look up link {name:?}"), error)),
-        }
+        Ok(Link::from(&self.look_up(name)?))
     }
 
     /// Whether there is a link of that name.
@@ -134,17 +132,39 @@ impl Links {
     /// Gives a link an address. Duplicate address detection is off for IPv6, since it would take a
     /// second or more.
     ///
-    /// Set the link (and its other end) up first: an IPv6 address that was there before loses its
-    /// first packet, and with it a second.
+    /// Set the link (and its other end) up first: the address can then be reached as soon as this
+    /// returns. An IPv6 address that was there before loses its first packet, and with it a second.
     pub fn add_address(&self, name: &str, address: IpAddr, prefix: u8) -> Result<(), LinkError> {
-        let index = self.get(name)?.index;
-        let mut request = self.handle.address().add(index, address, prefix);
+        let link = self.look_up(name)?;
+        let mut request = self.handle.address().add(link.header.index, address, prefix);
         if address.is_ipv6() {
             request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         }
         self.wait(request.execute()).map_err(|error| {
             self.error(format!("add address {address}/{prefix} to link {name:?}"), error)
-        })
+        })?;
+        if address.is_ipv6() && link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp) {
+            self.wait_until_local(address)?;
+        }
+        Ok(())
+    }
+
+    /// The kernel receives for an IPv6 address from when it has a local route, which it adds a
+    /// little after it has answered.
+    fn wait_until_local(&self, address: IpAddr) -> Result<(), LinkError> {
+        // A second: should it take longer still, the address is there all the same.
+        for _ in 0..1000 {
+            let what = || format!("look up the route to {address}");
+            let route = self.route_message(&Route::new(address, 128), what)?;
+            let mut request = self.handle.route().get(route).execute();
+            if let Ok(Some(route)) = self.wait(request.try_next())
+                && route.header.kind == RouteType::Local
+            {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// The addresses of a link with their prefix lengths, the kernel's own link-local ones included.
@@ -222,9 +242,12 @@ impl Links {
             .map_err(|error| self.error(format!("change link {name:?}: {}", what()), error))
     }
 
-    fn absent(&self, name: &str) -> LinkError {
-        let none = io::Error::from_raw_os_error(libc::ENODEV);
-        LinkError::new(format!("look up link {name:?}"), &self.netns, none)
+    fn look_up(&self, name: &str) -> Result<LinkMessage, LinkError> {
+        let what = || format!("look up link {name:?}");
+        let mut request = self.handle.link().get().match_name(name).execute();
+        let found = self.wait(request.try_next()).map_err(|error| self.error(what(), error))?;
+        let none = || io::Error::from_raw_os_error(libc::ENODEV);
+        found.ok_or_else(|| LinkError::new(what(), &self.netns, none()))
     }
 
     fn error(&self, what: impl Into<String>, error: rtnetlink::Error) -> LinkError {

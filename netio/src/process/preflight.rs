@@ -178,8 +178,8 @@ pub(super) struct Isolation {
     group: String,
     /// Absolute paths of the directories in `/run` that stay visible.
     kept: Vec<CString>,
-    /// Room for a handle on each.
-    handles: Vec<OwnedFd>,
+    /// Room for a handle on each; none on one that has gone since.
+    handles: Vec<Option<OwnedFd>>,
 }
 
 impl Isolation {
@@ -215,11 +215,15 @@ impl Isolation {
         self.handles.clear();
         // A handle each, so that the directories are still to be found when they are covered.
         for path in &self.kept {
-            self.handles.push(handle(path)?);
+            self.handles.push(match handle(path) {
+                Err(Errno::ENOENT) => None,
+                result => Some(result?),
+            });
         }
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(Some(c"tmpfs"), c"/run", Some(c"tmpfs"), flags, Some(c"mode=0755"))?;
         for (path, handle) in self.kept.iter().zip(&self.handles) {
+            let Some(handle) = handle else { continue };
             match fchdir(handle) {
                 // Closed to the user, as system services have some: nothing is lost with it.
                 Err(Errno::EACCES) => continue,

@@ -276,24 +276,20 @@ impl ScratchNetns {
         }
     }
 
-    /// A namespace for the test `name`; or `None`, after saying on stderr that the test is skipped
-    /// and why.
-    ///
-    /// # Panics
-    /// In place of skipping where the environment says `CI=true`: there, every test must run.
-    #[expect(clippy::panic, reason = "for tests, where it is the way to fail")]
+    /// A namespace for the test `name`; or `None`, after [`skip_test`].
     pub fn for_test(name: &str) -> Option<Self> {
-        match Self::new("test") {
-            Ok(netns) => Some(netns),
-            Err(error) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => {
-                panic!("{name} may not be skipped here, but {error}")
-            }
-            Err(error) => {
-                eprintln!("SKIP {name}: {error}");
-                None
-            }
-        }
+        Self::new("test").map_err(|error| skip_test(name, error)).ok()
     }
+}
+
+/// Says on stderr that the test `name` is skipped, and why.
+///
+/// # Panics
+/// In place of skipping where the environment says `CI=true`: there, every test must run.
+pub fn skip_test(name: &str, why: impl fmt::Display) {
+    let must = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(!must, "{name} may not be skipped here, but {why}");
+    eprintln!("SKIP {name}: {why}");
 }
 
 impl std::ops::Deref for ScratchNetns {

@@ -191,15 +191,42 @@ proptest! {
         }
     }
 
-    /// The fragments of a packet, in any cut, have one flow key, whose ports are 0.
     #[test]
-    fn fragments_share_a_flow(packet in arbitrary::packet()) {
+    fn only_whole_packets_have_ports_in_their_flow(packet in arbitrary::packet()) {
         let key = packet.inner.flow_key();
         if packet.inner.fragment == Fragment::Whole {
             let ported = packet.inner.ported_key();
             prop_assert!(ported.is_none() || ported == Some(key));
         } else {
             prop_assert_eq!((key.src_port(), key.dst_port()), (0, 0));
+        }
+    }
+
+    /// The fragments of a packet, in any cut, have one flow key: the packet's without ports.
+    #[test]
+    fn fragments_share_a_flow(
+        packet in arbitrary::ip_version().prop_flat_map(arbitrary::simple_packet_of),
+        at: prop::sample::Index,
+    ) {
+        let ValidPacket { bytes, inner } = packet;
+        let (header, upper) = bytes.split_at(inner.header_len);
+        let at = at.index(upper.len()) / 8 * 8;
+        for (part, offset, more) in [(&upper[..at], 0, true), (&upper[at..], at as u16 / 8, at == 0)] {
+            let (mut fragment, length_at, uncounted) = match inner.version {
+                IpVersion::V4 => {
+                    let [high, low] = (offset | u16::from(more) << 13).to_be_bytes();
+                    (with(with([header, part].concat(), 6, high), 7, low), 2, 0)
+                }
+                IpVersion::V6 => {
+                    let between = fragment_header(inner.protocol, offset, more);
+                    (with([header, &between, part].concat(), 6, 44), 4, 40)
+                }
+            };
+            let length = (fragment.len() - uncounted) as u16;
+            fragment[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+            let found = Inner::parse(&fragment).unwrap();
+            prop_assert_ne!(found.fragment, Fragment::Whole);
+            prop_assert_eq!(found.flow_key(), inner.flow_key().portless());
         }
     }
 }

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use netio::process::{Preflight, Start, restart_in_user_namespace};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use error::LabError;
 use plan::Plan;
@@ -101,19 +101,17 @@ pub fn run(arguments: &DemoArgs) -> ExitCode {
 async fn demonstrate(arguments: &DemoArgs) -> Result<bool, LabError> {
     let prefix = format!("gwlb-demo-{}", std::process::id());
     let plan = Plan::new(prefix, arguments.sabotage);
+    let mut signals = Signals::new().map_err(LabError::io("watch for signals"))?;
     let mut progress = Progress::new();
     // Whichever ends first: dropping the other one ends its processes and removes its namespaces.
     let (stage, ok) = tokio::select! {
         performed = perform(arguments, &plan, &mut progress) => performed?,
-        interrupted = interruption() => return Err(interrupted),
+        () = signals.wait() => return Err(LabError::Interrupted),
     };
     if arguments.keep {
         // With the results as JSON on stdout, this is for the other channel.
         let _ = writeln!(io::stderr(), "{}", how_to_enter(&plan, &stage));
-        match interruption().await {
-            LabError::Interrupted => {}
-            error => return Err(error),
-        }
+        signals.wait().await;
     }
     Ok(ok)
 }
@@ -131,18 +129,27 @@ async fn perform(
     Ok((stage, report.ok))
 }
 
-/// Ends with the first Ctrl-C or request to terminate.
-async fn interruption() -> LabError {
-    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    match signals {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            LabError::Interrupted
+/// Ctrl-C, and the request to terminate. One watch from beginning to end, so that none gets lost
+/// between two waits.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Until the next of either.
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-        (Err(source), _) | (_, Err(source)) => LabError::io("wait for signals")(source),
     }
 }
 

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![expect(clippy::panic, reason = "in the helpers of tests, as in tests")]
 
+pub(crate) mod joining;
+
 use etherparse::{
     IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, NetSlice, SlicedPacket, TcpHeader,
     TransportSlice, UdpHeader,

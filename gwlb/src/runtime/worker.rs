@@ -268,6 +268,12 @@ impl Worker {
         let Self { exit, ingress, returns, udp_slots, coalescer, .. } = self;
         let receiver = &mut exit.underlays[underlay].receivers[socket];
         let count = receiver.recv(udp_slots)?;
+        if count == 0 {
+            // Anybody can send an ICMP error about datagrams that a receiver never sent. As long as
+            // one is queued the socket is reported, and nothing else would ever take it out.
+            count_errors(&exit.stats, receiver);
+            return Ok(false);
+        }
         let address = exit.underlays[underlay].address;
         let slots = &udp_slots[..count];
         for (buffer, Slot { packet, meta }) in slots.iter().enumerate() {
@@ -366,5 +372,66 @@ fn count_errors(stats: &WorkerStats, socket: &mut UdpSocket) {
     while let Some(error) = socket.take_error() {
         tracing::debug!(?error, "the underlay reports an error");
         stats.io.underlay_errors.add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use netio::udp::UdpConfig;
+
+    use super::*;
+    use crate::dataplane::IngressConfig;
+    use crate::runtime::shared::{Inbox, tests::idle};
+
+    /// A worker that has one receiver on the loopback and nothing else.
+    fn worker() -> Worker {
+        let id = WorkerId(0);
+        let stats = Arc::new(WorkerStats::default());
+        let Shared { settings, snapshot, .. } = idle();
+        let snapshot = snapshot.into_inner();
+        let (inboxes, all) = (vec![Inbox::new().unwrap()], vec![Arc::clone(&stats)]);
+        let shared = Shared::new(settings, Arc::clone(&snapshot), all, inboxes, Vec::new());
+        let config = IngressConfig {
+            worker: id,
+            max_flows: 1,
+            seed: 0,
+            fragments: Arc::default(),
+            stats: Arc::clone(&stats),
+        };
+        let bind = "127.0.0.1:0".parse().unwrap();
+        let config_udp =
+            UdpConfig { bind, reuse_port: false, gro: true, recv_buffer: 0, send_buffer: 0 };
+        let receivers = vec![UdpSocket::bind(&config_udp).unwrap()];
+        Worker::new(Parts {
+            id,
+            shared: Arc::new(shared),
+            ingress: Ingress::new(config, Arc::clone(&snapshot), clock::now()),
+            returns: Return::new(snapshot, stats),
+            ports: Vec::new(),
+            pools: Vec::new(),
+            underlays: vec![Underlay { address: bind.ip(), receivers, senders: Vec::new() }],
+            limits: Limits::default(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn an_error_on_a_receiver_does_not_keep_the_worker_busy() {
+        let mut worker = worker();
+        let mut ready = Vec::new();
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let meta = Datagram { peer: closed, ..Datagram::default() };
+        let receiver = &mut worker.exit.underlays[0].receivers[0];
+        receiver.send(&meta, &[IoSlice::new(b"nobody is there")]).unwrap();
+
+        worker.poller.wait(&mut ready, Some(Duration::from_secs(10))).unwrap();
+        let source = Source::Receiver { underlay: 0, socket: 0 };
+        assert_eq!(ready.iter().map(|&n| worker.sources[n as usize]).collect::<Vec<_>>(), [source]);
+        assert!(!worker.serve(source, clock::now()));
+        worker.poller.wait(&mut ready, Some(Duration::ZERO)).unwrap();
+        assert!(ready.is_empty(), "it is still reported");
+        assert_eq!(worker.exit.stats.io.underlay_errors.get(), 1);
     }
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -24,6 +25,9 @@ use super::metrics;
 use super::shared::Shared;
 use super::status::{Status, TargetStatus};
 use crate::config::{AdminAddress, GatewaySettings};
+
+/// How long clients have to take their answers when the gateway ends.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Only the owner of the process may administer.
 const SOCKET_MODE: u32 = 0o600;
@@ -80,7 +84,7 @@ impl Listeners {
         Ok(Self { admin, metrics })
     }
 
-    /// Serves until `stopped`.
+    /// Serves until `stopped`, and a little longer those who are being answered.
     pub async fn serve(
         self,
         shared: Arc<Shared>,
@@ -114,8 +118,19 @@ impl Listeners {
                 .with_graceful_shutdown(until(stopped.clone()))
                 .await
         };
-        let (admin, metrics): (io::Result<()>, io::Result<()>) = tokio::join!(admin, metrics);
-        admin.and(metrics)
+        let both = async {
+            let (admin, metrics): (io::Result<()>, io::Result<()>) = tokio::join!(admin, metrics);
+            admin.and(metrics)
+        };
+        let too_late = async {
+            until(stopped.clone()).await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            ended = both => ended,
+            // A client that does not take its answer would keep the gateway from ending.
+            () = too_late => Ok(()),
+        }
     }
 }
 
@@ -331,6 +346,26 @@ mod tests {
         assert!(client::get(&path, "/live").is_ok());
         drop(served);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_client_that_says_no_more_does_not_hold_up_the_end() {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let shared = Arc::new(idle());
+        let mut settings = shared.settings.gateway.clone();
+        settings.admin = None;
+        settings.metrics = Some(address);
+        let mut served = Served::start(&settings, &shared);
+        let stuck = std::net::TcpStream::connect(address).unwrap();
+        stuck.set_write_timeout(Some(GRACE)).unwrap();
+        // Asked for more than fits on the way to somebody who does not read.
+        while (&stuck).write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").is_ok() {}
+
+        let (ended, end) = std::sync::mpsc::channel();
+        let thread = served.thread.take().unwrap();
+        std::thread::spawn(move || ended.send(thread.join().is_ok()));
+        served.stop.send(true).unwrap();
+        assert_eq!(end.recv_timeout(GRACE * 20), Ok(true));
     }
 
     #[test]

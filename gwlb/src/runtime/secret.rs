@@ -58,10 +58,12 @@ fn create(path: &Path) -> io::Result<Secret> {
         .open(draft)
         .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::hard_link(draft, path));
-    std::fs::remove_file(draft)?;
+    // Where the draft could not be made there is none to remove, and that error is not the one to
+    // tell.
+    let removed = std::fs::remove_file(draft);
     match written {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => load(path),
+        _ => removed.and_then(|()| load(path)),
     }
 }
 
@@ -80,6 +82,13 @@ mod tests {
         assert_eq!(first.len(), Secret::LEN);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft left");
+    }
+
+    #[test]
+    fn what_cannot_be_written_says_why() {
+        // A directory where not even root makes files.
+        let error = load_or_create(Path::new("/sys/gwlb-secret")).unwrap_err().to_string();
+        assert!(error.contains("create") && !error.contains("No such file"), "{error}");
     }
 
     #[test]

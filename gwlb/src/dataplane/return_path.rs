@@ -55,11 +55,13 @@ impl InnerFlow {
     }
 
     /// The packet's own flow; the same without ports, since appliances echo the latest header of a
-    /// flow, which may have been a fragment's; and the flow that an ICMP error is about, since an
-    /// appliance that rejects a packet answers with the header of that packet.
+    /// flow, which may have been a fragment's; and both of the flow that an ICMP error is about,
+    /// since an appliance that rejects a packet answers with the header of that packet.
     fn may_be_stamped_for(&self) -> impl Iterator<Item = CanonicalKey> {
-        let about = self.about.map(|about| about.canonical());
-        [self.own.canonical(), self.own.portless().canonical()].into_iter().chain(about)
+        [Some(self.own), self.about]
+            .into_iter()
+            .flatten()
+            .flat_map(|flow| [flow.canonical(), flow.portless().canonical()])
     }
 }
 
@@ -305,6 +307,20 @@ mod tests {
         let (from, datagram) = echo(&hop, error(&other).bytes());
         let verdict = plane.returns.handle_datagram(from, GATEWAY, &datagram);
         assert_eq!(verdict, ReturnVerdict::Drop(DropReason::BadCookie), "about another flow");
+    }
+
+    #[test]
+    fn an_appliance_may_reject_a_fragment() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        let mut fragment = udp(CLIENT, SERVER, (1000, 53), &[0; 64]);
+        fragment[6] = 0x20;
+        let hop = plane.hop(igw, &fragment);
+        let inner = Inner::parse(&fragment).unwrap();
+        let error =
+            super::super::reply::packet_too_big(&fragment, &inner, SERVER.into(), 1000).unwrap();
+        let (from, datagram) = echo(&hop, error.bytes());
+        accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
     }
 
     #[test]

@@ -67,7 +67,7 @@ fn datagrams_and_pings(test: &str, underlay: Family) {
             for length in LENGTHS {
                 let payload: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
                 traffic::exchange(&socket, &payload).unwrap();
-                traffic::ping(from, to, family, length - 1).unwrap();
+                traffic::ping(from, to.address(family), length - 1).unwrap();
                 sent += 4;
             }
         }
@@ -90,7 +90,7 @@ fn datagrams_in_fragments_arrive_whole() {
             for length in [1500, 3000, 20_000, 60_000] {
                 let payload: Vec<u8> = (0..length).map(|byte| (byte / 7) as u8).collect();
                 traffic::exchange(&socket, &payload).unwrap();
-                traffic::ping(from, to, family, length).unwrap();
+                traffic::ping(from, to.address(family), length).unwrap();
             }
         }
     }

@@ -13,6 +13,7 @@ mod firewall;
 mod lifecycle;
 mod path_mtu;
 mod samples;
+mod translation;
 mod unprivileged;
 mod wire;
 mod workers;

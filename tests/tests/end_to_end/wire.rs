@@ -44,7 +44,7 @@ fn judge(test: &str, dialect: &'static str, underlay: Family) {
         for (from, to) in directions(&world) {
             // In super-packets, of which every segment is to be whole on the wire.
             traffic::transfer(from, to, family, 256 << 10);
-            traffic::ping(from, to, family, 100).unwrap();
+            traffic::ping(from, to.address(family), 100).unwrap();
             let server = EchoServer::start(to, family);
             let socket = traffic::datagrams(from, server.address());
             for payload in ["", "a", "datagram"] {

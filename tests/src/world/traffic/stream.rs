@@ -1,7 +1,7 @@
 //! Much data in one TCP connection, with a hash at both ends.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Stream {
     /// # Panics
     /// If the connection cannot be opened.
     pub fn start(from: &Host, to: &Host, family: Family) -> Self {
-        Self::open(from, to, family, None)
+        Self::open(from, to, to.address(family), None)
     }
 
     /// Opens a connection and begins to send so many bytes.
@@ -64,12 +64,22 @@ impl Stream {
     /// # Panics
     /// If the connection cannot be opened.
     pub fn of(from: &Host, to: &Host, family: Family, bytes: u64) -> Self {
-        Self::open(from, to, family, Some(bytes))
+        Self::open(from, to, to.address(family), Some(bytes))
     }
 
-    fn open(from: &Host, to: &Host, family: Family, limit: Option<u64>) -> Self {
+    /// Opens a connection to a host by an address that is not its own, and begins to send so many
+    /// bytes.
+    ///
+    /// # Panics
+    /// If the connection cannot be opened.
+    pub fn by_address(from: &Host, to: &Host, address: IpAddr, bytes: u64) -> Self {
+        Self::open(from, to, address, Some(bytes))
+    }
+
+    fn open(from: &Host, to: &Host, address: IpAddr, limit: Option<u64>) -> Self {
+        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
         let listener = listen(to, family, 0);
-        let address = listener.local_addr().expect("a bound socket");
+        let address = SocketAddr::new(address, listener.local_addr().expect("bound").port());
         let progress = Arc::new(Progress::default());
         progress.change(|state| state.limit = limit);
         let seen = Arc::clone(&progress);

@@ -1,7 +1,7 @@
 //! Flows: to whom they go, how long they live.
 
 use geneve::TcpFlags;
-use gwlb_tests::packets::{Ip, Tcp};
+use gwlb_tests::packets::{Ip, Problem, Tcp};
 
 use super::{CLIENT_4, FAR_SERVER_4, Inputs, SERVER_4, families, four, six, text};
 
@@ -79,6 +79,14 @@ fn placement(inputs: &mut Inputs) {
     inputs.file("zones-apart", "01-from-igw", to_both());
     inputs.file("zones-crossed", "01-from-igw", to_both());
     inputs.file("weights", "01-from-igw", opened(&four(), 100));
+    let about = four().reversed().udp((53, 1), b"unknown");
+    let near = [
+        four().tcp((1000, 80), Tcp::SYN, &[]),
+        six().udp((1000, 53), b"question"),
+        four().icmp_error(Problem::PortUnreachable, &about, 28),
+    ];
+    let far = Ip::new(CLIENT_4, FAR_SERVER_4).udp((1000, 53), b"question");
+    inputs.file("no-target", "01-from-igw", [&near[..], &[far]].concat());
 
     for name in ["sticky-3-tuple", "sticky-2-tuple"] {
         let mut packets = Vec::new();

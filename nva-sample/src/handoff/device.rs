@@ -58,10 +58,11 @@ impl Device {
         let netns = Netns::current()?;
         let links = Links::in_netns(&netns)?;
         links.set_mtu(device.name(), *mtu)?;
+        // Up first: an IPv6 address can be reached only on a device that is.
+        links.set_up(device.name())?;
         for network in addresses {
             links.add_address(device.name(), network.addr(), network.prefix_len())?;
         }
-        links.set_up(device.name())?;
         if *hairpin {
             device.send_back(&netns, &links)?;
         }

@@ -43,8 +43,7 @@ impl Gateway {
     /// [`StartError`] says what could not be had; then nothing is left behind: no device, no
     /// socket, no thread.
     pub fn start(settings: Settings) -> Result<Self, StartError> {
-        let settings = Arc::new(settings);
-        let Built { shared, workers, control } = build::build(&settings)?;
+        let Built { shared, workers, control } = build::build(settings)?;
         let control = ControlLoop::start(control, Arc::clone(&shared))?;
         let workers = workers
             .into_iter()

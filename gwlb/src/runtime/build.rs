@@ -40,9 +40,10 @@ pub(super) struct Built {
 }
 
 /// Builds everything that `settings` name.
-pub(super) fn build(settings: &Arc<Settings>) -> Result<Built, StartError> {
-    let workers = worker_count(settings);
-    let source_ports = source_ports(settings, workers);
+pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
+    let workers = worker_count(&settings);
+    let source_ports = fit_source_ports(&mut settings, workers);
+    let settings = &Arc::new(settings);
     let secret = secret::load_or_create(&settings.gateway.secret_file)?;
     let mut control = Control::new(Arc::clone(settings), secret, workers, clock::wall_clock());
     let listeners = super::admin::Listeners::bind(&settings.gateway)?;
@@ -98,13 +99,16 @@ fn worker_count(settings: &Settings) -> u16 {
     count.try_into().unwrap_or(u16::MAX)
 }
 
-fn source_ports(settings: &Settings, workers: u16) -> u16 {
+/// Cuts the source ports of each worker to as many as there are, for all who read the settings:
+/// the data plane must name no port that has no socket.
+fn fit_source_ports(settings: &mut Settings, workers: u16) -> u16 {
     let most = underlay::most_source_ports(workers);
     let configured = settings.gateway.source_ports_per_worker;
     let granted = configured.min(usize::from(most)) as u16;
     if usize::from(granted) < configured {
         tracing::warn!(configured, granted, workers, "there are no more source ports for so many");
     }
+    settings.gateway.source_ports_per_worker = granted.into();
     granted
 }
 
@@ -290,6 +294,19 @@ fn gso_max_size(mtu: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_data_plane_names_no_port_without_a_socket() {
+        let text = include_str!("../../examples/two-zones.toml");
+        let source = router::source::Source::new("two-zones.toml", text);
+        let mut settings = crate::config::parse(&source).unwrap();
+        settings.gateway.source_ports_per_worker = 64;
+        let sockets = fit_source_ports(&mut settings, 256);
+        assert!(sockets < 64, "{sockets}");
+        let secret = crate::dataplane::keys::Secret::from_bytes([3; 32]);
+        let control = Control::new(Arc::new(settings), secret, 256, std::time::Duration::ZERO);
+        assert_eq!(control.snapshot().source_ports, sockets);
+    }
 
     #[test]
     fn super_packets_fit_one_send() {

@@ -16,7 +16,7 @@ use netio::offload::Limits;
 use netio::tun::{Tun, TunConfig};
 use netio::udp::MAX_GSO_BYTES;
 
-use super::control_loop::{ControlParts, PathProbe};
+use super::control_loop::{ControlParts, PathProbe, smallest_by_target};
 use super::error::StartError;
 use super::exit::Attached;
 use super::shared::{Inbox, Shared};
@@ -53,7 +53,7 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let Devices { mut queues, links, limits } = open_devices(settings, &mut namespaces, workers)?;
 
     let probes = underlays.probes(settings, control.targets())?;
-    for (target, mtu) in probes.iter().flat_map(|probe| probe.measure(|_| true)) {
+    for (target, mtu) in smallest_by_target(probes.iter().flat_map(|p| p.measure(|_| true))) {
         control.handle(Input::PathMtu { target, mtu });
     }
     let snapshot = Arc::new(control.snapshot());
@@ -306,6 +306,14 @@ mod tests {
         let secret = crate::dataplane::keys::Secret::from_bytes([3; 32]);
         let control = Control::new(Arc::new(settings), secret, 256, std::time::Duration::ZERO);
         assert_eq!(control.snapshot().source_ports, sockets);
+    }
+
+    #[test]
+    fn each_path_mtu_is_the_smallest_of_all_zones() {
+        let [near, far] = [0, 1].map(TargetSlot);
+        let measured = [(near, 9000), (far, 1500), (near, 1400), (far, 9000)];
+        let smallest: Vec<_> = smallest_by_target(measured).collect();
+        assert_eq!(smallest, [(near, 1400), (far, 1500)]);
     }
 
     #[test]

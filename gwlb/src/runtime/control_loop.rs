@@ -1,5 +1,6 @@
 //! The thread of the control plane: events in, snapshots out, and the servers beside it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -79,6 +80,18 @@ impl PathProbe {
     }
 }
 
+/// Of what was measured from several zones, the path MTU that serves all of them.
+pub(super) fn smallest_by_target(
+    measured: impl IntoIterator<Item = (TargetSlot, u16)>,
+) -> impl Iterator<Item = (TargetSlot, u16)> {
+    let mut smallest = BTreeMap::new();
+    for (target, mtu) in measured {
+        let known = smallest.entry(target).or_insert(mtu);
+        *known = mtu.min(*known);
+    }
+    smallest.into_iter()
+}
+
 /// The control thread, running.
 #[derive(Debug)]
 pub(super) struct ControlLoop {
@@ -132,7 +145,7 @@ async fn run(
             too_long.push(target);
         }
         let measure = |target| ticks == PATH_TICKS - 1 || too_long.contains(&target);
-        for (target, mtu) in probes.iter().flat_map(|probe| probe.measure(measure)) {
+        for (target, mtu) in smallest_by_target(probes.iter().flat_map(|p| p.measure(measure))) {
             control.handle(Input::PathMtu { target, mtu });
         }
         while let Some(Output::Publish(snapshot)) = control.poll_output() {

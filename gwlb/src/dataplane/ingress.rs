@@ -184,7 +184,9 @@ impl Ingress {
             endpoint,
             src: inner.src,
             dst: inner.dst,
-            protocol: inner.protocol,
+            // As all fragments state it: what follows the fragment header may be an extension
+            // header, and only the first fragment shows what comes behind that.
+            protocol: inner.flow_key().protocol(),
             id,
         };
         match inner.fragment {
@@ -477,6 +479,26 @@ mod tests {
         assert_eq!(first, later, "fragments share a cookie, which needs no ports");
         let stranger = plane.send(igw, &fragment(false, 9, 8));
         assert!(matches!(stranger, Verdict::Drop(DropReason::FragmentWithoutFirst)));
+    }
+
+    #[test]
+    fn options_behind_the_fragment_header_do_not_part_fragments() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        let fragment = |offset_and_more: u8, payload: &[u8]| {
+            let mut packet = vec![0x60, 0, 0, 0, 0, 8 + payload.len() as u8, 44, 64];
+            packet.extend("2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets());
+            packet.extend("fd00:10:0:1::11".parse::<std::net::Ipv6Addr>().unwrap().octets());
+            // Destination options follow, in the part that is cut up.
+            packet.extend([60, 0, 0, offset_and_more, 0, 0, 0, 7]);
+            packet.extend(payload);
+            packet
+        };
+        let options = [protocol::UDP, 0, 1, 4, 0, 0, 0, 0];
+        let start_of_udp = [3, 232, 0, 53, 0, 40, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let first = plane.hop(igw, &fragment(1, &[&options[..], &start_of_udp].concat()));
+        let later = plane.hop(igw, &fragment(24, &[9; 24]));
+        assert_eq!(first, later);
     }
 
     #[test]

@@ -45,24 +45,24 @@ impl Gateway {
     pub fn start(settings: Settings) -> Result<Self, StartError> {
         let Built { shared, workers, control } = build::build(settings)?;
         let control = ControlLoop::start(control, Arc::clone(&shared))?;
-        let workers = workers
-            .into_iter()
-            .enumerate()
-            .map(|(number, worker)| {
-                std::thread::Builder::new()
-                    .name(format!("worker-{number}"))
-                    .spawn(move || worker.run())
-                    .map_err(StartError::Thread)
-            })
-            .collect::<Result<Vec<_>, _>>();
-        match workers {
-            Ok(workers) => Ok(Self { shared, workers, control }),
-            Err(error) => {
-                shared.drain();
-                control.stop();
-                Err(error)
+        let mut gateway = Self { shared, workers: Vec::new(), control };
+        for (number, worker) in workers.into_iter().enumerate() {
+            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+            match thread.spawn(move || worker.run()) {
+                Ok(thread) => gateway.workers.push(thread),
+                Err(error) => {
+                    gateway.stop();
+                    return Err(StartError::Thread(error));
+                }
             }
         }
+        Ok(gateway)
+    }
+
+    /// Whether every worker is at work. One that ended by itself leaves its flows without anybody:
+    /// the gateway is to be stopped then.
+    pub fn is_whole(&self) -> bool {
+        !self.workers.iter().any(JoinHandle::is_finished)
     }
 
     /// What the gateway is doing now.
@@ -78,6 +78,7 @@ impl Gateway {
             // A worker that panicked has said so on stderr; its devices are gone with it.
             let _ = worker.join();
         }
+        self.shared.empty_inboxes();
         let status = Status::of(&self.shared);
         self.control.stop();
         status

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use clap::Args;
 use netio::process::{Preflight, Start};
@@ -55,18 +56,29 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
     let _ = write!(io::stderr(), "{}", farewell(&status));
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("cannot wait for signals: {error}")),
+        Err(error) => fail(&format!("cannot go on: {error}")),
     }
 }
 
-/// Until the first signal; from then on the second one ends the process.
+/// How often it is looked whether every worker is still there.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Until the first signal, or until a worker ends by itself; a second signal ends the process.
 fn wait(gateway: &Gateway) -> io::Result<()> {
     let first = take_signals()?;
     tracing::info!(workers = gateway.status().workers, "packets flow");
     let mut stdout = io::stdout();
     // Whoever started us may not be listening.
     let _ = stdout.write_all(b"ready\n").and_then(|()| stdout.flush());
-    first.recv().map_err(io::Error::other)
+    loop {
+        match first.recv_timeout(LOOK) {
+            Err(mpsc::RecvTimeoutError::Timeout) if gateway.is_whole() => {}
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                return Err(io::Error::other("a worker thread ended by itself"));
+            }
+            other => return other.map_err(io::Error::other),
+        }
+    }
 }
 
 /// Takes signals on a thread of its own: it tells of the first, and ends the process at the second.

@@ -191,6 +191,8 @@ drop_reasons! {
     ExceedsMtu = "exceeds_mtu",
     /// The queue to the worker that owns the flow is full.
     HandoverFull = "handover_full",
+    /// The gateway stopped before the owner of the flow could take the packet.
+    GatewayStopping = "gateway_stopping",
     /// The kernel refused to send to the appliance.
     SendFailed = "send_failed",
     /// The kernel refused to take the packet on the TUN device.

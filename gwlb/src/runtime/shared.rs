@@ -16,8 +16,11 @@ use router::Entry;
 
 use super::clock;
 use crate::config::Settings;
+use crate::dataplane::frame::Frame;
+use crate::dataplane::ingress::ledger;
 use crate::dataplane::snapshot::{Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::verdict::DropReason;
 
 /// Packets that wait for another worker.
 pub(super) const INBOX: usize = 1024;
@@ -95,6 +98,19 @@ impl Shared {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Drops by name what is left for workers that have ended; there is no other writer then.
+    pub fn empty_inboxes(&self) {
+        for (inbox, stats) in self.inboxes.iter().zip(&self.stats) {
+            while let Some(Handover { from, packet, offload }) = inbox.packets.pop() {
+                // It was valid where it was handed over.
+                let segments = Frame::parse(packet.bytes(), &offload).map_or(1, |f| f.segments());
+                let ledger = ledger(stats, from);
+                ledger.flow.taken_over.add(segments);
+                ledger.drops.add(DropReason::GatewayStopping, segments);
+            }
+        }
+    }
+
     fn wake_all(&self) {
         for inbox in &self.inboxes {
             // A worker that cannot be woken finds out at its next packet.
@@ -112,6 +128,23 @@ pub(super) mod tests {
     use super::*;
     use crate::control::Control;
     use crate::dataplane::keys::Secret;
+
+    #[test]
+    fn what_is_left_at_the_end_has_a_name() {
+        let stats = vec![Arc::new(WorkerStats::default())];
+        let shared = Shared { stats, inboxes: vec![Inbox::new().unwrap()], ..idle() };
+        let from = Entry::Endpoint(router::EndpointId::from_index(0));
+        let packet = PacketBuf::from_slice(b"whatever it was");
+        shared.stats[0].udp.flow.handed_over.add(1);
+        shared.stats[0].udp.flow.received.add(1);
+        let handover = Handover { from, packet, offload: Offload::NONE };
+        shared.inboxes[0].packets.push(handover).unwrap();
+        shared.empty_inboxes();
+        let totals = crate::dataplane::stats::Totals::of([&*shared.stats[0]]);
+        assert_eq!(totals.udp.drops["gateway_stopping"], 1);
+        assert_eq!(totals.udp.queued(), 0);
+        assert_eq!(totals.udp.balance(), (1, 1));
+    }
 
     /// What a gateway without workers shares.
     pub(in crate::runtime) fn idle() -> Shared {

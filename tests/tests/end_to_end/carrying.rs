@@ -4,6 +4,7 @@
 use std::io::IoSlice;
 use std::net::SocketAddr;
 
+use gwlb_tests::notice;
 use gwlb_tests::world::traffic::{self, EchoServer, LENGTHS, Stream};
 use gwlb_tests::world::{Family, Host, LIMIT, Plan};
 use netio::poll::Poller;
@@ -27,10 +28,10 @@ fn bulk_data_arrives_as_it_was_sent_and_is_carried_in_super_packets() {
             let syscalls = after.io.syscalls - before.io.syscalls;
             // Each packet enters twice: from the network, and from the appliance.
             let per_packet = syscalls as f64 / (2 * packets) as f64;
-            println!(
-                "{family:?}: {:.2} Gbit/s, {packets} packets, {per_packet:.3} syscalls/packet",
+            notice::say(&format!(
+                "{family:?}: {:.2} Gbit/s, {packets} packets, {per_packet:.3} syscalls/packet\n",
                 transfer.gigabits_per_second(),
-            );
+            ));
             // 64 MiB, in segments.
             assert!(packets >= transfer.bytes / u64::from(transfer.mss), "{packets}");
             assert!(per_packet < 0.5, "{per_packet}: packets are not carried together");

@@ -95,6 +95,8 @@ fn an_underlay_that_shrinks_is_noticed_and_nothing_stalls() {
         assert_eq!(stream.finish().mss, segment(family));
     }
     let status = gateway.settled();
-    assert!(status.is_balanced() && status.drops().is_empty(), "{status:#?}");
+    // How often it tells is limited; what it does not tell about is dropped, and sent again.
+    let others = status.drops().into_keys().find(|&reason| reason != "exceeds_mtu");
+    assert!(status.is_balanced() && others.is_none(), "{status:#?}");
     gateway.stop();
 }

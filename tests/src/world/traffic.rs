@@ -1,7 +1,7 @@
 //! Real traffic between the hosts of a world, through their kernels' stacks.
 //!
 //! Services and clients are plain sockets; they know nothing of the gateway. Every call has a limit
-//! on how long it may stand still ([`LIMIT`](super::LIMIT)).
+//! on how long it may stand still ([`LIMIT`]).
 
 mod echo;
 mod ping;

@@ -5,12 +5,11 @@
 //! would break somebody's tool.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::LIMIT;
 
@@ -90,8 +89,8 @@ pub struct Target {
 pub struct Attachment {
     pub at: String,
     pub tun: String,
-    pub tx_dropped: u64,
-    pub rx_dropped: u64,
+    pub tx_dropped: Option<u64>,
+    pub rx_dropped: Option<u64>,
 }
 
 impl Status {
@@ -127,7 +126,8 @@ impl Status {
         assert_eq!(self.tun.handed_over, self.tun.taken_over, "{self:#?}");
         assert_eq!(self.io.kernel_drops, 0, "{self:#?}");
         for attachment in &self.attachments {
-            assert_eq!((attachment.tx_dropped, attachment.rx_dropped), (0, 0), "{attachment:#?}");
+            let dropped = (attachment.tx_dropped, attachment.rx_dropped);
+            assert_eq!(dropped, (Some(0), Some(0)), "{attachment:#?}");
         }
         for target in &self.targets {
             assert_eq!(target.sent_packets, target.returned_packets, "{target:#?}");
@@ -185,7 +185,9 @@ pub struct RuleHits {
 impl Report {
     /// Asks an appliance.
     pub fn read(socket: &Path) -> io::Result<Self> {
-        from_json(&read_all(UnixStream::connect(socket)?)?)
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        serde_json::from_reader(stream).map_err(io::Error::other)
     }
 
     /// How often the rule with this name decided.
@@ -195,25 +197,29 @@ impl Report {
 }
 
 /// Asks an HTTP server behind a Unix socket; returns the body of a good answer.
+///
+/// # Errors
+/// What the kernel says; any other answer, whole.
 pub fn get(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: gwlb\r\nConnection: close\r\n\r\n")?;
-    let answer = read_all(stream)?;
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    ask(stream, path, "")
+}
+
+/// Asks an HTTP server over a connection, with further header lines; returns the body of a good
+/// answer.
+///
+/// # Errors
+/// As [`get`].
+pub fn ask(mut stream: impl Read + Write, path: &str, headers: &str) -> io::Result<Vec<u8>> {
+    let fixed = "Host: gwlb\r\nConnection: close\r\n";
+    write!(stream, "GET {path} HTTP/1.1\r\n{fixed}{headers}\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
     let (head, body) = answer.split_at(end.ok_or(io::ErrorKind::UnexpectedEof)? + 4);
     if !head.starts_with(b"HTTP/1.1 200 ") {
         return Err(io::Error::other(String::from_utf8_lossy(&answer).into_owned()));
     }
     Ok(body.to_vec())
-}
-
-fn read_all(mut stream: UnixStream) -> io::Result<Vec<u8>> {
-    stream.set_read_timeout(Some(LIMIT))?;
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all)?;
-    Ok(all)
-}
-
-fn from_json<T: DeserializeOwned>(json: &[u8]) -> io::Result<T> {
-    serde_json::from_slice(json).map_err(io::Error::other)
 }

@@ -10,6 +10,7 @@ mod carrying;
 mod commands;
 mod faults;
 mod firewall;
+mod idle;
 mod lifecycle;
 mod path_mtu;
 mod samples;

@@ -2,7 +2,7 @@
 
 use gwlb_tests::packets::{Ip, Tcp, fragments};
 
-use super::{Inputs, families, text};
+use super::{Inputs, families, six, text};
 
 /// Payload of one fragment.
 const SIZE: usize = 1200;
@@ -44,6 +44,20 @@ pub(super) fn add(inputs: &mut Inputs) {
         inputs.file(&name, "05-from-app-a", vec![cut(&back, (53, 1000), 7).remove(1)]);
     }
 
+    let name = "fragments-of-extension-headers";
+    let there = six();
+    let whole = |ip: &Ip, ports| behind_options(&ip.udp(ports, &text(2000)));
+    inputs.file(
+        name,
+        "01-from-igw",
+        vec![there.udp((1000, 53), b"plain"), there.udp((1001, 53), b"plain")],
+    );
+    let cut = (0..2).flat_map(|n| fragments(&whole(&there, (1000 + n, 53)), 20 + n, SIZE));
+    inputs.file(name, "02-from-igw", cut.collect());
+    let back = there.reversed();
+    let cut = (0..2).flat_map(|n| fragments(&whole(&back, (53, 1000 + n)), 30 + n, SIZE));
+    inputs.file(name, "03-from-app-a", cut.collect());
+
     let name = "fragments-tiny";
     let mut packets = Vec::new();
     for (_, there) in families() {
@@ -53,4 +67,17 @@ pub(super) fn add(inputs: &mut Inputs) {
         packets.extend(fragments(&there.echo_request(1, 1), 10, 8));
     }
     inputs.file(name, "01-from-igw", packets);
+}
+
+/// Puts destination options in front of the upper layer of an IPv6 packet.
+fn behind_options(packet: &[u8]) -> Vec<u8> {
+    const DESTINATION_OPTIONS: u8 = 60;
+    let (head, upper) = packet.split_at(40);
+    let mut head = head.to_vec();
+    // PadN over the rest of eight bytes (RFC 8200 section 4.2).
+    let options = [head[6], 0, 1, 4, 0, 0, 0, 0];
+    let len = (options.len() + upper.len()) as u16;
+    head[4..6].copy_from_slice(&len.to_be_bytes());
+    head[6] = DESTINATION_OPTIONS;
+    [&head[..], &options, upper].concat()
 }

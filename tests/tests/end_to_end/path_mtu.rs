@@ -95,6 +95,9 @@ fn an_underlay_that_shrinks_is_noticed_and_nothing_stalls() {
         assert_eq!(stream.finish().mss, segment(family));
     }
     let status = gateway.settled();
+    // What did not fit in batches was sent singly, and came back, but for what was on the cable when
+    // it shrank.
+    assert!(status.targets[0].kept_packets < status.io.split_sends, "{status:#?}");
     // How often it tells is limited; what it does not tell about is dropped, and sent again.
     let others = status.drops().into_keys().find(|&reason| reason != "exceeds_mtu");
     assert!(status.is_balanced() && others.is_none(), "{status:#?}");

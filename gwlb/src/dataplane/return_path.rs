@@ -41,6 +41,8 @@ struct Verified {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct InnerFlow {
     own: FlowKey,
+    /// The flow with ports, which a first fragment has besides its own.
+    ported: Option<FlowKey>,
     /// The flow that an ICMP error is about.
     about: Option<FlowKey>,
 }
@@ -51,14 +53,15 @@ impl InnerFlow {
             Transport::IcmpError { about, .. } => Some(about),
             _ => None,
         };
-        Self { own: inner.flow_key(), about }
+        let own = inner.flow_key();
+        Self { own, ported: inner.ported_key().filter(|ported| *ported != own), about }
     }
 
-    /// The packet's own flow; the same without ports, since appliances echo the latest header of a
-    /// flow, which may have been a fragment's; and both of the flow that an ICMP error is about,
+    /// The packet's own flow, with ports and without, since appliances echo the latest header of a
+    /// flow, and that may have been a fragment's or a whole packet's; and both of the flow that an ICMP error is about,
     /// since an appliance that rejects a packet answers with the header of that packet.
     fn may_be_stamped_for(&self) -> impl Iterator<Item = CanonicalKey> {
-        [Some(self.own), self.about]
+        [Some(self.own), self.ported, self.about]
             .into_iter()
             .flatten()
             .flat_map(|flow| [flow.canonical(), flow.portless().canonical()])
@@ -333,5 +336,23 @@ mod tests {
         let hop = plane.hop(igw, &fragment);
         let (from, datagram) = echo(&hop, &whole);
         accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
+    }
+
+    #[test]
+    fn a_first_fragment_may_come_back_with_the_header_of_a_whole_packet() {
+        let mut plane = Plane::new("drop");
+        let igw = plane.igw;
+        let [whole, other] = [1000, 1001].map(|port| udp(CLIENT, SERVER, (port, 53), &[0; 64]));
+        let hop = plane.hop(igw, &whole);
+        let first = |whole: &[u8]| {
+            let mut fragment = whole.to_vec();
+            fragment[6] = 0x20;
+            fragment
+        };
+        let (from, datagram) = echo(&hop, &first(&whole));
+        accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
+        let (from, datagram) = echo(&hop, &first(&other));
+        let verdict = plane.returns.handle_datagram(from, GATEWAY, &datagram);
+        assert_eq!(verdict, ReturnVerdict::Drop(DropReason::BadCookie), "of another flow");
     }
 }

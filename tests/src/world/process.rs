@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use netio::process::{ChildExt as _, CommandExt as _};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::{LIMIT, now};
@@ -127,6 +128,22 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         let id = Pid::from_raw(self.child.id().cast_signed());
         kill(id, signal).unwrap_or_else(|error| panic!("signal {}: {error}", self.name));
+    }
+
+    /// Stops it until [`Self::resume`]; none of its threads runs when this returns.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn suspend(&self) {
+        self.signal(Signal::SIGSTOP);
+        let id = Pid::from_raw(self.child.id().cast_signed());
+        let status = waitpid(id, Some(WaitPidFlag::WUNTRACED)).expect("our own child");
+        assert!(matches!(status, WaitStatus::Stopped(..)), "{} ended: {status:?}", self.name);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
     }
 
     /// Kills it as a crash would, and waits until it is gone.

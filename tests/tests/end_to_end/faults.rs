@@ -9,7 +9,6 @@ use gwlb_tests::world::site::cable;
 use gwlb_tests::world::traffic::{self, EchoServer, Stream};
 use gwlb_tests::world::{Family, Plan, World};
 use netio::link::Route;
-use nix::sys::signal::Signal;
 
 use super::{FAMILIES, directions, world};
 
@@ -197,14 +196,14 @@ fn what_the_kernel_loses_is_shown() {
 
     // More than a TUN device queues (500 packets), and more than a socket's buffer holds (8 MiB).
     let (from_client, from_strangers) = (2_000, 8_000);
-    gateway.process.signal(Signal::SIGSTOP);
+    gateway.process.suspend();
     for _ in 0..from_client {
         client.send(b"is anybody listening?").unwrap();
     }
     for _ in 0..from_strangers {
         attacker.send_to(&[0; 1400], SocketAddr::new(world.plan.node(0), PORT)).unwrap();
     }
-    gateway.process.signal(Signal::SIGCONT);
+    gateway.process.resume();
 
     let status = gateway.wait_until("losses are told", |status| status.io.kernel_drops > 0);
     let igw = status.attachments.iter().find(|attachment| attachment.tun == "igw").unwrap();

@@ -111,6 +111,10 @@ fn ask_tshark(packets: &[Captured], dialect: &Dialect) {
         assert_eq!(said_of("geneve.flags.critical"), ["0"], "{}", context());
         assert_eq!(said_of("geneve.vni"), ["0x000000"], "{}", context());
         assert_eq!(said_of("geneve.option.class"), [&class[..]; 3], "{}", context());
-        assert_eq!(said_of("_ws.malformed"), [""; 0], "{}", context());
+        // It also guesses by the ports what is in datagrams; that is none of our business.
+        let malformed = said_of("_ws.malformed").concat().to_uppercase();
+        let ours = ["GENEVE", "IPV4", "IPV6", "UDP", "TCP", "ICMP", "ICMPV6"];
+        let complains = ours.iter().any(|name| malformed.contains(&format!(": {name}]")));
+        assert!(!complains, "{malformed}: {}", context());
     }
 }

@@ -14,11 +14,11 @@ const EXCHANGES: usize = 2;
 fn exchange(from: &Host, to: &Host) {
     for family in FAMILIES {
         let server = EchoServer::start(to, family);
-        for _ in 0..FLOWS {
-            let socket = traffic::datagrams(from, server.address());
-            for _ in 0..EXCHANGES {
-                traffic::exchange(&socket, b"hello").unwrap();
-            }
+        // All open at the same time, so that no two of them have the same port.
+        let sockets: Vec<_> =
+            (0..FLOWS).map(|_| traffic::datagrams(from, server.address())).collect();
+        for socket in sockets.iter().cycle().take(FLOWS * EXCHANGES) {
+            traffic::exchange(socket, b"hello").unwrap();
         }
     }
 }

@@ -68,7 +68,6 @@ pub enum StartError {
 
 fn tun_hint(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EBUSY | Errno::EEXIST) => " (a device of this name exists)",
         Some(Errno::EPERM | Errno::EACCES) => {
             " (needs CAP_NET_ADMIN, and write access to /dev/net/tun)"
         }

@@ -19,12 +19,15 @@ mod load_balancer;
 mod names;
 mod notes;
 mod preset;
+mod probe_times;
 mod reader;
 mod schema;
 mod service;
 mod settings;
 mod target;
 mod target_group;
+mod timers;
+mod tunnel_check;
 mod values;
 
 use std::path::Path;
@@ -145,8 +148,6 @@ struct Drafts {
     load_balancers: Vec<LoadBalancerDraft>,
     target_groups: Vec<TargetGroupDraft>,
     targets: Vec<TargetDraft>,
-    /// Whether these are all targets.
-    targets_complete: bool,
     attachments: Vec<AttachmentDraft>,
 }
 
@@ -192,7 +193,6 @@ fn check(
         targets: (forms.targets.list.into_iter())
             .map(|form| target::check(reader, form, &groups))
             .collect(),
-        targets_complete: forms.targets.complete,
         attachments: (forms.attachments.list.into_iter())
             .map(|form| attachment::check(reader, form, &places))
             .collect(),

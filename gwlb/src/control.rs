@@ -203,8 +203,8 @@ impl Control {
             zone: node.zone.clone(),
             address: node.address,
             stickiness: group.stickiness,
-            tcp_idle_timeout: load_balancer.tcp_idle_timeout,
-            other_idle_timeout: load_balancer.other_idle_timeout,
+            tcp_idle_timeout: load_balancer.timers.tcp_idle,
+            other_idle_timeout: load_balancer.timers.other_idle,
             unknown_flow: load_balancer.tcp_unknown_flow,
             candidates,
         }

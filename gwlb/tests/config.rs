@@ -195,8 +195,8 @@ fn absent_keys_have_the_defaults_of_aws() {
     assert_eq!((&gateway.admin, gateway.metrics), (&None, None));
     let balancer = &settings.load_balancers[0];
     assert!(!balancer.cross_zone && balancer.netns.is_none());
-    assert_eq!(balancer.tcp_idle_timeout, Duration::from_secs(350));
-    assert_eq!(balancer.other_idle_timeout, Duration::from_mins(2));
+    assert_eq!(balancer.timers.tcp_idle, Duration::from_secs(350));
+    assert_eq!(balancer.timers.other_idle, Duration::from_mins(2));
     assert_eq!(balancer.tcp_unknown_flow, UnknownFlow::Drop);
     let group = &settings.target_groups[0];
     assert_eq!(group.dialect, Dialect::by_name("aws").unwrap());

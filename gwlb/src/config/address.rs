@@ -1,4 +1,5 @@
-//! IP addresses as the file has them: of the underlay, and of an attachment's device.
+//! Addresses as the file has them: of the underlay, of an attachment's device, of a health check's
+//! host.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -28,6 +29,8 @@ pub(super) enum AddressError {
     SocketSyntax,
     #[error("port 0 cannot be listened on")]
     PortZero,
+    #[error("neither a DNS name nor an IP address")]
+    Host,
 }
 
 /// An outer address: of a load balancer's node, or of a target.
@@ -62,6 +65,44 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, AddressError> {
     match text.parse::<SocketAddr>().map_err(|_| AddressError::SocketSyntax)? {
         address if address.port() == 0 => Err(AddressError::PortZero),
         address => Ok(address),
+    }
+}
+
+/// An address inside of the tunnel.
+pub(super) fn unicast_ip(text: &str) -> Result<IpAddr, AddressError> {
+    unicast(text.parse().map_err(|_| AddressError::Syntax)?)
+}
+
+/// A DNS name (RFC 1123 §2.1, without the dot at its end, which RFC 6066 §3 keeps out of a TLS
+/// handshake) or an IP address.
+pub(super) fn host(text: &str) -> Result<String, AddressError> {
+    /// What fits in a DNS message (RFC 1035 §2.3.4), written out.
+    const MAX_NAME: usize = 253;
+    const MAX_LABEL: usize = 63;
+
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let with_port = text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    if with_port || text.parse::<SocketAddr>().is_ok() {
+        return Err(AddressError::Port);
+    }
+    let is_label = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=MAX_LABEL).contains(&label.len())
+            && label.bytes().all(plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // What ends in a number is an IPv4 address gone wrong: no top-level domain is one.
+    let last = text.rsplit('.').next().unwrap_or(text);
+    let numeric = last.bytes().all(|byte| byte.is_ascii_digit());
+    if text.len() <= MAX_NAME && text.split('.').all(is_label) && !numeric {
+        Ok(text.to_owned())
+    } else {
+        Err(AddressError::Host)
     }
 }
 

@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use super::by_name::ByName;
 use super::field::Field;
-use super::settings::{Failover, HealthProtocol, Semantics, UnknownFlow, WhenNoneHealthy};
+use super::settings::{
+    AfterBypass, Failover, HealthProtocol, Semantics, TrafficMode, UnknownFlow, WhenNoneHealthy,
+};
 
 /// Several tables of one kind, each under its own `[[header]]`.
 pub(super) type Tables<T> = Field<Vec<Field<T>>>;
@@ -77,6 +79,11 @@ pub(super) struct GatewayForm {
     #[serde(default)]
     #[schemars(range(min = 1, max = 64), extend("default" = 8))]
     pub(super) source_ports_per_worker: Field<i64>,
+    /// New flows that each worker remembers in a second at most; those beyond are placed without
+    /// being remembered. 0: no cap.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 10_000_000), extend("default" = 100_000))]
+    pub(super) max_new_flows_per_second_per_worker: Field<i64>,
 }
 
 /// What GWLB endpoints connect to.
@@ -118,6 +125,15 @@ pub(super) struct LoadBalancerForm {
     /// with `semantics = "aws"`, true with `"alibaba"`.
     #[serde(default)]
     pub(super) cross_zone: Field<bool>,
+    /// With fewer healthy targets than this in its own zone, a node uses those of the other zones,
+    /// too; 0: never. Default: 0 with `semantics = "aws"`, 1 with `"alibaba"`.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 300))]
+    pub(super) spill_over_below_healthy_targets: Field<i64>,
+    /// `bypass`: every packet goes on uninspected, past the targets.
+    #[serde(default)]
+    #[schemars(extend("default" = "load_balance"))]
+    pub(super) traffic_mode: Field<TrafficMode>,
     /// Seconds without a packet after which a TCP flow is forgotten. 60–6000; from 1 with
     /// `extended_ranges`.
     #[serde(default)]
@@ -127,6 +143,21 @@ pub(super) struct LoadBalancerForm {
     #[serde(default)]
     #[schemars(range(min = 1, max = 6000), extend("default" = 120))]
     pub(super) other_idle_timeout_seconds: Field<i64>,
+    /// The same for a TCP flow that is not answered yet. Not more than `tcp_idle_timeout_seconds`,
+    /// which is the default where it is shorter than 60.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 6000), extend("default" = 60))]
+    pub(super) tcp_half_open_timeout_seconds: Field<i64>,
+    /// The same for a TCP flow that one end has closed. Not more than `tcp_idle_timeout_seconds`,
+    /// which is the default where it is shorter than 120.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 6000), extend("default" = 120))]
+    pub(super) tcp_half_closed_timeout_seconds: Field<i64>,
+    /// The same for a TCP flow that is closed or reset. Not more than `tcp_idle_timeout_seconds`,
+    /// which is the default where it is shorter than 30.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 6000), extend("default" = 30))]
+    pub(super) tcp_closed_timeout_seconds: Field<i64>,
     /// Whether the next packet of a TCP flow that was forgotten is answered with a reset.
     #[serde(default)]
     #[schemars(extend("default" = false))]
@@ -135,6 +166,19 @@ pub(super) struct LoadBalancerForm {
     #[serde(default)]
     #[schemars(extend("default" = "drop"))]
     pub(super) tcp_unknown_flow: Field<UnknownFlow>,
+    /// Whether such packets start flows for one TCP idle timeout after the gateway has started,
+    /// whatever `tcp_unknown_flow` says.
+    #[serde(default)]
+    #[schemars(extend("default" = true))]
+    pub(super) adopt_after_start: Field<bool>,
+    /// Whether outer IPv4 packets carry the "don't fragment" bit.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) outer_dont_fragment: Field<bool>,
+    /// Whether the maximum segment size in TCP SYNs is lowered to what fits through the tunnel.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) tcp_mss_clamp: Field<bool>,
     /// Accepts idle timeouts that are shorter than the clouds allow.
     #[serde(default)]
     #[schemars(extend("default" = false))]
@@ -185,13 +229,28 @@ pub(super) struct TargetGroupForm {
     #[serde(default)]
     #[schemars(extend("default" = "fail_open"))]
     pub(super) when_none_healthy: Field<WhenNoneHealthy>,
+    /// What becomes of a flow that passed uninspected, once a target is healthy again.
+    #[serde(default)]
+    #[schemars(extend("default" = "keep"))]
+    pub(super) after_bypass: Field<AfterBypass>,
+    /// Seconds over which the share of a target grows that has become healthy; 0: at once.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 900), extend("default" = 0))]
+    pub(super) slow_start_seconds: Field<i64>,
+    /// Whether returned packets are taken whose outer UDP checksum is wrong.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) tolerate_bad_udp_checksum: Field<bool>,
     /// How targets are probed.
     #[serde(default)]
     pub(super) health_check: Field<HealthCheckForm>,
+    /// How targets are probed through the tunnel. Absent: they are not.
+    #[serde(default)]
+    pub(super) tunnel_check: Field<TunnelCheckForm>,
 }
 
-/// What happens to the flows of a target that is gone. AWS wants both causes equal; with
-/// `semantics = "alibaba"`, which has one switch, one cause given stands for both.
+/// What happens to the flows of a target that is gone. With `semantics = "alibaba"`, which has one
+/// switch, one cause given stands for both.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "TargetFailover")]
@@ -207,7 +266,7 @@ pub(super) struct FailoverForm {
 }
 
 /// Whether packets of flows whose target is gone are answered with a TCP reset. Needs 5-tuple
-/// stickiness and no rebalancing.
+/// stickiness, and no rebalancing for the same cause.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "SendTcpReset")]
@@ -220,6 +279,10 @@ pub(super) struct ResetForm {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     pub(super) on_deregistration: Field<bool>,
+    /// Whether both ends are reset at once, not only the sender of the next packet.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) both_ends: Field<bool>,
 }
 
 /// How targets are probed.
@@ -227,6 +290,10 @@ pub(super) struct ResetForm {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "HealthCheck")]
 pub(super) struct HealthCheckForm {
+    /// Whether targets are probed; if not, each counts as healthy.
+    #[serde(default)]
+    #[schemars(extend("default" = true))]
+    pub(super) enabled: Field<bool>,
     /// TCP: a connection that opens is good. HTTP and HTTPS: a GET whose status matches is good.
     #[serde(default)]
     #[schemars(extend("default" = "TCP"))]
@@ -240,10 +307,18 @@ pub(super) struct HealthCheckForm {
     #[serde(default)]
     #[schemars(range(min = 1, max = 300), extend("default" = 10))]
     pub(super) interval_seconds: Field<i64>,
+    /// The same in milliseconds, instead. Needs `extended_ranges`.
+    #[serde(default)]
+    #[schemars(range(min = 50, max = 300_000))]
+    pub(super) interval_ms: Field<i64>,
     /// Seconds that a probe may take. AWS 2–120, Alibaba 1–300; 1–300 with `extended_ranges`.
     #[serde(default)]
     #[schemars(range(min = 1, max = 300), extend("default" = 5))]
     pub(super) timeout_seconds: Field<i64>,
+    /// The same in milliseconds, instead. Needs `extended_ranges`.
+    #[serde(default)]
+    #[schemars(range(min = 50, max = 300_000))]
+    pub(super) timeout_ms: Field<i64>,
     /// Good probes in a row that make a target healthy. 2–10; from 1 with `extended_ranges`.
     /// Default: 5 with `semantics = "aws"`, 2 with `"alibaba"`.
     #[serde(default)]
@@ -253,6 +328,11 @@ pub(super) struct HealthCheckForm {
     #[serde(default)]
     #[schemars(range(min = 1, max = 10), extend("default" = 2))]
     pub(super) unhealthy_threshold: Field<i64>,
+    /// The host that HTTP and HTTPS ask for: a DNS name or an IP address. Absent: the target's
+    /// address.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["fw.example.com"]))]
+    pub(super) host: Field<String>,
     /// The path that HTTP and HTTPS ask for.
     #[serde(default)]
     #[schemars(extend("default" = "/"))]
@@ -262,7 +342,59 @@ pub(super) struct HealthCheckForm {
     #[serde(default)]
     #[schemars(extend("default" = "200-399"))]
     pub(super) matcher: Field<String>,
+    /// Absolute path of a PEM file with the certificate authorities that an HTTPS target's
+    /// certificate is checked against. Absent: it is not checked.
+    #[serde(default)]
+    pub(super) ca_file: Field<String>,
     /// Accepts probes that are faster than the clouds allow.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) extended_ranges: Field<bool>,
+}
+
+/// How targets are probed through the tunnel: a packet in Geneve that the appliance brings back.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "TunnelCheck")]
+pub(super) struct TunnelCheckForm {
+    /// Seconds from probe to probe; not less than the timeout.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 300), extend("default" = 10))]
+    pub(super) interval_seconds: Field<i64>,
+    /// The same in milliseconds, instead. Needs `extended_ranges`.
+    #[serde(default)]
+    #[schemars(range(min = 50, max = 300_000))]
+    pub(super) interval_ms: Field<i64>,
+    /// Seconds that a probe may take to come back.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 300), extend("default" = 5))]
+    pub(super) timeout_seconds: Field<i64>,
+    /// The same in milliseconds, instead. Needs `extended_ranges`.
+    #[serde(default)]
+    #[schemars(range(min = 50, max = 300_000))]
+    pub(super) timeout_ms: Field<i64>,
+    /// Probes in a row that come back and make the tunnel healthy. 2–10; from 1 with
+    /// `extended_ranges`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 10), extend("default" = 2))]
+    pub(super) healthy_threshold: Field<i64>,
+    /// Probes in a row that do not come back and make the tunnel unhealthy. 2–10; from 1 with
+    /// `extended_ranges`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 10), extend("default" = 2))]
+    pub(super) unhealthy_threshold: Field<i64>,
+    /// The source address of the packet inside. Absent: the gateway chooses.
+    #[serde(default)]
+    pub(super) source: Field<String>,
+    /// The destination address of the packet inside, of the same family. Absent: the gateway
+    /// chooses.
+    #[serde(default)]
+    pub(super) destination: Field<String>,
+    /// Whether the largest packet that comes back is looked for, too.
+    #[serde(default)]
+    #[schemars(extend("default" = true))]
+    pub(super) measure_mtu: Field<bool>,
+    /// Accepts probes that are faster than one a second, and thresholds of 1.
     #[serde(default)]
     #[schemars(extend("default" = false))]
     pub(super) extended_ranges: Field<bool>,

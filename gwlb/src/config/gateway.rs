@@ -20,6 +20,10 @@ const SECRET_FILE: &str = "/var/lib/gwlb/secret";
 const MAX_FLOWS: usize = 1 << 20;
 /// Eight source ports a worker, so that receivers and paths that hash on ports see several flows.
 const SOURCE_PORTS: usize = 8;
+/// A table of a million flows is not full before ten seconds of a flood.
+const NEW_FLOWS: u32 = 100_000;
+/// More than any worker can look at.
+const MOST_NEW_FLOWS: i64 = 10_000_000;
 /// What fits in `sockaddr_un` with its closing zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -31,7 +35,7 @@ pub(super) fn check(reader: &mut Reader<'_>, form: GatewayForm) -> GatewaySettin
         number.map_or(default, Located::into_inner)
     };
     let secret_file = reader.optional("secret_file", form.secret_file);
-    let secret_file = path(reader, "secret_file", secret_file);
+    let secret_file = reader.absolute_path("secret_file", secret_file);
     let admin = admin(reader, form.admin, form.admin_token_file);
     let metrics = reader.optional("metrics", form.metrics);
     let metrics = reader.checked("metrics", metrics, address::listen, LISTEN_HELP);
@@ -47,6 +51,12 @@ pub(super) fn check(reader: &mut Reader<'_>, form: GatewayForm) -> GatewaySettin
                 .help("give one of them another port"),
         );
     }
+    let new_flows = reader.number(
+        "max_new_flows_per_second_per_worker",
+        form.max_new_flows_per_second_per_worker,
+        |number| OutOfRange::check(number, 0, MOST_NEW_FLOWS),
+        Some("the default is 100000; 0 is no cap"),
+    );
     GatewaySettings {
         workers: number(reader, "workers", form.workers, 0, MAX_WORKERS, 0),
         semantics: reader.or_default("semantics", form.semantics, Semantics::default()),
@@ -69,22 +79,11 @@ pub(super) fn check(reader: &mut Reader<'_>, form: GatewayForm) -> GatewaySettin
             64,
             SOURCE_PORTS,
         ),
+        max_new_flows_per_second: new_flows.map_or(NEW_FLOWS, Located::into_inner),
     }
 }
 
 const LISTEN_HELP: &str = "write an IP address and a port: \"127.0.0.1:9961\", \"[::1]:9961\"";
-
-fn path(
-    reader: &mut Reader<'_>,
-    key: &str,
-    value: Option<Located<String>>,
-) -> Option<Located<PathBuf>> {
-    let absolute = |text: &str| {
-        let path = PathBuf::from(text);
-        if path.is_absolute() { Ok(path) } else { Err("not an absolute path") }
-    };
-    reader.checked(key, value, absolute, "start it with a slash: the gateway may run anywhere")
-}
 
 fn admin(
     reader: &mut Reader<'_>,
@@ -92,7 +91,7 @@ fn admin(
     token_file: Field<String>,
 ) -> Option<Located<AdminAddress>> {
     let token_file = reader.optional("admin_token_file", token_file);
-    let token_file = path(reader, "admin_token_file", token_file);
+    let token_file = reader.absolute_path("admin_token_file", token_file);
     let Some(admin) = reader.optional("admin", admin) else {
         if let Some(token_file) = token_file {
             reader.report(

@@ -1,11 +1,15 @@
 //! `[target_group.health_check]`: how targets are probed.
 
+use std::ops::Range;
+
 use router::source::{Located, Problem};
 
+use super::address;
 use super::field::Field;
 use super::form::HealthCheckForm;
 use super::preset::Preset;
-use super::reader::{Limited, Reader, listing};
+use super::probe_times::{self, Fields, Limits};
+use super::reader::{Reader, listing};
 use super::settings::{HealthCheck, HealthProtocol};
 use super::values::{Matcher, Port};
 
@@ -20,36 +24,114 @@ pub(super) fn check(
     form: HealthCheckForm,
     preset: &Preset,
 ) -> HealthCheck {
+    if let Some((off, others)) = off_with_others(&form) {
+        reader.note(
+            off,
+            format!("health checks are off: {others} of this table {} no effect", {
+                if others.contains(" and ") { "have" } else { "has" }
+            }),
+        );
+    }
+    let enabled = reader.or_default("enabled", form.enabled, true);
     let extended = reader.or_default("extended_ranges", form.extended_ranges, false);
     let protocol = check_protocol(reader, form.protocol, preset, extended);
     let port = reader.number("port", form.port, Port::new, Some("the default is 80"));
-    let mut limited = |key, field, limit| reader.limited(key, field, limit, preset, extended);
-    let interval = limited("interval_seconds", form.interval_seconds, &preset.interval);
-    let timeout = limited("timeout_seconds", form.timeout_seconds, &preset.timeout);
+    let fields = Fields {
+        interval_seconds: form.interval_seconds,
+        interval_ms: form.interval_ms,
+        timeout_seconds: form.timeout_seconds,
+        timeout_ms: form.timeout_ms,
+    };
+    let (interval, timeout) = (&preset.interval, &preset.timeout);
+    let limits = Limits { authority: preset.cloud, interval, timeout, extended };
+    let times = probe_times::check(reader, fields, &limits);
+    let mut limited =
+        |key, field, limit| reader.limited(key, field, limit, preset.cloud, extended).value;
     let healthy = limited("healthy_threshold", form.healthy_threshold, &preset.healthy_threshold);
     let unhealthy =
         limited("unhealthy_threshold", form.unhealthy_threshold, &preset.unhealthy_threshold);
-    compare(reader, &interval, &timeout);
+    let host = reader.optional("host", form.host);
+    let help = "a DNS name or an IP address, without a port; the port is a key of its own";
+    let host = reader.checked("host", host, address::host, help);
     let path = reader.optional("path", form.path);
     let help = "the absolute path of the request, such as \"/healthz\"";
     let path = reader.checked("path", path, check_path, help);
     let matcher = reader.optional("matcher", form.matcher);
     let help = "status codes and ranges from 200 to 399, with commas: \"200\", \"200-299,302\"";
     let matcher = reader.checked("matcher", matcher, Matcher::new, help);
-    if protocol == Some(HealthProtocol::Tcp) {
-        unless_default(reader, "path", path.as_ref(), &PATH.to_owned());
-        unless_default(reader, "matcher", matcher.as_ref(), &Matcher::default());
+    let ca_file = reader.optional("ca_file", form.ca_file);
+    let ca_file = reader.absolute_path("ca_file", ca_file);
+    let idle = |key, span: Option<Range<usize>>| span.map(|span| Idle { key, span });
+    let http_only = [
+        idle("host", host.as_ref().map(Located::span)),
+        idle("path", given_unlike(path.as_ref(), &PATH.to_owned())),
+        idle("matcher", given_unlike(matcher.as_ref(), &Matcher::default())),
+    ];
+    let https_only = idle("ca_file", ca_file.as_ref().map(Located::span));
+    match protocol {
+        Some(HealthProtocol::Tcp) => {
+            refuse(reader, http_only.into_iter().flatten(), HealthProtocol::Tcp, "HTTP");
+            refuse(reader, https_only, HealthProtocol::Tcp, "HTTPS");
+        }
+        Some(HealthProtocol::Http) => refuse(reader, https_only, HealthProtocol::Http, "HTTPS"),
+        Some(HealthProtocol::Https) | None => {}
     }
     HealthCheck {
+        enabled,
         protocol: protocol.unwrap_or_default(),
         port: port.map_or(Port::HEALTH_CHECK, Located::into_inner),
-        interval: interval.seconds(),
-        timeout: timeout.seconds(),
-        healthy_threshold: healthy.value,
-        unhealthy_threshold: unhealthy.value,
+        interval: times.interval,
+        timeout: times.timeout,
+        healthy_threshold: healthy,
+        unhealthy_threshold: unhealthy,
+        host: host.map(Located::into_inner),
         path: path.map_or_else(|| PATH.to_owned(), Located::into_inner),
         matcher: matcher.map(Located::into_inner).unwrap_or_default(),
+        ca_file: ca_file.map(Located::into_inner),
     }
+}
+
+/// Where health checks were switched off, and the names of the keys that this makes idle.
+fn off_with_others(form: &HealthCheckForm) -> Option<(Range<usize>, String)> {
+    // No `..`: a new key is not to be forgotten here.
+    let HealthCheckForm {
+        enabled,
+        protocol,
+        port,
+        interval_seconds,
+        interval_ms,
+        timeout_seconds,
+        timeout_ms,
+        healthy_threshold,
+        unhealthy_threshold,
+        host,
+        path,
+        matcher,
+        ca_file,
+        extended_ranges,
+    } = form;
+    let off = enabled.given().filter(|enabled| !***enabled)?;
+    let others = [
+        ("protocol", protocol.given().is_some()),
+        ("port", port.given().is_some()),
+        ("interval_seconds", interval_seconds.given().is_some()),
+        ("interval_ms", interval_ms.given().is_some()),
+        ("timeout_seconds", timeout_seconds.given().is_some()),
+        ("timeout_ms", timeout_ms.given().is_some()),
+        ("healthy_threshold", healthy_threshold.given().is_some()),
+        ("unhealthy_threshold", unhealthy_threshold.given().is_some()),
+        ("host", host.given().is_some()),
+        ("path", path.given().is_some()),
+        ("matcher", matcher.given().is_some()),
+        ("ca_file", ca_file.given().is_some()),
+        ("extended_ranges", extended_ranges.given().is_some()),
+    ];
+    let others: Vec<String> =
+        others.iter().filter(|(_, given)| *given).map(|(key, _)| format!("`{key}`")).collect();
+    let (last, rest) = others.split_last()?;
+    let list =
+        if rest.is_empty() { last.clone() } else { format!("{} and {last}", rest.join(", ")) };
+    Some((off.span(), list))
 }
 
 /// The protocol; none if it was not understood.
@@ -74,42 +156,39 @@ fn check_protocol(
     Some(protocol.into_inner())
 }
 
-/// Semantics 1b: the interval "must be >= timeout".
-fn compare(reader: &mut Reader<'_>, interval: &Limited, timeout: &Limited) {
-    if interval.value >= timeout.value || interval.wrong || timeout.wrong {
-        return;
-    }
-    // The defaults fit each other, so one of the two is in the file.
-    let Some(place) = timeout.span.as_ref().or(interval.span.as_ref()) else { return };
-    let problem = Problem::at(
-        place.clone(),
-        format!(
-            "a probe may take {} s, but the next one follows after {} s",
-            timeout.value, interval.value
-        ),
-    )
-    .label("the timeout is longer than the interval")
-    .help("make `interval_seconds` at least `timeout_seconds`");
-    reader.report(match (&timeout.span, &interval.span) {
-        (Some(_), Some(interval)) => problem.and(interval.clone(), "the interval"),
-        _ => problem,
-    });
+/// A key that the protocol does not look at.
+struct Idle {
+    key: &'static str,
+    span: Range<usize>,
 }
 
-/// Reports a key that only HTTP and HTTPS look at.
-fn unless_default<T: PartialEq>(
+fn given_unlike<T: PartialEq>(value: Option<&Located<T>>, default: &T) -> Option<Range<usize>> {
+    value.filter(|value| value.get() != default).map(Located::span)
+}
+
+/// Reports keys that only another protocol looks at.
+fn refuse(
     reader: &mut Reader<'_>,
-    key: &str,
-    value: Option<&Located<T>>,
-    default: &T,
+    keys: impl IntoIterator<Item = Idle>,
+    protocol: HealthProtocol,
+    other: &str,
 ) {
-    if let Some(value) = value.filter(|value| value.get() != default) {
+    for Idle { key, span } in keys {
         reader.report(
-            value
-                .problem(format!("a TCP health check has no `{key}`"))
-                .label("of no use with `protocol = \"TCP\"`")
-                .help("add protocol = \"HTTP\", or leave this out"),
+            Problem::at(
+                span,
+                format!("{} {protocol} health check has no `{key}`", article(protocol)),
+            )
+            .label(format!("of no use with `protocol = \"{protocol}\"`"))
+            .help(format!("add protocol = \"{other}\", or leave this out")),
         );
+    }
+}
+
+fn article(protocol: HealthProtocol) -> &'static str {
+    match protocol {
+        HealthProtocol::Tcp => "a",
+        HealthProtocol::Http | HealthProtocol::Https => "an",
     }
 }
 

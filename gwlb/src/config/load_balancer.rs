@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
-use std::time::Duration;
 
 use router::source::{Located, Problem};
 
@@ -12,8 +11,12 @@ use super::form::{LoadBalancerForm, NodeForm};
 use super::names::Names;
 use super::preset::Preset;
 use super::reader::{Reader, Table};
-use super::settings::{LoadBalancer, Node, UnknownFlow};
-use super::values::{Name, NetnsName};
+use super::settings::{FlowTimers, LoadBalancer, Node, TrafficMode, UnknownFlow};
+use super::timers;
+use super::values::{Name, NetnsName, OutOfRange};
+
+/// As many as a zone of a group has targets at most.
+const MAX_SPILL_OVER: i64 = 300;
 
 /// A load balancer as far as it was understood, with the places that others point to.
 #[derive(Debug)]
@@ -25,6 +28,13 @@ pub(super) struct LoadBalancerDraft {
     /// Whether `nodes` are all that the file has.
     pub(super) nodes_complete: bool,
     pub(super) cross_zone: bool,
+    pub(super) spill_over_below: u32,
+    /// Where spill-over was asked for.
+    pub(super) spill_over: Option<Range<usize>>,
+    /// Where it was asked to let packets pass uninspected.
+    pub(super) bypass: Option<Range<usize>>,
+    /// Where outer packets were asked not to be fragmented.
+    pub(super) dont_fragment: Option<Range<usize>>,
     pub(super) netns: Option<NetnsName>,
     /// Where the TCP idle timeout was given, if it is not the default.
     pub(super) custom_tcp_idle_timeout: Option<Range<usize>>,
@@ -36,9 +46,10 @@ pub(super) struct LoadBalancerDraft {
 /// What nobody else asks for.
 #[derive(Debug)]
 struct Settled {
-    tcp_idle_timeout: Duration,
-    other_idle_timeout: Duration,
+    timers: FlowTimers,
     tcp_unknown_flow: UnknownFlow,
+    adopt_after_start: bool,
+    tcp_mss_clamp: bool,
 }
 
 /// A node as far as it was understood.
@@ -67,14 +78,26 @@ pub(super) fn check(
         nodes.map_or((Vec::new(), false), |list| check_nodes(reader, list));
     let netns = reader.netns(form.netns);
     let extended = reader.or_default("extended_ranges", form.extended_ranges, false);
-    let mut timeout = |key, field, limit| reader.limited(key, field, limit, preset, extended);
-    let tcp = form.tcp_idle_timeout_seconds;
-    let tcp = timeout("tcp_idle_timeout_seconds", tcp, &preset.tcp_idle_timeout);
-    let other = form.other_idle_timeout_seconds;
-    let other = timeout("other_idle_timeout_seconds", other, &preset.other_idle_timeout);
-    let reset = form.send_tcp_reset_on_idle_timeout;
-    let reset_span = reset.given().filter(|reset| ***reset).map(Located::span);
-    reader.or_default("load_balancer.send_tcp_reset_on_idle_timeout", reset, false);
+    let fields = timers::Fields {
+        tcp_idle: form.tcp_idle_timeout_seconds,
+        tcp_half_open: form.tcp_half_open_timeout_seconds,
+        tcp_half_closed: form.tcp_half_closed_timeout_seconds,
+        tcp_closed: form.tcp_closed_timeout_seconds,
+        other_idle: form.other_idle_timeout_seconds,
+    };
+    let timers = timers::check(reader, fields, preset, extended);
+    let reset = asked(&form.send_tcp_reset_on_idle_timeout, &true);
+    reader.or_default("send_tcp_reset_on_idle_timeout", form.send_tcp_reset_on_idle_timeout, false);
+    let bypass = asked(&form.traffic_mode, &TrafficMode::Bypass);
+    reader.or_default("traffic_mode", form.traffic_mode, TrafficMode::default());
+    let dont_fragment = asked(&form.outer_dont_fragment, &true);
+    reader.or_default("outer_dont_fragment", form.outer_dont_fragment, false);
+    let spill_over = reader.number(
+        "spill_over_below_healthy_targets",
+        form.spill_over_below_healthy_targets,
+        |number| OutOfRange::check::<u32>(number, 0, MAX_SPILL_OVER),
+        Some("0 keeps each zone to itself; 1 helps a zone that has no healthy target"),
+    );
     LoadBalancerDraft {
         span: table.span,
         name,
@@ -82,19 +105,29 @@ pub(super) fn check(
         nodes,
         nodes_complete,
         cross_zone: reader.or_default("cross_zone", form.cross_zone, preset.cross_zone),
+        spill_over_below: spill_over.as_ref().map_or(preset.spill_over_below, |n| *n.get()),
+        spill_over: spill_over.filter(|number| *number.get() > 0).map(|number| number.span()),
+        bypass,
+        dont_fragment,
         netns,
-        custom_tcp_idle_timeout: tcp.given_unlike(&preset.tcp_idle_timeout),
-        reset: reset_span,
+        custom_tcp_idle_timeout: timers.custom_tcp_idle,
+        reset,
         settled: Settled {
-            tcp_idle_timeout: tcp.seconds(),
-            other_idle_timeout: other.seconds(),
+            timers: timers.timers,
             tcp_unknown_flow: reader.or_default(
                 "tcp_unknown_flow",
                 form.tcp_unknown_flow,
                 UnknownFlow::default(),
             ),
+            adopt_after_start: reader.or_default("adopt_after_start", form.adopt_after_start, true),
+            tcp_mss_clamp: reader.or_default("tcp_mss_clamp", form.tcp_mss_clamp, false),
         },
     }
+}
+
+/// Where a field has this value.
+fn asked<T: PartialEq>(field: &Field<T>, value: &T) -> Option<Range<usize>> {
+    field.given().filter(|given| given.get() == value).map(Located::span)
 }
 
 /// The nodes, and whether each was understood.
@@ -204,10 +237,17 @@ impl LoadBalancerDraft {
             nodes: self.nodes.into_iter().map(node).collect::<Option<_>>()?,
             netns: self.netns,
             cross_zone: self.cross_zone,
-            tcp_idle_timeout: self.settled.tcp_idle_timeout,
-            other_idle_timeout: self.settled.other_idle_timeout,
+            spill_over_below: self.spill_over_below,
+            timers: self.settled.timers,
             send_tcp_reset_on_idle_timeout: self.reset.is_some(),
             tcp_unknown_flow: self.settled.tcp_unknown_flow,
+            adopt_after_start: self.settled.adopt_after_start,
+            traffic_mode: match self.bypass {
+                Some(_) => TrafficMode::Bypass,
+                None => TrafficMode::LoadBalance,
+            },
+            outer_dont_fragment: self.dont_fragment.is_some(),
+            tcp_mss_clamp: self.settled.tcp_mss_clamp,
         })
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Preset {
     pub(super) cross_zone: bool,
     /// Whether one switch decides what happens to flows, whatever took their target.
     pub(super) one_failover_switch: bool,
+    /// How many healthy targets a zone needs to keep its flows to itself.
+    pub(super) spill_over_below: u32,
     /// Of TCP flows, in seconds.
     pub(super) tcp_idle_timeout: Limit,
     /// Of all other flows, in seconds.
@@ -67,6 +69,8 @@ const DEREGISTRATION_DELAY: Limit = Limit { default: 300, cloud: 0..=3600, exten
 static AWS: Preset = Preset {
     cloud: "AWS",
     cross_zone: false,
+    // "Independent per zone" (semantics 1a).
+    spill_over_below: 0,
     one_failover_switch: false,
     tcp_idle_timeout: TCP_IDLE_TIMEOUT,
     other_idle_timeout: OTHER_IDLE_TIMEOUT,
@@ -83,6 +87,8 @@ static ALIBABA: Preset = Preset {
     cloud: "Alibaba",
     // "Always on and cannot be disabled"; as a preset it is where one starts from.
     cross_zone: true,
+    // With cross-zone off, a zone whose appliances have all failed is still helped by the others.
+    spill_over_below: 1,
     // `ServerFailoverMode`.
     one_failover_switch: true,
     tcp_idle_timeout: TCP_IDLE_TIMEOUT,

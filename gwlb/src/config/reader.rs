@@ -5,13 +5,14 @@
 
 use std::fmt::{self, Write as _};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use router::source::{Located, Position, Problem, Problems, Source, nearest};
 
-use super::availability::{idle, not_yet};
+use super::availability::not_yet;
 use super::field::{Expected, Field, Found, Mismatch};
-use super::preset::{Limit, Preset};
+use super::preset::Limit;
 use super::values::{Name, NetnsName, OutOfRange};
 
 /// The problems and notes of one file, as they are found.
@@ -107,7 +108,7 @@ impl<'s> Reader<'s> {
     }
 
     /// The value, or its default. The key may be a path, such as
-    /// `target_group.target_failover.on_unhealthy`.
+    /// `endpoint_service.acceptance_required`.
     ///
     /// A setting that is not available yet is reported if it asks for more than the default.
     pub(super) fn or_default<T: PartialEq>(
@@ -131,13 +132,6 @@ impl<'s> Reader<'s> {
         value.into_inner()
     }
 
-    /// Notes that a setting has no effect yet, if that is so.
-    pub(super) fn note_if_idle(&mut self, path: &str, span: Range<usize>) {
-        if let Some(row) = idle(path) {
-            self.note(span, row.effect);
-        }
-    }
-
     /// The name of a load balancer or a target group.
     pub(super) fn name(&mut self, field: Field<String>, table: &Table) -> Option<Name> {
         let name = self.required("name", field, table, "\"fw\"");
@@ -151,6 +145,19 @@ impl<'s> Reader<'s> {
         let help = "a name as `ip netns list` shows them, or an absolute path such as \
                     \"/proc/1234/ns/net\"; absent, it is the gateway's own namespace";
         Some(self.checked("netns", netns, NetnsName::new, help)?.into_inner())
+    }
+
+    /// A path that does not depend on where the gateway was started.
+    pub(super) fn absolute_path(
+        &mut self,
+        key: &str,
+        value: Option<Located<String>>,
+    ) -> Option<Located<PathBuf>> {
+        let absolute = |text: &str| {
+            let path = PathBuf::from(text);
+            if path.is_absolute() { Ok(path) } else { Err("not an absolute path") }
+        };
+        self.checked(key, value, absolute, "start it with a slash: the gateway may run anywhere")
     }
 
     /// Opens a checked value's one door to a string.
@@ -195,25 +202,28 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// A number in the range of its cloud, or in the extended one, or the cloud's default.
+    /// A number in the range of its authority (a cloud, mostly), or in the extended one, or the
+    /// default.
     pub(super) fn limited(
         &mut self,
         key: &str,
         field: Field<i64>,
         limit: &Limit,
-        preset: &Preset,
+        authority: &str,
         extended: bool,
     ) -> Limited {
         let range = if extended { &limit.extended } else { &limit.cloud };
         let mut help = format!(
-            "{} allows {} to {}; the default is {}",
-            preset.cloud,
+            "{authority} allows {} to {}; the default is {}",
             limit.cloud.start(),
             limit.cloud.end(),
             limit.default
         );
         let fits = |number: &i64| u32::try_from(*number).is_ok_and(|n| limit.extended.contains(&n));
-        if !extended && field.given().is_some_and(|number| fits(number)) {
+        if !extended
+            && limit.extended != limit.cloud
+            && field.given().is_some_and(|number| fits(number))
+        {
             let (from, to) = (limit.extended.start(), limit.extended.end());
             // Writing to a string does not fail.
             let _ = write!(
@@ -251,6 +261,14 @@ impl Limited {
     /// As a time.
     pub(super) fn seconds(&self) -> Duration {
         Duration::from_secs(self.value.into())
+    }
+}
+
+/// A time as people write it: in seconds, or in milliseconds if it is not a whole number of them.
+pub(super) fn in_words(time: Duration) -> String {
+    match time.as_millis() {
+        ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
+        ms => format!("{ms} ms"),
     }
 }
 

@@ -76,6 +76,10 @@ pub struct GatewaySettings {
     pub max_flows_per_worker: usize,
     /// Outer UDP source ports that each worker spreads its flows over.
     pub source_ports_per_worker: usize,
+    /// New flows that each worker remembers in a second at most; beyond them it places flows
+    /// without remembering them. 0: no cap. 0–10,000,000, 100,000 unless told otherwise: a table of
+    /// a million flows is not full before ten seconds of a flood.
+    pub max_new_flows_per_second: u32,
 }
 
 /// The cloud whose defaults and ranges apply.
@@ -117,14 +121,58 @@ pub struct LoadBalancer {
     pub netns: Option<NetnsName>,
     /// Whether a node uses the targets of every zone, not only those of its own.
     pub cross_zone: bool,
-    /// After this long without a packet a TCP flow is forgotten.
-    pub tcp_idle_timeout: Duration,
-    /// The same for everything that is not TCP.
-    pub other_idle_timeout: Duration,
+    /// How many healthy targets a zone needs to keep its flows to itself: with fewer, those of the
+    /// other zones are candidates, too. 0–300; 0: never. 0 with AWS's semantics, whose zones stand
+    /// alone, and 1 with Alibaba's, which spread to other zones when a zone's appliances fail.
+    pub spill_over_below: u32,
+    /// When a flow is forgotten.
+    pub timers: FlowTimers,
     /// Whether the next packet of a flow that was forgotten is answered with a TCP reset.
     pub send_tcp_reset_on_idle_timeout: bool,
     /// What happens to a TCP packet without SYN for a flow that is not known.
     pub tcp_unknown_flow: UnknownFlow,
+    /// Whether TCP packets without SYN start flows for one TCP idle timeout after the gateway has
+    /// started, whatever `tcp_unknown_flow` says, so that a restart breaks no connection.
+    pub adopt_after_start: bool,
+    /// Whether packets are inspected at all.
+    pub traffic_mode: TrafficMode,
+    /// Whether outer IPv4 packets carry the "don't fragment" bit. Off by default, as in the packets
+    /// that AWS's gateways send.
+    pub outer_dont_fragment: bool,
+    /// Whether the maximum segment size in TCP SYNs is lowered to what fits through the tunnel.
+    pub tcp_mss_clamp: bool,
+}
+
+/// How long each kind of flow may be without a packet before it is forgotten.
+///
+/// None of TCP's timers is longer than `tcp_idle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowTimers {
+    /// A TCP connection that is open. 60–6000 s, 350 s unless told otherwise (semantics 1a, 2a).
+    pub tcp_idle: Duration,
+    /// A TCP connection that is not answered yet. 60 s, as `nf_conntrack_tcp_timeout_syn_recv` of
+    /// Linux has it.
+    pub tcp_half_open: Duration,
+    /// A TCP connection that one end has closed. 120 s (`nf_conntrack_tcp_timeout_fin_wait`).
+    pub tcp_half_closed: Duration,
+    /// A TCP connection that both ends have closed, or one has reset. 30 s
+    /// (`nf_conntrack_tcp_timeout_last_ack`).
+    pub tcp_closed: Duration,
+    /// Everything that is not TCP. 120 s (semantics 1a).
+    pub other_idle: Duration,
+}
+
+/// Whether a load balancer hands packets to its targets: Alibaba's `TrafficMode` (semantics 2a).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum TrafficMode {
+    /// It does.
+    #[default]
+    LoadBalance,
+    /// It does not: every packet goes on uninspected.
+    Bypass,
 }
 
 /// The presence of a load balancer in one zone.
@@ -152,7 +200,7 @@ pub enum UnknownFlow {
 }
 
 /// `[[target_group]]`: appliances that do the same work.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetGroup {
     /// Unique among its kind.
     pub name: Name,
@@ -166,13 +214,25 @@ pub struct TargetGroup {
     pub deregistration_delay: Duration,
     /// What happens to the flows of a target that is gone.
     pub target_failover: Causes<Failover>,
-    /// Whether packets of such flows are answered with a TCP reset.
+    /// Whether packets of such flows are answered with a TCP reset. Never both this and
+    /// [`Failover::Rebalance`] for one cause.
     pub send_tcp_reset: Causes<bool>,
+    /// Whether such a reset goes to both ends of a flow at once, not only to who sends next.
+    pub reset_both_ends: bool,
     /// Where new flows go when no target is healthy.
     pub when_none_healthy: WhenNoneHealthy,
+    /// What becomes of a flow that was handed past the appliances, once one is healthy again.
+    pub after_bypass: AfterBypass,
+    /// How long the share of a target that has become healthy grows before it is whole. 0–900 s,
+    /// the range of AWS's application load balancers; 0, the default: it is whole at once.
+    pub slow_start: Duration,
+    /// Whether returned packets are taken whose outer UDP checksum is wrong.
+    pub tolerate_bad_udp_checksum: bool,
     /// How targets are probed.
     pub health_check: HealthCheck,
-    /// At least one.
+    /// How targets are probed through the tunnel, if they are.
+    pub tunnel_check: Option<TunnelCheck>,
+    /// In the order of the file. There may be none: targets can be registered later.
     pub targets: Vec<Target>,
 }
 
@@ -183,6 +243,16 @@ pub struct Causes<T> {
     pub on_unhealthy: T,
     /// It was deregistered, and its delay has passed.
     pub on_deregistration: T,
+}
+
+impl<T> Causes<T> {
+    /// The same causes with other values.
+    pub fn map<U>(self, mut value: impl FnMut(T) -> U) -> Causes<U> {
+        Causes {
+            on_unhealthy: value(self.on_unhealthy),
+            on_deregistration: value(self.on_deregistration),
+        }
+    }
 }
 
 /// What happens to the flows of a target that is gone.
@@ -213,25 +283,66 @@ pub enum WhenNoneHealthy {
     Bypass,
 }
 
+/// What becomes of a flow that passed uninspected, once a target is healthy again.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterBypass {
+    /// It stays uninspected: a firewall would refuse what it has not seen begin.
+    #[default]
+    Keep,
+    /// Its next packet is handed to an appliance.
+    Inspect,
+}
+
 /// How targets are probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
+    /// Whether they are. If not, each counts as healthy.
+    pub enabled: bool,
     /// What a probe speaks.
     pub protocol: HealthProtocol,
     /// The TCP port that is probed.
     pub port: Port,
-    /// From the start of one probe to the start of the next.
+    /// From the start of one probe to the start of the next. 50 ms to 300 s.
     pub interval: Duration,
-    /// How long a probe may take; not longer than the interval.
+    /// How long a probe may take; not longer than the interval. 50 ms to 300 s.
     pub timeout: Duration,
     /// Good probes in a row that make a target healthy.
     pub healthy_threshold: u32,
     /// Bad probes in a row that make a target unhealthy.
     pub unhealthy_threshold: u32,
+    /// The host that HTTP and HTTPS ask for, in the `Host` header and in the TLS handshake: a DNS
+    /// name or an IP address. Absent: the target's address.
+    pub host: Option<String>,
     /// The path that HTTP and HTTPS ask for.
     pub path: String,
     /// The status codes that HTTP and HTTPS take for healthy.
     pub matcher: Matcher,
+    /// The certificate authorities (PEM) that an HTTPS target's certificate is checked against.
+    /// Absent: it is not checked, as by AWS (semantics 1b).
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How targets are probed through the tunnel, the way that packets go: no cloud does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelCheck {
+    /// From the start of one probe to the start of the next. 50 ms to 300 s.
+    pub interval: Duration,
+    /// How long a probe may take to come back; not longer than the interval. 50 ms to 300 s.
+    pub timeout: Duration,
+    /// Probes in a row that came back and make the tunnel healthy.
+    pub healthy_threshold: u32,
+    /// Probes in a row that did not come back and make the tunnel unhealthy.
+    pub unhealthy_threshold: u32,
+    /// Where the packet inside claims to come from. Absent: the gateway chooses.
+    pub source: Option<IpAddr>,
+    /// Where the packet inside claims to go; of the same family as `source`. Absent: the gateway
+    /// chooses.
+    pub destination: Option<IpAddr>,
+    /// Whether the largest packet that comes back is looked for, too.
+    pub measure_mtu: bool,
 }
 
 /// What a health check speaks.

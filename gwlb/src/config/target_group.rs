@@ -1,4 +1,4 @@
-//! `[[target_group]]`, without its targets and its health check.
+//! `[[target_group]]`, without its targets and its checks.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,15 +8,23 @@ use router::source::{Located, Problem};
 
 use super::Drafts;
 use super::by_name::ByName;
+use super::field::Field;
 use super::form::{FailoverForm, ResetForm, TargetGroupForm};
 use super::health_check;
 use super::load_balancer::LoadBalancerDraft;
 use super::names::Names;
 use super::preset::Preset;
 use super::reader::{Reader, Table};
-use super::settings::{Causes, Failover, HealthCheck, Target, TargetGroup, WhenNoneHealthy};
+use super::settings::{
+    AfterBypass, Causes, Failover, HealthCheck, Target, TargetGroup, TunnelCheck, WhenNoneHealthy,
+};
 use super::target;
-use super::values::{Name, Port};
+use super::tunnel_check;
+use super::values::{Name, OutOfRange, Port};
+
+/// The longest slow start of AWS's application load balancers, `slow_start.duration_seconds`;
+/// gateway load balancers have none (semantics 1b).
+const MAX_SLOW_START: i64 = 900;
 
 /// A target group as far as it was understood, with the places that others point to.
 #[derive(Debug)]
@@ -26,6 +34,9 @@ pub(super) struct TargetGroupDraft {
     pub(super) stickiness: Stickiness,
     /// Where the stickiness was given, if it is not the default.
     pub(super) custom_stickiness: Option<Range<usize>>,
+    pub(super) when_none_healthy: WhenNoneHealthy,
+    /// Where it was asked to let packets pass uninspected.
+    pub(super) bypass: Option<Range<usize>>,
     rest: Rest,
 }
 
@@ -36,10 +47,23 @@ struct Rest {
     port: Port,
     deregistration_delay: Duration,
     target_failover: Causes<Failover>,
-    send_tcp_reset: Causes<bool>,
-    when_none_healthy: WhenNoneHealthy,
+    reset: Reset,
+    after_bypass: AfterBypass,
+    slow_start: Duration,
+    tolerate_bad_udp_checksum: bool,
     health_check: HealthCheck,
+    tunnel_check: Option<TunnelCheck>,
 }
+
+/// Which flows are reset, and at which ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reset {
+    causes: Causes<bool>,
+    both_ends: bool,
+}
+
+/// What was given for each cause, with its place.
+type Given<T> = Causes<Option<Located<T>>>;
 
 /// Checks one table by itself.
 pub(super) fn check(
@@ -61,37 +85,55 @@ pub(super) fn check(
         "deregistration_delay_seconds",
         form.deregistration_delay_seconds,
         &preset.deregistration_delay,
-        preset,
+        preset.cloud,
         false,
     );
     let failover = reader.optional("target_failover", form.target_failover);
-    let target_failover =
-        failover.map_or_else(Causes::default, |form| failover_of(reader, form, preset));
+    let failover = failover.map_or_else(Given::default, |form| failover_of(reader, form, preset));
     let reset = reader.optional("send_tcp_reset", form.send_tcp_reset);
-    let send_tcp_reset = reset.map_or_else(Causes::default, |form| {
-        reset_of(reader, form, target_failover, custom_stickiness.as_ref())
+    let reset = reset.map_or_else(Reset::default, |form| {
+        reset_of(reader, form, &failover, custom_stickiness.as_ref())
     });
-    let when = "target_group.when_none_healthy";
-    let when_none_healthy =
-        reader.or_default(when, form.when_none_healthy, WhenNoneHealthy::default());
+    let when_none_healthy = reader.optional("when_none_healthy", form.when_none_healthy);
+    let bypass = (when_none_healthy.as_ref())
+        .filter(|policy| *policy.get() == WhenNoneHealthy::Bypass)
+        .map(Located::span);
+    let slow_start = reader.number(
+        "slow_start_seconds",
+        form.slow_start_seconds,
+        |number| OutOfRange::check(number, 0, MAX_SLOW_START),
+        Some("0 is no slow start"),
+    );
     let probe = reader.optional("health_check", form.health_check);
-    if let Some(probe) = &probe {
-        reader.note_if_idle("target_group.health_check", probe.span());
-    }
     let probe = probe.map(Located::into_inner).unwrap_or_default();
+    let tunnel = reader.optional("tunnel_check", form.tunnel_check);
     TargetGroupDraft {
         span: table.span,
         name,
         stickiness,
         custom_stickiness,
+        when_none_healthy: when_none_healthy.map(Located::into_inner).unwrap_or_default(),
+        bypass,
         rest: Rest {
             dialect: dialect.0,
             port: port.map_or(Port::GENEVE, Located::into_inner),
             deregistration_delay: delay.seconds(),
-            target_failover,
-            send_tcp_reset,
-            when_none_healthy,
+            target_failover: failover
+                .map(|value| value.map(Located::into_inner).unwrap_or_default()),
+            reset,
+            after_bypass: reader.or_default(
+                "after_bypass",
+                form.after_bypass,
+                AfterBypass::default(),
+            ),
+            slow_start: Duration::from_secs(slow_start.map_or(0, Located::into_inner)),
+            tolerate_bad_udp_checksum: reader.or_default(
+                "tolerate_bad_udp_checksum",
+                form.tolerate_bad_udp_checksum,
+                false,
+            ),
             health_check: health_check::check(reader, probe, preset),
+            tunnel_check: tunnel.map(|form| tunnel_check::check(reader, form.into_inner())),
         },
     }
 }
@@ -100,35 +142,36 @@ fn failover_of(
     reader: &mut Reader<'_>,
     form: Located<FailoverForm>,
     preset: &Preset,
-) -> Causes<Failover> {
+) -> Given<Failover> {
     let span = form.span();
     let form = form.into_inner();
-    let given = [form.on_unhealthy.given(), form.on_deregistration.given()]
-        .map(|value| value.map(|value| *value.get()));
-    let on_unhealthy = "target_group.target_failover.on_unhealthy";
-    let on_deregistration = "target_group.target_failover.on_deregistration";
+    // A cause that was not understood is not one that was left out.
+    let whole = !matches!(form.on_unhealthy, Field::Wrong(_))
+        && !matches!(form.on_deregistration, Field::Wrong(_));
     let mut causes = Causes {
-        on_unhealthy: reader.or_default(on_unhealthy, form.on_unhealthy, Failover::default()),
-        on_deregistration: reader.or_default(
-            on_deregistration,
-            form.on_deregistration,
-            Failover::default(),
-        ),
+        on_unhealthy: reader.optional("on_unhealthy", form.on_unhealthy),
+        on_deregistration: reader.optional("on_deregistration", form.on_deregistration),
     };
-    match given {
-        // `ServerFailoverMode` is one switch (semantics 2b).
-        [Some(one), None] | [None, Some(one)] if preset.one_failover_switch => {
-            causes = Causes { on_unhealthy: one, on_deregistration: one };
-        }
-        // "Must be equal, cannot be set independently" (semantics 1b).
-        _ if causes.on_unhealthy != causes.on_deregistration => reader.report(
-            Problem::at(span, "both causes of `target_failover` have the same value")
-                .label("one rebalances and the other does not")
-                .help(
-                    "give `on_unhealthy` and `on_deregistration` the same value, as AWS wants it",
-                ),
-        ),
-        _ => {}
+    // `ServerFailoverMode` is one switch (semantics 2b).
+    if preset.one_failover_switch && whole {
+        causes = Causes {
+            on_unhealthy: causes.on_unhealthy.clone().or(causes.on_deregistration.clone()),
+            on_deregistration: causes.on_deregistration.or(causes.on_unhealthy),
+        };
+    }
+    let value = |cause: &Option<Located<Failover>>| {
+        cause.as_ref().map_or_else(Failover::default, |value| *value.get())
+    };
+    // "Must be equal, cannot be set independently" (semantics 1b).
+    if value(&causes.on_unhealthy) != value(&causes.on_deregistration) {
+        reader.note(
+            span,
+            format!(
+                "{} wants both causes of `target_failover` to be equal; this gateway keeps them \
+                 apart",
+                preset.cloud
+            ),
+        );
     }
     causes
 }
@@ -136,31 +179,49 @@ fn failover_of(
 fn reset_of(
     reader: &mut Reader<'_>,
     form: Located<ResetForm>,
-    failover: Causes<Failover>,
+    failover: &Given<Failover>,
     custom_stickiness: Option<&Range<usize>>,
-) -> Causes<bool> {
+) -> Reset {
     let span = form.span();
     let form = form.into_inner();
-    let on_unhealthy = "target_group.send_tcp_reset.on_unhealthy";
-    let on_deregistration = "target_group.send_tcp_reset.on_deregistration";
-    let causes = Causes {
-        on_unhealthy: reader.or_default(on_unhealthy, form.on_unhealthy, false),
-        on_deregistration: reader.or_default(on_deregistration, form.on_deregistration, false),
-    };
-    if causes.on_unhealthy || causes.on_deregistration {
-        // Both rules: semantics 1a, TCP reset.
-        if let Some(stickiness) = custom_stickiness {
-            reader.report(five_tuple_only(span.clone(), stickiness.clone()));
-        }
-        if failover != Causes::default() {
+    let on_unhealthy = reader.optional("on_unhealthy", form.on_unhealthy);
+    let on_deregistration = reader.optional("on_deregistration", form.on_deregistration);
+    let both_ends = reader.optional("both_ends", form.both_ends);
+    // Both rules: semantics 1a, TCP reset; each cause for itself.
+    let pairs = [
+        ("on_unhealthy", &on_unhealthy, &failover.on_unhealthy),
+        ("on_deregistration", &on_deregistration, &failover.on_deregistration),
+    ];
+    for (key, reset, failover) in pairs {
+        if let (Some(reset), Some(failover)) = (reset, failover)
+            && *reset.get()
+            && *failover.get() == Failover::Rebalance
+        {
             reader.report(
-                Problem::at(span, "a flow is either moved or reset")
-                    .label("resets need `target_failover` to be \"no_rebalance\"")
-                    .help("choose one of `target_failover` and `send_tcp_reset`"),
+                reset
+                    .problem("a flow is either moved or reset")
+                    .label("reset here")
+                    .and(failover.span(), "moved there")
+                    .help(format!(
+                        "choose one of `target_failover.{key}` and `send_tcp_reset.{key}`"
+                    )),
             );
         }
     }
-    causes
+    let on = |cause: Option<Located<bool>>| cause.is_some_and(Located::into_inner);
+    let causes =
+        Causes { on_unhealthy: on(on_unhealthy), on_deregistration: on(on_deregistration) };
+    let any = causes.on_unhealthy || causes.on_deregistration;
+    if any && let Some(stickiness) = custom_stickiness {
+        reader.report(five_tuple_only(span, stickiness.clone()));
+    }
+    if let Some(both_ends) = both_ends.as_ref().filter(|both_ends| !any && ***both_ends) {
+        reader.note(
+            both_ends.span(),
+            "`both_ends` has no effect: neither `on_unhealthy` nor `on_deregistration` is on",
+        );
+    }
+    Reset { causes, both_ends: on(both_ends) }
 }
 
 /// TCP resets need flows that are told apart by their ports (semantics 1a, TCP reset).
@@ -173,18 +234,7 @@ pub(super) fn five_tuple_only(reset: Range<usize>, stickiness: Range<usize>) -> 
 
 /// Checks groups against the load balancers before them and the targets behind them.
 pub(super) fn check_together(reader: &mut Reader<'_>, drafts: &Drafts, names: &Names) {
-    // A target whose group is not understood may be one of any group.
-    let all_placed =
-        drafts.targets_complete && drafts.targets.iter().all(|target| target.group.is_some());
     for (index, group) in drafts.target_groups.iter().enumerate() {
-        if all_placed && drafts.targets_of(index).next().is_none() {
-            let name = names.of(index);
-            reader.report(
-                Problem::at(group.span.clone(), format!("target group {name:?} has no targets"))
-                    .label("there is nobody to send packets to")
-                    .help(format!("add a [[target]] with group = {name:?}")),
-            );
-        }
         let mut balancers = drafts.balancers_of(index);
         let Some(balancer) = balancers.next() else { continue };
         for other in balancers {
@@ -220,9 +270,14 @@ impl TargetGroupDraft {
             stickiness: self.stickiness,
             deregistration_delay: self.rest.deregistration_delay,
             target_failover: self.rest.target_failover,
-            send_tcp_reset: self.rest.send_tcp_reset,
-            when_none_healthy: self.rest.when_none_healthy,
+            send_tcp_reset: self.rest.reset.causes,
+            reset_both_ends: self.rest.reset.both_ends,
+            when_none_healthy: self.when_none_healthy,
+            after_bypass: self.rest.after_bypass,
+            slow_start: self.rest.slow_start,
+            tolerate_bad_udp_checksum: self.rest.tolerate_bad_udp_checksum,
             health_check: self.rest.health_check,
+            tunnel_check: self.rest.tunnel_check,
             targets,
         })
     }

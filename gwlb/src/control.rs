@@ -11,7 +11,9 @@ use std::time::Duration;
 use crate::config::{LoadBalancer, Settings};
 use crate::dataplane::keys::{EPOCH_SECONDS, Keys, Secret};
 use crate::dataplane::select::{Candidate, TargetId};
-use crate::dataplane::snapshot::{EndpointView, Pool, PoolId, Snapshot, TargetSlot, TargetView};
+use crate::dataplane::snapshot::{
+    EndpointView, NoCandidate, Pool, PoolId, Snapshot, TargetSlot, TargetView,
+};
 use crate::dataplane::stats::TargetCounters;
 use crate::dataplane::translate::Translation;
 
@@ -73,6 +75,7 @@ impl Control {
                         group,
                         address,
                         path_mtu: ETHERNET_MTU,
+                        usable_mtu: None,
                         dialect: settings.dialect,
                         counters: (0..workers).map(|_| TargetCounters::default()).collect(),
                     }
@@ -153,7 +156,10 @@ impl Control {
             sources.entry(target.address.ip()).or_default().push(TargetSlot(slot as u32));
         }
         Snapshot {
+            generation: 0,
             topology: Arc::clone(&settings.topology),
+            topology_epoch: 0,
+            earlier_topology: None,
             keys: Keys::derive(&self.secret, self.epoch),
             wire_ids: settings
                 .topology
@@ -176,6 +182,7 @@ impl Control {
                 .collect(),
             workers: self.workers,
             source_ports: settings.gateway.source_ports_per_worker as u16,
+            max_new_flows_per_second: settings.gateway.max_new_flows_per_second,
         }
     }
 
@@ -203,10 +210,18 @@ impl Control {
             zone: node.zone.clone(),
             address: node.address,
             stickiness: group.stickiness,
-            tcp_idle_timeout: load_balancer.timers.tcp_idle,
-            other_idle_timeout: load_balancer.timers.other_idle,
+            timers: load_balancer.timers,
             unknown_flow: load_balancer.tcp_unknown_flow,
+            reset_idle: load_balancer.send_tcp_reset_on_idle_timeout,
+            adopt_after_start: load_balancer.adopt_after_start,
+            traffic_mode: load_balancer.traffic_mode,
+            mss_clamp: load_balancer.tcp_mss_clamp,
             candidates,
+            none: NoCandidate::Drop,
+            after_bypass: group.after_bypass,
+            fates: Vec::new(),
+            reset_both_ends: group.reset_both_ends,
+            probe: None,
         }
     }
 }

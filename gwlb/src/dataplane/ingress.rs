@@ -135,9 +135,9 @@ impl Ingress {
         let port = (lot / u64::from(snapshot.workers) % u64::from(snapshot.source_ports)) as u16;
 
         let idle_timeout = if tuple.protocol() == protocol::TCP {
-            pool.tcp_idle_timeout
+            pool.timers.tcp_idle
         } else {
-            pool.other_idle_timeout
+            pool.timers.other_idle
         };
         let placement = match self.flows.touch(&flow, idle_timeout, now) {
             Some(placement) => placement,

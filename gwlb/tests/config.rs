@@ -311,9 +311,9 @@ fn what_is_given_is_what_the_settings_say() {
     assert_eq!(
         balancer.timers,
         FlowTimers {
-            tcp_idle: Duration::from_secs(6000),
+            tcp_idle: Duration::from_mins(100),
             tcp_half_open: Duration::from_secs(1),
-            tcp_half_closed: Duration::from_secs(6000),
+            tcp_half_closed: Duration::from_mins(100),
             tcp_closed: Duration::from_secs(2),
             other_idle: Duration::from_mins(2),
         }

@@ -56,14 +56,21 @@ pub(super) fn check(
     }
 }
 
-/// Reports what is there twice, and what is too much.
-pub(super) fn check_together(reader: &mut Reader<'_>, drafts: &[TargetDraft], groups: &Names) {
+/// Reports what is there twice, and what is too much. `ports` are those of the groups.
+pub(super) fn check_together(
+    reader: &mut Reader<'_>,
+    drafts: &[TargetDraft],
+    groups: &Names,
+    ports: &[Port],
+) {
     let mut seen = HashMap::new();
     let mut in_zone: HashMap<(usize, &str), usize> = HashMap::new();
     for draft in drafts {
         let Some(group) = draft.group else { continue };
         if let Some(address) = &draft.address {
-            let first = seen.entry((group, *address.get(), draft.port)).or_insert(address);
+            // The group's port may be written out, and the target is the same.
+            let port = draft.port.unwrap_or(ports[group]);
+            let first = seen.entry((group, *address.get(), port)).or_insert(address);
             if !std::ptr::eq(*first, address) {
                 reader.report(
                     address

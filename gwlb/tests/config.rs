@@ -513,6 +513,7 @@ fn what_may_surprise_is_noted(
 #[case::defaults("", "", "")]
 #[case::check_is_off_and_nothing_else("", "", "enabled = false")]
 #[case::cross_zone_alone("cross_zone = true", "", "")]
+#[case::no_spill_over("cross_zone = true\nspill_over_below_healthy_targets = 0", "", "")]
 #[case::spill_over("spill_over_below_healthy_targets = 1", "", "")]
 #[case::reset_both("", "send_tcp_reset = { on_unhealthy = true, both_ends = true }", "")]
 fn what_is_plain_is_not_noted(#[case] balancer: &str, #[case] group: &str, #[case] probe: &str) {

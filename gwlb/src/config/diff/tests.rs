@@ -409,6 +409,23 @@ fn only_what_a_running_gateway_cannot_change_takes_a_restart() {
 }
 
 #[test]
+fn changes_come_in_the_order_of_the_reference() {
+    let new = edited("\"third\"", "\"fourth\"");
+    let new = new.replace("\"fw-reserve\"", "\"reserve\"").replace("192.0.2.21", "192.0.2.22");
+    assert_eq!(
+        lines(EVERYTHING, &new),
+        [
+            "removed vpc third",
+            "added vpc fourth",
+            "removed target_group fw-reserve",
+            "added target_group reserve",
+            "removed target second/192.0.2.21:6081",
+            "added target second/192.0.2.22:6081",
+        ]
+    );
+}
+
+#[test]
 fn programs_read_it_as_json() {
     let new = edited("weight = 100", "weight = 50").replace("192.0.2.21", "192.0.2.22");
     let changes = diff(&settings(EVERYTHING), &settings(&new));

@@ -22,11 +22,15 @@ pub(super) fn set_up(socket: &Socket, config: &UdpConfig) -> io::Result<()> {
     if v6 {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, &1)?;
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, &1)?;
-        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DONT)?;
+        let fragment =
+            if config.dont_fragment { libc::IPV6_PMTUDISC_PROBE } else { libc::IPV6_PMTUDISC_DONT };
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &fragment)?;
     } else {
         set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, &1)?;
         set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, &1)?;
-        set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DONT)?;
+        let fragment =
+            if config.dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+        set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &fragment)?;
     }
     // A bound address says by itself where datagrams went to.
     if config.bind.ip().is_unspecified() {

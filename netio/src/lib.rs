@@ -38,11 +38,14 @@
 //! ```
 #![expect(unsafe_code, reason = "the system calls of batch I/O are wrapped here and nowhere else")]
 
+mod bpf;
+pub mod counters;
 pub mod device;
 pub mod link;
 pub mod memory;
 pub mod netns;
 pub mod offload;
+pub mod packet;
 pub mod pcap;
 pub mod poll;
 pub mod process;

@@ -4,9 +4,9 @@
 //! What comes along is what a tunnel needs: both addresses, TOS, ICMP errors, lost datagrams. A
 //! socket never waits, and never decides what to do about an error.
 
-mod control;
+pub(crate) mod control;
 mod error;
-mod options;
+pub(crate) mod options;
 mod probe;
 mod receive;
 mod steering;

@@ -3,6 +3,8 @@
 //! It has the form of the data plane: events come in with the time, side effects come out as data,
 //! and nothing here has a thread, a socket or a clock.
 
+pub mod probe;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;

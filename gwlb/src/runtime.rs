@@ -11,6 +11,11 @@ mod control_loop;
 mod error;
 mod exit;
 mod metrics;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the control loop has no probes to be made yet")
+)]
+mod prober;
 mod secret;
 mod shared;
 mod status;

@@ -49,8 +49,14 @@ impl PathProbe {
         targets: Vec<(TargetSlot, SocketAddr)>,
     ) -> Result<Self, StartError> {
         let bind = SocketAddr::new(address, 0);
-        let config =
-            UdpConfig { bind, reuse_port: false, gro: false, recv_buffer: 0, send_buffer: 0 };
+        let config = UdpConfig {
+            bind,
+            reuse_port: false,
+            gro: false,
+            dont_fragment: false,
+            recv_buffer: 0,
+            send_buffer: 0,
+        };
         let socket = netns.run(|| UdpSocket::bind(&config))?.map_err(|error| StartError::Udp {
             address: bind,
             netns: netns.name().to_owned(),

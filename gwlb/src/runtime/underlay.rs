@@ -87,6 +87,7 @@ fn open(address: IpAddr, port: u16, receives: bool) -> Result<UdpSocket, OpenErr
         bind,
         reuse_port: receives,
         gro: receives,
+        dont_fragment: false,
         recv_buffer: if receives { SOCKET_BUFFER } else { 0 },
         send_buffer: if receives { 0 } else { SOCKET_BUFFER },
     };

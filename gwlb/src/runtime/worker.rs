@@ -401,8 +401,14 @@ mod tests {
             stats: Arc::clone(&stats),
         };
         let bind = "127.0.0.1:0".parse().unwrap();
-        let config_udp =
-            UdpConfig { bind, reuse_port: false, gro: true, recv_buffer: 0, send_buffer: 0 };
+        let config_udp = UdpConfig {
+            bind,
+            reuse_port: false,
+            gro: true,
+            dont_fragment: false,
+            recv_buffer: 0,
+            send_buffer: 0,
+        };
         let receivers = vec![UdpSocket::bind(&config_udp).unwrap()];
         Worker::new(Parts {
             id,

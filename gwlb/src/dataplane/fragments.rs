@@ -5,9 +5,6 @@
 //! in number, bytes and time, and only fragments ever touch the lock. The table does not reassemble
 //! and judges little: what is hostile is counted, and looking into it is the appliance's work.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -366,3 +363,6 @@ impl SharedCounter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

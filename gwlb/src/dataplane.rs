@@ -18,6 +18,7 @@
 
 pub mod encap;
 pub mod flow_table;
+pub mod fragmentation;
 pub mod fragments;
 pub mod frame;
 pub mod ingress;

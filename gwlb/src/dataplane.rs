@@ -23,6 +23,7 @@ pub mod fragments;
 pub mod frame;
 pub mod ingress;
 pub mod keys;
+pub mod mss;
 pub mod reply;
 pub mod return_path;
 pub mod select;

@@ -124,7 +124,7 @@ impl FragmentTable {
             match state.ages.first_key_value() {
                 Some(((seen, _), _)) if *seen + Self::TIMEOUT <= now => state.forget_oldest(),
                 _ => break,
-            };
+            }
         }
         let age = state.age(now);
         let before = state.known.insert(id, Known { flow, age });
@@ -137,10 +137,9 @@ impl FragmentTable {
                 self.hostile.reused.add();
             }
         }
-        if state.known.len() > self.limit
-            && let Some(known) = state.forget_oldest()
-            && known.is_fresh(now)
-        {
+        if state.known.len() > self.limit {
+            // It is still fresh, or else it would have been swept.
+            state.forget_oldest();
             self.hostile.evicted.add();
         }
         let queue = state.queues.remove(&id).unwrap_or_default();
@@ -272,9 +271,10 @@ impl State {
         self.known.get(id).filter(|known| known.is_fresh(now)).map(|known| known.flow)
     }
 
-    fn forget_oldest(&mut self) -> Option<Known> {
-        let (_, id) = self.ages.pop_first()?;
-        self.known.remove(&id)
+    fn forget_oldest(&mut self) {
+        if let Some((_, id)) = self.ages.pop_first() {
+            self.known.remove(&id);
+        }
     }
 
     /// Takes out one that waits; its queue is the caller's to put right.

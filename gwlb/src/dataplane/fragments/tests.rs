@@ -238,9 +238,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = (Step, u64)> {
     let step = prop_oneof![
-        (0..6_u32, 0..3_u16).prop_map(|(id, port)| Step::First(id, port)),
-        (0..6_u32).prop_map(Step::Later),
-        (0..6_u32, 0..4_usize).prop_map(|(id, kilobytes)| Step::Hold(id, kilobytes * 20_000)),
+        (0..12_u32, 0..3_u16).prop_map(|(id, port)| Step::First(id, port)),
+        (0..12_u32).prop_map(Step::Later),
+        (0..12_u32, 0..4_usize).prop_map(|(id, kilobytes)| Step::Hold(id, kilobytes * 20_000)),
         Just(Step::Expire),
     ];
     (step, prop_oneof![3 => 0..300_u64, 1 => 0..40_000_u64])
@@ -250,7 +250,8 @@ proptest! {
     /// Against the obvious twin: lists that are gone through from the start.
     #[test]
     fn behaves_like_lists(steps in prop::collection::vec(step(), 1..200)) {
-        const LIMIT: usize = 4;
+        // More than one call sweeps.
+        const LIMIT: usize = 8;
         let table = FragmentTable::new(LIMIT);
         let mut now = start();
         let mut known: Vec<(u32, u16, Instant)> = Vec::new();

@@ -181,7 +181,7 @@ impl Ingress {
         now: Instant,
     ) -> Result<FlowKey, DropReason> {
         let fragment = |id| FragmentId {
-            endpoint,
+            endpoint: self.snapshot.endpoint(endpoint).wire_id,
             src: inner.src,
             dst: inner.dst,
             // As all fragments state it: what follows the fragment header may be an extension
@@ -196,7 +196,8 @@ impl Ingress {
             }),
             Fragment::First { id } => {
                 let flow = inner.ported_key().unwrap_or_else(|| inner.flow_key());
-                self.fragments.first(fragment(id), flow, now);
+                // Nothing waits for it yet: nothing is held.
+                let _ = self.fragments.first(fragment(id), flow, now);
                 Ok(flow)
             }
             Fragment::Later { id, .. } => {

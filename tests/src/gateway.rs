@@ -108,9 +108,10 @@ impl Gateway {
     /// A gateway at time 0.
     pub fn new(settings: Settings, setup: Setup) -> Gateway {
         let settings = Arc::new(settings);
-        let control = Control::new(Arc::clone(&settings), SECRET, setup.workers, setup.wall_clock);
-        let snapshot = Arc::new(control.snapshot());
         let start = start();
+        let (workers, wall_clock) = (setup.workers, setup.wall_clock);
+        let control = Control::new(Arc::clone(&settings), SECRET, workers, wall_clock, start);
+        let snapshot = control.snapshot();
         let fragments = Arc::new(FragmentTable::default());
         let surroundings = Surroundings {
             max_flows: settings.gateway.max_flows_per_worker,
@@ -149,7 +150,8 @@ impl Gateway {
 
     /// The target that takes Geneve at this address.
     pub fn target(&self, address: IpAddr) -> Option<TargetSlot> {
-        let position = self.control.targets().iter().position(|view| view.address.ip() == address);
+        let mut targets = self.exits.snapshot.targets.iter();
+        let position = targets.position(|view| view.address.ip() == address);
         position.map(|slot| TargetSlot(slot as u32))
     }
 
@@ -209,8 +211,9 @@ impl Gateway {
 
     /// The control plane is told something, and what it has to say reaches every worker.
     pub fn control(&mut self, input: Input) {
-        self.control.handle(input);
-        while let Some(Output::Publish(snapshot)) = self.control.poll_output() {
+        self.control.handle(input, self.start + self.elapsed);
+        while let Some(output) = self.control.poll_output() {
+            let Output::Publish(snapshot) = output else { continue };
             for worker in &mut self.workers {
                 worker.ingress.handle_snapshot(Arc::clone(&snapshot));
                 worker.returns.handle_snapshot(Arc::clone(&snapshot));
@@ -258,7 +261,7 @@ impl Gateway {
             }
             totals
         };
-        let targets = self.control.targets().iter();
+        let targets = self.exits.snapshot.targets.iter();
         targets.map(|target| (target.address, totals(&target.counters))).collect()
     }
 

@@ -101,6 +101,8 @@ counters! {
         returned_bytes,
         /// Flows placed on the target.
         new_flows,
+        /// Flows that ended, expired or moved away.
+        ended_flows,
     }
 }
 

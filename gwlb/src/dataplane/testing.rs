@@ -119,10 +119,10 @@ impl Plane {
         let settings = crate::config::parse(&Source::new("test.toml", text)).unwrap();
         let topology = Arc::clone(&settings.topology);
         let secret = Secret::from_bytes([9; Secret::LEN]);
-        let control = Control::new(Arc::new(settings), secret, workers, Duration::ZERO);
-        let snapshot = Arc::new(control.snapshot());
-        let stats = Arc::new(WorkerStats::default());
         let now = start();
+        let control = Control::new(Arc::new(settings), secret, workers, Duration::ZERO, now);
+        let snapshot = control.snapshot();
+        let stats = Arc::new(WorkerStats::default());
         let config = IngressConfig {
             worker,
             max_flows: 100,

@@ -45,18 +45,19 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let source_ports = fit_source_ports(&mut settings, workers);
     let settings = &Arc::new(settings);
     let secret = secret::load_or_create(&settings.gateway.secret_file)?;
-    let mut control = Control::new(Arc::clone(settings), secret, workers, clock::wall_clock());
+    let mut control =
+        Control::new(Arc::clone(settings), secret, workers, clock::wall_clock(), clock::now());
     let listeners = super::admin::Listeners::bind(&settings.gateway)?;
 
     let mut namespaces = Namespaces::default();
     let mut underlays = Underlays::open(settings, &mut namespaces, workers, source_ports)?;
     let Devices { mut queues, links, limits } = open_devices(settings, &mut namespaces, workers)?;
 
-    let probes = underlays.probes(settings, control.targets())?;
+    let probes = underlays.probes(settings, &control.snapshot().targets)?;
     for (target, mtu) in smallest_by_target(probes.iter().flat_map(|p| p.measure(|_| true))) {
-        control.handle(Input::PathMtu { target, mtu });
+        control.handle(Input::PathMtu { target, mtu }, clock::now());
     }
-    let snapshot = Arc::new(control.snapshot());
+    let snapshot = control.snapshot();
 
     let stats: Vec<_> = (0..workers).map(|_| Arc::new(WorkerStats::default())).collect();
     let inboxes =
@@ -304,7 +305,8 @@ mod tests {
         let sockets = fit_source_ports(&mut settings, 256);
         assert!(sockets < 64, "{sockets}");
         let secret = crate::dataplane::keys::Secret::from_bytes([3; 32]);
-        let control = Control::new(Arc::new(settings), secret, 256, std::time::Duration::ZERO);
+        let control =
+            Control::new(Arc::new(settings), secret, 256, std::time::Duration::ZERO, clock::now());
         assert_eq!(control.snapshot().source_ports, sockets);
     }
 

@@ -145,17 +145,19 @@ async fn run(
             _ = tick.tick() => {}
             _ = stopped.wait_for(|&stop| stop) => break,
         }
-        control.handle(Input::WallClock(clock::wall_clock()));
+        control.handle(Input::WallClock(clock::wall_clock()), clock::now());
         let mut too_long = Vec::new();
         while let Some(target) = shared.too_long.pop() {
             too_long.push(target);
         }
         let measure = |target| ticks == PATH_TICKS - 1 || too_long.contains(&target);
         for (target, mtu) in smallest_by_target(probes.iter().flat_map(|p| p.measure(measure))) {
-            control.handle(Input::PathMtu { target, mtu });
+            control.handle(Input::PathMtu { target, mtu }, clock::now());
         }
-        while let Some(Output::Publish(snapshot)) = control.poll_output() {
-            shared.publish(snapshot);
+        while let Some(output) = control.poll_output() {
+            if let Output::Publish(snapshot) = output {
+                shared.publish(snapshot);
+            }
         }
     }
     servers.await.map_err(io::Error::other)?

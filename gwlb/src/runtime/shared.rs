@@ -152,8 +152,8 @@ pub(super) mod tests {
         let source = Source::new("two-zones.toml", text);
         let settings = Arc::new(crate::config::parse(&source).unwrap());
         let secret = Secret::from_bytes([3; Secret::LEN]);
-        let control = Control::new(Arc::clone(&settings), secret, 1, Duration::ZERO);
-        let snapshot = Arc::new(control.snapshot());
+        let control = Control::new(Arc::clone(&settings), secret, 1, Duration::ZERO, clock::now());
+        let snapshot = control.snapshot();
         Shared::new(settings, snapshot, Vec::new(), Vec::new(), Vec::new())
     }
 }

@@ -29,6 +29,7 @@ pub mod return_path;
 pub mod select;
 pub mod snapshot;
 pub mod stats;
+pub mod tcp_state;
 pub mod translate;
 pub mod verdict;
 

@@ -331,7 +331,7 @@ fn corpus_fragments_find_their_flow_in_every_order() {
                 } else {
                     let from = router::Entry::Subnet(router::SubnetId::from_index(0));
                     let packet = PacketBuf::from_slice(packet);
-                    table.hold(id, Waiting { from, generation: 1, packet }, now).unwrap();
+                    table.hold(id, Waiting { from: from.into(), epoch: 0, packet }, now).unwrap();
                 }
             }
             let mut all = order.iter().map(|packet| packet.to_vec()).collect::<Vec<_>>();

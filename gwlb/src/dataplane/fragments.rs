@@ -15,8 +15,9 @@ use geneve::buffer::PacketBuf;
 use geneve::flow::FlowKey;
 use geneve::inner::{Fragment, Inner, IpVersion, Transport, protocol};
 use parking_lot::Mutex;
-use router::Entry;
 use serde::Serialize;
+
+use super::verdict::Origin;
 
 /// What the fragments of one packet have in common (RFC 791 section 3.2, RFC 8200 section 4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,10 +37,10 @@ pub struct FragmentId {
 /// A later fragment that waits for the first.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Where it entered, which is the ledger that it is counted in.
-    pub from: Entry,
-    /// The generation of the configuration in which `from` is to be read.
-    pub generation: u64,
+    /// How far it is on its way, and which ledger it is counted in.
+    pub from: Origin,
+    /// The epoch of the topology in which `from` is numbered.
+    pub epoch: u32,
     /// The fragment.
     pub packet: PacketBuf,
 }

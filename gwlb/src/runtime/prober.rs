@@ -21,10 +21,10 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-pub(super) use tls::{CaFileError, client_config};
+pub(super) use tls::client_config;
 
 use crate::config::{HealthCheck, HealthProtocol};
-use crate::control::probe::ProbeOutcome;
+use crate::control::ProbeOutcome;
 use http::HttpError;
 use opener::Opener;
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use router::SubnetId;
+use router::{Entry, SubnetId};
 
 use super::super::testing::{CLIENT, SERVER, ack, start, udp};
 use super::*;
@@ -20,13 +20,13 @@ fn flow(port: u16) -> FlowKey {
 }
 
 /// A fragment that is told from others by its number, and takes `len` bytes and the headroom.
-fn waiting(number: u64, len: usize) -> Waiting {
-    let from = Entry::Subnet(SubnetId::from_index(0));
-    Waiting { from, generation: number, packet: PacketBuf::with_capacity(len) }
+fn waiting(number: u32, len: usize) -> Waiting {
+    let from = Entry::Subnet(SubnetId::from_index(0)).into();
+    Waiting { from, epoch: number, packet: PacketBuf::with_capacity(len) }
 }
 
-fn numbers(waiting: &[Waiting]) -> Vec<u64> {
-    waiting.iter().map(|waiting| waiting.generation).collect()
+fn numbers(waiting: &[Waiting]) -> Vec<u32> {
+    waiting.iter().map(|waiting| waiting.epoch).collect()
 }
 
 impl FragmentTable {
@@ -131,7 +131,7 @@ fn there_is_only_so_much_room() {
         let table = FragmentTable::default();
         let fits = |number: &u64| {
             let id = id((number / packets_per_id) as u32);
-            table.hold(id, waiting(*number, len), start).is_ok()
+            table.hold(id, waiting(*number as u32, len), start).is_ok()
         };
         let held = (0..1000).filter(fits).count();
         table.assert_consistent();
@@ -255,7 +255,7 @@ proptest! {
         let table = FragmentTable::new(LIMIT);
         let mut now = start();
         let mut known: Vec<(u32, u16, Instant)> = Vec::new();
-        let mut held: Vec<(u32, u64, usize, Instant)> = Vec::new();
+        let mut held: Vec<(u32, u32, usize, Instant)> = Vec::new();
         let mut expected = HostileTotals::default();
         for (number, (step, milliseconds)) in steps.into_iter().enumerate() {
             now += Duration::from_millis(milliseconds);
@@ -290,12 +290,12 @@ proptest! {
                     let room = held.len() < FragmentTable::HELD_PACKETS
                         && same < FragmentTable::HELD_PER_PACKET
                         && all + bytes <= FragmentTable::HELD_BYTES;
-                    let waiting = waiting(number as u64, len);
+                    let waiting = waiting(number as u32, len);
                     let kept = table.hold(id(packet), waiting, now);
                     prop_assert_eq!(kept.is_ok(), room && !known);
                     expected.no_room += u64::from(!room && !known);
                     if kept.is_ok() {
-                        held.push((packet, number as u64, bytes, now));
+                        held.push((packet, number as u32, bytes, now));
                     }
                 }
                 Step::Expire => {

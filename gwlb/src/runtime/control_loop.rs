@@ -20,7 +20,7 @@ use super::control_handle::{
 };
 use super::error::StartError;
 use super::prober::ProbeJob;
-use super::rigging::{Probing, Rigging};
+use super::rigging::{Planned, Probing, Rigging};
 use super::shared::{Published, Shared};
 use super::{build, clock};
 use crate::config::{self, Settings};
@@ -291,7 +291,7 @@ impl Driver {
 
     fn measure_paths(&mut self, wanted: impl Fn(TargetSlot) -> bool + Copy, now: Instant) {
         let snapshot = self.control.snapshot();
-        let measured = self.probing.nodes.iter().flat_map(|n| n.measure(&snapshot.targets, wanted));
+        let measured = self.probing.measure(&snapshot.targets, wanted);
         for (target, mtu) in smallest_by_target(measured.collect::<Vec<_>>()) {
             self.control.handle(Input::PathMtu { target, mtu }, now);
         }
@@ -344,7 +344,7 @@ impl Driver {
         let settings = Arc::clone(self.control.settings());
         let index = settings.target_groups.iter().position(|known| known.name.as_str() == group);
         let port = target.port.map(crate::config::Port::get);
-        let refit = match index.zip(port) {
+        let planned = match index.zip(port) {
             Some((group, port)) if !self.rigging.hears(&settings, group, port) => {
                 let snapshot = self.control.snapshot();
                 Some(self.rigging.plan(&settings, &snapshot.targets, Some((group, port)))?)
@@ -352,8 +352,9 @@ impl Driver {
             _ => None,
         };
         self.control.register(group, &target, clock::now())?;
-        if let Some(refit) = refit {
-            self.probing = self.rigging.fit(refit, &self.shared);
+        if let Some(Planned { refit, probing }) = planned {
+            self.rigging.fit(refit, &self.shared);
+            self.probing = probing;
         }
         self.measure_paths(|_| true, clock::now());
         Ok(())
@@ -386,8 +387,9 @@ impl Driver {
 
     fn apply(&mut self, settings: Arc<Settings>) -> Result<(), StartError> {
         let snapshot = self.control.snapshot();
-        let refit = self.rigging.plan(&settings, &snapshot.targets, None)?;
-        self.probing = self.rigging.fit(refit, &self.shared);
+        let Planned { refit, probing } = self.rigging.plan(&settings, &snapshot.targets, None)?;
+        self.rigging.fit(refit, &self.shared);
+        self.probing = probing;
         self.control.reload(Arc::clone(&settings), clock::now());
         self.shared.settings.store(settings);
         self.measure_paths(|_| true, clock::now());

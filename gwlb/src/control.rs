@@ -3,12 +3,14 @@
 //! It has the form of the data plane: events come in with the time, side effects come out as data,
 //! and nothing here has a thread, a socket or a clock.
 
-pub mod probe;
+mod probe;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use probe::ProbeOutcome;
 
 use crate::config::{LoadBalancer, Settings};
 use crate::dataplane::keys::{EPOCH_SECONDS, Keys, Secret};

@@ -1,18 +1,18 @@
-//! How a probe of a target's health ended. Making probes is the runtime's business.
+//! What a health check finds out.
 
 /// How a probe ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// good
+    /// The target answered as it should.
     Passed,
-    /// the connection was refused (RST to the SYN)
+    /// The connection was refused.
     Refused,
-    /// no answer within the time
+    /// There was no answer within the time.
     TimedOut,
-    /// HTTP(S): a status that the matcher does not take
+    /// HTTP: a status that the matcher does not take.
     Mismatch(u16),
-    /// anything else that the target did wrong: unreachable, closed early, no HTTP, a TLS failure
+    /// Anything else that the target did wrong.
     Failed,
-    /// our own fault: no file descriptor, no such address on this host
+    /// Our own fault, which says nothing about the target.
     Local,
 }

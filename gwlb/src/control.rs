@@ -1,28 +1,79 @@
-//! The control plane: what the data plane should know, as the configuration and events say.
+//! The control plane: what the data plane should know, as the configuration, commands, health and
+//! time say.
 //!
 //! It has the form of the data plane: events come in with the time, side effects come out as data,
-//! and nothing here has a thread, a socket or a clock.
+//! and nothing here has a thread, a socket or a clock. It does not speak HTTP either: probes are
+//! made by whoever takes them from here.
+//!
+//! # How it is driven
+//!
+//! 1. [`Control::new`], then [`Control::poll_output`] until there is nothing left.
+//! 2. Whatever happens goes in by [`Control::handle`] or one of the commands
+//!    ([`Control::register`], [`Control::deregister`], [`Control::set_traffic_mode`],
+//!    [`Control::reload`]), and when the time of [`Control::poll_timeout`] has come,
+//!    [`Control::handle_timeout`] is called. Time never runs backwards.
+//! 3. After each of these [`Control::poll_output`] is asked until there is nothing left, and then
+//!    `poll_timeout` anew. A view comes before what depends on it.
+//! 4. Every [`Output::Probe`] and [`Output::TunnelProbe`] is answered exactly once, within its
+//!    timeout, and every view is acknowledged when all workers hold it or a later one.
+//!
+//! The same inputs at the same times have the same outputs. Nothing is polled for, but the flow
+//! counters of targets that drain, which workers count without telling.
 
+mod agenda;
+mod checking;
+mod command;
+pub mod event;
+mod health;
+mod lifecycle;
+mod member;
+mod pool;
 mod probe;
+mod reload;
+pub mod silence;
+mod snapshot;
+pub mod status;
+mod target;
+pub mod tunnel;
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ahash::AHashMap;
+use router::Topology;
+
+pub use command::{CommandError, MAX_TARGETS_PER_ZONE, TargetSpec};
+pub use event::Event;
+pub use health::{CheckId, ProbeRequest};
 pub use probe::ProbeOutcome;
+pub use silence::{Diagnosis, Symptoms};
+pub use status::TargetStatus;
+pub use target::{ReasonCode, Standing, TargetState};
+pub use tunnel::{TunnelOutcome, TunnelRequest, recognise};
 
-use crate::config::{LoadBalancer, Settings};
+use agenda::Agenda;
+use event::BypassCause;
+use health::Finding;
+use member::Member;
+use silence::{Change, Watch};
+use target::{Particulars, Registry};
+
+use crate::config::{HealthCheck, Settings, TrafficMode};
 use crate::dataplane::keys::{EPOCH_SECONDS, Keys, Secret};
-use crate::dataplane::select::{Candidate, TargetId};
-use crate::dataplane::snapshot::{EndpointView, Pool, PoolId, Snapshot, TargetSlot, TargetView};
-use crate::dataplane::stats::TargetCounters;
-use crate::dataplane::translate::Translation;
+use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot, TunnelFlow};
 
 /// What the control plane is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// The wall clock, as time since 1970: cookie keys turn by the calendar.
+    /// The wall clock, as time since 1970: cookie keys turn by the calendar. To be told now and
+    /// then, since clocks are set.
     WallClock(Duration),
     /// The underlay carries outer packets of at most `mtu` bytes to this target.
     PathMtu {
@@ -31,6 +82,28 @@ pub enum Input {
         /// In bytes, outer IP header included.
         mtu: u16,
     },
+    /// A probe has ended.
+    Probe {
+        /// Whose it was.
+        check: CheckId,
+        /// How.
+        outcome: ProbeOutcome,
+    },
+    /// A probe through the tunnel has ended.
+    TunnelProbe {
+        /// Whose it was.
+        check: CheckId,
+        /// Which of its probes.
+        sequence: u32,
+        /// How.
+        outcome: TunnelOutcome,
+    },
+    /// Something says that a target may be dead, such as an ICMP error about a packet of ours.
+    Suspect(TargetSlot),
+    /// Every worker holds the view of this generation or a later one.
+    Acknowledged(u64),
+    /// What was seen to go wrong on the way back, every few seconds.
+    Symptoms(Symptoms),
 }
 
 /// What is to be done.
@@ -38,21 +111,71 @@ pub enum Input {
 pub enum Output {
     /// Give this view to every worker.
     Publish(Arc<Snapshot>),
+    /// Make this health probe.
+    Probe(ProbeRequest),
+    /// Send this packet through the tunnel.
+    TunnelProbe(TunnelRequest),
+    /// Tell whoever wants to know.
+    Event(Event),
 }
 
 /// The control plane of one gateway.
 #[derive(Debug)]
 pub struct Control {
     settings: Arc<Settings>,
+    /// By target group.
+    health_checks: Vec<Arc<HealthCheck>>,
+    /// By load balancer: as configured, or as somebody has switched it.
+    traffic_modes: Vec<TrafficMode>,
+    topology_epoch: u32,
+    earlier_topology: Option<Arc<Topology>>,
     secret: Secret,
-    workers: u16,
+    keys: Keys,
     epoch: u64,
-    targets: Vec<TargetView>,
+    workers: u16,
+    /// By [`PoolId`].
+    nodes: Vec<Node>,
+    registry: Registry,
+    members: BTreeMap<(TargetSlot, PoolId), Member>,
+    checks: AHashMap<CheckId, (TargetSlot, PoolId)>,
+    last_check: u64,
+    watches: BTreeMap<TargetSlot, Watch>,
+    agenda: Agenda<Item>,
+    /// The latest time that was told, and the wall clock at a moment.
+    now: Instant,
+    wall_clock: (Instant, Duration),
+    /// The view that every worker holds, or a later one.
+    acknowledged: u64,
+    snapshot: Arc<Snapshot>,
+    unpublished: bool,
+    /// Whether the view is not what is known any more.
+    dirty: bool,
     outputs: VecDeque<Output>,
 }
 
-/// Outer packets on an ordinary Ethernet, until the underlay is asked.
-const ETHERNET_MTU: u16 = 1500;
+/// A load balancer's node.
+#[derive(Debug, Clone)]
+struct Node {
+    /// The load balancer's name.
+    load_balancer: String,
+    zone: String,
+    address: IpAddr,
+    /// Index of the load balancer and of its node, if it is still there.
+    place: Option<(usize, usize)>,
+}
+
+/// What can be due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    /// The cookie keys turn.
+    Epoch,
+    /// A check probes.
+    Check(CheckId),
+    /// A slow start makes a step.
+    Step(TargetSlot, PoolId),
+    /// A deregistration goes on.
+    Life(TargetSlot),
+}
 
 impl Control {
     /// A control plane for a checked configuration. `wall_clock` is the time since 1970.
@@ -63,219 +186,238 @@ impl Control {
         secret: Secret,
         workers: u16,
         wall_clock: Duration,
+        now: Instant,
     ) -> Self {
-        let targets = settings
-            .target_groups
-            .iter()
-            .enumerate()
-            .flat_map(|(group, settings)| {
-                settings.targets.iter().map(move |target| {
-                    let port = target.port.unwrap_or(settings.port).get();
-                    let address = SocketAddr::new(target.address, port);
-                    TargetView {
-                        id: TargetId::new(settings.name.as_str(), address),
-                        group,
-                        address,
-                        path_mtu: ETHERNET_MTU,
-                        dialect: settings.dialect,
-                        counters: (0..workers).map(|_| TargetCounters::default()).collect(),
-                    }
-                })
-            })
-            .collect();
         let epoch = wall_clock.as_secs() / EPOCH_SECONDS;
-        let mut control =
-            Self { settings, secret, workers, epoch, targets, outputs: VecDeque::new() };
-        control.publish();
+        let keys = Keys::derive(&secret, epoch);
+        let mut control = Self {
+            health_checks: health_checks(&settings),
+            traffic_modes: traffic_modes(&settings),
+            topology_epoch: 0,
+            earlier_topology: None,
+            secret,
+            epoch,
+            workers,
+            nodes: places(&settings).map(|place| Node::at(&settings, place)).collect(),
+            registry: Registry::default(),
+            members: BTreeMap::new(),
+            checks: AHashMap::new(),
+            last_check: 0,
+            watches: BTreeMap::new(),
+            agenda: Agenda::default(),
+            now,
+            wall_clock: (now, wall_clock),
+            acknowledged: 0,
+            snapshot: Arc::new(snapshot::nothing(&settings, keys.clone())),
+            keys,
+            unpublished: false,
+            dirty: true,
+            outputs: VecDeque::new(),
+            settings,
+        };
+        control.turn_keys();
+        let settings = Arc::clone(&control.settings);
+        for (index, group) in settings.target_groups.iter().enumerate() {
+            for target in &group.targets {
+                control.put(index, Particulars::of(group, target));
+            }
+        }
+        control.sync_members(true);
+        control.settle();
         control
     }
 
     /// Takes an event in.
-    pub fn handle(&mut self, input: Input) {
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        self.see(now);
         match input {
-            Input::WallClock(now) => {
-                let epoch = now.as_secs() / EPOCH_SECONDS;
-                if epoch != self.epoch {
-                    self.epoch = epoch;
-                    self.publish();
+            Input::WallClock(wall_clock) => {
+                self.wall_clock = (self.now, wall_clock);
+                self.turn_keys();
+            }
+            Input::PathMtu { target, mtu } => self.set_path_mtu(target, mtu),
+            Input::Probe { check, outcome } => self.record_probe(check, outcome),
+            Input::TunnelProbe { check, sequence, outcome } => {
+                self.record_tunnel(check, sequence, outcome);
+            }
+            Input::Suspect(slot) => self.suspect(slot),
+            Input::Acknowledged(generation) => {
+                if generation > self.acknowledged {
+                    self.acknowledged = generation;
+                    self.reschedule_tunnels();
+                    self.advance_lives();
                 }
             }
-            Input::PathMtu { target, mtu } => {
-                let Some(view) = self.targets.get_mut(target.0 as usize) else { return };
-                if view.path_mtu != mtu {
-                    view.path_mtu = mtu;
-                    self.publish();
-                }
-            }
+            Input::Symptoms(symptoms) => self.look_for_silence(&symptoms),
         }
+        self.settle();
+    }
+
+    /// Does what is due by now.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.see(now);
+        self.settle();
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called. It may be called earlier.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.agenda.next()
     }
 
     /// What is to be done next, if anything.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if std::mem::take(&mut self.unpublished) {
+            return Some(Output::Publish(Arc::clone(&self.snapshot)));
+        }
         self.outputs.pop_front()
     }
 
-    /// When [`Input::WallClock`] is due, as time since 1970.
-    pub fn poll_timeout(&self) -> Duration {
-        Duration::from_secs((self.epoch + 1) * EPOCH_SECONDS)
+    /// Whether each health check has got an answer, or has waited in vain for one. Checks through
+    /// the tunnel need workers, so a start that waits for this does not wait for them.
+    pub fn is_settled(&self) -> bool {
+        let mut runs = self.members.values().filter_map(|member| member.health.as_ref());
+        runs.all(|run| !matches!(run.check.finding(), Finding::Initial { probed: false, .. }))
     }
 
-    /// Every target, by slot.
-    pub fn targets(&self) -> &[TargetView] {
-        &self.targets
+    /// The latest view.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
     }
 
-    fn publish(&mut self) {
-        // Of several views that nobody has taken yet, only the last one counts.
-        self.outputs.clear();
-        self.outputs.push_back(Output::Publish(Arc::new(self.snapshot())));
+    /// The configuration that is in force. Targets that were registered since are not in it.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 
-    /// The view of this moment.
-    pub fn snapshot(&self) -> Snapshot {
-        let settings = &self.settings;
-        let mut pools = Vec::new();
-        let mut first_pool = Vec::new();
-        for load_balancer in &settings.load_balancers {
-            first_pool.push(pools.len());
-            pools.extend((0..load_balancer.nodes.len()).map(|node| self.pool(load_balancer, node)));
+    /// Switches a load balancer between inspection and bypass, until the next switch or reload.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownLoadBalancer`].
+    pub fn set_traffic_mode(
+        &mut self,
+        load_balancer: &str,
+        mode: TrafficMode,
+        now: Instant,
+    ) -> Result<(), CommandError> {
+        self.see(now);
+        let mut balancers = self.settings.load_balancers.iter();
+        let index = balancers
+            .position(|it| it.name.as_str() == load_balancer)
+            .ok_or_else(|| CommandError::unknown_load_balancer(load_balancer, &self.settings))?;
+        if self.traffic_modes[index] != mode {
+            self.traffic_modes[index] = mode;
+            self.dirty = true;
+            self.event(Event::Bypass {
+                load_balancer: load_balancer.to_owned(),
+                zone: None,
+                on: mode == TrafficMode::Bypass,
+                cause: BypassCause::TrafficMode,
+            });
         }
-        let endpoints: Vec<_> = settings
-            .topology
-            .endpoints()
-            .map(|(id, endpoint)| {
-                let binding = settings.binding(id);
-                EndpointView {
-                    wire_id: endpoint.wire_id,
-                    pool: PoolId((first_pool[binding.load_balancer] + binding.node) as u16),
-                    addresses: endpoint.addresses.clone(),
+        self.settle();
+        Ok(())
+    }
+
+    /// Time has come this far.
+    fn see(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// Does what is due, and tells the workers what has changed.
+    fn settle(&mut self) {
+        while let Some(item) = self.agenda.take_due(self.now) {
+            match item {
+                Item::Epoch => self.turn_keys(),
+                Item::Check(id) => self.start_probes(id),
+                Item::Step(slot, pool) => self.step((slot, pool)),
+                Item::Life(slot) => self.advance_life(slot),
+            }
+        }
+        if self.dirty {
+            self.publish();
+        }
+    }
+
+    /// Takes the keys of the present epoch, and sets the time of the next.
+    fn turn_keys(&mut self) {
+        let unix = self.unix_now();
+        let epoch = unix.as_secs() / EPOCH_SECONDS;
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.keys = Keys::derive(&self.secret, epoch);
+            self.dirty = true;
+        }
+        let next = Duration::from_secs((epoch + 1) * EPOCH_SECONDS);
+        self.agenda.set(Item::Epoch, Some(self.now + next.saturating_sub(unix)));
+    }
+
+    /// The wall clock now, as time since 1970.
+    fn unix_now(&self) -> Duration {
+        let (at, wall_clock) = self.wall_clock;
+        wall_clock + self.now.saturating_duration_since(at)
+    }
+
+    /// The generation of the view that the present change leads to.
+    fn next_generation(&self) -> u64 {
+        self.snapshot.generation + 1
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// The inner addresses of a node's probes, and the wire id of their endpoint, if its tunnels
+    /// are probed.
+    fn flow_of(&self, pool: PoolId) -> Option<(TunnelFlow, u64)> {
+        tunnel::flow(&self.settings, self.nodes.get(usize::from(pool.0))?.place?)
+    }
+
+    fn look_for_silence(&mut self, symptoms: &Symptoms) {
+        let slots: Vec<_> = self.registry.live().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let healthy = self.is_healthy(slot);
+            let Some(target) = self.registry.get(slot) else { continue };
+            let group = self.settings.target_groups.get(target.group_index);
+            let tolerant = group.is_some_and(|group| group.tolerate_bad_udp_checksum);
+            let watch = self.watches.entry(slot).or_default();
+            let change = watch.look(healthy, &target.totals(), (symptoms, tolerant), self.now);
+            let (target_group, target) = (target.group.clone(), target.address);
+            match change {
+                Some(Change::Diagnosed(diagnosis)) => {
+                    self.event(Event::Diagnosed { target_group, target, diagnosis });
                 }
-            })
-            .collect();
-        let mut sources = ahash::AHashMap::<_, Vec<_>>::new();
-        for (slot, target) in self.targets.iter().enumerate() {
-            sources.entry(target.address.ip()).or_default().push(TargetSlot(slot as u32));
-        }
-        Snapshot {
-            topology: Arc::clone(&settings.topology),
-            keys: Keys::derive(&self.secret, self.epoch),
-            wire_ids: settings
-                .topology
-                .endpoints()
-                .map(|(id, endpoint)| (endpoint.wire_id, id))
-                .collect(),
-            endpoints,
-            pools,
-            targets: self.targets.clone(),
-            sources,
-            attachments: settings
-                .attachments
-                .iter()
-                .map(|attachment| (attachment.at, attachment.mtu.get()))
-                .collect(),
-            translations: settings
-                .topology
-                .gateways()
-                .map(|(_, gateway)| Translation::of(&gateway.addresses))
-                .collect(),
-            workers: self.workers,
-            source_ports: settings.gateway.source_ports_per_worker as u16,
-        }
-    }
-
-    fn pool(&self, load_balancer: &LoadBalancer, node: usize) -> Pool {
-        let settings = &self.settings;
-        let group = &settings.target_groups[load_balancer.target_group];
-        let node = &load_balancer.nodes[node];
-        let candidates = self
-            .targets
-            .iter()
-            .enumerate()
-            .filter(|(_, view)| view.group == load_balancer.target_group)
-            .zip(&group.targets)
-            // "A load balancer node routes to the targets of its own zone" unless cross-zone is on
-            // (AWS attribute load_balancing.cross_zone.enabled).
-            .filter(|(_, target)| load_balancer.cross_zone || target.zone == node.zone)
-            .map(|((slot, view), target)| Candidate {
-                target: TargetSlot(slot as u32),
-                id: view.id,
-                weight: target.weight.get(),
-            })
-            .collect();
-        Pool {
-            load_balancer: load_balancer.name.to_string(),
-            zone: node.zone.clone(),
-            address: node.address,
-            stickiness: group.stickiness,
-            tcp_idle_timeout: load_balancer.timers.tcp_idle,
-            other_idle_timeout: load_balancer.timers.other_idle,
-            unknown_flow: load_balancer.tcp_unknown_flow,
-            candidates,
+                Some(Change::Cleared(code)) => {
+                    self.event(Event::Cleared { target_group, target, code });
+                }
+                None => {}
+            }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use router::source::Source;
-
-    use super::*;
-
-    const TWO_ZONES: &str = include_str!("../examples/two-zones.toml");
-
-    fn control(change: impl FnOnce(String) -> String) -> Control {
-        let source = Source::new("two-zones.toml", change(TWO_ZONES.to_owned()));
-        let settings = Arc::new(crate::config::parse(&source).unwrap());
-        Control::new(settings, Secret::from_bytes([3; Secret::LEN]), 2, Duration::ZERO)
-    }
-
-    fn published(control: &mut Control) -> Option<Arc<Snapshot>> {
-        control.poll_output().map(|Output::Publish(snapshot)| snapshot)
-    }
-
-    /// The addresses of a pool's candidates.
-    fn candidates(snapshot: &Snapshot, pool: usize) -> Vec<String> {
-        let candidates = snapshot.pools[pool].candidates.iter();
-        candidates.map(|c| snapshot.target(c.target).address.to_string()).collect()
-    }
-
-    #[test]
-    fn a_node_uses_the_targets_of_its_zone() {
-        let mut control = control(|text| text);
-        let snapshot = published(&mut control).unwrap();
-        assert_eq!(candidates(&snapshot, 0), ["192.0.2.11:6081", "192.0.2.12:6081"]);
-        assert_eq!(candidates(&snapshot, 1), ["192.0.2.21:6081"]);
-        for (endpoint, zone) in snapshot.endpoints.iter().zip(["az1", "az2"]) {
-            assert_eq!(snapshot.pool(endpoint.pool).zone, zone);
+impl Node {
+    fn at(settings: &Settings, place: (usize, usize)) -> Self {
+        let balancer = &settings.load_balancers[place.0];
+        let node = &balancer.nodes[place.1];
+        Self {
+            load_balancer: balancer.name.to_string(),
+            zone: node.zone.clone(),
+            address: node.address,
+            place: Some(place),
         }
-        assert_eq!(snapshot.sources.len(), 3);
     }
+}
 
-    #[test]
-    fn with_cross_zone_a_node_uses_all() {
-        let on = |text: String| text.replace("# cross_zone = false", "cross_zone = true");
-        let snapshot = published(&mut control(on)).unwrap();
-        assert_eq!(candidates(&snapshot, 0).len(), 3);
-        assert_eq!(candidates(&snapshot, 0), candidates(&snapshot, 1));
-    }
+/// Every node: index of the load balancer, index among its nodes.
+fn places(settings: &Settings) -> impl Iterator<Item = (usize, usize)> {
+    let balancers = settings.load_balancers.iter().enumerate();
+    balancers.flat_map(|(index, it)| (0..it.nodes.len()).map(move |node| (index, node)))
+}
 
-    #[test]
-    fn only_a_change_is_published() {
-        let mut control = control(|text| text);
-        published(&mut control).unwrap();
-        let target = TargetSlot(0);
-        control.handle(Input::PathMtu { target, mtu: 1500 });
-        assert!(published(&mut control).is_none(), "1500 is what it begins with");
-        control.handle(Input::PathMtu { target, mtu: 9000 });
-        control.handle(Input::PathMtu { target: TargetSlot(99), mtu: 9000 });
-        let snapshot = published(&mut control).unwrap();
-        assert_eq!(snapshot.target(target).inner_mtu(), 9000 - 68);
-        assert!(published(&mut control).is_none());
+fn health_checks(settings: &Settings) -> Vec<Arc<HealthCheck>> {
+    settings.target_groups.iter().map(|group| Arc::new(group.health_check.clone())).collect()
+}
 
-        let turn = control.poll_timeout();
-        control.handle(Input::WallClock(turn.saturating_sub(Duration::from_millis(1))));
-        assert!(published(&mut control).is_none());
-        control.handle(Input::WallClock(turn));
-        assert_eq!(published(&mut control).unwrap().keys.cookie.epoch(), 1);
-    }
+fn traffic_modes(settings: &Settings) -> Vec<TrafficMode> {
+    settings.load_balancers.iter().map(|balancer| balancer.traffic_mode).collect()
 }

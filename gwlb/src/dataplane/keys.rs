@@ -51,6 +51,8 @@ pub struct Keys {
     pub placement: PlacementKey,
     /// Chooses the worker and source port of a flow; the same for ever.
     pub ownership: PlacementKey,
+    /// Marks the packets that probe the way through an appliance; the same for ever.
+    pub probe: PlacementKey,
     /// Stamps and verifies cookies.
     pub cookie: CookieKeys,
 }
@@ -61,6 +63,7 @@ impl Keys {
         Self {
             placement: PlacementKey(secret.derive("gwlb placement", 0)),
             ownership: PlacementKey(secret.derive("gwlb ownership", 0)),
+            probe: PlacementKey(secret.derive("gwlb probe", 0)),
             cookie: CookieKeys::derive(secret, epoch),
         }
     }

@@ -5,18 +5,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ahash::AHashMap;
 use geneve::dialect::Dialect;
 use geneve::flow::Stickiness;
-use router::{Attachment, EndpointId, Topology};
+use geneve::inner::{Fragment, Inner, Transport};
+use router::{Attachment, EndpointId, Entry, Topology};
 
 use super::keys::Keys;
 use super::select::{Candidate, TargetId};
 use super::stats::TargetCounters;
 use super::translate::Translation;
-use crate::config::UnknownFlow;
+use crate::config::{AfterBypass, FlowTimers, TrafficMode, UnknownFlow};
 
 /// A load balancer's node in one zone: an outer address and the targets behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,10 +27,16 @@ pub struct PoolId(pub u16);
 pub struct TargetSlot(pub u32);
 
 /// Everything that a worker needs to know to decide about packets.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
+    /// Counts up with every view that is published: workers report which one they hold.
+    pub generation: u64,
     /// The routes.
     pub topology: Arc<Topology>,
+    /// Counts the topologies: places are numbered anew in each.
+    pub topology_epoch: u32,
+    /// The topology of the epoch before, if there was one.
+    pub earlier_topology: Option<Arc<Topology>>,
     /// The keys of the present epoch.
     pub keys: Keys,
     /// By [`EndpointId`].
@@ -39,7 +45,8 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// By [`TargetSlot`].
     pub targets: Vec<TargetView>,
-    /// The targets at a source address: more than one if several groups or ports share it.
+    /// The targets at a source address: more than one if several groups or ports share it. A slot
+    /// that is vacant is not among them.
     pub sources: AHashMap<IpAddr, Vec<TargetSlot>>,
     /// Endpoints by the id that they have on the wire.
     pub wire_ids: AHashMap<u64, EndpointId>,
@@ -51,6 +58,8 @@ pub struct Snapshot {
     pub workers: u16,
     /// How many source ports each worker has in each pool.
     pub source_ports: u16,
+    /// How many flows a worker takes into its table in a second; 0: as many as come.
+    pub max_new_flows_per_second: u32,
 }
 
 /// What the data plane knows of an endpoint.
@@ -75,14 +84,91 @@ pub struct Pool {
     pub address: IpAddr,
     /// What makes two packets the same flow.
     pub stickiness: Stickiness,
-    /// After how long without a packet a TCP flow is forgotten.
-    pub tcp_idle_timeout: Duration,
-    /// The same for everything else.
-    pub other_idle_timeout: Duration,
+    /// How long flows are remembered without a packet.
+    pub timers: FlowTimers,
     /// What becomes of a TCP packet without SYN for a flow that is not in the table.
     pub unknown_flow: UnknownFlow,
-    /// Among whom new flows are spread.
+    /// Whether such a packet is reset whatever `unknown_flow` says
+    /// (`send_tcp_reset_on_idle_timeout`).
+    pub reset_idle: bool,
+    /// Whether a gateway that starts without its flows takes on those that go on.
+    pub adopt_after_start: bool,
+    /// Whether packets go past the appliances altogether.
+    pub traffic_mode: TrafficMode,
+    /// Whether TCP is told to send segments that fit on the way to the appliance.
+    pub mss_clamp: bool,
+    /// Among whom new flows, and those that lose their target, are spread.
     pub candidates: Vec<Candidate<TargetSlot>>,
+    /// What becomes of them when there is no candidate.
+    pub none: NoCandidate,
+    /// What becomes of a bypassed flow when there is a candidate again.
+    pub after_bypass: AfterBypass,
+    /// By [`TargetSlot`]: what becomes of the flows that a target has. [`Fate::Stay`] for those
+    /// behind the end.
+    pub fates: Vec<Fate>,
+    /// Whether both ends of a flow are reset at once, rather than who sends the next packet.
+    pub reset_both_ends: bool,
+    /// What an in-tunnel probe looks like when it comes back, if any are sent.
+    pub probe: Option<TunnelFlow>,
+}
+
+/// What becomes of a flow for which there is no target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NoCandidate {
+    /// Its packets are dropped.
+    #[default]
+    Drop,
+    /// Its packets go on uninspected.
+    Bypass,
+}
+
+/// What becomes of the flows that a target has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// They stay with it.
+    #[default]
+    Stay,
+    /// Each moves to a candidate with its next packet.
+    Rebalance,
+    /// TCP flows are reset and forgotten; others stay.
+    Reset(ResetCause),
+}
+
+/// Why flows are reset that had a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResetCause {
+    /// Health checks found it unhealthy.
+    Unhealthy,
+    /// It was deregistered, and its delay has passed.
+    Deregistration,
+}
+
+/// The addresses of the packets that probe a path through appliances: UDP from and to `port`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelFlow {
+    /// Where they seem to come from.
+    pub source: IpAddr,
+    /// Where they seem to go.
+    pub destination: IpAddr,
+    /// Both ports.
+    pub port: u16,
+}
+
+impl TunnelFlow {
+    /// Whether a packet is of this flow.
+    pub fn is(&self, inner: &Inner) -> bool {
+        inner.src == self.source
+            && inner.dst == self.destination
+            && matches!(inner.fragment, Fragment::Whole)
+            && inner.transport == Transport::Udp { src: self.port, dst: self.port }
+    }
+}
+
+impl Pool {
+    /// What becomes of the flows that a target has.
+    pub fn fate(&self, target: TargetSlot) -> Fate {
+        self.fates.get(target.0 as usize).copied().unwrap_or_default()
+    }
 }
 
 /// What the data plane knows of a target.
@@ -96,6 +182,9 @@ pub struct TargetView {
     pub address: SocketAddr,
     /// The largest outer packet on the way there, in bytes: the MTU of the underlay's route.
     pub path_mtu: u16,
+    /// The largest inner packet that is known to come back from it, in bytes, where probes through
+    /// the tunnel have measured it.
+    pub usable_mtu: Option<u16>,
     /// The group's dialect.
     pub dialect: &'static Dialect,
     /// What was sent and returned, by worker.
@@ -103,14 +192,16 @@ pub struct TargetView {
 }
 
 impl TargetView {
-    /// The largest inner packet that fits in one outer packet, in bytes.
+    /// The largest inner packet that gets there and back, in bytes: one that fits in an outer
+    /// packet, and that the appliance was seen to return where that was tried.
     pub fn inner_mtu(&self) -> u16 {
         let outer = if self.address.is_ipv4() {
             geneve::inner::IpVersion::V4
         } else {
             geneve::inner::IpVersion::V6
         };
-        self.path_mtu.saturating_sub(self.dialect.overhead(outer) as u16)
+        let fits = self.path_mtu.saturating_sub(self.dialect.overhead(outer) as u16);
+        self.usable_mtu.map_or(fits, |usable| usable.min(fits))
     }
 }
 
@@ -128,6 +219,26 @@ impl Snapshot {
     /// The target in this slot.
     pub fn target(&self, slot: TargetSlot) -> &TargetView {
         &self.targets[slot.0 as usize]
+    }
+
+    /// A place that was numbered in the topology of `epoch`, as it is numbered now: by its name,
+    /// and an endpoint by its id on the wire. `None` if it is not there any more, or if it is too
+    /// long ago to say.
+    pub fn entry(&self, place: Entry, epoch: u32) -> Option<Entry> {
+        if epoch == self.topology_epoch {
+            return Some(place);
+        }
+        let old = self.earlier_topology.as_ref().filter(|_| epoch + 1 == self.topology_epoch)?;
+        let new = &self.topology;
+        match place {
+            Entry::InternetGateway(id) => {
+                new.gateway_by_name(&old.gateway(id).name).map(Entry::InternetGateway)
+            }
+            Entry::Subnet(id) => new.subnet_by_name(&old.subnet(id).name).map(Entry::Subnet),
+            Entry::Endpoint(id) => {
+                self.wire_ids.get(&old.endpoint(id).wire_id).copied().map(Entry::Endpoint)
+            }
+        }
     }
 
     /// How packets that enter or leave here are translated, if they are: in every packet that

@@ -21,7 +21,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-pub(super) use tls::{CaFileError, client_config};
+pub(super) use tls::client_config;
 
 use crate::config::{HealthCheck, HealthProtocol};
 use crate::control::ProbeOutcome;

@@ -473,7 +473,7 @@ fn a_ca_file_is_judged_when_it_is_read() {
     let pki = Pki::new();
     let error = |path: PathBuf| {
         let health = HealthCheck { ca_file: Some(path), ..health(HealthProtocol::Https) };
-        let error: CaFileError = client_config(&health).unwrap_err();
+        let error = client_config(&health).unwrap_err();
         error.to_string()
     };
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

@@ -1,0 +1,256 @@
+//! What happens in the control plane, for the log and for whoever listens.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::silence::{Diagnosis, DiagnosisCode};
+use super::target::{Standing, TargetState};
+use crate::dataplane::snapshot::ResetCause;
+
+/// Something that has happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A target was registered.
+    Registered {
+        /// The target group.
+        target_group: String,
+        /// The target.
+        target: SocketAddr,
+        /// The zone that it stands in.
+        zone: String,
+        /// Its weight.
+        weight: u16,
+    },
+    /// A node thinks otherwise of a target than before.
+    TargetState {
+        /// The target group.
+        target_group: String,
+        /// The target.
+        target: SocketAddr,
+        /// The load balancer.
+        load_balancer: String,
+        /// The zone of the node.
+        zone: String,
+        /// What it thought.
+        from: Standing,
+        /// What it thinks.
+        to: Standing,
+    },
+    /// A target was deregistered: it gets no new flows.
+    DrainBegun {
+        /// The target group.
+        target_group: String,
+        /// The target.
+        target: SocketAddr,
+        /// Flows that it has.
+        flows: u64,
+        /// How long they may take at most, in seconds.
+        seconds: f64,
+    },
+    /// A target drains no longer.
+    DrainEnded {
+        /// The target group.
+        target_group: String,
+        /// The target.
+        target: SocketAddr,
+        /// Why.
+        cause: DrainEnd,
+        /// Flows that are left.
+        flows: u64,
+    },
+    /// Flows lose their target.
+    Failover {
+        /// The load balancer.
+        load_balancer: String,
+        /// The zone of the node.
+        zone: String,
+        /// The target.
+        target: SocketAddr,
+        /// What becomes of the flows.
+        action: FailoverAction,
+        /// Flows that the target has, by way of all nodes.
+        flows: u64,
+    },
+    /// Packets go past the appliances, or do so no longer.
+    Bypass {
+        /// The load balancer.
+        load_balancer: String,
+        /// The zone of the node; absent: all of them.
+        zone: Option<String>,
+        /// Whether they do.
+        on: bool,
+        /// Why.
+        cause: BypassCause,
+    },
+    /// Another configuration is in force.
+    Reload {
+        /// Targets that came with it.
+        registered: usize,
+        /// Targets that it does not have any more.
+        deregistered: usize,
+        /// Targets with another zone or weight.
+        changed: usize,
+    },
+    /// The largest packet that an appliance brings back was measured.
+    UsableMtu {
+        /// The target group.
+        target_group: String,
+        /// The target.
+        target: SocketAddr,
+        /// The length of the inner packet in bytes; absent: not even the smallest came back.
+        usable_mtu: Option<u16>,
+    },
+    /// Something is wrong with a target that its health does not show.
+    Diagnosed {
+        /// The target group.
+        target_group: String,
+        /// The target.
+        target: SocketAddr,
+        /// What.
+        diagnosis: Diagnosis,
+    },
+    /// That is over.
+    Cleared {
+        /// The target group.
+        target_group: String,
+        /// The target.
+        target: SocketAddr,
+        /// What it was.
+        code: DiagnosisCode,
+    },
+}
+
+/// Why a target drains no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainEnd {
+    /// Its last flow has ended.
+    LastFlow,
+    /// The deregistration delay is over.
+    Deadline,
+    /// It was registered again.
+    Registered,
+}
+
+/// What becomes of flows that lose their target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailoverAction {
+    /// They move to others.
+    Rebalance,
+    /// They are reset: the target is unhealthy.
+    ResetUnhealthy,
+    /// They are reset: the target was deregistered.
+    ResetDeregistered,
+}
+
+impl From<ResetCause> for FailoverAction {
+    fn from(cause: ResetCause) -> Self {
+        match cause {
+            ResetCause::Unhealthy => Self::ResetUnhealthy,
+            ResetCause::Deregistration => Self::ResetDeregistered,
+        }
+    }
+}
+
+/// Why packets go past the appliances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BypassCause {
+    /// Somebody wants it (`traffic_mode`).
+    TrafficMode,
+    /// No target is healthy (`when_none_healthy`).
+    NoneHealthy,
+}
+
+impl Event {
+    /// Whether it is something to worry about.
+    pub fn is_grave(&self) -> bool {
+        match self {
+            Self::Bypass { on, .. } => *on,
+            Self::TargetState { to, .. } => to.state == TargetState::Unhealthy,
+            Self::Failover { .. } | Self::Diagnosed { .. } => true,
+            Self::DrainEnded { cause, .. } => *cause == DrainEnd::Deadline,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registered { target_group, target, zone, weight } => {
+                write!(f, "{target_group}: {target} is registered in {zone} with weight {weight}")
+            }
+            Self::TargetState { target_group, target, load_balancer, zone, from, to } => {
+                write!(
+                    f,
+                    "{target_group}: {target} is {to} for {load_balancer} in {zone}, it was {}",
+                    from.state
+                )
+            }
+            Self::DrainBegun { target_group, target, flows, seconds } => write!(
+                f,
+                "{target_group}: {target} is deregistered; its {} may take {seconds} s more",
+                counted(*flows)
+            ),
+            Self::DrainEnded { target_group, target, cause, flows } => {
+                write!(f, "{target_group}: {target} ")?;
+                match cause {
+                    DrainEnd::LastFlow => f.write_str("is drained: its last flow has ended"),
+                    DrainEnd::Deadline => {
+                        write!(f, "is not drained any longer: {} left", counted(*flows))
+                    }
+                    DrainEnd::Registered => write!(f, "is back: it keeps its {}", counted(*flows)),
+                }
+            }
+            Self::Failover { load_balancer, zone, target, action, flows } => {
+                let what = match action {
+                    FailoverAction::Rebalance => "move to other targets",
+                    FailoverAction::ResetUnhealthy => "are reset, since it is unhealthy",
+                    FailoverAction::ResetDeregistered => "are reset, since it was deregistered",
+                };
+                write!(f, "{load_balancer} in {zone}: the {} of {target} {what}", counted(*flows))
+            }
+            Self::Bypass { load_balancer, zone, on, cause } => {
+                let zone = zone.as_ref().map(|zone| format!(" in {zone}")).unwrap_or_default();
+                let why = match (cause, on) {
+                    (BypassCause::TrafficMode, true) => "the traffic mode is bypass",
+                    (BypassCause::TrafficMode, false) => "the traffic mode is load_balance again",
+                    (BypassCause::NoneHealthy, true) => "no target is healthy",
+                    (BypassCause::NoneHealthy, false) => "a target may take them",
+                };
+                if *on {
+                    write!(f, "{load_balancer}{zone}: PACKETS PASS UNINSPECTED: {why}")
+                } else {
+                    write!(f, "{load_balancer}{zone}: packets are inspected again: {why}")
+                }
+            }
+            Self::Reload { registered, deregistered, changed } => write!(
+                f,
+                "another configuration is in force: {registered} targets registered, \
+                 {deregistered} deregistered, {changed} changed"
+            ),
+            Self::UsableMtu { target_group, target, usable_mtu } => match usable_mtu {
+                Some(mtu) => {
+                    write!(f, "{target_group}: {target} brings back packets of up to {mtu} bytes")
+                }
+                None => write!(f, "{target_group}: {target} brings back small packets only"),
+            },
+            Self::Diagnosed { target_group, target, diagnosis } => {
+                write!(f, "{target_group}: {target}: {}", diagnosis.text)
+            }
+            Self::Cleared { target_group, target, code } => {
+                write!(f, "{target_group}: {target} returns packets again ({code})")
+            }
+        }
+    }
+}
+
+/// So many flows, in words.
+fn counted(flows: u64) -> String {
+    if flows == 1 { "1 flow".to_owned() } else { format!("{flows} flows") }
+}

@@ -1,0 +1,220 @@
+//! One check of one target by one node: when it probes, and what it makes of the outcomes.
+//!
+//! A pure state machine, the same for health checks and for probes through the tunnel. What the
+//! finding means for flows is not decided here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::probe::ProbeOutcome;
+use crate::config::HealthCheck;
+
+/// One check: a kind of probe, from one node to one target. Unique for the life of the process;
+/// what is reported for a check that is gone is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CheckId(u64);
+
+impl CheckId {
+    /// The check with this number.
+    pub(super) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// A probe that is to be made at once. Exactly one
+/// [`Input::Probe`](super::Input::Probe) answers it, within its timeout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeRequest {
+    /// Whose it is.
+    pub check: CheckId,
+    /// Index in [`Settings::load_balancers`](crate::config::Settings::load_balancers): in whose
+    /// network namespace it is made.
+    pub load_balancer: usize,
+    /// The node's address, from which it comes.
+    pub source: IpAddr,
+    /// The target's address and the health check's port.
+    pub address: SocketAddr,
+    /// What is asked, and which answers are good.
+    pub health: Arc<HealthCheck>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// How often a check probes, and how many outcomes in a row decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// From the start of one probe to the start of the next.
+    pub interval: Duration,
+    /// Good probes in a row that make an unhealthy target healthy.
+    pub healthy_threshold: u32,
+    /// Bad probes in a row that make a target unhealthy.
+    pub unhealthy_threshold: u32,
+}
+
+impl Pace {
+    /// From probe to probe while a suspicion is looked into: a twentieth of the interval, so that
+    /// the thresholds of every cloud are reached within one interval; not below 10 ms, which no
+    /// appliance should be asked to bear, and not above a second, which no user should.
+    fn fast(&self) -> Duration {
+        (self.interval / 20).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+}
+
+/// What a check has found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Neither good nor bad enough yet.
+    Initial {
+        /// Whether a probe has ended.
+        probed: bool,
+        /// Whether one has failed.
+        failed: bool,
+    },
+    /// It answers.
+    Healthy,
+    /// It does not; this is what it did last.
+    Unhealthy(ProbeOutcome),
+}
+
+impl Finding {
+    /// What is known before the first probe: nothing.
+    pub const NOTHING: Self = Self::Initial { probed: false, failed: false };
+}
+
+/// A check.
+#[derive(Debug, Clone)]
+pub(super) struct Check {
+    pace: Pace,
+    finding: Finding,
+    /// In a row.
+    good: u32,
+    bad: u32,
+    /// Probes in a row that our own fault kept from being made.
+    local: u32,
+    /// Probes that have not ended.
+    under_way: u32,
+    /// The one probe that does not wait for its phase.
+    first: Option<Instant>,
+    /// The next one of the regular probes, at phase + k × interval.
+    regular: Instant,
+    /// The next one out of turn, while a suspicion is looked into.
+    fast: Option<Instant>,
+    /// When the last suspicion began that came from outside.
+    suspected: Option<Instant>,
+}
+
+impl Check {
+    /// A check that probes once at `now`, and then regularly from `jitter` later on.
+    pub fn new(pace: Pace, finding: Finding, now: Instant, jitter: Duration) -> Self {
+        Self {
+            pace,
+            finding,
+            good: 0,
+            bad: 0,
+            local: 0,
+            under_way: 0,
+            first: Some(now),
+            regular: now + jitter,
+            fast: None,
+            suspected: None,
+        }
+    }
+
+    /// What it has found out.
+    pub fn finding(&self) -> Finding {
+        self.finding
+    }
+
+    /// Whether it cannot probe, for our own fault, so often that this is worth telling.
+    pub fn is_faulted(&self) -> bool {
+        self.local >= self.pace.unhealthy_threshold
+    }
+
+    /// When the next probe starts.
+    pub fn due(&self) -> Instant {
+        let fast = self.fast.filter(|_| self.under_way == 0);
+        [self.first, fast].into_iter().flatten().fold(self.regular, Instant::min)
+    }
+
+    /// Whether a probe is to start now. It is under way then.
+    pub fn start_due(&mut self, now: Instant) -> bool {
+        if self.due() > now {
+            return false;
+        }
+        if self.regular <= now {
+            // Whoever calls late makes up for nothing: the period stays exact.
+            let late = now.duration_since(self.regular).as_nanos();
+            let periods = late / self.pace.interval.as_nanos().max(1) + 1;
+            self.regular += self.pace.interval * u32::try_from(periods).unwrap_or(u32::MAX);
+        }
+        self.first = None;
+        if self.fast.is_some() {
+            self.fast = Some(now + self.pace.fast());
+        }
+        self.under_way += 1;
+        true
+    }
+
+    /// Something outside says that the target may be dead, such as an ICMP error. That condemns
+    /// nobody: it is only a reason to look, and no more than once in an interval.
+    pub fn suspect(&mut self, now: Instant) {
+        let recent = self.suspected.is_some_and(|last| now < last + self.pace.interval);
+        if !recent && self.quicken(now) {
+            self.suspected = Some(now);
+        }
+    }
+
+    /// A probe has ended.
+    pub fn record(&mut self, outcome: ProbeOutcome, now: Instant) {
+        self.under_way = self.under_way.saturating_sub(1);
+        match outcome {
+            ProbeOutcome::Local => {
+                self.local = self.local.saturating_add(1);
+                return;
+            }
+            ProbeOutcome::Passed => {
+                self.good = self.good.saturating_add(1);
+                self.bad = 0;
+            }
+            _ => {
+                self.bad = self.bad.saturating_add(1);
+                self.good = 0;
+            }
+        }
+        self.local = 0;
+        let Pace { healthy_threshold, unhealthy_threshold, .. } = self.pace;
+        let condemned = self.bad >= unhealthy_threshold;
+        let proven = self.good >= healthy_threshold
+            || (self.good > 0 && matches!(self.finding, Finding::Initial { .. }));
+        self.finding = match self.finding {
+            _ if proven => Finding::Healthy,
+            _ if condemned => Finding::Unhealthy(outcome),
+            Finding::Initial { .. } => Finding::Initial { probed: true, failed: true },
+            Finding::Unhealthy(_) if self.bad > 0 => Finding::Unhealthy(outcome),
+            unchanged => unchanged,
+        };
+        if condemned || proven {
+            self.fast = None;
+        }
+        if outcome == ProbeOutcome::Refused {
+            self.quicken(now);
+        }
+    }
+
+    /// Begins to probe fast; not if it does already, or if there is nothing left to find out.
+    fn quicken(&mut self, now: Instant) -> bool {
+        if self.fast.is_some() || matches!(self.finding, Finding::Unhealthy(_)) {
+            return false;
+        }
+        // Only what is found out from now on ends it.
+        self.good = 0;
+        self.fast = Some(now);
+        true
+    }
+}

@@ -180,8 +180,9 @@ async fn exchange(job: &ProbeJob, stream: TcpStream) -> Result<(), ProbeError> {
         HealthProtocol::Http => Ok(http::exchange(stream, health, *address).await?),
         HealthProtocol::Https => {
             let config = job.tls.clone().ok_or(ProbeError::Local("an HTTPS probe without TLS"))?;
-            let stream = tls::connect(stream, config, health, *address);
-            let stream = stream.await.map_err(ProbeError::Tls)?;
+            let name = tls::server_name(health, *address)
+                .ok_or(ProbeError::Local("the configured host is no name for TLS"))?;
+            let stream = tls::connect(stream, config, name).await.map_err(ProbeError::Tls)?;
             Ok(http::exchange(stream, health, *address).await?)
         }
     }

@@ -34,6 +34,9 @@ impl Control {
         self.sync_members(false);
         for key in stay {
             self.take_checks(key, &before);
+            if self.members.get(&key).is_some_and(|member| member.slow_start.is_some()) {
+                self.step(key);
+            }
         }
         self.dirty = true;
         self.settle();

@@ -175,6 +175,7 @@ fn open_group(
         bind: address,
         reuse_port: false,
         gro: true,
+        dont_fragment: false,
         recv_buffer: settings.socket_buffer,
         send_buffer: settings.socket_buffer,
     };

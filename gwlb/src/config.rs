@@ -11,6 +11,7 @@ mod address;
 mod attachment;
 mod availability;
 mod by_name;
+mod diff;
 mod field;
 mod form;
 mod gateway;
@@ -38,6 +39,7 @@ use router::config::RouterFile;
 use router::source::{Document, Located, Problem, Problems, Source};
 use serde::de::DeserializeOwned;
 
+pub use diff::{Change, ChangeKind, diff};
 pub use reader::Note;
 pub use schema::schema;
 pub use settings::*;
@@ -199,7 +201,8 @@ fn check(
     };
     service::check_together(reader, &drafts.services, &balancers);
     load_balancer::check_together(reader, &drafts.load_balancers);
-    target::check_together(reader, &drafts.targets, &groups);
+    let ports: Vec<Port> = drafts.target_groups.iter().map(|group| group.port).collect();
+    target::check_together(reader, &drafts.targets, &groups, &ports);
     target_group::check_together(reader, &drafts, &groups);
     attachment::check_together(reader, &drafts.attachments, &places);
     let bindings =

@@ -56,10 +56,11 @@ pub use probe::ProbeOutcome;
 pub use silence::{Diagnosis, Symptoms};
 pub use status::TargetStatus;
 pub use target::{ReasonCode, Standing, TargetState};
-pub use tunnel::{TunnelOutcome, TunnelRequest};
+pub use tunnel::{TunnelOutcome, TunnelRequest, recognise};
 
 use agenda::Agenda;
 use event::BypassCause;
+use health::Finding;
 use member::Member;
 use silence::{Change, Watch};
 use target::{Particulars, Registry};
@@ -269,6 +270,13 @@ impl Control {
             return Some(Output::Publish(Arc::clone(&self.snapshot)));
         }
         self.outputs.pop_front()
+    }
+
+    /// Whether each health check has got an answer, or has waited in vain for one. Checks through
+    /// the tunnel need workers, so a start that waits for this does not wait for them.
+    pub fn is_settled(&self) -> bool {
+        let mut runs = self.members.values().filter_map(|member| member.health.as_ref());
+        runs.all(|run| !matches!(run.check.finding(), Finding::Initial { probed: false, .. }))
     }
 
     /// The latest view.

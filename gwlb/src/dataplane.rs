@@ -18,15 +18,18 @@
 
 pub mod encap;
 pub mod flow_table;
+pub mod fragmentation;
 pub mod fragments;
 pub mod frame;
 pub mod ingress;
 pub mod keys;
+pub mod mss;
 pub mod reply;
 pub mod return_path;
 pub mod select;
 pub mod snapshot;
 pub mod stats;
+pub mod tcp_state;
 pub mod translate;
 pub mod verdict;
 

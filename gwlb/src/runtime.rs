@@ -1,30 +1,39 @@
 //! Everything that the sans-IO core is not: threads, sockets, devices, and the clock.
 //!
 //! [`Gateway::start`] builds all that a configuration names or nothing; what was built vanishes
-//! when the [`Gateway`] is dropped. One worker per core carries the packets; one more thread runs
-//! the control plane, the admin API and the metrics on tokio, and no packet goes through it.
+//! when the [`Gateway`] is dropped. One worker per core carries the packets. The control plane has a
+//! thread, which also probes the targets; the admin API and the metrics have another, so that
+//! whoever asks much holds up no probe. No packet goes through either.
 
 mod admin;
 mod build;
 pub mod clock;
+mod control_handle;
 mod control_loop;
 mod error;
 mod exit;
 mod metrics;
+mod prober;
+mod rig;
+mod rigging;
 mod secret;
 mod shared;
 mod status;
 mod underlay;
 mod worker;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+pub use control_handle::{ControlError, ControlHandle, ReloadError, ReloadReport};
 pub use error::StartError;
-pub use status::{AttachmentStatus, GatewayState, Status, TargetStatus};
+pub use status::{AttachmentStatus, GatewayState, Status};
 
 use crate::config::Settings;
+use admin::AdminServer;
 use build::Built;
+use control_handle::ConfigFile;
 use control_loop::ControlLoop;
 use shared::Shared;
 
@@ -34,18 +43,31 @@ pub struct Gateway {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     control: ControlLoop,
+    handle: ControlHandle,
+    admin: AdminServer,
 }
 
 impl Gateway {
-    /// Builds and starts everything that `settings` name.
+    /// Builds and starts everything that `settings` name. They came from `file`, if from any: that
+    /// is what a reload reads again.
+    ///
+    /// Returns when packets flow, which is at most half a second after the first probes went out:
+    /// so long it waits for what they say.
     ///
     /// # Errors
     /// [`StartError`] says what could not be had; then nothing is left behind: no device, no
     /// socket, no thread.
-    pub fn start(settings: Settings) -> Result<Self, StartError> {
-        let Built { shared, workers, control } = build::build(settings)?;
-        let control = ControlLoop::start(control, Arc::clone(&shared))?;
-        let mut gateway = Self { shared, workers: Vec::new(), control };
+    pub fn start(settings: Settings, file: Option<PathBuf>) -> Result<Self, StartError> {
+        let Built { shared, workers, control, listeners } = build::build(settings)?;
+        let (control, handle) = ControlLoop::start(control, Arc::clone(&shared), ConfigFile(file))?;
+        let admin = match AdminServer::start(listeners, Arc::clone(&shared), handle.clone()) {
+            Ok(admin) => admin,
+            Err(error) => {
+                control.stop();
+                return Err(error);
+            }
+        };
+        let mut gateway = Self { shared, workers: Vec::new(), control, handle, admin };
         for (number, worker) in workers.into_iter().enumerate() {
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             match thread.spawn(move || worker.run()) {
@@ -65,9 +87,14 @@ impl Gateway {
         !self.workers.iter().any(JoinHandle::is_finished)
     }
 
-    /// What the gateway is doing now.
+    /// What the gateway is doing now. Not for use within an asynchronous task.
     pub fn status(&self) -> Status {
-        Status::of(&self.shared)
+        Status::of(&self.shared, self.handle.targets_blocking())
+    }
+
+    /// The way to change what it does.
+    pub fn control(&self) -> &ControlHandle {
+        &self.handle
     }
 
     /// Takes in no more packets, waits for those that are with the appliances, and removes
@@ -79,7 +106,8 @@ impl Gateway {
             let _ = worker.join();
         }
         self.shared.empty_inboxes();
-        let status = Status::of(&self.shared);
+        let status = Status::of(&self.shared, self.handle.targets_blocking());
+        self.admin.stop();
         self.control.stop();
         status
     }

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use geneve::{Dialect, Stickiness};
 use gwlb::config::{
-    self, AdminAddress, Causes, Failover, HealthProtocol, Matcher, Semantics, Settings,
-    UnknownFlow, WhenNoneHealthy,
+    self, AdminAddress, AfterBypass, Causes, Failover, FlowTimers, HealthProtocol, Matcher,
+    Semantics, Settings, TrafficMode, TunnelCheck, UnknownFlow, WhenNoneHealthy,
 };
 use proptest::prelude::*;
 use router::source::{Look, Problems, Source};
@@ -164,8 +164,9 @@ fn what_the_example_comments_out_is_the_default() {
             .and_then(|rest| rest.split_once(" = "))
             .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
     };
-    // These two have no default: absent, they are off.
-    let off = |line: &str| line.starts_with("# admin = ") || line.starts_with("# metrics = ");
+    // These have no default: absent, they are off.
+    let off = ["admin", "metrics", "tunnel_check", "host", "ca_file"];
+    let off = |line: &str| off.iter().any(|key| line.starts_with(&format!("# {key} = ")));
     let mut count = 0;
     let lines = text.lines().map(|line| {
         if is_setting(line) && !off(line) {
@@ -177,11 +178,11 @@ fn what_the_example_comments_out_is_the_default() {
     });
     let explicit: Vec<&str> = lines.collect();
     let (explicit, absent) = (right(&explicit.join("\n")), right(&text));
-    assert_eq!(count, 20, "the example shows every default");
+    assert_eq!(count, 33, "the example shows every default");
     assert_eq!(explicit.gateway, absent.gateway);
     assert_eq!(explicit.services, absent.services);
     assert_eq!(explicit.load_balancers, absent.load_balancers);
-    assert_eq!(format!("{:?}", explicit.target_groups), format!("{:?}", absent.target_groups));
+    assert_eq!(explicit.target_groups, absent.target_groups);
 }
 
 #[test]
@@ -190,22 +191,37 @@ fn absent_keys_have_the_defaults_of_aws() {
     let gateway = &settings.gateway;
     assert_eq!(gateway.semantics, Semantics::Aws);
     assert_eq!((gateway.workers, gateway.max_flows_per_worker), (0, 1_048_576));
-    assert_eq!(gateway.source_ports_per_worker, 8);
+    assert_eq!((gateway.source_ports_per_worker, gateway.max_new_flows_per_second), (8, 100_000));
     assert_eq!(gateway.secret_file, Path::new("/var/lib/gwlb/secret"));
     assert_eq!((&gateway.admin, gateway.metrics), (&None, None));
     let balancer = &settings.load_balancers[0];
     assert!(!balancer.cross_zone && balancer.netns.is_none());
-    assert_eq!(balancer.timers.tcp_idle, Duration::from_secs(350));
-    assert_eq!(balancer.timers.other_idle, Duration::from_mins(2));
+    assert_eq!((balancer.spill_over_below, balancer.traffic_mode), (0, TrafficMode::LoadBalance));
+    assert_eq!(
+        balancer.timers,
+        FlowTimers {
+            tcp_idle: Duration::from_secs(350),
+            tcp_half_open: Duration::from_mins(1),
+            tcp_half_closed: Duration::from_mins(2),
+            tcp_closed: Duration::from_secs(30),
+            other_idle: Duration::from_mins(2),
+        }
+    );
     assert_eq!(balancer.tcp_unknown_flow, UnknownFlow::Drop);
+    assert!(!balancer.send_tcp_reset_on_idle_timeout && balancer.adopt_after_start);
+    assert!(!balancer.outer_dont_fragment && !balancer.tcp_mss_clamp);
     let group = &settings.target_groups[0];
     assert_eq!(group.dialect, Dialect::by_name("aws").unwrap());
     assert_eq!((group.port.get(), group.stickiness), (6081, Stickiness::FiveTuple));
     assert_eq!(group.deregistration_delay, Duration::from_mins(5));
     assert_eq!(group.target_failover, Causes::<Failover>::default());
+    assert_eq!((group.send_tcp_reset, group.reset_both_ends), (Causes::default(), false));
     assert_eq!(group.when_none_healthy, WhenNoneHealthy::FailOpen);
+    assert_eq!((group.after_bypass, group.slow_start), (AfterBypass::Keep, Duration::ZERO));
+    assert!(!group.tolerate_bad_udp_checksum && group.tunnel_check.is_none());
     assert_eq!(group.targets[0].weight.get(), 100);
     let probe = &group.health_check;
+    assert!(probe.enabled && probe.host.is_none() && probe.ca_file.is_none());
     assert_eq!((probe.protocol, probe.port.get()), (HealthProtocol::Tcp, 80));
     assert_eq!((probe.interval, probe.timeout), (Duration::from_secs(10), Duration::from_secs(5)));
     assert_eq!((probe.healthy_threshold, probe.unhealthy_threshold), (5, 2));
@@ -217,10 +233,136 @@ fn absent_keys_have_the_defaults_of_aws() {
 #[test]
 fn alibaba_presets_what_differs() {
     let settings = right(&minimal("semantics = \"alibaba\"", "", "", ""));
-    assert!(settings.load_balancers[0].cross_zone);
+    let balancer = &settings.load_balancers[0];
+    assert!(balancer.cross_zone);
+    assert_eq!(balancer.spill_over_below, 1);
     assert_eq!(settings.target_groups[0].health_check.healthy_threshold, 2);
-    let settings = right(&minimal("semantics = \"alibaba\"", "cross_zone = false", "", ""));
-    assert!(!settings.load_balancers[0].cross_zone, "a preset is not a command");
+    let own = "cross_zone = false\nspill_over_below_healthy_targets = 0";
+    let settings = right(&minimal("semantics = \"alibaba\"", own, "", ""));
+    let balancer = &settings.load_balancers[0];
+    let given = (balancer.cross_zone, balancer.spill_over_below);
+    assert_eq!(given, (false, 0), "a preset is not a command");
+}
+
+#[test]
+fn an_empty_tunnel_check_is_one_with_all_defaults() {
+    let group = right(&minimal("", "", "tunnel_check = {}", "")).target_groups.remove(0);
+    assert_eq!(
+        group.tunnel_check,
+        Some(TunnelCheck {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+            healthy_threshold: 2,
+            unhealthy_threshold: 2,
+            source: None,
+            destination: None,
+            measure_mtu: true,
+        })
+    );
+}
+
+/// Every new key with a value that is not its default.
+#[test]
+fn what_is_given_is_what_the_settings_say() {
+    let gateway = "max_new_flows_per_second_per_worker = 0";
+    let balancer = r#"
+        spill_over_below_healthy_targets = 300
+        traffic_mode = "bypass"
+        tcp_idle_timeout_seconds = 6000
+        tcp_half_open_timeout_seconds = 1
+        tcp_half_closed_timeout_seconds = 6000
+        tcp_closed_timeout_seconds = 2
+        send_tcp_reset_on_idle_timeout = true
+        tcp_unknown_flow = "adopt"
+        adopt_after_start = false
+        outer_dont_fragment = true
+        tcp_mss_clamp = true
+    "#;
+    let group = r#"
+        target_failover = { on_deregistration = "rebalance" }
+        send_tcp_reset = { on_unhealthy = true, both_ends = true }
+        when_none_healthy = "bypass"
+        after_bypass = "inspect"
+        slow_start_seconds = 900
+        tolerate_bad_udp_checksum = true
+        [target_group.tunnel_check]
+        interval_ms = 100
+        timeout_ms = 50
+        healthy_threshold = 1
+        unhealthy_threshold = 10
+        source = "2001:db8::1"
+        destination = "2001:db8::2"
+        measure_mtu = false
+        extended_ranges = true
+    "#;
+    let probe = r#"
+        enabled = false
+        protocol = "HTTPS"
+        interval_ms = 300_000
+        timeout_seconds = 300
+        host = "fw.example.com"
+        ca_file = "/etc/gwlb/ca.pem"
+        extended_ranges = true
+    "#;
+    let settings = right(&minimal(gateway, balancer, group, probe));
+    assert_eq!(settings.gateway.max_new_flows_per_second, 0);
+    let balancer = &settings.load_balancers[0];
+    assert_eq!((balancer.spill_over_below, balancer.traffic_mode), (300, TrafficMode::Bypass));
+    assert_eq!(
+        balancer.timers,
+        FlowTimers {
+            tcp_idle: Duration::from_mins(100),
+            tcp_half_open: Duration::from_secs(1),
+            tcp_half_closed: Duration::from_mins(100),
+            tcp_closed: Duration::from_secs(2),
+            other_idle: Duration::from_mins(2),
+        }
+    );
+    assert_eq!(balancer.tcp_unknown_flow, UnknownFlow::Adopt);
+    assert!(balancer.send_tcp_reset_on_idle_timeout && !balancer.adopt_after_start);
+    assert!(balancer.outer_dont_fragment && balancer.tcp_mss_clamp);
+    let group = &settings.target_groups[0];
+    let failover =
+        Causes { on_unhealthy: Failover::NoRebalance, on_deregistration: Failover::Rebalance };
+    assert_eq!(group.target_failover, failover);
+    assert_eq!(group.send_tcp_reset, Causes { on_unhealthy: true, on_deregistration: false });
+    assert!(group.reset_both_ends && group.tolerate_bad_udp_checksum);
+    assert_eq!(group.when_none_healthy, WhenNoneHealthy::Bypass);
+    assert_eq!(
+        (group.after_bypass, group.slow_start),
+        (AfterBypass::Inspect, Duration::from_mins(15))
+    );
+    let probe = &group.health_check;
+    assert!(!probe.enabled);
+    assert_eq!((probe.interval, probe.timeout), (Duration::from_mins(5), Duration::from_mins(5)));
+    assert_eq!(probe.host.as_deref(), Some("fw.example.com"));
+    assert_eq!(probe.ca_file.as_deref(), Some(Path::new("/etc/gwlb/ca.pem")));
+    assert_eq!(
+        group.tunnel_check,
+        Some(TunnelCheck {
+            interval: Duration::from_millis(100),
+            timeout: Duration::from_millis(50),
+            healthy_threshold: 1,
+            unhealthy_threshold: 10,
+            source: Some("2001:db8::1".parse().unwrap()),
+            destination: Some("2001:db8::2".parse().unwrap()),
+            measure_mtu: false,
+        })
+    );
+}
+
+#[rstest]
+#[case::all_longer(1, [1, 1, 1])]
+#[case::between(45, [45, 45, 30])]
+#[case::none_longer(120, [60, 120, 30])]
+fn a_timer_that_is_not_given_is_never_longer_than_the_idle_timeout(
+    #[case] idle: u64,
+    #[case] expected: [u64; 3],
+) {
+    let balancer = format!("tcp_idle_timeout_seconds = {idle}\nextended_ranges = true");
+    let timers = right(&minimal("", &balancer, "", "")).load_balancers[0].timers;
+    let found = [timers.tcp_half_open, timers.tcp_half_closed, timers.tcp_closed];
+    assert_eq!(found, expected.map(Duration::from_secs));
 }
 
 #[rstest]
@@ -261,16 +403,43 @@ fn ranges_are_those_of_the_cloud_unless_extended(
     assert_eq!(result.is_ok(), ok, "{:?}", result.err().map(|p| p.render(Look::Plain)));
 }
 
+#[rstest]
+#[case::one_switch("alibaba", "{ on_unhealthy = \"rebalance\" }", [true, true], false)]
+#[case::either_cause("alibaba", "{ on_deregistration = \"rebalance\" }", [true, true], false)]
+#[case::own_will(
+    "alibaba",
+    "{ on_unhealthy = \"rebalance\", on_deregistration = \"no_rebalance\" }",
+    [true, false],
+    true
+)]
+#[case::independent("aws", "{ on_unhealthy = \"rebalance\" }", [true, false], true)]
+#[case::equal(
+    "aws",
+    "{ on_unhealthy = \"rebalance\", on_deregistration = \"rebalance\" }",
+    [true, true],
+    false
+)]
+fn failover_has_one_switch_with_alibaba_and_two_with_aws(
+    #[case] semantics: &str,
+    #[case] failover: &str,
+    #[case] expected: [bool; 2],
+    #[case] noted: bool,
+) {
+    let group = format!("target_failover = {failover}");
+    let settings = right(&minimal(&format!("semantics = {semantics:?}"), "", &group, ""));
+    let causes = settings.target_groups[0].target_failover.map(|it| it == Failover::Rebalance);
+    assert_eq!([causes.on_unhealthy, causes.on_deregistration], expected);
+    let found = settings.notes.iter().any(|note| note.message.contains("to be equal"));
+    assert_eq!(found, noted, "{:?}", settings.notes);
+}
+
 #[test]
-fn one_failover_switch_of_alibaba_is_both_causes_of_aws() {
-    let group = "target_failover = { on_unhealthy = \"rebalance\" }";
-    let count = |semantics: &str| {
-        let text = minimal(&format!("semantics = {semantics:?}"), "", group, "");
-        parse(&text).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
-    // In both, rebalancing is not available yet; in AWS's, the causes differ besides.
-    assert_eq!(count("alibaba"), ["`on_unhealthy` is not available yet"]);
-    assert_eq!(count("aws").len(), 2);
+fn a_cause_can_be_reset_while_the_other_one_rebalances() {
+    let group = "target_failover = { on_unhealthy = \"rebalance\" }
+                 send_tcp_reset = { on_deregistration = true }";
+    assert!(parse(&minimal("", "", group, "")).is_ok());
+    // Alibaba's one switch moves both.
+    assert!(parse(&minimal("semantics = \"alibaba\"", "", group, "")).is_err());
 }
 
 #[rstest]
@@ -290,13 +459,94 @@ fn the_admin_api_is_on_a_unix_socket_or_a_guarded_port(
 #[case::aws_ignores_it(
     "tcp_idle_timeout_seconds = 600",
     "stickiness = \"3-tuple\"",
+    "",
     "AWS would ignore"
 )]
-#[case::not_probed("", "", "does not probe targets")]
-fn what_may_surprise_is_noted(#[case] balancer: &str, #[case] group: &str, #[case] expected: &str) {
-    let settings = right(&minimal("", balancer, group, "interval_seconds = 20"));
-    let found = settings.notes.iter().any(|note| note.message.contains(expected));
-    assert!(found, "{:?}", settings.notes);
+#[case::uninspected(
+    "traffic_mode = \"bypass\"",
+    "",
+    "",
+    "every packet of load balancer \"fw\" passes uninspected"
+)]
+#[case::uninspected_at_times(
+    "",
+    "when_none_healthy = \"bypass\"",
+    "",
+    "packets of new flows pass uninspected"
+)]
+#[case::spill_over_of_no_use(
+    "cross_zone = true\nspill_over_below_healthy_targets = 2",
+    "",
+    "",
+    "since `cross_zone` is on"
+)]
+#[case::reset_of_nothing(
+    "",
+    "send_tcp_reset = { both_ends = true }",
+    "",
+    "`both_ends` has no effect"
+)]
+#[case::check_is_off(
+    "",
+    "",
+    "enabled = false\nport = 8080\npath = \"/\"",
+    "health checks are off: `port` and `path` of this table have no effect"
+)]
+#[case::check_is_off_with_one_key(
+    "",
+    "",
+    "enabled = false\nport = 80",
+    "`port` of this table has no"
+)]
+fn what_may_surprise_is_noted(
+    #[case] balancer: &str,
+    #[case] group: &str,
+    #[case] probe: &str,
+    #[case] expected: &str,
+) {
+    let settings = right(&minimal("", balancer, group, probe));
+    let found = settings.notes.iter().filter(|note| note.message.contains(expected));
+    assert_eq!(found.count(), 1, "{:?}", settings.notes);
+}
+
+#[rstest]
+#[case::defaults("", "", "")]
+#[case::check_is_off_and_nothing_else("", "", "enabled = false")]
+#[case::cross_zone_alone("cross_zone = true", "", "")]
+#[case::no_spill_over("cross_zone = true\nspill_over_below_healthy_targets = 0", "", "")]
+#[case::spill_over("spill_over_below_healthy_targets = 1", "", "")]
+#[case::reset_both("", "send_tcp_reset = { on_unhealthy = true, both_ends = true }", "")]
+fn what_is_plain_is_not_noted(#[case] balancer: &str, #[case] group: &str, #[case] probe: &str) {
+    assert_eq!(right(&minimal("", balancer, group, probe)).notes, []);
+    // A default of Alibaba's that is of no use is nothing that somebody asked for.
+    let alibaba = minimal("semantics = \"alibaba\"", "", group, probe);
+    assert_eq!(right(&alibaba).notes, []);
+}
+
+#[rstest]
+#[case("fail_open", "packets have nowhere to go")]
+#[case("fail_closed", "packets have nowhere to go")]
+#[case("bypass", "packets pass uninspected")]
+fn a_group_may_begin_without_targets(#[case] policy: &str, #[case] expected: &str) {
+    let text = minimal("", "", &format!("when_none_healthy = {policy:?}"), "");
+    let (before, rest) = text.split_once("[[target]]").unwrap();
+    let (_, after) = rest.split_once("[[attachment]]").unwrap();
+    let settings = right(&format!("{before}[[attachment]]{after}"));
+    assert_eq!(settings.target_groups[0].targets, []);
+    let note = format!("target group \"fw\" has no targets: until one is registered, {expected}");
+    let found: Vec<_> = settings.notes.iter().filter(|it| it.message.contains("target")).collect();
+    assert!(found.iter().any(|found| found.message == note), "{found:?}");
+    assert!(!found.iter().any(|found| found.message.contains("no target in zone")), "{found:?}");
+}
+
+#[test]
+fn the_bit_against_fragmenting_is_ipv4_s() {
+    let noted =
+        |text: &str| right(text).notes.iter().any(|note| note.message.contains("IPv6 addresses"));
+    let text = minimal("", "outer_dont_fragment = true", "", "");
+    assert!(!noted(&text));
+    let text = text.replace("192.0.2.1\"", "2001:db8::1\"").replace("192.0.2.11", "2001:db8::11");
+    assert!(noted(&text));
 }
 
 #[test]
@@ -322,6 +572,14 @@ fn a_zone_without_targets_is_noted_unless_cross_zone_is_on() {
     };
     assert_eq!(lost(&right(&text)), 1);
     assert_eq!(lost(&right(&text.replace("# cross_zone = false", "cross_zone = true"))), 0);
+    let spilling = text
+        .replace("# spill_over_below_healthy_targets = 0", "spill_over_below_healthy_targets = 1");
+    assert_eq!(lost(&right(&spilling)), 0);
+    let bypass =
+        text.replace("# when_none_healthy = \"fail_open\"", "when_none_healthy = \"bypass\"");
+    let bypass = right(&bypass);
+    assert_eq!(lost(&bypass), 0);
+    assert!(bypass.notes.iter().any(|note| note.message.ends_with("there pass uninspected")));
 }
 
 #[test]

@@ -11,7 +11,14 @@
 //! use netio::{Device, Slot, poll::Poller};
 //!
 //! let bind = "127.0.0.1:0".parse()?;
-//! let config = UdpConfig { bind, reuse_port: false, gro: true, recv_buffer: 0, send_buffer: 0 };
+//! let config = UdpConfig {
+//!     bind,
+//!     reuse_port: false,
+//!     gro: true,
+//!     dont_fragment: false,
+//!     recv_buffer: 0,
+//!     send_buffer: 0,
+//! };
 //! let (mut here, mut there) = (UdpSocket::bind(&config)?, UdpSocket::bind(&config)?);
 //!
 //! // Three datagrams, of 1000, 1000 and 500 bytes, by one system call.
@@ -31,11 +38,14 @@
 //! ```
 #![expect(unsafe_code, reason = "the system calls of batch I/O are wrapped here and nowhere else")]
 
+mod bpf;
+pub mod counters;
 pub mod device;
 pub mod link;
 pub mod memory;
 pub mod netns;
 pub mod offload;
+pub mod packet;
 pub mod pcap;
 pub mod poll;
 pub mod process;

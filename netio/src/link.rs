@@ -149,6 +149,31 @@ impl Links {
         Ok(())
     }
 
+    /// Takes an address away from a link.
+    pub fn delete_address(&self, name: &str, address: IpAddr, prefix: u8) -> Result<(), LinkError> {
+        let what = || format!("delete address {address}/{prefix} from link {name:?}");
+        let index = self.look_up(name)?.header.index;
+        let request = self.handle.address().get().set_link_index_filter(index);
+        let found = self
+            .wait(
+                request
+                    .set_address_filter(address)
+                    .set_prefix_length_filter(prefix)
+                    .execute()
+                    .try_next(),
+            )
+            .map_err(|error| self.error(what(), error))?;
+        let Some(message) = found else {
+            return Err(LinkError::new(
+                what(),
+                &self.netns,
+                io::ErrorKind::AddrNotAvailable.into(),
+            ));
+        };
+        self.wait(self.handle.address().del(message).execute())
+            .map_err(|error| self.error(what(), error))
+    }
+
     /// The kernel receives for an IPv6 address from when it has a local route, which it adds a
     /// little after it has answered.
     fn wait_until_local(&self, address: IpAddr) -> Result<(), LinkError> {

@@ -357,7 +357,7 @@ pub enum NetnsError {
     /// The kernel refused a step.
     #[error("cannot {action} network namespace {name:?}: {step}: {source}")]
     System {
-        /// What was asked for: `create`, `open`, `enter`, `delete`.
+        /// What was asked for: `create`, `open`, `enter`, `look into`, `delete`.
         action: &'static str,
         /// The namespace.
         name: String,
@@ -377,7 +377,12 @@ impl NetnsError {
         }
     }
 
-    fn system(action: &'static str, name: &str, step: &'static str, source: io::Error) -> Self {
+    pub(crate) fn system(
+        action: &'static str,
+        name: &str,
+        step: &'static str,
+        source: io::Error,
+    ) -> Self {
         Self::System { action, name: name.to_owned(), step, source }
     }
 

@@ -67,11 +67,11 @@ const TCP_FLAGS: usize = 13;
 /// Where the checksum lies in a TCP header.
 const TCP_CHECKSUM: usize = 16;
 /// Where the checksum lies in a UDP header.
-const UDP_CHECKSUM: usize = 6;
+pub(crate) const UDP_CHECKSUM: usize = 6;
 /// Length of a UDP header.
-const UDP_HEADER: usize = 8;
+pub(crate) const UDP_HEADER: usize = 8;
 
-fn be16(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 

@@ -198,6 +198,7 @@ mod tests {
             bind: "127.0.0.1:0".parse().unwrap(),
             reuse_port: false,
             gro: false,
+            dont_fragment: false,
             recv_buffer: 0,
             send_buffer: 0,
         };

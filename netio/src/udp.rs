@@ -4,9 +4,9 @@
 //! What comes along is what a tunnel needs: both addresses, TOS, ICMP errors, lost datagrams. A
 //! socket never waits, and never decides what to do about an error.
 
-mod control;
+pub(crate) mod control;
 mod error;
-mod options;
+pub(crate) mod options;
 mod probe;
 mod receive;
 mod steering;
@@ -71,6 +71,16 @@ pub struct UdpConfig {
     /// Lets the kernel join datagrams of equal size (`UDP_GRO`): the slots to receive into should
     /// then have room for 64 KiB.
     pub gro: bool,
+    /// Forbids everybody on the way, this host included, to fragment what the socket sends (DF in
+    /// IPv4; in IPv6 only this host could).
+    ///
+    /// What does not fit the device that it leaves by is refused (`EMSGSIZE`). What does not fit a
+    /// router behind that is lost, and the router's word comes by [`UdpSocket::take_error`] and
+    /// shows in [`UdpSocket::path_mtu`], but the kernel does not act upon it (`IP_PMTUDISC_PROBE`).
+    /// With `IP_PMTUDISC_DO` it would refuse, from that moment, whole batches for one datagram that
+    /// is too long, before their sender can know why; and since such a word can be forged, it is
+    /// for the sender to decide what to make of it.
+    pub dont_fragment: bool,
     /// Room for waiting received datagrams, in bytes of kernel memory (`SO_RCVBUF`); beyond
     /// `net.core.rmem_max` only with the privilege for it. 0 leaves the system's default.
     pub recv_buffer: usize,
@@ -93,7 +103,8 @@ pub struct UdpSocket {
 impl UdpSocket {
     /// Opens and binds a socket in the network namespace of the calling thread.
     ///
-    /// Fragmentation of what it sends is allowed (DF is clear); ICMP errors are queued
+    /// Fragmentation of what it sends is allowed (DF is clear) unless
+    /// [`UdpConfig::dont_fragment`] says otherwise; ICMP errors are queued
     /// ([`Self::take_error`]).
     pub fn bind(config: &UdpConfig) -> io::Result<Self> {
         let socket = open(config.bind)?;

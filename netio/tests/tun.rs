@@ -227,8 +227,14 @@ fn a_udp_batch_passes_whole_in_both_directions() {
     let queue = &mut queues[0];
     for (address, peer) in addresses.into_iter().zip(["10.0.0.2", "fd00::2"]) {
         let bind = SocketAddr::new(ip(address), 7000);
-        let config =
-            UdpConfig { bind, reuse_port: false, gro: true, recv_buffer: 0, send_buffer: 0 };
+        let config = UdpConfig {
+            bind,
+            reuse_port: false,
+            gro: true,
+            dont_fragment: false,
+            recv_buffer: 0,
+            send_buffer: 0,
+        };
         let mut socket = netns.run(|| UdpSocket::bind(&config)).unwrap().unwrap();
         let payload: Vec<u8> = (0..2500_usize).map(|at| (at * 7) as u8).collect();
         let peer = SocketAddr::new(ip(peer), 7000);

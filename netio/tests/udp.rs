@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
 
 use std::{
+    collections::BTreeSet,
     io::{ErrorKind, IoSlice},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
@@ -35,7 +36,14 @@ fn addresses(test: &str) -> Vec<IpAddr> {
 
 fn config(address: IpAddr) -> UdpConfig {
     let bind = SocketAddr::new(address, 0);
-    UdpConfig { bind, reuse_port: false, gro: true, recv_buffer: 1 << 21, send_buffer: 1 << 21 }
+    UdpConfig {
+        bind,
+        reuse_port: false,
+        gro: true,
+        dont_fragment: false,
+        recv_buffer: 1 << 21,
+        send_buffer: 1 << 21,
+    }
 }
 
 fn bind(address: IpAddr) -> UdpSocket {
@@ -312,35 +320,150 @@ fn a_batch_beyond_the_mtu_is_refused_and_goes_singly() {
     }
 }
 
+/// Two hosts with a router between them, whose way on takes but 1400 bytes.
+struct Narrow {
+    near: ScratchNetns,
+    _router: ScratchNetns,
+    far: ScratchNetns,
+}
+
+impl Narrow {
+    const MTU: u16 = 1400;
+
+    fn for_test(test: &str) -> Option<Self> {
+        let near = ScratchNetns::for_test(test)?;
+        let router = ScratchNetns::for_test(test)?;
+        let far = ScratchNetns::for_test(test)?;
+        let [at_near, between, at_far] =
+            [&near, &router, &far].map(|netns| Links::in_netns(netns).unwrap());
+        at_near.create_veth("up", "down", &router).unwrap();
+        between.create_veth("on", "end", &far).unwrap();
+        for (links, name, v4, v6) in [
+            (&at_near, "up", "10.1.0.1", "fd01::1"),
+            (&between, "down", "10.1.0.254", "fd01::254"),
+            (&between, "on", "10.2.0.254", "fd02::254"),
+            (&at_far, "end", "10.2.0.2", "fd02::2"),
+        ] {
+            links.set_up(name).unwrap();
+            links.add_address(name, ip(v4), 24).unwrap();
+            links.add_address(name, ip(v6), 64).unwrap();
+        }
+        for device in ["on", "end"] {
+            let links = if device == "on" { &between } else { &at_far };
+            links.set_mtu(device, u32::from(Self::MTU)).unwrap();
+        }
+        router.set_sysctl("net.ipv4.ip_forward", "1").unwrap();
+        router.set_sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
+        for (links, to, via) in [
+            (&at_near, ("10.2.0.0", 24), "10.1.0.254"),
+            (&at_near, ("fd02::", 64), "fd01::254"),
+            (&at_far, ("10.1.0.0", 24), "10.2.0.254"),
+            (&at_far, ("fd01::", 64), "fd02::254"),
+        ] {
+            links.add_route(&Route::new(ip(to.0), to.1).via(ip(via))).unwrap();
+        }
+        Some(Self { near, _router: router, far })
+    }
+}
+
+/// The near host, the router, and the far host, by IP version.
+const NARROW: [[&str; 3]; 2] =
+    [["10.1.0.1", "10.1.0.254", "10.2.0.2"], ["fd01::1", "fd01::254", "fd02::2"]];
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// All that the kernel counts to the Ethernet header is IP.
+fn headers(address: IpAddr) -> usize {
+    if address.is_ipv4() { 28 } else { 48 }
+}
+
 #[test]
 fn a_router_tells_the_mtu_behind_it() {
-    let Some(near) = ScratchNetns::for_test("a_router_tells_the_mtu") else { return };
-    let Some(router) = ScratchNetns::for_test("a_router_tells_the_mtu") else { return };
-    let links = Links::in_netns(&near).unwrap();
-    links.create_veth("up", "down", &router).unwrap();
-    let beyond = Links::in_netns(&router).unwrap();
-    beyond.create_veth("on", "far", &router).unwrap();
-    for (links, name) in [(&links, "up"), (&beyond, "down"), (&beyond, "on"), (&beyond, "far")] {
-        links.set_up(name).unwrap();
-    }
-    beyond.set_mtu("on", 1400).unwrap();
-    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-    links.add_address("up", ip("fd00::1"), 64).unwrap();
-    beyond.add_address("down", ip("fd00::2"), 64).unwrap();
-    router.set_sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
-    links.add_route(&Route::new(ip("fd01::"), 64).via(ip("fd00::2"))).unwrap();
-    beyond.add_route(&Route::new(ip("fd01::"), 64).device("on")).unwrap();
+    let Some(net) = Narrow::for_test("a_router_tells_the_mtu_behind_it") else { return };
+    for [near, router, far] in NARROW.map(|of_version| of_version.map(ip)) {
+        let config = UdpConfig { dont_fragment: true, ..config(near) };
+        let mut sender = net.near.run(|| UdpSocket::bind(&config)).unwrap().unwrap();
+        let mut receiver = net.far.run(|| bind(far)).unwrap();
+        let peer = receiver.local_addr();
+        assert_eq!(sender.path_mtu(peer).unwrap(), 1500);
+        let whole = pattern(1500 - headers(far));
+        sender.send(&to(&receiver), &[IoSlice::new(&whole)]).unwrap();
+        wait(&sender);
+        let error = sender.take_error().unwrap();
+        assert_eq!((error.errno, error.mtu), (libc::EMSGSIZE, Some(1400)));
+        let expected =
+            if far.is_ipv4() { (ErrorOrigin::Icmp, 3, 4) } else { (ErrorOrigin::Icmp6, 2, 0) };
+        assert_eq!((error.origin, error.kind, error.code), expected);
+        assert_eq!((error.peer, error.offender), (Some(peer), Some(router)));
+        assert_eq!(sender.path_mtu(peer).unwrap(), Narrow::MTU);
 
-    let mut socket = near.run(|| bind(ip("fd00::1"))).unwrap();
-    let peer = SocketAddr::new(ip("fd01::9"), 6081);
-    assert_eq!(socket.path_mtu(peer).unwrap(), 1500);
-    socket.send(&Datagram { peer, ..Datagram::default() }, &[IoSlice::new(&[0; 1450])]).unwrap();
-    wait(&socket);
-    let error = socket.take_error().unwrap();
-    assert_eq!((error.errno, error.mtu), (libc::EMSGSIZE, Some(1400)));
-    assert_eq!((error.origin, error.kind), (ErrorOrigin::Icmp6, 2));
-    assert_eq!((error.peer, error.offender), (Some(peer), Some(ip("fd00::2"))));
-    assert_eq!(socket.path_mtu(peer).unwrap(), 1400);
+        // Knowing this, the kernel does not stand in the way: not of a batch, nor of what fits.
+        let batch = Datagram { segment_size: whole.len() as u16, ..to(&receiver) };
+        sender.send(&batch, &[IoSlice::new(&pattern(2 * whole.len()))]).unwrap();
+        let fitting = pattern(usize::from(Narrow::MTU) - headers(far));
+        sender.send(&to(&receiver), &[IoSlice::new(&fitting)]).unwrap();
+        assert_eq!(receive(&mut receiver, fitting.len())[0].0, fitting);
+        // What does not fit the device is refused, and not cut up.
+        let refused = sender.send(&to(&receiver), &[IoSlice::new(&pattern(whole.len() + 1))]);
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+    }
+}
+
+/// As far as that is the sender's to say: routers never fragment IPv6.
+#[test]
+fn what_may_be_fragmented_arrives_where_it_does_not_fit() {
+    let test = "what_may_be_fragmented_arrives_where_it_does_not_fit";
+    let Some(net) = Narrow::for_test(test) else { return };
+    for [near, _, far] in NARROW.map(|of_version| of_version.map(ip)) {
+        let mut sender = net.near.run(|| bind(near)).unwrap();
+        let mut receiver = net.far.run(|| bind(far)).unwrap();
+        let whole = pattern(1500 - headers(far));
+        sender.send(&to(&receiver), &[IoSlice::new(&whole)]).unwrap();
+        if far.is_ipv6() {
+            wait(&sender);
+            assert_eq!(sender.take_error().unwrap().mtu, Some(1400));
+            // From now on the sender's host does it.
+            sender.send(&to(&receiver), &[IoSlice::new(&whole)]).unwrap();
+        }
+        assert_eq!(receive(&mut receiver, whole.len())[0].0, whole);
+        assert!(sender.take_error().is_none());
+    }
+}
+
+/// Which target it is about, even if several are refused at once, and by batches, and if other
+/// sockets are refused, too.
+#[test]
+fn a_closed_port_of_another_host_is_told_by_its_address() {
+    let test = "a_closed_port_of_another_host_is_told_by_its_address";
+    let Some(net) = Narrow::for_test(test) else { return };
+    // The kernel sends 6 at once to one host and then one a second; here they are all wanted.
+    // Its limit of 50 at once to everybody cannot be set here.
+    net.far.set_sysctl("net.ipv4.icmp_ratelimit", "0").unwrap();
+    net.far.set_sysctl("net.ipv6.icmp.ratelimit", "0").unwrap();
+    for [near, _, far] in NARROW.map(|of_version| of_version.map(ip)) {
+        let (mut one, mut other) = net.near.run(|| (bind(near), bind(near))).unwrap();
+        for (ports, socket) in [(6000_u16..6004, &mut one), (7000..7004, &mut other)] {
+            for port in ports {
+                let peer = SocketAddr::new(far, port);
+                let batch = Datagram { peer, segment_size: 100, ..Datagram::default() };
+                socket.send(&batch, &[IoSlice::new(&[0; 300])]).unwrap();
+            }
+        }
+        for (ports, socket) in [(6000_u16..6004, &mut one), (7000..7004, &mut other)] {
+            // A batch may be refused as one or by datagram.
+            let mut told = BTreeSet::new();
+            while told.len() < ports.len() {
+                wait(socket);
+                while let Some(error) = socket.take_error() {
+                    assert_eq!((error.errno, error.offender), (libc::ECONNREFUSED, Some(far)));
+                    told.insert(error.peer.unwrap());
+                }
+            }
+            assert_eq!(told, ports.map(|port| SocketAddr::new(far, port)).collect());
+        }
+    }
 }
 
 #[test]

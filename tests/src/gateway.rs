@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use geneve::Inner;
 use gwlb::config::Settings;
-use gwlb::control::{Control, Input, Output};
+use gwlb::control::{Control, Event, Input, Output, ProbeOutcome, TargetStatus, TunnelOutcome};
 use gwlb::dataplane::fragments::FragmentTable;
 use gwlb::dataplane::keys::Secret;
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
@@ -102,6 +102,9 @@ pub struct Gateway {
     /// Counts what arrived, for [`Queues::InTurn`].
     arrived: usize,
     holding: bool,
+    /// How targets answer probes that do not pass them.
+    answers: BTreeMap<IpAddr, ProbeOutcome>,
+    events: Vec<Event>,
 }
 
 impl Gateway {
@@ -109,8 +112,8 @@ impl Gateway {
     pub fn new(settings: Settings, setup: Setup) -> Gateway {
         let settings = Arc::new(settings);
         let start = start();
-        let (workers, wall_clock) = (setup.workers, setup.wall_clock);
-        let control = Control::new(Arc::clone(&settings), SECRET, workers, wall_clock, start);
+        let control =
+            Control::new(Arc::clone(&settings), SECRET, setup.workers, setup.wall_clock, start);
         let snapshot = control.snapshot();
         let fragments = Arc::new(FragmentTable::default());
         let surroundings = Surroundings {
@@ -122,18 +125,21 @@ impl Gateway {
         let workers =
             (0..setup.workers).map(|id| Worker::new(WorkerId(id), &surroundings)).collect();
         let exits = Exits::new(snapshot, setup.inbox);
-        let elapsed = Duration::ZERO;
-        Gateway {
+        let mut gateway = Gateway {
             settings,
             control,
             workers,
             exits,
             setup,
             start,
-            elapsed,
+            elapsed: Duration::ZERO,
             arrived: 0,
             holding: false,
-        }
+            answers: BTreeMap::new(),
+            events: Vec::new(),
+        };
+        gateway.follow();
+        gateway
     }
 
     /// The attachment whose device has this name.
@@ -150,8 +156,8 @@ impl Gateway {
 
     /// The target that takes Geneve at this address.
     pub fn target(&self, address: IpAddr) -> Option<TargetSlot> {
-        let mut targets = self.exits.snapshot.targets.iter();
-        let position = targets.position(|view| view.address.ip() == address);
+        let targets = &self.exits.snapshot.targets;
+        let position = targets.iter().position(|view| view.address.ip() == address);
         position.map(|slot| TargetSlot(slot as u32))
     }
 
@@ -193,17 +199,23 @@ impl Gateway {
         self.hand_over();
     }
 
-    /// Time passes, on the clock and in the calendar; flows idle out at their time.
+    /// Time passes, on the clock and in the calendar; everything that is due is done at its time.
     pub fn advance(&mut self, by: Duration) {
         let end = self.elapsed + by;
         loop {
-            let due = self.workers.iter().filter_map(|worker| worker.ingress.poll_timeout()).min();
+            let workers = self.workers.iter().filter_map(|worker| worker.ingress.poll_timeout());
+            let due = workers.chain(self.control.poll_timeout()).min();
             let Some(due) = due.filter(|&due| due <= self.start + end) else { break };
-            self.elapsed = self.elapsed.max(due - self.start);
+            self.elapsed = self.elapsed.max(due.saturating_duration_since(self.start));
             let now = self.now();
             for worker in &mut self.workers {
-                worker.ingress.handle_timeout(now);
+                if worker.ingress.poll_timeout().is_some_and(|due| due <= now) {
+                    worker.handle_timeout(now, &mut self.exits);
+                }
             }
+            self.hand_over();
+            self.control.handle_timeout(now);
+            self.follow();
         }
         self.elapsed = end;
         self.control(Input::WallClock(self.setup.wall_clock + end));
@@ -211,14 +223,66 @@ impl Gateway {
 
     /// The control plane is told something, and what it has to say reaches every worker.
     pub fn control(&mut self, input: Input) {
-        self.control.handle(input, self.start + self.elapsed);
+        let now = self.now();
+        self.control.handle(input, now);
+        self.follow();
+    }
+
+    /// Something is asked of the control plane, and what it has to say reaches every worker.
+    pub fn command<T>(&mut self, command: impl FnOnce(&mut Control, Instant) -> T) -> T {
+        let now = self.now();
+        let answer = command(&mut self.control, now);
+        self.follow();
+        answer
+    }
+
+    /// How a target answers probes from now on, of its health and through the tunnel.
+    pub fn answer_probes(&mut self, target: IpAddr, outcome: ProbeOutcome) {
+        self.answers.insert(target, outcome);
+    }
+
+    /// What has happened in the control plane since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// What is thought of every target.
+    pub fn targets(&self) -> Vec<TargetStatus> {
+        self.control.targets()
+    }
+
+    /// Does what the control plane wants done: views reach the workers, and probes are answered at
+    /// once.
+    fn follow(&mut self) {
+        let now = self.now();
         while let Some(output) = self.control.poll_output() {
-            let Output::Publish(snapshot) = output else { continue };
-            for worker in &mut self.workers {
-                worker.ingress.handle_snapshot(Arc::clone(&snapshot));
-                worker.returns.handle_snapshot(Arc::clone(&snapshot));
+            let answer = |address: IpAddr| {
+                self.answers.get(&address).copied().unwrap_or(ProbeOutcome::Passed)
+            };
+            match output {
+                Output::Publish(snapshot) => {
+                    for worker in &mut self.workers {
+                        worker.ingress.handle_snapshot(Arc::clone(&snapshot), now);
+                        worker.returns.handle_snapshot(Arc::clone(&snapshot));
+                    }
+                    let generation = snapshot.generation;
+                    self.exits.snapshot = snapshot;
+                    self.control.handle(Input::Acknowledged(generation), now);
+                }
+                Output::Probe(request) => {
+                    let outcome = answer(request.address.ip());
+                    self.control.handle(Input::Probe { check: request.check, outcome }, now);
+                }
+                Output::TunnelProbe(request) => {
+                    let outcome = match answer(request.address.ip()) {
+                        ProbeOutcome::Passed => TunnelOutcome::Returned,
+                        _ => TunnelOutcome::Lost,
+                    };
+                    let (check, sequence) = (request.check, request.sequence);
+                    self.control.handle(Input::TunnelProbe { check, sequence, outcome }, now);
+                }
+                Output::Event(event) => self.events.push(event),
             }
-            self.exits.snapshot = snapshot;
         }
     }
 

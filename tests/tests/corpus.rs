@@ -2,15 +2,22 @@
 //! same form; where there is none, each test says so and passes.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, and nothing else")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Instant;
 
-use geneve::{Dialect, Fragment, Header, Inner, IpVersion, Tags, outer};
+use geneve::flow::FlowKey;
+use geneve::{
+    Dialect, Fragment, Header, Inner, IpVersion, PacketBuf, Tags, Transport, outer, protocol,
+};
 use gwlb::control::Input;
+use gwlb::dataplane::fragments::{FragmentId, FragmentTable, HostileTotals, Waiting};
 use gwlb::dataplane::stats::Totals;
 use gwlb_tests::appliance::echo;
 use gwlb_tests::describe::describe;
-use gwlb_tests::gateway::{Gateway, Packet, Sent, Setup};
+use gwlb_tests::gateway::{Gateway, Packet, Queues, Sent, Setup};
+use gwlb_tests::packets::{Ip, Tcp};
 use gwlb_tests::{corpus, notice};
 use netio::offload::{MAX_HEADERS, Offload, Segmenter};
 use router::Attachment;
@@ -76,6 +83,8 @@ const UNDERLAY_MTU: u16 = u16::MAX;
 struct Way {
     gateway: Gateway,
     from: Attachment,
+    /// Fragments that wait for their first.
+    held: Vec<Vec<u8>>,
 }
 
 /// What became of one packet.
@@ -83,6 +92,7 @@ struct Way {
 enum End {
     Returned,
     Answered,
+    Held,
     Dropped(&'static str),
 }
 
@@ -94,7 +104,7 @@ impl Way {
         let from = gateway.attachment("hosts").unwrap();
         let target = gateway.target([192, 0, 2, 11].into()).unwrap();
         gateway.control(Input::PathMtu { target, mtu: underlay_mtu });
-        Way { gateway, from }
+        Way { gateway, from, held: Vec::new() }
     }
 
     /// Sends a packet to the appliance and says what it got.
@@ -107,15 +117,26 @@ impl Way {
     fn there_and_back(&mut self, packet: &[u8]) -> End {
         let before = self.gateway.totals();
         let sent = self.there(packet);
-        let Some(sent) = sent.first() else {
+        let Some((sent, released)) = sent.split_first() else {
             let answered = !self.gateway.take_delivered().is_empty();
             let dropped = dropped(&before, &self.gateway.totals());
             return match dropped[..] {
                 [] if answered => End::Answered,
+                [] => {
+                    let len = Inner::parse(packet).unwrap().total_len;
+                    self.held.push(packet[..len].to_vec());
+                    End::Held
+                }
                 [reason] if !answered => End::Dropped(reason),
                 _ => panic!("{dropped:?}, answered {answered}: {}", describe(packet)),
             };
         };
+        for other in released {
+            let (_, packet) = Header::parse(&other.bytes).unwrap();
+            // Only what was held goes on together with another.
+            let at = self.held.iter().position(|held| held == packet);
+            self.held.remove(at.unwrap());
+        }
         self.gateway.receive(&[echo(sent)], None);
         let delivered = self.gateway.take_delivered();
         let inner = Inner::parse(packet).unwrap();
@@ -197,7 +218,7 @@ fn corpus_packets_come_back_as_they_were() {
         let end = way.there_and_back(packet);
         let explained = match (&end, Inner::parse(packet)) {
             (End::Returned, Ok(_)) | (End::Dropped("malformed_packet"), Err(_)) => true,
-            (End::Dropped("fragment_without_first"), Ok(inner)) => {
+            (End::Held | End::Dropped("fragment_without_first"), Ok(inner)) => {
                 matches!(inner.fragment, Fragment::Later { .. })
             }
             (End::Answered | End::Dropped("exceeds_mtu"), Ok(inner)) => {
@@ -209,6 +230,8 @@ fn corpus_packets_come_back_as_they_were() {
         assert!(explained, "{file}: {end:?}: {}", describe(packet));
         *ends.entry(end).or_default() += 1;
     }
+    // What still waits for its first is given up.
+    way.gateway.advance(2 * FragmentTable::HOLD);
     let totals = way.gateway.totals();
     for ledger in [&totals.tun, &totals.udp] {
         let (came, went) = ledger.balance();
@@ -221,11 +244,194 @@ fn corpus_packets_come_back_as_they_were() {
         let what = match end {
             End::Returned => "came back byte for byte".to_owned(),
             End::Answered => "were answered".to_owned(),
+            End::Held => "waited for their first fragment".to_owned(),
             End::Dropped(reason) => format!("dropped: {reason}"),
         };
         writeln!(table, "corpus: {count:>5} {what}").unwrap();
     }
     notice::say(&table);
+}
+
+/// Fragments of one packet, as far as they were captured, with the first among them.
+struct Fragmented {
+    file: String,
+    id: FragmentId,
+    /// The flow that the first fragment tells.
+    flow: FlowKey,
+    fragments: Vec<Vec<u8>>,
+}
+
+impl Fragmented {
+    /// All of the corpus. Fragments whose first was not captured belong to no flow.
+    fn all() -> Vec<Fragmented> {
+        let mut all = Vec::new();
+        for file in corpus::captures("inner").unwrap_or_default() {
+            let mut together = BTreeMap::<_, Vec<Vec<u8>>>::new();
+            for mut packet in file.packets() {
+                let Ok(inner) = Inner::parse(&packet) else { continue };
+                packet.truncate(inner.total_len);
+                let (Fragment::First { id } | Fragment::Later { id, .. }) = inner.fragment else {
+                    continue;
+                };
+                together.entry((inner.flow_key(), id)).or_default().push(packet);
+            }
+            for ((key, id), fragments) in together {
+                let parsed = fragments.iter().map(|packet| Inner::parse(packet).unwrap());
+                let mut firsts =
+                    parsed.filter(|inner| matches!(inner.fragment, Fragment::First { .. }));
+                let Some(first) = firsts.next() else { continue };
+                let flow = first.ported_key().unwrap_or(key);
+                let (src, dst, protocol) = (key.src(), key.dst(), key.protocol());
+                let id = FragmentId { endpoint: 1, src, dst, protocol, id };
+                all.push(Fragmented { file: file.name.clone(), id, flow, fragments });
+            }
+        }
+        all
+    }
+
+    /// The fragments in every order in which they can come.
+    fn orders(&self) -> Vec<Vec<&[u8]>> {
+        assert!(self.fragments.len() <= 6, "{}: too many orders to try", self.file);
+        let mut orders: Vec<Vec<&[u8]>> = vec![Vec::new()];
+        for packet in &self.fragments {
+            // One more at every place of each order of those before.
+            let mut longer = Vec::new();
+            for order in &orders {
+                for at in 0..=order.len() {
+                    let mut order = order.clone();
+                    order.insert(at, packet);
+                    longer.push(order);
+                }
+            }
+            orders = longer;
+        }
+        orders
+    }
+}
+
+#[test]
+fn corpus_fragments_find_their_flow_in_every_order() {
+    let (mut fragments, mut orders) = (0, 0);
+    for fragmented in Fragmented::all() {
+        let Fragmented { id, flow, .. } = fragmented;
+        fragments += fragmented.fragments.len();
+        for order in fragmented.orders() {
+            orders += 1;
+            let (table, now) = (FragmentTable::default(), start());
+            let mut found: Vec<Vec<u8>> = Vec::new();
+            for &packet in &order {
+                let inner = Inner::parse(packet).unwrap();
+                if matches!(inner.fragment, Fragment::First { .. }) {
+                    found.push(packet.to_vec());
+                    let ready = table.first(id, flow, now).into_iter();
+                    found.extend(ready.map(|waiting| waiting.packet.bytes().to_vec()));
+                } else if let Some(known) = table.later(&id, now) {
+                    assert_eq!(known, flow, "{}", fragmented.file);
+                    found.push(packet.to_vec());
+                } else {
+                    let from = router::Entry::Subnet(router::SubnetId::from_index(0));
+                    let packet = PacketBuf::from_slice(packet);
+                    table.hold(id, Waiting { from: from.into(), epoch: 0, packet }, now).unwrap();
+                }
+            }
+            let mut all = order.iter().map(|packet| packet.to_vec()).collect::<Vec<_>>();
+            all.sort();
+            found.sort();
+            assert_eq!(found, all, "{}", fragmented.file);
+            assert_eq!((table.waiting(), table.hostile()), (0, HostileTotals::default()));
+        }
+    }
+    if orders > 0 {
+        notice::say(&format!("corpus: {fragments} fragments find their flow in {orders} orders\n"));
+    }
+}
+
+/// A gateway with so many appliances that what goes astray is hardly ever where it should be.
+fn spread() -> Way {
+    let mut configuration = CONFIGURATION.to_owned();
+    for host in 12..40 {
+        let address = format!("192.0.2.{host}");
+        write!(
+            configuration,
+            "[[target]]\ngroup = \"fw\"\naddress = \"{address}\"\nzone = \"az1\"\n"
+        )
+        .unwrap();
+    }
+    let settings = gwlb::config::parse(&Source::new("corpus.toml", configuration)).unwrap();
+    let setup = Setup { queues: Queues::InTurn, ..Setup::of(3) };
+    let mut gateway = Gateway::new(settings, setup);
+    let from = gateway.attachment("hosts").unwrap();
+    for host in 11..40 {
+        let target = gateway.target([192, 0, 2, host].into()).unwrap();
+        gateway.control(Input::PathMtu { target, mtu: UNDERLAY_MTU });
+    }
+    Way { gateway, from, held: Vec::new() }
+}
+
+impl Way {
+    /// Between which two sockets the packets of a flow travel: the appliance and the port that all
+    /// of them must go by.
+    fn lane(&mut self, flow: &FlowKey) -> (SocketAddr, SocketAddr) {
+        let ip = Ip::new(&flow.src().to_string(), &flow.dst().to_string());
+        let ports = (flow.src_port(), flow.dst_port());
+        let packet = match flow.protocol() {
+            protocol::TCP => ip.tcp(ports, Tcp::SYN, b""),
+            protocol::UDP => ip.udp(ports, b""),
+            // Of ICMP, if it is that, no error.
+            other => ip.protocol(other, &[128, 0, 0, 0, 0, 0, 0, 0]),
+        };
+        let [sent] = &self.there(&packet)[..] else { panic!("{}", describe(&packet)) };
+        (sent.from, sent.to)
+    }
+}
+
+#[test]
+fn corpus_fragments_reach_the_appliance_of_their_flow() {
+    let mut orders = 0;
+    for fragmented in Fragmented::all() {
+        let first = |packet: &[u8]| {
+            matches!(Inner::parse(packet).unwrap().fragment, Fragment::First { .. })
+        };
+        for order in fragmented.orders().iter().filter(|order| first(order[0])) {
+            orders += 1;
+            let mut way = spread();
+            let lane = way.lane(&fragmented.flow);
+            let sent: Vec<_> = order.iter().flat_map(|packet| way.there(packet)).collect();
+            let lanes: Vec<_> = sent.iter().map(|sent| (sent.from, sent.to)).collect();
+            assert_eq!(lanes, vec![lane; order.len()], "{}", fragmented.file);
+        }
+    }
+    if orders > 0 {
+        notice::say(&format!("corpus: fragments in {orders} orders reach their appliance\n"));
+    }
+}
+
+#[test]
+fn corpus_icmp_errors_reach_the_appliance_of_the_flow_they_are_about() {
+    let mut kinds = BTreeMap::<String, usize>::new();
+    for file in corpus::captures("inner").unwrap_or_default() {
+        for packet in file.packets() {
+            let Ok(Inner { transport: Transport::IcmpError { kind, about }, .. }) =
+                Inner::parse(&packet)
+            else {
+                continue;
+            };
+            let mut way = spread();
+            let lane = way.lane(&about);
+            let [sent] = &way.there(&packet)[..] else { panic!("{}", describe(&packet)) };
+            assert_eq!((sent.from, sent.to), lane, "{}: {}", file.name, describe(&packet));
+            *kinds.entry(format!("{kind:?}")).or_default() += 1;
+        }
+    }
+    for (kind, count) in kinds {
+        notice::say(&format!("corpus: {count:>5} ICMP errors of the kind {kind} reach theirs\n"));
+    }
+}
+
+/// Where a virtual clock starts.
+#[expect(clippy::disallowed_methods, reason = "an Instant can be had in no other way")]
+fn start() -> Instant {
+    Instant::now()
 }
 
 /// What AWS's own gateway put on the wire is what ours does, byte for byte, except addresses, IP
@@ -258,9 +464,8 @@ fn corpus_of_aws_is_what_we_send() {
         compared += 1;
     }
     assert_eq!((compared, flows.len()), (224, 64));
-    let distinct = |cookie: fn(&Seen) -> u32| {
-        flows.values().map(cookie).collect::<std::collections::BTreeSet<_>>().len()
-    };
+    let distinct =
+        |cookie: fn(&Seen) -> u32| flows.values().map(cookie).collect::<BTreeSet<_>>().len();
     assert_eq!((distinct(|seen| seen.theirs.cookie), distinct(|seen| seen.ours.cookie)), (64, 64));
     notice::say("corpus: 224 packets of AWS's gateway are as ours\n");
 }

@@ -130,6 +130,7 @@ impl Sender {
             bind: source,
             reuse_port: true, // The other workers may need the same port.
             gro: false,
+            dont_fragment: false,
             recv_buffer: RECEIVE_BUFFER,
             send_buffer: self.send_buffer,
         };

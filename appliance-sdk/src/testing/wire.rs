@@ -150,6 +150,7 @@ fn open(bind: SocketAddr) -> io::Result<UdpSocket> {
         bind,
         reuse_port: false,
         gro: true,
+        dont_fragment: false,
         recv_buffer: buffer,
         send_buffer: buffer,
     })

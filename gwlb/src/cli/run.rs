@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
     for note in &settings.notes {
         tracing::warn!("{}", note.message);
     }
-    let gateway = match Gateway::start(settings) {
+    let gateway = match Gateway::start(settings, Some(arguments.file.clone())) {
         Ok(gateway) => gateway,
         Err(error) => {
             let failed = fail(&format!("cannot start: {error}"));

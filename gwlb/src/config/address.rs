@@ -33,8 +33,8 @@ pub(super) enum AddressError {
     Host,
 }
 
-/// An outer address: of a load balancer's node, or of a target.
-pub(super) fn underlay(text: &str) -> Result<IpAddr, AddressError> {
+/// The address of one host: a load balancer's node, a target, one end of a tunnel check.
+pub(super) fn one_host(text: &str) -> Result<IpAddr, AddressError> {
     let address: IpAddr = text.parse().map_err(|_| {
         if text.parse::<IpNet>().is_ok() {
             AddressError::Prefix
@@ -66,11 +66,6 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, AddressError> {
         address if address.port() == 0 => Err(AddressError::PortZero),
         address => Ok(address),
     }
-}
-
-/// An address inside of the tunnel.
-pub(super) fn unicast_ip(text: &str) -> Result<IpAddr, AddressError> {
-    unicast(text.parse().map_err(|_| AddressError::Syntax)?)
 }
 
 /// A DNS name (RFC 1123 §2.1, without the dot at its end, which RFC 6066 §3 keeps out of a TLS
@@ -145,7 +140,7 @@ mod tests {
     #[case("::ffff:192.0.2.1", Some(AddressError::Mapped))]
     #[case("fe80::1", Some(AddressError::LinkLocal))]
     fn an_outer_address_is_of_one_host(#[case] text: &str, #[case] error: Option<AddressError>) {
-        assert_eq!(underlay(text).err(), error);
+        assert_eq!(one_host(text).err(), error);
     }
 
     #[rstest]
@@ -161,6 +156,38 @@ mod tests {
         let parsed = interface(text);
         assert_eq!(parsed.as_ref().err(), error.as_ref());
         assert!(parsed.map_or(true, |address| address.to_string() == text));
+    }
+
+    #[rstest]
+    #[case("fw", None)]
+    #[case("fw-1.example.com", None)]
+    #[case("1.example", None)]
+    #[case("192.0.2.1", None)]
+    #[case("2001:db8::1", None)]
+    #[case("", Some(AddressError::Host))]
+    #[case("fw.example.com.", Some(AddressError::Host))]
+    #[case("fw..example", Some(AddressError::Host))]
+    #[case("-fw.example", Some(AddressError::Host))]
+    #[case("fw-.example", Some(AddressError::Host))]
+    #[case("fw_1.example", Some(AddressError::Host))]
+    #[case("*.example", Some(AddressError::Host))]
+    #[case("fw.example/healthz", Some(AddressError::Host))]
+    #[case("192.0.2.300", Some(AddressError::Host))]
+    #[case("fw.example:80", Some(AddressError::Port))]
+    #[case("192.0.2.1:80", Some(AddressError::Port))]
+    #[case("[2001:db8::1]:80", Some(AddressError::Port))]
+    #[case("[2001:db8::1]", Some(AddressError::Host))]
+    fn a_host_is_a_name_or_an_address(#[case] text: &str, #[case] error: Option<AddressError>) {
+        assert_eq!(host(text).err(), error);
+    }
+
+    #[test]
+    fn a_name_is_no_longer_than_dns_carries() {
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!((longest.len(), host(&longest).as_deref()), (253, Ok(longest.as_str())));
+        assert_eq!(host(&format!("{longest}a")), Err(AddressError::Host));
+        assert_eq!(host(&"a".repeat(64)), Err(AddressError::Host));
     }
 
     #[test]

@@ -25,12 +25,8 @@ pub(super) fn check(
     preset: &Preset,
 ) -> HealthCheck {
     if let Some((off, others)) = off_with_others(&form) {
-        reader.note(
-            off,
-            format!("health checks are off: {others} of this table {} no effect", {
-                if others.contains(" and ") { "have" } else { "has" }
-            }),
-        );
+        let have = if others.contains(" and ") { "have" } else { "has" };
+        reader.note(off, format!("health checks are off: {others} of this table {have} no effect"));
     }
     let enabled = reader.or_default("enabled", form.enabled, true);
     let extended = reader.or_default("extended_ranges", form.extended_ranges, false);
@@ -62,18 +58,18 @@ pub(super) fn check(
     let ca_file = reader.optional("ca_file", form.ca_file);
     let ca_file = reader.absolute_path("ca_file", ca_file);
     let idle = |key, span: Option<Range<usize>>| span.map(|span| Idle { key, span });
-    let http_only = [
+    let for_http = [
         idle("host", host.as_ref().map(Located::span)),
         idle("path", given_unlike(path.as_ref(), &PATH.to_owned())),
         idle("matcher", given_unlike(matcher.as_ref(), &Matcher::default())),
     ];
-    let https_only = idle("ca_file", ca_file.as_ref().map(Located::span));
+    let certificates = idle("ca_file", ca_file.as_ref().map(Located::span));
     match protocol {
         Some(HealthProtocol::Tcp) => {
-            refuse(reader, http_only.into_iter().flatten(), HealthProtocol::Tcp, "HTTP");
-            refuse(reader, https_only, HealthProtocol::Tcp, "HTTPS");
+            refuse(reader, for_http.into_iter().flatten(), HealthProtocol::Tcp, "HTTP");
+            refuse(reader, certificates, HealthProtocol::Tcp, "HTTPS");
         }
-        Some(HealthProtocol::Http) => refuse(reader, https_only, HealthProtocol::Http, "HTTPS"),
+        Some(HealthProtocol::Http) => refuse(reader, certificates, HealthProtocol::Http, "HTTPS"),
         Some(HealthProtocol::Https) | None => {}
     }
     HealthCheck {
@@ -128,10 +124,12 @@ fn off_with_others(form: &HealthCheckForm) -> Option<(Range<usize>, String)> {
     ];
     let others: Vec<String> =
         others.iter().filter(|(_, given)| *given).map(|(key, _)| format!("`{key}`")).collect();
-    let (last, rest) = others.split_last()?;
-    let list =
-        if rest.is_empty() { last.clone() } else { format!("{} and {last}", rest.join(", ")) };
-    Some((off.span(), list))
+    let (last, before) = others.split_last()?;
+    let names = match before {
+        [] => last.clone(),
+        before => format!("{} and {last}", before.join(", ")),
+    };
+    Some((off.span(), names))
 }
 
 /// The protocol; none if it was not understood.

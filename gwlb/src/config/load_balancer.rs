@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use router::source::{Located, Problem};
 
-use super::address::{family, underlay};
+use super::address::{family, one_host};
 use super::field::Field;
 use super::form::{LoadBalancerForm, NodeForm};
 use super::names::Names;
@@ -155,7 +155,7 @@ fn check_nodes(
             let address = reader.checked(
                 "address",
                 address,
-                underlay,
+                one_host,
                 "a node has one outer address, which its targets answer to",
             );
             NodeDraft { zone, address }

@@ -6,7 +6,7 @@ use router::config::RouterFile;
 
 use super::Drafts;
 use super::reader::Reader;
-use super::settings::{Binding, Semantics};
+use super::settings::{Binding, Semantics, WhenNoneHealthy};
 
 /// Looks for surprises. Without bindings something is wrong, and nobody will read the notes.
 pub(super) fn take(
@@ -32,10 +32,56 @@ pub(super) fn take(
             );
         }
     }
+    uninspected(reader, drafts);
+    idle_settings(reader, drafts);
     idle_resources(reader, drafts, bindings);
     zones_without_targets(reader, drafts, bindings);
     if semantics == Semantics::Aws {
         timeouts_that_aws_ignores(reader, drafts);
+    }
+}
+
+/// What lets packets pass that nobody has looked at is said plainly.
+fn uninspected(reader: &mut Reader<'_>, drafts: &Drafts) {
+    for balancer in &drafts.load_balancers {
+        if let (Some(span), Some(name)) = (&balancer.bypass, &balancer.name) {
+            reader.note(
+                span.clone(),
+                format!("every packet of load balancer \"{name}\" passes uninspected"),
+            );
+        }
+    }
+    for group in &drafts.target_groups {
+        if let (Some(span), Some(name)) = (&group.bypass, &group.name) {
+            reader.note(
+                span.clone(),
+                format!(
+                    "while no target of group \"{name}\" is healthy, packets of new flows pass \
+                     uninspected"
+                ),
+            );
+        }
+    }
+}
+
+/// Settings that others make useless.
+fn idle_settings(reader: &mut Reader<'_>, drafts: &Drafts) {
+    for balancer in &drafts.load_balancers {
+        if let Some(span) = balancer.spill_over.clone().filter(|_| balancer.cross_zone) {
+            reader.note(
+                span,
+                "this has no effect, since `cross_zone` is on: a node uses the targets of all \
+                 zones anyway",
+            );
+        }
+        let outer_ipv6 = balancer.any_address().is_some_and(|address| address.is_ipv6());
+        if let Some(span) = balancer.dont_fragment.clone().filter(|_| outer_ipv6) {
+            reader.note(
+                span,
+                "this has no effect, since the nodes have IPv6 addresses: no router fragments \
+                 IPv6 packets",
+            );
+        }
     }
 }
 
@@ -58,8 +104,17 @@ fn idle_resources(reader: &mut Reader<'_>, drafts: &Drafts, bindings: &[Binding]
                 format!("target group \"{name}\" is unused: no [[load_balancer]] forwards to it"),
             );
         }
+        let until = match group.when_none_healthy {
+            WhenNoneHealthy::Bypass => "packets pass uninspected",
+            WhenNoneHealthy::FailOpen | WhenNoneHealthy::FailClosed => "packets have nowhere to go",
+        };
         let mut targets = drafts.targets_of(index).peekable();
-        if targets.peek().is_some() && targets.all(|target| !target.takes_flows()) {
+        if targets.peek().is_none() {
+            reader.note(
+                group.span.clone(),
+                format!("target group \"{name}\" has no targets: until one is registered, {until}"),
+            );
+        } else if targets.all(|target| !target.takes_flows()) {
             reader.note(
                 group.span.clone(),
                 format!(
@@ -81,13 +136,22 @@ fn zones_without_targets(reader: &mut Reader<'_>, drafts: &Drafts, bindings: &[B
         else {
             continue;
         };
-        let mut targets = drafts.targets_of(*group.get());
-        if !balancer.cross_zone && !targets.any(|target| target.zone.as_ref() == Some(zone)) {
+        let alone = !balancer.cross_zone && balancer.spill_over_below == 0;
+        // Of a group without targets it is said already.
+        let mut targets = drafts.targets_of(*group.get()).peekable();
+        if !alone || targets.peek().is_none() {
+            continue;
+        }
+        if !targets.any(|target| target.zone.as_ref() == Some(zone)) {
+            let fate = match drafts.target_groups[*group.get()].when_none_healthy {
+                WhenNoneHealthy::Bypass => "pass uninspected",
+                WhenNoneHealthy::FailOpen | WhenNoneHealthy::FailClosed => "have nowhere to go",
+            };
             reader.note(
                 zone.span(),
                 format!(
                     "load balancer \"{name}\" has no target in zone \"{}\", and `cross_zone` is \
-                     off: the packets of its endpoints there have nowhere to go",
+                     off: the packets of its endpoints there {fate}",
                     zone.get()
                 ),
             );

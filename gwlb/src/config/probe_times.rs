@@ -101,7 +101,7 @@ fn time(
     if !limits.extended {
         reader.report(
             ms.problem(format!("`{ms_key}` needs `extended_ranges`"))
-                .label("the clouds count in seconds")
+                .label("milliseconds are beyond the ordinary ranges")
                 .help(format!(
                     "add extended_ranges = true to this table, or write `{seconds_key}`"
                 )),
@@ -127,7 +127,10 @@ fn compare(reader: &mut Reader<'_>, interval: &Time, timeout: &Time) {
         ),
     )
     .label("the timeout is longer than the interval")
-    .help("make the interval at least as long as the timeout");
+    .help(match timeout.span {
+        Some(_) => "make the interval at least as long as the timeout",
+        None => "give a timeout that is not longer than the interval, too",
+    });
     reader.report(match (&timeout.span, &interval.span) {
         (Some(_), Some(interval)) => problem.and(interval.clone(), "the interval"),
         _ => problem,

@@ -220,10 +220,7 @@ impl<'s> Reader<'s> {
             limit.default
         );
         let fits = |number: &i64| u32::try_from(*number).is_ok_and(|n| limit.extended.contains(&n));
-        if !extended
-            && limit.extended != limit.cloud
-            && field.given().is_some_and(|number| fits(number))
-        {
+        if !extended && field.given().is_some_and(|number| fits(number)) {
             let (from, to) = (limit.extended.start(), limit.extended.end());
             // Writing to a string does not fail.
             let _ = write!(

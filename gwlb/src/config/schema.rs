@@ -75,19 +75,31 @@ mod tests {
         let reference = std::fs::read_to_string(path).unwrap();
         let schema = schema();
         let root = schema.as_value();
+        let mut nested_tables = 0;
         for (table, value) in root["properties"].as_object().unwrap() {
-            let rest = [format!("## `[[{table}]]`"), format!("## `[{table}]`")]
-                .iter()
-                .find_map(|heading| reference.split_once(&format!("\n{heading}\n")))
-                .map(|(_, rest)| rest);
-            let rest = rest.unwrap_or_else(|| panic!("no section for [[{table}]]"));
-            let section = rest.split("\n## ").next().unwrap();
-            for key in properties(value, root).unwrap().as_object().unwrap().keys() {
-                assert!(
-                    section.contains(&format!("\n| `{key}` |")),
-                    "[[{table}]]: no row for `{key}`"
-                );
+            let headings = [format!("## `[[{table}]]`"), format!("## `[{table}]`")];
+            let rows = headings.iter().find_map(|heading| section(&reference, heading));
+            let rows = rows.unwrap_or_else(|| panic!("no section for [[{table}]]"));
+            for (key, value) in properties(value, root).unwrap().as_object().unwrap() {
+                assert!(has_row(rows, key), "[[{table}]]: no row for `{key}`");
+                let heading = format!("### `[{table}.{key}]`");
+                let Some(rows) = section(&reference, &heading) else { continue };
+                for key in properties(value, root).unwrap().as_object().unwrap().keys() {
+                    assert!(has_row(rows, key), "{heading}: no row for `{key}`");
+                }
+                nested_tables += 1;
             }
         }
+        assert_eq!(nested_tables, 2, "health_check and tunnel_check");
+    }
+
+    /// What stands under a heading, up to the next one.
+    fn section<'t>(text: &'t str, heading: &str) -> Option<&'t str> {
+        let (_, rest) = text.split_once(&format!("\n{heading}\n"))?;
+        rest.split("\n#").next()
+    }
+
+    fn has_row(rows: &str, key: &str) -> bool {
+        rows.contains(&format!("\n| `{key}` |"))
     }
 }

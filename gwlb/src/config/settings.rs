@@ -110,6 +110,7 @@ pub struct EndpointService {
 
 /// `[[load_balancer]]`: one node per zone in front of one target group.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the file, and its own")]
 pub struct LoadBalancer {
     /// Unique among its kind.
     pub name: Name,

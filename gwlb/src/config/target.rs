@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use router::source::{Located, Problem};
 
-use super::address::{family, underlay};
+use super::address::{family, one_host};
 use super::form::TargetForm;
 use super::load_balancer::LoadBalancerDraft;
 use super::names::Names;
@@ -41,7 +41,7 @@ pub(super) fn check(
     let address = reader.required("address", form.address, &table, "\"192.0.2.11\"");
     let help = "the IP address where the appliance takes Geneve; its port, if it is not the \
                 group's, is a key of its own: port = 6081";
-    let address = reader.checked("address", address, underlay, help);
+    let address = reader.checked("address", address, one_host, help);
     let zone = reader.required("zone", form.zone, &table, "\"az1\"");
     let port = reader.number("port", form.port, Port::new, Some("the default is the group's port"));
     let help = "the weight of an ordinary target is 100; 0 gives it no new flows";
@@ -56,14 +56,21 @@ pub(super) fn check(
     }
 }
 
-/// Reports what is there twice, and what is too much.
-pub(super) fn check_together(reader: &mut Reader<'_>, drafts: &[TargetDraft], groups: &Names) {
+/// Reports what is there twice, and what is too much. `ports` are those of the groups.
+pub(super) fn check_together(
+    reader: &mut Reader<'_>,
+    drafts: &[TargetDraft],
+    groups: &Names,
+    ports: &[Port],
+) {
     let mut seen = HashMap::new();
     let mut in_zone: HashMap<(usize, &str), usize> = HashMap::new();
     for draft in drafts {
         let Some(group) = draft.group else { continue };
         if let Some(address) = &draft.address {
-            let first = seen.entry((group, *address.get(), draft.port)).or_insert(address);
+            // The group's port may be written out, and the target is the same.
+            let port = draft.port.unwrap_or(ports[group]);
+            let first = seen.entry((group, *address.get(), port)).or_insert(address);
             if !std::ptr::eq(*first, address) {
                 reader.report(
                     address

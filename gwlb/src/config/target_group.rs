@@ -31,6 +31,7 @@ const MAX_SLOW_START: i64 = 900;
 pub(super) struct TargetGroupDraft {
     pub(super) span: Range<usize>,
     pub(super) name: Option<Name>,
+    pub(super) port: Port,
     pub(super) stickiness: Stickiness,
     /// Where the stickiness was given, if it is not the default.
     pub(super) custom_stickiness: Option<Range<usize>>,
@@ -44,7 +45,6 @@ pub(super) struct TargetGroupDraft {
 #[derive(Debug)]
 struct Rest {
     dialect: &'static Dialect,
-    port: Port,
     deregistration_delay: Duration,
     target_failover: Causes<Failover>,
     reset: Reset,
@@ -110,13 +110,13 @@ pub(super) fn check(
     TargetGroupDraft {
         span: table.span,
         name,
+        port: port.map_or(Port::GENEVE, Located::into_inner),
         stickiness,
         custom_stickiness,
         when_none_healthy: when_none_healthy.map(Located::into_inner).unwrap_or_default(),
         bypass,
         rest: Rest {
             dialect: dialect.0,
-            port: port.map_or(Port::GENEVE, Located::into_inner),
             deregistration_delay: delay.seconds(),
             target_failover: failover
                 .map(|value| value.map(Located::into_inner).unwrap_or_default()),
@@ -266,7 +266,7 @@ impl TargetGroupDraft {
         Some(TargetGroup {
             name: self.name?,
             dialect: self.rest.dialect,
-            port: self.rest.port,
+            port: self.port,
             stickiness: self.stickiness,
             deregistration_delay: self.rest.deregistration_delay,
             target_failover: self.rest.target_failover,

@@ -3,7 +3,7 @@
 
 use router::source::Located;
 
-use super::address::{family, unicast_ip};
+use super::address::{family, one_host};
 use super::form::TunnelCheckForm;
 use super::preset::Limit;
 use super::probe_times::{self, Fields, Limits};
@@ -37,7 +37,7 @@ pub(super) fn check(reader: &mut Reader<'_>, form: TunnelCheckForm) -> TunnelChe
     let help = "the address of one host, such as \"198.51.100.1\"; absent, the gateway chooses";
     let mut address = |key, field| {
         let text = reader.optional(key, field);
-        reader.checked(key, text, unicast_ip, help)
+        reader.checked(key, text, one_host, help)
     };
     let source = address("source", form.source);
     let destination = address("destination", form.destination);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::silence::{Diagnosis, DiagnosisCode};
-use super::target::Standing;
+use super::target::{Standing, TargetState};
 use crate::dataplane::snapshot::ResetCause;
 
 /// Something that has happened.
@@ -164,6 +164,19 @@ pub enum BypassCause {
     TrafficMode,
     /// No target is healthy (`when_none_healthy`).
     NoneHealthy,
+}
+
+impl Event {
+    /// Whether it is something to worry about.
+    pub fn is_grave(&self) -> bool {
+        match self {
+            Self::Bypass { on, .. } => *on,
+            Self::TargetState { to, .. } => to.state == TargetState::Unhealthy,
+            Self::Failover { .. } | Self::Diagnosed { .. } => true,
+            Self::DrainEnded { cause, .. } => *cause == DrainEnd::Deadline,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Event {

@@ -1,13 +1,15 @@
 //! From a packet and its Geneve header to what a UDP socket sends, without copying payload.
 //!
 //! A super-packet becomes one datagram for each of its segments, in as few sends as fit; each send
-//! is a list of pieces, headers from here and payload from where the packet lies.
+//! is a list of pieces, headers from here and payload from where the packet lies. So does a packet
+//! that is to be fragmented.
 
 use std::io::IoSlice;
 
-use netio::offload::{OffloadError, Segmenter};
+use netio::offload::{OffloadError, Segment, Segmenter};
 use netio::udp::{MAX_GSO_BYTES, MAX_GSO_SEGMENTS};
 
+use super::fragmentation::{Fragmenter, may_fragment};
 use super::frame::Frame;
 use super::verdict::GeneveHeader;
 
@@ -76,7 +78,7 @@ impl Encapsulator {
             self.headers.resize(stride * count, 0);
         }
 
-        let mut lengths = [(0usize, (0usize, 0usize)); MAX_GSO_SEGMENTS];
+        let mut parts = [Part::default(); MAX_GSO_SEGMENTS];
         let largest = geneve.len() + segmenter.segment_len();
         let per_send = balanced(count, (MAX_GSO_BYTES / largest.max(1)).min(MAX_GSO_SEGMENTS));
         let mut next = 0;
@@ -85,25 +87,101 @@ impl Encapsulator {
             for (i, room) in self.headers.chunks_mut(stride).take(batch).enumerate() {
                 let (front, rest) = room.split_at_mut(geneve.len());
                 front.copy_from_slice(geneve);
-                let segment = segmenter.segment(next + i, rest);
-                lengths[i] = (
-                    geneve.len() + segment.header_len,
-                    (segment.payload.start, segment.payload.end),
-                );
+                parts[i] = Part::behind(geneve, &segmenter.segment(next + i, rest));
             }
-            let mut pieces =
-                std::array::from_fn::<_, { 2 * MAX_GSO_SEGMENTS }, _>(|_| IoSlice::new(&[]));
-            for (i, room) in self.headers.chunks(stride).take(batch).enumerate() {
-                let (header_len, (start, end)) = lengths[i];
-                pieces[2 * i] = IoSlice::new(&room[..header_len]);
-                pieces[2 * i + 1] = IoSlice::new(&frame.packet[start..end]);
-            }
-            let segment_size = (pieces[0].len() + pieces[1].len()) as u16;
-            send(&Batch { segment_size, segments: batch, pieces: &pieces[..2 * batch] });
+            give_out(&self.headers, stride, &parts[..batch], frame.packet, &mut send);
             next += batch;
         }
         Ok(())
     }
+
+    /// As [`encapsulate`](Self::encapsulate), with each packet or segment that is longer than `mtu`
+    /// cut into fragments that are not. `mtu` is that of inner packets, in bytes; below
+    /// [`MIN_MTU`](super::fragmentation::MIN_MTU) counts as that. What [may not be
+    /// cut](may_fragment) goes out as it is, for the caller has decided about that.
+    ///
+    /// All pieces get the same `header`, so it is to be made for the flow without ports: later
+    /// fragments show none. Returns how many pieces there were beyond the packet's segments, which
+    /// the gateway has made.
+    pub fn encapsulate_fragmented(
+        &mut self,
+        header: &GeneveHeader,
+        frame: &Frame<'_>,
+        mtu: u16,
+        mut send: impl FnMut(&Batch<'_>),
+    ) -> Result<u64, OffloadError> {
+        if !may_fragment(&frame.inner) {
+            return self.encapsulate(header, frame, send).map(|()| 0);
+        }
+        let mut fragmenter = Fragmenter::new(frame, mtu)?;
+        let geneve = header.as_bytes();
+        let stride = geneve.len() + fragmenter.header_len();
+        // The last place is for the piece that does not fit into the batch any more.
+        let mut parts = [Part::default(); MAX_GSO_SEGMENTS + 1];
+        if self.headers.len() < stride * parts.len() {
+            self.headers.resize(stride * parts.len(), 0);
+        }
+        let (mut waiting, mut bytes, mut total) = (0, 0, 0);
+        loop {
+            let room = &mut self.headers[stride * waiting..][..stride];
+            let (front, rest) = room.split_at_mut(geneve.len());
+            front.copy_from_slice(geneve);
+            let Some(piece) = fragmenter.next(rest) else { break };
+            let part = Part::behind(geneve, &piece);
+            let (first, last) = (parts[0].len(), parts[waiting.saturating_sub(1)].len());
+            let joins = waiting < MAX_GSO_SEGMENTS
+                && bytes + part.len() <= MAX_GSO_BYTES
+                && part.len() <= first
+                && last == first;
+            if waiting > 0 && !joins {
+                give_out(&self.headers, stride, &parts[..waiting], frame.packet, &mut send);
+                self.headers.copy_within(stride * waiting..stride * (waiting + 1), 0);
+                (waiting, bytes) = (0, 0);
+            }
+            parts[waiting] = part;
+            waiting += 1;
+            bytes += part.len();
+            total += 1;
+        }
+        give_out(&self.headers, stride, &parts[..waiting], frame.packet, &mut send);
+        Ok(total - frame.segments())
+    }
+}
+
+/// A datagram: so many bytes of headers, and these of the packet.
+#[derive(Debug, Clone, Copy, Default)]
+struct Part {
+    header_len: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Part {
+    fn behind(geneve: &[u8], segment: &Segment) -> Self {
+        let Segment { header_len, payload } = segment;
+        Self { header_len: geneve.len() + header_len, start: payload.start, end: payload.end }
+    }
+
+    fn len(&self) -> usize {
+        self.header_len + self.end - self.start
+    }
+}
+
+/// Gives out datagrams as one batch. The headers of each stand in a stride of their own.
+fn give_out(
+    headers: &[u8],
+    stride: usize,
+    parts: &[Part],
+    packet: &[u8],
+    send: &mut impl FnMut(&Batch<'_>),
+) {
+    let mut pieces = std::array::from_fn::<_, { 2 * MAX_GSO_SEGMENTS }, _>(|_| IoSlice::new(&[]));
+    for (i, (room, part)) in headers.chunks(stride).zip(parts).enumerate() {
+        pieces[2 * i] = IoSlice::new(&room[..part.header_len]);
+        pieces[2 * i + 1] = IoSlice::new(&packet[part.start..part.end]);
+    }
+    let segment_size = parts.first().map_or(0, Part::len) as u16;
+    send(&Batch { segment_size, segments: parts.len(), pieces: &pieces[..2 * parts.len()] });
 }
 
 /// Small packets that wait to go out together. Their bytes are copied: so few cost less than a

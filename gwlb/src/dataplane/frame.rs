@@ -1,6 +1,6 @@
 //! A packet with what one look at it tells: its parsed form, and how many segments it stands for.
 
-use geneve::inner::{Inner, Transport};
+use geneve::inner::{Fragment, Inner, TcpFlags, Transport};
 use netio::offload::{Offload, Segmentation};
 
 use super::verdict::DropReason;
@@ -75,10 +75,71 @@ impl Shape {
     }
 }
 
+/// What a TCP segment or super-packet says of its connection's numbers (RFC 9293 section 3.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpNumbers {
+    /// The sequence number of the first byte, or of the SYN.
+    pub seq: u32,
+    /// Which byte its sender expects next; `None` without the ACK flag.
+    pub ack: Option<u32>,
+    /// Bytes of payload, of all segments together; neither SYN nor FIN counts.
+    pub len: u32,
+}
+
+impl TcpNumbers {
+    /// Reads them from the packet that `inner` was parsed from; `None` if that is no whole TCP
+    /// segment: a fragment does not tell how much follows.
+    #[inline]
+    pub fn of(packet: &[u8], inner: &Inner) -> Option<Self> {
+        let Transport::Tcp { flags, header_len, .. } = inner.transport else { return None };
+        if inner.fragment != Fragment::Whole {
+            return None;
+        }
+        // Behind the ports.
+        let (_, numbers) = packet.get(inner.header_len..)?.split_first_chunk::<4>()?;
+        let (seq, rest) = numbers.split_first_chunk::<4>()?;
+        let ack = rest.first_chunk::<4>()?;
+        let payload = inner.total_len.saturating_sub(inner.header_len + header_len);
+        Some(Self {
+            seq: u32::from_be_bytes(*seq),
+            ack: flags.contains(TcpFlags::ACK).then(|| u32::from_be_bytes(*ack)),
+            len: payload as u32,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{CLIENT, SERVER, udp};
+    use geneve::arbitrary;
+    use proptest::prelude::*;
+
+    use super::super::testing::{CLIENT, SERVER, ack, syn, udp};
     use super::*;
+
+    #[test]
+    fn the_numbers_of_a_segment_are_read() {
+        let of = |packet: &[u8]| TcpNumbers::of(packet, &Inner::parse(packet).unwrap());
+        let segment = ack(CLIENT, SERVER, (1, 80), b"hello");
+        assert_eq!(of(&segment), Some(TcpNumbers { seq: 1001, ack: Some(77), len: 5 }));
+        let padded = [&segment[..], &[0; 9]].concat();
+        assert_eq!(of(&padded), of(&segment), "what lies behind is no payload");
+        let opening = syn(CLIENT, SERVER, (1, 80));
+        assert_eq!(of(&opening), Some(TcpNumbers { seq: 1000, ack: None, len: 0 }));
+        let mut fragment = segment;
+        fragment[6] = 0x20;
+        assert_eq!(of(&fragment), None);
+        assert_eq!(of(&udp(CLIENT, SERVER, (1, 80), b"hello")), None);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_there_for_whole_tcp_only(packet in arbitrary::packet()) {
+            let numbers = TcpNumbers::of(&packet.bytes, &packet.inner);
+            let tcp = matches!(packet.inner.transport, Transport::Tcp { .. });
+            let whole = packet.inner.fragment == Fragment::Whole;
+            prop_assert_eq!(numbers.is_some(), tcp && whole);
+        }
+    }
 
     #[test]
     fn bytes_behind_a_packet_are_no_part_of_it() {

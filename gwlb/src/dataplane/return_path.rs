@@ -130,13 +130,7 @@ impl Return {
         }
 
         let (endpoint, target) = self.verify(sources, local, &header, &flow)?;
-        let entry = Entry::Endpoint(endpoint);
-        let way = match self.snapshot.topology.lookup(entry, inner.dst) {
-            NextHop::Deliver(to) if self.snapshot.attachments.contains_key(&to) => Way::Deliver(to),
-            NextHop::Deliver(_) => return Err(DropReason::NotAttached),
-            NextHop::Endpoint(_) => Way::Onward(endpoint),
-            other => return Err(no_way(other)),
-        };
+        let way = self.way(endpoint, &inner)?;
         self.last = GeneveHeader::copy_of(header.as_bytes()).map(|header| Verified {
             from,
             local,
@@ -146,6 +140,21 @@ impl Return {
             target,
         });
         Ok(Returned { way, target, range, inner })
+    }
+
+    /// Where a packet goes that came back to this endpoint.
+    fn way(&self, endpoint: router::EndpointId, inner: &Inner) -> Result<Way, DropReason> {
+        let snapshot = &self.snapshot;
+        let pool = snapshot.pool(snapshot.endpoint(endpoint).pool);
+        if pool.probe.is_some_and(|probe| probe.is(inner)) {
+            return Ok(Way::Probe);
+        }
+        match snapshot.topology.lookup(Entry::Endpoint(endpoint), inner.dst) {
+            NextHop::Deliver(to) if snapshot.attachments.contains_key(&to) => Ok(Way::Deliver(to)),
+            NextHop::Deliver(_) => Err(DropReason::NotAttached),
+            NextHop::Endpoint(_) => Ok(Way::Onward(endpoint)),
+            other => Err(no_way(other)),
+        }
     }
 
     /// Which endpoint and which of the targets at the source address the datagram is genuine for.

@@ -27,7 +27,7 @@ pub struct PoolId(pub u16);
 pub struct TargetSlot(pub u32);
 
 /// Everything that a worker needs to know to decide about packets.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Counts up with every view that is published: workers report which one they hold.
     pub generation: u64,

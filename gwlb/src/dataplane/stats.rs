@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::verdict::DropReason;
+use super::verdict::{DropReason, Side};
 
 /// A counter with a single writer.
 #[derive(Debug, Default)]
@@ -68,8 +68,8 @@ macro_rules! counters {
 
 counters! {
     /// Where packets went that entered on one side, in segments. It balances:
-    /// `received + generated = encapsulated + delivered + replied + drops + queued`,
-    /// and queued is `handed_over − taken_over`.
+    /// `received + generated = encapsulated + delivered + bypassed + replied + probes + drops +
+    /// queued`, and queued is `handed_over − taken_over + held − released`.
     Flow summed as FlowTotals {
         /// Packets that entered.
         received,
@@ -79,12 +79,20 @@ counters! {
         encapsulated,
         /// Packets written to a TUN device.
         delivered,
+        /// Packets written to a TUN device uninspected, as the configuration has it.
+        bypassed,
         /// Packets ended by an answer of the gateway's own.
         replied,
+        /// Probes of the path through an appliance that came back.
+        probes,
         /// Packets given to the queue of the worker that owns their flow.
         handed_over,
         /// Packets taken from the queue where other workers put them.
         taken_over,
+        /// Fragments that wait, or waited, for their first one.
+        held,
+        /// Fragments that wait no more.
+        released,
     }
 }
 
@@ -99,10 +107,17 @@ counters! {
         returned_packets,
         /// Bytes of inner packets that the target returned.
         returned_bytes,
-        /// Flows placed on the target.
+        /// Flows placed on the target, new ones and such that moved there.
         new_flows,
-        /// Flows that ended, expired or moved away.
+        /// Flows of the target that ended, idled out or moved away.
         ended_flows,
+    }
+}
+
+impl TargetTotals {
+    /// Flows that are with the target now.
+    pub const fn active_flows(&self) -> u64 {
+        self.new_flows.saturating_sub(self.ended_flows)
     }
 }
 
@@ -111,8 +126,39 @@ counters! {
     FlowTableCounters summed as FlowTableTotals {
         /// Flows made.
         created,
-        /// Flows that were idle for too long.
+        /// Of these, flows that were taken on in their middle.
+        adopted,
+        /// Flows that had no packet for as long as their state allows.
         expired,
+        /// Flows that were over, and whose addresses and ports began a new one.
+        reopened,
+        /// Flows that moved because their target was gone.
+        rebalanced,
+        /// Flows that were forgotten because they were reset.
+        reset,
+        /// Packets placed without a flow, since the table was full or took no more in that second.
+        untracked,
+    }
+}
+
+impl FlowTableTotals {
+    /// Flows in the tables now.
+    pub const fn active(&self) -> u64 {
+        self.created.saturating_sub(self.expired + self.reopened + self.reset)
+    }
+}
+
+counters! {
+    /// TCP resets that were sent, by cause.
+    ResetCounters summed as ResetTotals {
+        /// Because the flow's target was unhealthy.
+        on_unhealthy,
+        /// Because the flow's target was deregistered.
+        on_deregistration,
+        /// Because the flow had idled out, or was not known (`send_tcp_reset_on_idle_timeout`).
+        on_idle_timeout,
+        /// Because the flow was not known (`tcp_unknown_flow`).
+        on_unknown_flow,
     }
 }
 
@@ -127,6 +173,8 @@ counters! {
         kernel_drops,
         /// Errors that the underlay reported (ICMP) on the sockets' error queues.
         underlay_errors,
+        /// Packets and datagrams that were longer than any buffer, and so never came in.
+        oversize_discards,
     }
 }
 
@@ -166,8 +214,22 @@ pub struct WorkerStats {
     pub udp: Ledger,
     /// The flow table.
     pub flows: FlowTableCounters,
+    /// TCP resets.
+    pub resets: ResetCounters,
     /// System calls, and what the kernel lost.
     pub io: IoCounters,
+    /// The generation of the snapshot that the worker holds.
+    pub generation: Counter,
+}
+
+impl WorkerStats {
+    /// The ledger of a side.
+    pub fn ledger(&self, side: Side) -> &Ledger {
+        match side {
+            Side::Tun => &self.tun,
+            Side::Udp => &self.udp,
+        }
+    }
 }
 
 /// A ledger's sums over workers at one moment.
@@ -190,17 +252,19 @@ impl LedgerTotals {
         }
     }
 
-    /// Packets that are in a queue between workers.
+    /// Packets that are in a queue between workers, or wait for their first fragment.
     pub const fn queued(&self) -> u64 {
-        self.flow.handed_over.saturating_sub(self.flow.taken_over)
+        let flow = &self.flow;
+        (flow.handed_over + flow.held).saturating_sub(flow.taken_over + flow.released)
     }
 
     /// What entered and what left, queued included: equal when nothing is under way, or else
     /// conservation is broken.
     pub fn balance(&self) -> (u64, u64) {
         let flow = &self.flow;
-        let left = flow.encapsulated + flow.delivered + flow.replied + self.queued();
-        (flow.received + flow.generated, left + self.drops.values().sum::<u64>())
+        let sent = flow.encapsulated + flow.delivered + flow.bypassed;
+        let ended = flow.replied + flow.probes + self.drops.values().sum::<u64>();
+        (flow.received + flow.generated, sent + ended + self.queued())
     }
 }
 
@@ -213,6 +277,8 @@ pub struct Totals {
     pub udp: LedgerTotals,
     /// The flow tables.
     pub flows: FlowTableTotals,
+    /// TCP resets.
+    pub resets: ResetTotals,
     /// System calls, and what the kernel lost.
     pub io: IoTotals,
 }
@@ -225,6 +291,7 @@ impl Totals {
             totals.tun.add(&worker.tun);
             totals.udp.add(&worker.udp);
             totals.flows.add(&worker.flows);
+            totals.resets.add(&worker.resets);
             totals.io.add(&worker.io);
         }
         totals

@@ -74,6 +74,7 @@ name = "fw"
 target_group = "fw"
 nodes = [{ zone = "az1", address = "192.0.2.1" }]
 tcp_unknown_flow = "UNKNOWN_FLOW"
+adopt_after_start = false
 [[target_group]]
 name = "fw"
 [[target]]
@@ -143,7 +144,7 @@ impl Plane {
 
     pub fn send(&mut self, from: Entry, packet: &[u8]) -> Verdict {
         let frame = Frame::parse(packet, &Offload::NONE).unwrap();
-        self.ingress.handle_packet(from, &frame, self.now)
+        self.ingress.handle_packet(from.into(), &frame, self.now)
     }
 
     /// A packet from the internet, as it is in the VPC.
@@ -171,6 +172,16 @@ impl Plane {
             Verdict::ToAppliance(hop) => hop,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Lays changes over the view of the configuration.
+    pub fn change(&mut self, change: impl FnOnce(&mut Snapshot)) {
+        let mut snapshot = Snapshot::clone(&self.snapshot);
+        change(&mut snapshot);
+        snapshot.generation += 1;
+        self.snapshot = Arc::new(snapshot);
+        self.ingress.handle_snapshot(Arc::clone(&self.snapshot), self.now);
+        self.returns.handle_snapshot(Arc::clone(&self.snapshot));
     }
 
     pub fn totals(&self) -> Totals {

@@ -10,13 +10,41 @@ use geneve::buffer::PacketBuf;
 use geneve::dialect::{Dialect, DialectError, Tags};
 use geneve::header::{HeaderError, ProtocolType};
 use geneve::inner::Inner;
-use router::{Attachment, EndpointId};
+use router::{Attachment, EndpointId, Entry};
 
-use super::snapshot::{PoolId, TargetSlot};
+use super::snapshot::{PoolId, ResetCause, TargetSlot};
 
 /// A worker, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u16);
+
+/// How far a packet is on its way, and which side it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Whose route table comes next.
+    pub at: Entry,
+    /// Where it came in: the ledger that it is counted in to its end.
+    pub side: Side,
+}
+
+/// A side of the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The networks, by TUN devices.
+    Tun,
+    /// The appliances, by UDP.
+    Udp,
+}
+
+impl From<Entry> for Origin {
+    fn from(at: Entry) -> Self {
+        let side = match at {
+            Entry::Endpoint(_) => Side::Udp,
+            Entry::InternetGateway(_) | Entry::Subnet(_) => Side::Tun,
+        };
+        Self { at, side }
+    }
+}
 
 /// What [`super::Ingress`] decides for a packet that came out of a TUN device.
 #[derive(Debug)]
@@ -25,8 +53,13 @@ pub enum Verdict {
     ToAppliance(Hop),
     /// A route leads straight to another attachment; no endpoint is in the way.
     Deliver(Attachment),
-    /// The flow belongs to another worker.
-    HandOver(WorkerId),
+    /// The packet goes on uninspected, as the configuration has it, and leaves here.
+    Bypass(Attachment),
+    /// The flow belongs to another worker. The packet may have passed an endpoint on the way here,
+    /// so this says how far it is.
+    HandOver(WorkerId, Origin),
+    /// A later fragment, whose first one was not seen yet; a copy of it waits.
+    Held,
     /// The packet ends here, and its sender is told why.
     Reply(Reply),
     /// The packet ends here.
@@ -63,6 +96,8 @@ pub enum Way {
     /// The table of the endpoint's subnet leads to a further endpoint: the packet enters
     /// [`super::Ingress`] as returned from this one.
     Onward(EndpointId),
+    /// Nowhere: it is a probe of the control plane's that has found its way back.
+    Probe,
 }
 
 /// The way to an appliance.
@@ -76,8 +111,20 @@ pub struct Hop {
     pub target: TargetSlot,
     /// Where that is.
     pub address: SocketAddr,
-    /// The Geneve header that goes in front of the inner packet, or of each of its segments.
+    /// The Geneve header that goes in front of the inner packet, or of each of its segments or
+    /// fragments.
     pub header: GeneveHeader,
+    /// What is to be done to the packet before.
+    pub change: Option<Change>,
+}
+
+/// What is done to a packet before it is encapsulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is cut into fragments of at most so many bytes (RFC 791 section 3.2).
+    Fragment(u16),
+    /// Its TCP MSS option is lowered to what an MTU of so many bytes has room for.
+    ClampMss(u16),
 }
 
 /// The bytes of a Geneve header with its options.
@@ -137,6 +184,10 @@ pub enum ReplyCause {
     PacketTooBig,
     /// `tcp_unknown_flow = "reset"`.
     UnknownTcpFlow,
+    /// The flow has idled out, or was never there (`send_tcp_reset_on_idle_timeout`).
+    IdleTimeout,
+    /// The flow's target is gone (`send_tcp_reset`).
+    TargetGone(ResetCause),
 }
 
 /// Makes the enumeration of drop reasons together with the tables about it.
@@ -179,14 +230,21 @@ drop_reasons! {
     RoutingLoop = "routing_loop",
     /// The packet would leave through an attachment that the configuration does not have.
     NotAttached = "not_attached",
-    /// The endpoint's load balancer has no target that may take a new flow.
+    /// The endpoint's load balancer has no target that may take a new flow: none is registered in
+    /// the zone, or none is healthy and `when_none_healthy` is not `fail_open`.
     NoTarget = "no_target",
     /// A TCP packet without SYN for a flow that is not in the table (`tcp_unknown_flow = "drop"`).
     UnknownTcpFlow = "unknown_tcp_flow",
-    /// A fragment whose first fragment was not seen: nothing says to which flow it belongs.
+    /// A TCP reset of a flow whose target is gone: the flow is forgotten, and a reset is not
+    /// answered.
+    TargetGone = "target_gone",
+    /// A fragment whose first fragment did not come: nothing says to which flow it belongs.
     FragmentWithoutFirst = "fragment_without_first",
-    /// The flow table is full, and the packet would begin a new flow.
-    FlowTableFull = "flow_table_full",
+    /// A fragment that came before its first one, and too many wait already.
+    FragmentQueueFull = "fragment_queue_full",
+    /// The configuration has changed while the packet was between two workers, and where it came
+    /// from is no longer there.
+    Reconfigured = "reconfigured",
     /// The packet does not fit on the way to the appliance.
     ExceedsMtu = "exceeds_mtu",
     /// The queue to the worker that owns the flow is full.

@@ -1,7 +1,7 @@
 //! The admin API and the metrics listener: HTTP/1.1 with JSON.
 //!
-//! It shows what the gateway does and changes nothing yet. No packet waits for it: it only reads
-//! counters and the published snapshot.
+//! It runs on a thread of its own and reads counters; what is to be changed it asks of the control
+//! plane. Neither a packet nor a probe waits for it.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::extract::{Path as UrlPath, Request, State};
@@ -20,11 +21,13 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::control_handle::ControlHandle;
 use super::error::StartError;
 use super::metrics;
 use super::shared::Shared;
-use super::status::{Status, TargetStatus};
+use super::status::Status;
 use crate::config::{AdminAddress, GatewaySettings};
+use crate::control::TargetStatus;
 
 /// How long clients have to take their answers when the gateway ends.
 const GRACE: Duration = Duration::from_millis(500);
@@ -85,18 +88,14 @@ impl Listeners {
     }
 
     /// Serves until `stopped`, and a little longer those who are being answered.
-    pub async fn serve(
-        self,
-        shared: Arc<Shared>,
-        stopped: watch::Receiver<bool>,
-    ) -> io::Result<()> {
+    async fn serve(self, shared: Served, stopped: watch::Receiver<bool>) -> io::Result<()> {
         let Self { admin, metrics } = self;
         let until = |mut stopped: watch::Receiver<bool>| async move {
             // An error means that the sender is gone, which is an end, too.
             let _ = stopped.wait_for(|&stop| stop).await;
         };
         let admin = async {
-            let api = api(Arc::clone(&shared));
+            let api = api(shared.clone());
             match admin {
                 None => Ok(()),
                 Some(Admin::Unix(listener, _file)) => {
@@ -114,7 +113,7 @@ impl Listeners {
         let metrics = async {
             let Some(listener) = metrics else { return Ok(()) };
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            axum::serve(listener, probes(Arc::clone(&shared)))
+            axum::serve(listener, probes(shared.clone()))
                 .with_graceful_shutdown(until(stopped.clone()))
                 .await
         };
@@ -155,16 +154,68 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn api(shared: Arc<Shared>) -> Router {
+/// What requests are answered from.
+#[derive(Debug, Clone)]
+struct Served {
+    shared: Arc<Shared>,
+    control: ControlHandle,
+}
+
+impl Served {
+    async fn status(&self) -> Status {
+        Status::of(&self.shared, self.control.targets().await.to_vec())
+    }
+}
+
+/// The thread that serves, running.
+#[derive(Debug)]
+pub(super) struct AdminServer {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl AdminServer {
+    /// Starts the thread.
+    pub fn start(
+        listeners: Listeners,
+        shared: Arc<Shared>,
+        control: ControlHandle,
+    ) -> Result<Self, StartError> {
+        let (stop, stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
+        let served = Served { shared, control };
+        let thread = std::thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(move || {
+                if let Err(error) = runtime.block_on(listeners.serve(served, stopped)) {
+                    tracing::error!(%error, "the admin API ended");
+                }
+            })
+            .map_err(StartError::Thread)?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the servers and the thread.
+    pub fn stop(self) {
+        // The thread may have ended already; then nobody listens.
+        let _ = self.stop.send(true);
+        let _ = self.thread.join();
+    }
+}
+
+fn api(shared: Served) -> Router {
     let v1 = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/target-groups/{group}/targets", get(targets))
-        .with_state(Arc::clone(&shared));
+        .with_state(shared.clone());
     v1.merge(probes(shared)).fallback(no_such_path)
 }
 
 /// What a monitoring system asks for.
-fn probes(shared: Arc<Shared>) -> Router {
+fn probes(shared: Served) -> Router {
     Router::new()
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
@@ -172,8 +223,8 @@ fn probes(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {
-    Json(Status::of(&shared))
+async fn status(State(served): State<Served>) -> Json<Status> {
+    Json(served.status().await)
 }
 
 /// A list, as every listing of the API has it.
@@ -184,28 +235,29 @@ struct List<T> {
 }
 
 async fn targets(
-    State(shared): State<Arc<Shared>>,
+    State(served): State<Served>,
     UrlPath(group): UrlPath<String>,
 ) -> Result<Json<List<TargetStatus>>, Problem> {
-    if !shared.settings.target_groups.iter().any(|known| known.name.as_str() == group) {
+    if !served.shared.settings.load().target_groups.iter().any(|known| known.name.as_str() == group)
+    {
         let detail = format!("there is no target group \"{group}\"");
         return Err(Problem::new(StatusCode::NOT_FOUND, detail).field("group"));
     }
-    let mut items = Status::of(&shared).targets;
+    let mut items = served.control.targets().await.to_vec();
     items.retain(|target| target.target_group == group);
     Ok(Json(List { items, next: None }))
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
-    if shared.is_draining() {
+async fn ready(State(served): State<Served>) -> (StatusCode, &'static str) {
+    if served.shared.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else {
         (StatusCode::OK, "ready\n")
     }
 }
 
-async fn show_metrics(State(shared): State<Arc<Shared>>) -> Response {
-    match metrics::render(&shared) {
+async fn show_metrics(State(served): State<Served>) -> Response {
+    match metrics::render(served.status().await) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
@@ -265,47 +317,36 @@ mod tests {
     use super::*;
     use crate::cli::client;
     use crate::dataplane::verdict::DropReason;
-    use crate::runtime::shared::tests::idle;
+    use crate::runtime::control_handle::tests::answered;
+    use crate::runtime::shared::tests::idle_with_control;
 
-    /// Serves the listeners of `settings` on a thread until the guard is dropped.
-    struct Served {
-        stop: watch::Sender<bool>,
-        thread: Option<std::thread::JoinHandle<()>>,
+    /// What a gateway without workers serves.
+    fn served() -> (Arc<Shared>, ControlHandle, GatewaySettings) {
+        let (shared, control) = idle_with_control();
+        let settings = shared.settings.load().gateway.clone();
+        (Arc::new(shared), answered(control), settings)
     }
 
-    impl Served {
-        fn start(settings: &GatewaySettings, shared: &Arc<Shared>) -> Self {
-            let listeners = Listeners::bind(settings).unwrap();
-            let (stop, stopped) = watch::channel(false);
-            let shared = Arc::clone(shared);
-            let thread = std::thread::spawn(move || {
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(listeners.serve(shared, stopped)).unwrap();
-            });
-            Self { stop, thread: Some(thread) }
-        }
-    }
-
-    impl Drop for Served {
-        fn drop(&mut self) {
-            let _ = self.stop.send(true);
-            let _ = self.thread.take().map(std::thread::JoinHandle::join);
-        }
+    fn start(
+        settings: &GatewaySettings,
+        shared: &Arc<Shared>,
+        control: &ControlHandle,
+    ) -> AdminServer {
+        let listeners = Listeners::bind(settings).unwrap();
+        AdminServer::start(listeners, Arc::clone(shared), control.clone()).unwrap()
     }
 
     #[test]
     fn the_socket_answers_and_is_gone_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/admin.sock");
-        let shared = Arc::new(idle());
-        let mut settings = shared.settings.gateway.clone();
+        let (shared, control, mut settings) = served();
         settings.admin = Some(AdminAddress::Unix(path.clone()));
         settings.metrics = None;
         // What a gateway that was killed left behind is no obstacle.
         std::fs::create_dir_all(directory.path().join("run")).unwrap();
         drop(UnixListener::bind(&path).unwrap());
-        let served = Served::start(&settings, &shared);
+        let server = start(&settings, &shared, &control);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
         let second = Listeners::bind(&settings).unwrap_err().to_string();
         assert!(second.contains("in use"), "{second}");
@@ -344,27 +385,27 @@ mod tests {
         let draining = client::get(&path, "/ready").unwrap_err().to_string();
         assert!(draining.contains("503"), "{draining}");
         assert!(client::get(&path, "/live").is_ok());
-        drop(served);
+        server.stop();
         assert!(!path.exists());
     }
 
     #[test]
     fn a_client_that_says_no_more_does_not_hold_up_the_end() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let shared = Arc::new(idle());
-        let mut settings = shared.settings.gateway.clone();
+        let (shared, control, mut settings) = served();
         settings.admin = None;
         settings.metrics = Some(address);
-        let mut served = Served::start(&settings, &shared);
+        let server = start(&settings, &shared, &control);
         let stuck = std::net::TcpStream::connect(address).unwrap();
         stuck.set_write_timeout(Some(GRACE)).unwrap();
         // Asked for more than fits on the way to somebody who does not read.
         while (&stuck).write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").is_ok() {}
 
         let (ended, end) = std::sync::mpsc::channel();
-        let thread = served.thread.take().unwrap();
-        std::thread::spawn(move || ended.send(thread.join().is_ok()));
-        served.stop.send(true).unwrap();
+        std::thread::spawn(move || {
+            server.stop();
+            ended.send(true)
+        });
         assert_eq!(end.recv_timeout(GRACE * 20), Ok(true));
     }
 
@@ -375,11 +416,10 @@ mod tests {
         std::fs::write(&token_file, "open sesame\n").unwrap();
         // A port that was free a moment ago.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let shared = Arc::new(idle());
-        let mut settings = shared.settings.gateway.clone();
+        let (shared, control, mut settings) = served();
         settings.admin = Some(AdminAddress::Tcp { address, token_file });
         settings.metrics = None;
-        let _served = Served::start(&settings, &shared);
+        let server = start(&settings, &shared, &control);
         for (token, expected) in [
             ("", "401"),
             ("Authorization: Bearer wrong\r\n", "401"),
@@ -395,5 +435,6 @@ mod tests {
             stream.read_to_string(&mut answer).unwrap();
             assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{token}: {answer}");
         }
+        server.stop();
     }
 }

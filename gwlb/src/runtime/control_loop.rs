@@ -1,83 +1,56 @@
-//! The thread of the control plane: events in, snapshots out, and the servers beside it.
+//! The thread of the control plane: events in; snapshots, probes and log lines out.
+//!
+//! It does what [`Control`] says and decides nothing itself. The admin API has a thread of its own,
+//! so that no load on it delays a probe.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, HashSet};
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use netio::netns::Netns;
-use netio::udp::{UdpConfig, UdpSocket};
-use tokio::sync::watch;
+use netio::Device;
+use netio::udp::Datagram;
+use nix::errno::Errno;
+use router::source::Source;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::admin::Listeners;
-use super::clock;
+use super::control_handle::{
+    ConfigFile, ControlError, ControlHandle, ReloadError, ReloadReport, Request,
+};
 use super::error::StartError;
-use super::shared::Shared;
-use crate::control::{Control, Input, Output};
+use super::prober::ProbeJob;
+use super::rigging::{Probing, Rigging};
+use super::shared::{Published, Shared};
+use super::{build, clock};
+use crate::config::{self, Settings};
+use crate::control::{
+    CheckId, Control, Input, Output, ProbeRequest, Symptoms, TargetSpec, TunnelOutcome,
+    TunnelRequest, recognise,
+};
 use crate::dataplane::snapshot::TargetSlot;
+use crate::dataplane::stats::Totals;
+use crate::dataplane::verdict::DropReason;
 
 /// How often the loop looks after what nobody calls it for.
 const TICK: Duration = Duration::from_secs(1);
 /// How often every path is measured, to notice routes and devices that change. A path on which a
 /// packet turned out to be too long is measured at the next tick.
-const PATH_TICKS: u32 = 10;
+const PATH_TICKS: u64 = 10;
+/// How often the kernel is asked what it threw away.
+const SYMPTOM_TICKS: u64 = 2;
+/// Results of probes that may wait.
+const RESULTS: usize = 1024;
+/// How long a start waits until it is known which targets are there. A target that does not answer
+/// by then is not waited for: flows that come before it is found out may be placed on it.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
 
 /// What the control thread works with.
 #[derive(Debug)]
 pub(super) struct ControlParts {
     pub control: Control,
-    pub probes: Vec<PathProbe>,
-    pub listeners: Listeners,
-}
-
-/// A socket that asks the kernel for the MTU on the way to targets.
-#[derive(Debug)]
-pub(super) struct PathProbe {
-    socket: UdpSocket,
-    targets: Vec<TargetSlot>,
-    /// Filled when the addresses are known, by position like `targets`.
-    addresses: Vec<SocketAddr>,
-}
-
-impl PathProbe {
-    /// A probe from `address` in `netns` to these targets.
-    pub fn open(
-        netns: &Netns,
-        address: IpAddr,
-        targets: Vec<(TargetSlot, SocketAddr)>,
-    ) -> Result<Self, StartError> {
-        let bind = SocketAddr::new(address, 0);
-        let config =
-            UdpConfig { bind, reuse_port: false, gro: false, recv_buffer: 0, send_buffer: 0 };
-        let socket = netns.run(|| UdpSocket::bind(&config))?.map_err(|error| StartError::Udp {
-            address: bind,
-            netns: netns.name().to_owned(),
-            error,
-        })?;
-        let (targets, addresses) = targets.into_iter().unzip();
-        Ok(Self { socket, targets, addresses })
-    }
-
-    /// The path MTU to each target for which `wanted` says so, as far as there is a route.
-    pub fn measure(
-        &self,
-        wanted: impl Fn(TargetSlot) -> bool,
-    ) -> impl Iterator<Item = (TargetSlot, u16)> {
-        self.targets.iter().zip(&self.addresses).filter_map(move |(&target, &address)| {
-            if !wanted(target) {
-                return None;
-            }
-            match self.socket.path_mtu(address) {
-                Ok(mtu) => Some((target, mtu)),
-                Err(error) => {
-                    tracing::debug!(%address, %error, "no route to the target");
-                    None
-                }
-            }
-        })
-    }
+    pub rigging: Rigging,
+    pub probing: Probing,
 }
 
 /// Of what was measured from several zones, the path MTU that serves all of them.
@@ -100,9 +73,15 @@ pub(super) struct ControlLoop {
 }
 
 impl ControlLoop {
-    /// Starts the thread with its servers.
-    pub fn start(parts: ControlParts, shared: Arc<Shared>) -> Result<Self, StartError> {
+    /// Starts the thread, and waits for a first look at the targets.
+    pub fn start(
+        parts: ControlParts,
+        shared: Arc<Shared>,
+        file: ConfigFile,
+    ) -> Result<(Self, ControlHandle), StartError> {
         let (stop, stopped) = watch::channel(false);
+        let (handle, requests) = ControlHandle::new();
+        let (looked, look) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -110,15 +89,16 @@ impl ControlLoop {
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
-                if let Err(error) = runtime.block_on(run(parts, shared, stopped)) {
-                    tracing::error!(%error, "the control plane ended");
-                }
+                let driver = Driver::new(parts, shared, file, looked);
+                runtime.block_on(driver.run(requests, stopped));
             })
             .map_err(StartError::Thread)?;
-        Ok(Self { stop, thread })
+        // Without an answer the thread has ended, and whoever asks it will find out.
+        let _ = look.blocking_recv();
+        Ok((Self { stop, thread }, handle))
     }
 
-    /// Ends the servers and the thread.
+    /// Ends the thread.
     pub fn stop(self) {
         // The thread may have ended already; then nobody listens.
         let _ = self.stop.send(true);
@@ -126,33 +106,306 @@ impl ControlLoop {
     }
 }
 
-async fn run(
-    parts: ControlParts,
+/// Runs the control plane.
+struct Driver {
+    control: Control,
+    rigging: Rigging,
+    probing: Probing,
     shared: Arc<Shared>,
-    mut stopped: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let ControlParts { mut control, probes, listeners } = parts;
-    let servers = tokio::spawn(listeners.serve(Arc::clone(&shared), stopped.clone()));
-    let mut tick = tokio::time::interval(TICK);
-    for ticks in (0..PATH_TICKS).cycle() {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = stopped.wait_for(|&stop| stop) => break,
-        }
-        control.handle(Input::WallClock(clock::wall_clock()), clock::now());
-        let mut too_long = Vec::new();
-        while let Some(target) = shared.too_long.pop() {
-            too_long.push(target);
-        }
-        let measure = |target| ticks == PATH_TICKS - 1 || too_long.contains(&target);
-        for (target, mtu) in smallest_by_target(probes.iter().flat_map(|p| p.measure(measure))) {
-            control.handle(Input::PathMtu { target, mtu }, clock::now());
-        }
-        while let Some(output) = control.poll_output() {
-            if let Output::Publish(snapshot) = output {
-                shared.publish(snapshot);
+    file: ConfigFile,
+    results: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+    /// Probes through tunnels that have neither come back nor run out of time.
+    under_way: HashSet<(CheckId, u32)>,
+    /// To be told when the first look at the targets is over.
+    looked: Option<oneshot::Sender<()>>,
+}
+
+/// What tasks tell the loop.
+enum Event {
+    Input(Input),
+    TunnelTime(CheckId, u32),
+}
+
+impl Driver {
+    fn new(
+        parts: ControlParts,
+        shared: Arc<Shared>,
+        file: ConfigFile,
+        looked: oneshot::Sender<()>,
+    ) -> Self {
+        let ControlParts { control, rigging, probing } = parts;
+        let (results, events) = mpsc::channel(RESULTS);
+        let under_way = HashSet::new();
+        let looked = Some(looked);
+        Self { control, rigging, probing, shared, file, results, events, under_way, looked }
+    }
+
+    async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let started = clock::now();
+        let mut tick = tokio::time::interval(TICK);
+        let mut ticks = 0;
+        loop {
+            self.follow(clock::now());
+            if self.looked.is_some()
+                && (self.control.is_settled() || clock::now() >= started + FIRST_LOOK)
+                && let Some(looked) = self.looked.take()
+            {
+                let _ = looked.send(());
+            }
+            let look = self.looked.is_some().then_some(started + FIRST_LOOK);
+            let due = [self.control.poll_timeout(), look].into_iter().flatten().min();
+            tokio::select! {
+                () = sleep_until(due) => self.control.handle_timeout(clock::now()),
+                _ = tick.tick() => {
+                    ticks += 1;
+                    self.look_after(ticks);
+                }
+                Some(event) = self.events.recv() => self.take(event),
+                () = self.shared.notices.wait() => self.take_notices(),
+                Some(request) = requests.recv() => self.answer(request),
+                _ = stopped.wait_for(|&stop| stop) => break,
             }
         }
     }
-    servers.await.map_err(io::Error::other)?
+
+    /// Does what the control plane wants done.
+    fn follow(&mut self, now: Instant) {
+        let mut snapshot = None;
+        while let Some(output) = self.control.poll_output() {
+            match output {
+                Output::Publish(latest) => snapshot = Some(latest),
+                Output::Probe(request) => self.probe(request),
+                Output::TunnelProbe(request) => self.probe_tunnel(&request, now),
+                Output::Event(event) => log(&event),
+            }
+        }
+        if let Some(snapshot) = snapshot {
+            let rig = self.rigging.rig(&snapshot);
+            self.shared.publish(Published { snapshot, rig });
+        }
+    }
+
+    fn probe(&self, request: ProbeRequest) {
+        let ProbeRequest { check, load_balancer, source, address, health, timeout } = request;
+        let job = ProbeJob {
+            netns: self.probing.balancers[load_balancer].netns,
+            source,
+            address,
+            health,
+            tls: self.probing.balancers[load_balancer].tls.clone(),
+            timeout,
+        };
+        let prober = Arc::clone(&self.probing.prober);
+        let results = self.results.clone();
+        tokio::spawn(async move {
+            let outcome = prober.probe(job).await;
+            // The loop may have ended.
+            let _ = results.send(Event::Input(Input::Probe { check, outcome })).await;
+        });
+    }
+
+    fn probe_tunnel(&mut self, request: &TunnelRequest, now: Instant) {
+        let TunnelRequest { check, sequence, pool, address, packet, timeout, .. } = request;
+        let (check, sequence, timeout) = (*check, *sequence, *timeout);
+        let snapshot = self.control.snapshot();
+        let of = snapshot.pool(*pool);
+        let mut nodes = self.probing.nodes.iter_mut();
+        let node = nodes.find(|node| node.of.0 == of.load_balancer && node.of.1 == of.zone);
+        let meta = Datagram { peer: *address, ..Datagram::default() };
+        let gone = || Err(std::io::Error::other("the node is gone"));
+        let sent = node.map_or_else(gone, |node| node.socket.send(&meta, &[IoSlice::new(packet)]));
+        let outcome = match sent {
+            Ok(()) => {
+                self.under_way.insert((check, sequence));
+                let results = self.results.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(timeout).await;
+                    let _ = results.send(Event::TunnelTime(check, sequence)).await;
+                });
+                return;
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) => {
+                TunnelOutcome::TooLong
+            }
+            Err(error) => {
+                tracing::debug!(%address, %error, "cannot send a probe through the tunnel");
+                TunnelOutcome::Local
+            }
+        };
+        self.control.handle(Input::TunnelProbe { check, sequence, outcome }, now);
+    }
+
+    fn take(&mut self, event: Event) {
+        let now = clock::now();
+        match event {
+            Event::Input(input) => self.control.handle(input, now),
+            Event::TunnelTime(check, sequence) => {
+                if self.under_way.remove(&(check, sequence)) {
+                    let outcome = TunnelOutcome::Lost;
+                    self.control.handle(Input::TunnelProbe { check, sequence, outcome }, now);
+                }
+            }
+        }
+    }
+
+    /// What the workers have noticed.
+    fn take_notices(&mut self) {
+        let now = clock::now();
+        while let Some(target) = self.shared.notices.suspects.pop() {
+            self.control.handle(Input::Suspect(target), now);
+        }
+        let keys = &self.control.snapshot().keys;
+        while let Some(payload) = self.shared.notices.probes.pop() {
+            let Some(probe) = recognise(keys, &payload) else { continue };
+            let (check, sequence) = (probe.check, probe.sequence);
+            if self.under_way.remove(&(check, sequence)) {
+                let outcome = TunnelOutcome::Returned;
+                self.control.handle(Input::TunnelProbe { check, sequence, outcome }, now);
+            }
+        }
+    }
+
+    /// Once a second: the calendar, the paths, and what went wrong.
+    fn look_after(&mut self, ticks: u64) {
+        let now = clock::now();
+        self.control.handle(Input::WallClock(clock::wall_clock()), now);
+        self.control.handle(Input::Acknowledged(self.shared.acknowledged()), now);
+        let mut too_long = Vec::new();
+        while let Some(target) = self.shared.notices.too_long.pop() {
+            too_long.push(target);
+        }
+        let all = ticks.is_multiple_of(PATH_TICKS);
+        if all || !too_long.is_empty() {
+            self.measure_paths(|target| all || too_long.contains(&target), now);
+        }
+        if ticks.is_multiple_of(SYMPTOM_TICKS) {
+            let symptoms = self.symptoms();
+            self.control.handle(Input::Symptoms(symptoms), now);
+        }
+    }
+
+    fn measure_paths(&mut self, wanted: impl Fn(TargetSlot) -> bool + Copy, now: Instant) {
+        let snapshot = self.control.snapshot();
+        let measured = self.probing.nodes.iter().flat_map(|n| n.measure(&snapshot.targets, wanted));
+        for (target, mtu) in smallest_by_target(measured.collect::<Vec<_>>()) {
+            self.control.handle(Input::PathMtu { target, mtu }, now);
+        }
+    }
+
+    fn symptoms(&self) -> Symptoms {
+        let mut symptoms = Symptoms::default();
+        for reader in &self.probing.counters {
+            // What cannot be read is no symptom.
+            if let Ok(counters) = reader.read() {
+                symptoms.udp_checksum_errors +=
+                    counters.udp_checksum_errors + counters.udp6_checksum_errors;
+                symptoms.reverse_path_filter += counters.reverse_path_filtered;
+            }
+        }
+        let totals = Totals::of(self.shared.stats.iter().map(AsRef::as_ref));
+        let drops =
+            |reason: DropReason| totals.udp.drops.get(reason.name()).copied().unwrap_or_default();
+        Symptoms {
+            unknown_source: drops(DropReason::UnknownSource),
+            wrong_gateway_address: drops(DropReason::WrongGatewayAddress),
+            bad_cookie: drops(DropReason::BadCookie),
+            ..symptoms
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        // Whoever asked may be gone; what was asked for is done all the same.
+        match request {
+            Request::Targets(reply) => drop(reply.send(self.control.targets())),
+            Request::Register { group, target, reply } => {
+                let _ = reply.send(self.register(&group, target));
+            }
+            Request::Deregister { group, address, port, reply } => {
+                let done = self.control.deregister(&group, address, port, clock::now());
+                let _ = reply.send(done.map_err(ControlError::from));
+            }
+            Request::TrafficMode { load_balancer, mode, reply } => {
+                let done = self.control.set_traffic_mode(&load_balancer, mode, clock::now());
+                let _ = reply.send(done.map_err(ControlError::from));
+            }
+            Request::Reload { source, dry_run, reply } => {
+                let _ = reply.send(self.reload(source, dry_run));
+            }
+        }
+    }
+
+    /// A target on a port where nobody listens yet gets listeners first.
+    fn register(&mut self, group: &str, target: TargetSpec) -> Result<(), ControlError> {
+        let settings = Arc::clone(self.control.settings());
+        let index = settings.target_groups.iter().position(|known| known.name.as_str() == group);
+        let port = target.port.map(crate::config::Port::get);
+        let refit = match index.zip(port) {
+            Some((group, port)) if !self.rigging.hears(&settings, group, port) => {
+                let snapshot = self.control.snapshot();
+                Some(self.rigging.plan(&settings, &snapshot.targets, Some((group, port)))?)
+            }
+            _ => None,
+        };
+        self.control.register(group, &target, clock::now())?;
+        if let Some(refit) = refit {
+            self.probing = self.rigging.fit(refit, &self.shared);
+        }
+        self.measure_paths(|_| true, clock::now());
+        Ok(())
+    }
+
+    fn reload(
+        &mut self,
+        source: Option<Source>,
+        dry_run: bool,
+    ) -> Result<ReloadReport, ReloadError> {
+        let wrong = |problems| ReloadError::Wrong(Box::new(problems));
+        let source = match (source, &self.file.0) {
+            (Some(source), _) => source,
+            (None, Some(path)) => Source::read(path).map_err(wrong)?,
+            (None, None) => return Err(ReloadError::NoFile),
+        };
+        let mut settings = config::parse(&source).map_err(wrong)?;
+        build::fit_source_ports(&mut settings, self.shared.stats.len() as u16);
+        let changes = config::diff(self.control.settings(), &settings);
+        let notes = settings.notes.iter().map(|note| note.message.clone()).collect();
+        let restart: Vec<_> = changes.iter().filter(|change| change.restart).cloned().collect();
+        if !restart.is_empty() {
+            return Err(ReloadError::Restart(restart));
+        }
+        if !dry_run {
+            self.apply(Arc::new(settings))?;
+        }
+        Ok(ReloadReport { applied: !dry_run, changes, notes })
+    }
+
+    fn apply(&mut self, settings: Arc<Settings>) -> Result<(), StartError> {
+        let snapshot = self.control.snapshot();
+        let refit = self.rigging.plan(&settings, &snapshot.targets, None)?;
+        self.probing = self.rigging.fit(refit, &self.shared);
+        self.control.reload(Arc::clone(&settings), clock::now());
+        self.shared.settings.store(settings);
+        self.measure_paths(|_| true, clock::now());
+        Ok(())
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn log(event: &crate::control::Event) {
+    if event.is_grave() {
+        tracing::warn!("{event}");
+    } else {
+        tracing::info!("{event}");
+    }
 }

@@ -58,6 +58,12 @@ pub enum StartError {
         /// What went wrong.
         error: io::Error,
     },
+    /// The certificates that HTTPS health checks are verified with.
+    #[error("{0}")]
+    CaFile(Box<dyn std::error::Error + Send + Sync>),
+    /// A setting that sockets have from the beginning.
+    #[error("`{0}` of a node that is there already cannot be changed while the gateway runs")]
+    Fixed(&'static str),
     /// A thread, a poller or the like.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),

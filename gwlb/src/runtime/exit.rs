@@ -12,24 +12,18 @@ use netio::tun::TunQueue;
 use netio::udp::Datagram;
 use netio::{Device, Slot};
 use nix::errno::Errno;
-use router::{Attachment, Entry, SubnetId};
+use router::Attachment;
 
+use super::rig::{Parts, Rig};
 use super::shared::{Handover, Shared};
 use super::underlay::Underlay;
 use crate::dataplane::encap::{Batch, Encapsulator, Gathered};
 use crate::dataplane::frame::Frame;
-use crate::dataplane::ingress::ledger;
+use crate::dataplane::mss;
 use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::translate::Head;
-use crate::dataplane::verdict::{DropReason, Hop, Verdict, WorkerId};
-
-/// A TUN queue and what it is attached to.
-#[derive(Debug)]
-pub(super) struct Attached {
-    pub at: Attachment,
-    pub queue: TunQueue,
-}
+use crate::dataplane::verdict::{Change, DropReason, Hop, Origin, Reply, Side, Verdict, WorkerId};
 
 /// What a worker sends with.
 #[derive(Debug)]
@@ -38,11 +32,16 @@ pub(super) struct Exit {
     shared: Arc<Shared>,
     pub stats: Arc<WorkerStats>,
     pub snapshot: Arc<Snapshot>,
-    pub ports: Vec<Attached>,
+    /// What the devices and sockets below are for, in the configuration of the snapshot.
+    pub rig: Arc<Rig>,
+    /// By number; a hole where an attachment was removed.
+    pub ports: Vec<Option<TunQueue>>,
     pub port_of: AHashMap<Attachment, usize>,
-    pools: Vec<usize>,
-    pub underlays: Vec<Underlay>,
+    /// By number; a hole where a node was removed.
+    pub underlays: Vec<Option<Underlay>>,
     encapsulator: Encapsulator,
+    /// A packet that is changed before it goes out.
+    scratch: Vec<u8>,
     gathered: Gathered,
     /// Where what is gathered goes.
     lane: Lane,
@@ -51,61 +50,116 @@ pub(super) struct Exit {
 /// What small packets have to have in common to go out together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Lane {
-    from: Entry,
+    side: Side,
     pool: PoolId,
     port: u16,
     target: TargetSlot,
 }
 
 impl Exit {
-    /// The exits of one worker.
-    pub fn new(
-        id: WorkerId,
-        shared: Arc<Shared>,
-        ports: Vec<Attached>,
-        pools: Vec<usize>,
-        underlays: Vec<Underlay>,
-    ) -> Self {
+    /// The exits of one worker, with nothing to send with yet.
+    pub fn new(id: WorkerId, shared: Arc<Shared>, snapshot: Arc<Snapshot>) -> Self {
         Self {
             id,
             stats: Arc::clone(&shared.stats[usize::from(id.0)]),
-            snapshot: shared.snapshot.load_full(),
+            snapshot,
+            rig: Arc::default(),
             shared,
-            port_of: ports.iter().enumerate().map(|(number, port)| (port.at, number)).collect(),
-            ports,
-            pools,
-            underlays,
+            ports: Vec::new(),
+            port_of: AHashMap::new(),
+            underlays: Vec::new(),
             encapsulator: Encapsulator::default(),
+            scratch: Vec::new(),
             gathered: Gathered::default(),
             // Of nobody, as long as nothing is gathered.
-            lane: Lane {
-                from: Entry::Subnet(SubnetId::from_index(0)),
-                pool: PoolId(0),
-                port: 0,
-                target: TargetSlot(0),
-            },
+            lane: Lane { side: Side::Tun, pool: PoolId(0), port: 0, target: TargetSlot(0) },
         }
+    }
+
+    /// Takes up devices and sockets that are new, and lets go of those that `rig` has no use for.
+    pub fn refit(&mut self, rig: Arc<Rig>, new: impl Iterator<Item = Parts>) {
+        for parts in new {
+            put(&mut self.ports, parts.ports);
+            put(&mut self.underlays, parts.underlays);
+        }
+        self.port_of.clear();
+        for (number, port) in self.ports.iter_mut().enumerate() {
+            match rig.ports.get(number).copied().flatten() {
+                Some(at) => drop(self.port_of.insert(at, number)),
+                None => *port = None,
+            }
+        }
+        for (number, underlay) in self.underlays.iter_mut().enumerate() {
+            if !rig.uses_underlay(number) {
+                *underlay = None;
+            }
+        }
+        self.rig = rig;
     }
 
     /// Does what the data plane decided for a packet, and counts what was done.
-    pub fn execute(&mut self, from: Entry, frame: &Frame<'_>, verdict: Verdict) {
+    pub fn execute(&mut self, origin: Origin, frame: &Frame<'_>, verdict: Verdict) {
         match verdict {
-            Verdict::ToAppliance(hop) => self.encapsulate(from, frame, &hop),
-            Verdict::Deliver(to) => {
-                self.write(from, to, frame.packet, frame.offload, frame.segments());
+            Verdict::ToAppliance(hop) => self.to_appliance(origin.side, frame, &hop),
+            Verdict::Deliver(to) | Verdict::Bypass(to) => {
+                let uninspected = matches!(verdict, Verdict::Bypass(_));
+                let (bytes, offload) = (frame.packet, frame.offload);
+                let ledger = match self.write(origin.side, to, bytes, offload, frame.segments()) {
+                    Ok(()) => &self.stats.ledger(origin.side).flow,
+                    Err(()) => return,
+                };
+                let counter = if uninspected { &ledger.bypassed } else { &ledger.delivered };
+                counter.add(frame.segments());
             }
-            Verdict::HandOver(owner) => self.hand_over(from, frame, owner),
-            Verdict::Reply(reply) => {
-                ledger(&self.stats, from).flow.generated.add(1);
-                self.write(from, reply.to, reply.packet.bytes(), &Offload::NONE, 1);
-            }
+            Verdict::HandOver(owner, from) => self.hand_over(from, frame, owner),
+            Verdict::Reply(reply) => self.reply(origin.side, &reply),
             // Counted where it was decided.
-            Verdict::Drop(_) => {}
+            Verdict::Drop(_) | Verdict::Held => {}
         }
     }
 
-    fn encapsulate(&mut self, from: Entry, frame: &Frame<'_>, hop: &Hop) {
-        let lane = Lane { from, pool: hop.pool, port: hop.port, target: hop.target };
+    /// Sends a packet that the gateway made.
+    pub fn reply(&mut self, side: Side, reply: &Reply) {
+        self.stats.ledger(side).flow.generated.add(1);
+        if self.write(side, reply.to, reply.packet.bytes(), &Offload::NONE, 1).is_ok() {
+            self.stats.ledger(side).flow.delivered.add(1);
+        }
+    }
+
+    fn to_appliance(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
+        match hop.change {
+            None => self.encapsulate(side, frame, hop),
+            Some(Change::ClampMss(mtu)) => {
+                let mut packet = std::mem::take(&mut self.scratch);
+                packet.clear();
+                packet.extend_from_slice(frame.packet);
+                mss::clamp(&mut packet, &frame.inner, frame.offload, mtu);
+                self.encapsulate(side, &Frame { packet: &packet, ..*frame }, hop);
+                self.scratch = packet;
+            }
+            Some(Change::Fragment(mtu)) => self.fragment(side, frame, hop, mtu),
+        }
+    }
+
+    /// Sends a packet in fragments. Those that it becomes more than it was are counted as made
+    /// here.
+    fn fragment(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop, mtu: u16) {
+        self.flush();
+        let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
+        let mut encapsulator = std::mem::take(&mut self.encapsulator);
+        let result = encapsulator.encapsulate_fragmented(&hop.header, frame, mtu, |batch| {
+            self.transmit(&lane, batch);
+        });
+        self.encapsulator = encapsulator;
+        let ledger = self.stats.ledger(side);
+        match result {
+            Ok(more) => ledger.flow.generated.add(more),
+            Err(_) => ledger.drops.add(DropReason::MalformedPacket, frame.segments()),
+        }
+    }
+
+    fn encapsulate(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
+        let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
         let small = Gathered::takes(frame);
         if !small || lane != self.lane || !self.gathered.fits(&hop.header, frame) {
             // What came first leaves first.
@@ -122,7 +176,7 @@ impl Exit {
             result
         };
         if result.is_err() {
-            ledger(&self.stats, from).drops.add(DropReason::MalformedPacket, frame.segments());
+            self.stats.ledger(side).drops.add(DropReason::MalformedPacket, frame.segments());
         }
     }
 
@@ -135,8 +189,13 @@ impl Exit {
     }
 
     fn transmit(&mut self, lane: &Lane, batch: &Batch<'_>) {
-        let Self { id, shared, snapshot, stats, pools, underlays, .. } = self;
-        let underlay = &mut underlays[pools[usize::from(lane.pool.0)]];
+        let Self { id, shared, snapshot, stats, rig, underlays, .. } = self;
+        let ledger = stats.ledger(lane.side);
+        let underlay = rig.underlay(lane.pool).and_then(|number| underlays.get_mut(number));
+        let Some(Some(underlay)) = underlay else {
+            // A snapshot is taken up together with what it needs, so this does not happen.
+            return ledger.drops.add(DropReason::SendFailed, batch.segments as u64);
+        };
         let socket = &mut underlay.senders[usize::from(lane.port)];
         let target = snapshot.target(lane.target);
         let mut send = |batch: &Batch<'_>| {
@@ -144,7 +203,6 @@ impl Exit {
             let meta = Datagram { peer: target.address, segment_size, ..Datagram::default() };
             socket.send(&meta, batch.pieces)
         };
-        let ledger = ledger(stats, lane.from);
         let counters = &target.counters[usize::from(id.0)];
         let count = |batch: &Batch<'_>, result: io::Result<()>| {
             let segments = batch.segments as u64;
@@ -160,19 +218,20 @@ impl Exit {
             // The segments are longer than the route's MTU, or the device takes no batches.
             Err(error) if batch.segments > 1 && refuses_batches(&error) => {
                 stats.io.split_sends.add(1);
-                let _ = shared.too_long.push(lane.target);
+                let _ = shared.notices.too_long.push(lane.target);
                 batch.singly(|single| count(single, send(single)));
             }
             result => count(batch, result),
         }
     }
 
-    fn hand_over(&mut self, from: Entry, frame: &Frame<'_>, to: WorkerId) {
+    fn hand_over(&mut self, from: Origin, frame: &Frame<'_>, to: WorkerId) {
         let segments = frame.segments();
         let packet = PacketBuf::from_slice(frame.packet);
-        let handover = Handover { from, packet, offload: *frame.offload };
+        let epoch = self.snapshot.topology_epoch;
+        let handover = Handover { from, epoch, packet, offload: *frame.offload };
         let inbox = &self.shared.inboxes[usize::from(to.0)];
-        let ledger = ledger(&self.stats, from);
+        let ledger = self.stats.ledger(from.side);
         // Counted before it is pushed: the owner may take it at once, and a reader must never see
         // more taken than given.
         if inbox.packets.is_full() {
@@ -186,18 +245,25 @@ impl Exit {
         let _ = inbox.waker.wake();
     }
 
-    fn write(&mut self, from: Entry, to: Attachment, bytes: &[u8], offload: &Offload, n: u64) {
-        let ledger = ledger(&self.stats, from);
-        let Some(&port) = self.port_of.get(&to) else {
-            return ledger.drops.add(DropReason::NotAttached, n);
+    /// Writes a packet to the device that it leaves by; a failure is counted here.
+    fn write(
+        &mut self,
+        side: Side,
+        to: Attachment,
+        bytes: &[u8],
+        offload: &Offload,
+        n: u64,
+    ) -> Result<(), ()> {
+        let drops = &self.stats.ledger(side).drops;
+        let queue = self.port_of.get(&to).and_then(|&port| self.ports[port].as_mut());
+        let Some(queue) = queue else {
+            drops.add(DropReason::NotAttached, n);
+            return Err(());
         };
         let translation = self.snapshot.translation(to);
         let head = translation.and_then(|translation| translation.outward_head(bytes, offload));
         let pieces = Head::before(head.as_ref(), bytes).map(IoSlice::new);
-        match self.ports[port].queue.send(offload, &pieces) {
-            Ok(()) => ledger.flow.delivered.add(n),
-            Err(_) => ledger.drops.add(DropReason::DeliveryFailed, n),
-        }
+        queue.send(offload, &pieces).map_err(|_| drops.add(DropReason::DeliveryFailed, n))
     }
 
     /// Writes a run of returned packets to the device that it leaves by.
@@ -207,9 +273,13 @@ impl Exit {
             [single] if run.headers.is_empty() => (bytes_of(single), &[][..]),
             joined => (run.headers, joined),
         };
-        let port = &mut self.ports[run.tag];
+        let packets = run.pieces.len() as u64;
+        let at = self.rig.ports.get(run.tag).copied().flatten();
+        let Some((at, queue)) = at.zip(self.ports[run.tag].as_mut()) else {
+            return self.stats.udp.drops.add(DropReason::NotAttached, packets);
+        };
         // Once for all packets that were joined.
-        let translation = self.snapshot.translation(port.at);
+        let translation = self.snapshot.translation(at);
         let head =
             translation.and_then(|translation| translation.outward_head(start, &run.offload));
         let parts =
@@ -220,8 +290,7 @@ impl Exit {
             *room = IoSlice::new(part);
             used += 1;
         }
-        let packets = run.pieces.len() as u64;
-        match port.queue.send(&run.offload, &pieces[..used]) {
+        match queue.send(&run.offload, &pieces[..used]) {
             Ok(()) => self.stats.udp.flow.delivered.add(packets),
             Err(_) => self.stats.udp.drops.add(DropReason::DeliveryFailed, packets),
         }
@@ -231,6 +300,16 @@ impl Exit {
         let counters = &self.snapshot.target(target).counters[usize::from(self.id.0)];
         counters.returned_packets.add(1);
         counters.returned_bytes.add(bytes as u64);
+    }
+}
+
+/// Puts each thing in its numbered place.
+fn put<T>(places: &mut Vec<Option<T>>, new: Vec<(usize, T)>) {
+    for (number, thing) in new {
+        if places.len() <= number {
+            places.resize_with(number + 1, || None);
+        }
+        places[number] = Some(thing);
     }
 }
 

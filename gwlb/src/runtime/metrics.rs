@@ -2,13 +2,10 @@
 //!
 //! Names and help texts are those of the counters themselves ([`crate::dataplane::stats`]).
 
-use std::sync::Arc;
-
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
-use super::shared::Shared;
 use super::status::Status;
 use crate::dataplane::stats::LedgerTotals;
 use crate::dataplane::verdict::DropReason;
@@ -17,16 +14,16 @@ use crate::dataplane::verdict::DropReason;
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All metrics, as a scrape gets them.
-pub(super) fn render(shared: &Arc<Shared>) -> prometheus::Result<String> {
+pub(super) fn render(status: Status) -> prometheus::Result<String> {
     let registry = Registry::new();
-    registry.register(Box::new(Gateway(Arc::clone(shared))))?;
+    registry.register(Box::new(Gateway(status)))?;
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
 }
 
 /// The one collector.
-struct Gateway(Arc<Shared>);
+struct Gateway(Status);
 
 impl Collector for Gateway {
     fn desc(&self) -> Vec<&Desc> {
@@ -35,7 +32,7 @@ impl Collector for Gateway {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        families(&Status::of(&self.0)).unwrap_or_else(|error| {
+        families(&self.0).unwrap_or_else(|error| {
             tracing::error!(%error, "cannot collect metrics");
             Vec::new()
         })
@@ -67,6 +64,12 @@ fn families(status: &Status) -> prometheus::Result<Vec<MetricFamily>> {
     }
     for (name, help, value) in status.totals.flows.fields() {
         families.extend(plain(&format!("gwlb_flows_{name}_total"), help, value)?);
+    }
+    for (name, help, value) in status.totals.resets.fields() {
+        families.extend(plain(&format!("gwlb_tcp_resets_{name}_total"), help, value)?);
+    }
+    for (name, help, value) in status.fragments.fields() {
+        families.extend(plain(&format!("gwlb_fragments_{name}_total"), help, value)?);
     }
     for (name, help, value) in status.totals.io.fields() {
         families.extend(plain(&format!("gwlb_io_{name}_total"), help, value)?);

@@ -7,20 +7,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use crossbeam::queue::ArrayQueue;
+use crossbeam::queue::{ArrayQueue, SegQueue};
 use geneve::buffer::PacketBuf;
 use netio::link::Links;
 use netio::offload::Offload;
 use netio::poll::Waker;
-use router::Entry;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::clock;
+use super::rig::{Parts, Rig};
 use crate::config::Settings;
+use crate::dataplane::fragments::FragmentTable;
 use crate::dataplane::frame::Frame;
-use crate::dataplane::ingress::ledger;
 use crate::dataplane::snapshot::{Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
-use crate::dataplane::verdict::DropReason;
+use crate::dataplane::verdict::{DropReason, Origin};
 
 /// Packets that wait for another worker.
 pub(super) const INBOX: usize = 1024;
@@ -28,64 +30,134 @@ pub(super) const INBOX: usize = 1024;
 /// What the threads of a gateway share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub settings: Arc<Settings>,
-    pub snapshot: ArcSwap<Snapshot>,
+    pub settings: ArcSwap<Settings>,
+    pub published: ArcSwap<Published>,
     pub stats: Vec<Arc<WorkerStats>>,
     pub inboxes: Vec<Inbox>,
-    /// Targets to which a packet turned out to be too long: their path is to be measured again.
-    pub too_long: ArrayQueue<TargetSlot>,
-    /// By attachment, in the order of the settings: whom to ask for the device's counters.
-    pub links: Vec<Links>,
+    pub fragments: Arc<FragmentTable>,
+    /// What workers tell the control plane.
+    pub notices: Notices,
+    /// By port number: whom to ask for the device's counters.
+    pub links: Mutex<Vec<Option<PortLinks>>>,
     pub started: Instant,
     draining: AtomicBool,
 }
 
-/// Where other workers put packets of flows that a worker owns.
+/// What is published to the workers: a view, and what its places are in terms of devices and
+/// sockets.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub snapshot: Arc<Snapshot>,
+    pub rig: Arc<Rig>,
+}
+
+/// A device's name, and whom to ask about it.
+#[derive(Debug)]
+pub(super) struct PortLinks {
+    pub tun: String,
+    pub netns: Option<String>,
+    pub links: Links,
+}
+
+/// What workers tell the control plane. A full queue loses nothing that would not be told again.
+#[derive(Debug)]
+pub(super) struct Notices {
+    /// Targets to which a packet turned out to be too long: their path is to be measured again.
+    pub too_long: ArrayQueue<TargetSlot>,
+    /// Targets of which the underlay said that they cannot be reached.
+    pub suspects: ArrayQueue<TargetSlot>,
+    /// The UDP payloads of probes that came back through an appliance.
+    pub probes: ArrayQueue<Vec<u8>>,
+    wake: Notify,
+}
+
+/// How many notices of a kind may wait.
+const NOTICES: usize = 1024;
+
+impl Notices {
+    fn new() -> Self {
+        Self {
+            too_long: ArrayQueue::new(NOTICES),
+            suspects: ArrayQueue::new(NOTICES),
+            probes: ArrayQueue::new(NOTICES),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Tells a target to look at.
+    pub fn suspect(&self, target: TargetSlot) {
+        if self.suspects.push(target).is_ok() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Tells of a probe that has come back.
+    pub fn probe(&self, payload: &[u8]) {
+        if self.probes.push(payload.to_vec()).is_ok() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Until there is a suspect or a probe.
+    pub async fn wait(&self) {
+        self.wake.notified().await;
+    }
+}
+
+/// Where other workers put packets of flows that a worker owns, and the control plane new devices
+/// and sockets.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub packets: ArrayQueue<Handover>,
+    pub parts: SegQueue<Parts>,
     pub waker: Waker,
 }
 
 /// A packet on its way to the owner of its flow.
 #[derive(Debug)]
 pub(super) struct Handover {
-    pub from: Entry,
+    pub from: Origin,
+    /// The epoch of the topology in which `from` is numbered.
+    pub epoch: u32,
     pub packet: PacketBuf,
     pub offload: Offload,
 }
 
 impl Inbox {
     pub fn new() -> io::Result<Self> {
-        Ok(Self { packets: ArrayQueue::new(INBOX), waker: Waker::new()? })
+        Ok(Self { packets: ArrayQueue::new(INBOX), parts: SegQueue::new(), waker: Waker::new()? })
     }
 }
 
 impl Shared {
     pub fn new(
         settings: Arc<Settings>,
-        snapshot: Arc<Snapshot>,
+        published: Published,
         stats: Vec<Arc<WorkerStats>>,
         inboxes: Vec<Inbox>,
-        links: Vec<Links>,
     ) -> Self {
-        let too_long = ArrayQueue::new(snapshot.targets.len().max(1));
         Self {
-            settings,
-            snapshot: ArcSwap::new(snapshot),
+            settings: ArcSwap::new(settings),
+            published: ArcSwap::from_pointee(published),
             stats,
             inboxes,
-            too_long,
-            links,
+            fragments: Arc::default(),
+            notices: Notices::new(),
+            links: Mutex::default(),
             started: clock::now(),
             draining: AtomicBool::new(false),
         }
     }
 
     /// Publishes a new view to all workers; each takes it up before its next batch.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.snapshot.store(snapshot);
+    pub fn publish(&self, published: Published) {
+        self.published.store(Arc::new(published));
         self.wake_all();
+    }
+
+    /// The oldest generation of a snapshot that a worker still holds.
+    pub fn acknowledged(&self) -> u64 {
+        self.stats.iter().map(|stats| stats.generation.get()).min().unwrap_or(u64::MAX)
     }
 
     /// Tells the workers to take in nothing more and to end.
@@ -101,13 +173,20 @@ impl Shared {
     /// Drops by name what is left for workers that have ended; there is no other writer then.
     pub fn empty_inboxes(&self) {
         for (inbox, stats) in self.inboxes.iter().zip(&self.stats) {
-            while let Some(Handover { from, packet, offload }) = inbox.packets.pop() {
+            while let Some(Handover { from, packet, offload, .. }) = inbox.packets.pop() {
                 // It was valid where it was handed over.
                 let segments = Frame::parse(packet.bytes(), &offload).map_or(1, |f| f.segments());
-                let ledger = ledger(stats, from);
+                let ledger = stats.ledger(from.side);
                 ledger.flow.taken_over.add(segments);
                 ledger.drops.add(DropReason::GatewayStopping, segments);
             }
+        }
+        // The fragments that wait belong to no worker; the first one's ledger takes them.
+        let Some(stats) = self.stats.first() else { return };
+        for waiting in self.fragments.expire(clock::now() + FragmentTable::HOLD) {
+            let ledger = stats.ledger(waiting.from.side);
+            ledger.flow.released.add(1);
+            ledger.drops.add(DropReason::FragmentWithoutFirst, 1);
         }
     }
 
@@ -123,6 +202,7 @@ impl Shared {
 pub(super) mod tests {
     use std::time::Duration;
 
+    use router::Entry;
     use router::source::Source;
 
     use super::*;
@@ -133,11 +213,11 @@ pub(super) mod tests {
     fn what_is_left_at_the_end_has_a_name() {
         let stats = vec![Arc::new(WorkerStats::default())];
         let shared = Shared { stats, inboxes: vec![Inbox::new().unwrap()], ..idle() };
-        let from = Entry::Endpoint(router::EndpointId::from_index(0));
+        let from = Entry::Endpoint(router::EndpointId::from_index(0)).into();
         let packet = PacketBuf::from_slice(b"whatever it was");
         shared.stats[0].udp.flow.handed_over.add(1);
         shared.stats[0].udp.flow.received.add(1);
-        let handover = Handover { from, packet, offload: Offload::NONE };
+        let handover = Handover { from, epoch: 0, packet, offload: Offload::NONE };
         shared.inboxes[0].packets.push(handover).unwrap();
         shared.empty_inboxes();
         let totals = crate::dataplane::stats::Totals::of([&*shared.stats[0]]);
@@ -148,12 +228,17 @@ pub(super) mod tests {
 
     /// What a gateway without workers shares.
     pub(in crate::runtime) fn idle() -> Shared {
+        idle_with_control().0
+    }
+
+    /// The same with its control plane.
+    pub(in crate::runtime) fn idle_with_control() -> (Shared, Control) {
         let text = include_str!("../../examples/two-zones.toml");
         let source = Source::new("two-zones.toml", text);
         let settings = Arc::new(crate::config::parse(&source).unwrap());
         let secret = Secret::from_bytes([3; Secret::LEN]);
         let control = Control::new(Arc::clone(&settings), secret, 1, Duration::ZERO, clock::now());
-        let snapshot = control.snapshot();
-        Shared::new(settings, snapshot, Vec::new(), Vec::new(), Vec::new())
+        let published = Published { snapshot: control.snapshot(), rig: Arc::default() };
+        (Shared::new(settings, published, Vec::new(), Vec::new()), control)
     }
 }

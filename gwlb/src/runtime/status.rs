@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::clock;
 use super::shared::Shared;
-use crate::config::Settings;
-use crate::dataplane::stats::{TargetTotals, Totals};
+use crate::config::{NetnsName, Settings};
+use crate::control::TargetStatus;
+use crate::dataplane::fragments::HostileTotals;
+use crate::dataplane::stats::Totals;
 
 /// The state of a gateway at one moment; `GET /v1/status`.
 #[derive(Debug, Clone, Serialize)]
@@ -24,6 +26,8 @@ pub struct Status {
     /// Where all packets went.
     #[serde(flatten)]
     pub totals: Totals,
+    /// What fragments did that honest senders hardly do.
+    pub fragments: HostileTotals,
     /// Every target of every group.
     pub targets: Vec<TargetStatus>,
     /// Every attachment with its device.
@@ -38,26 +42,6 @@ pub enum GatewayState {
     Running,
     /// It waits for packets that are with the appliances.
     Draining,
-}
-
-/// One target and what happened with it.
-#[derive(Debug, Clone, Serialize)]
-pub struct TargetStatus {
-    /// The target group.
-    pub target_group: String,
-    /// Its address and port.
-    pub address: String,
-    /// Its zone.
-    pub zone: String,
-    /// Its weight.
-    pub weight: u16,
-    /// The largest outer packet that the underlay carries to it, in bytes.
-    pub path_mtu: u16,
-    /// Counters, summed over workers.
-    #[serde(flatten)]
-    pub totals: TargetTotals,
-    /// Packets sent and not returned: what it dropped, answered itself, or has not returned yet.
-    pub kept_packets: u64,
 }
 
 /// One attachment, and what its device lost.
@@ -77,39 +61,22 @@ pub struct AttachmentStatus {
 }
 
 impl Status {
-    pub(super) fn of(shared: &Shared) -> Self {
-        let snapshot = shared.snapshot.load();
-        let settings = &shared.settings;
-        let configured = settings
-            .target_groups
-            .iter()
-            .flat_map(|group| group.targets.iter().map(move |target| (group, target)));
-        let targets = configured
-            .zip(&snapshot.targets)
-            .map(|((group, target), view)| {
-                let mut totals = TargetTotals::default();
-                view.counters.iter().for_each(|counters| totals.add(counters));
-                TargetStatus {
-                    target_group: group.name.to_string(),
-                    address: view.address.to_string(),
-                    zone: target.zone.clone(),
-                    weight: target.weight.get(),
-                    path_mtu: view.path_mtu,
-                    totals,
-                    kept_packets: totals.sent_packets.saturating_sub(totals.returned_packets),
-                }
-            })
-            .collect();
+    pub(super) fn of(shared: &Shared, targets: Vec<TargetStatus>) -> Self {
+        let settings = shared.settings.load();
+        let links = shared.links.lock();
         let attachments = settings
             .attachments
             .iter()
-            .zip(&shared.links)
-            .map(|(attachment, links)| {
-                let statistics = links.statistics(attachment.tun.as_str()).ok();
+            .map(|attachment| {
+                let netns = attachment.netns.as_ref().map(NetnsName::as_str);
+                let tun = attachment.tun.as_str();
+                let mut known = links.iter().flatten();
+                let port = known.find(|port| port.tun == tun && port.netns.as_deref() == netns);
+                let statistics = port.and_then(|port| port.links.statistics(tun).ok());
                 AttachmentStatus {
-                    at: place(settings, attachment.at),
-                    tun: attachment.tun.as_str().to_owned(),
-                    netns: attachment.netns.as_ref().map(|netns| netns.as_str().to_owned()),
+                    at: place(&settings, attachment.at),
+                    tun: tun.to_owned(),
+                    netns: netns.map(str::to_owned),
                     tx_dropped: statistics.map(|counters| counters.tx_dropped),
                     rx_dropped: statistics.map(|counters| counters.rx_dropped),
                 }
@@ -125,8 +92,9 @@ impl Status {
             } else {
                 GatewayState::Running
             },
-            active_flows: totals.flows.created.saturating_sub(totals.flows.expired),
+            active_flows: totals.flows.active(),
             totals,
+            fragments: shared.fragments.hostile(),
             targets,
             attachments,
         }

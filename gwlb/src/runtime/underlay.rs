@@ -7,6 +7,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use netio::packet::{BadChecksums, BadChecksumsConfig};
 use netio::udp::{UdpConfig, UdpSocket};
 
 use crate::dataplane::encap::HOP_LIMIT;
@@ -23,8 +24,23 @@ pub(super) struct Underlay {
     pub address: IpAddr,
     /// One for each port that targets use: they answer to the port that was sent to.
     pub receivers: Vec<UdpSocket>,
+    /// The same for what the kernel would throw away for its UDP checksum, where that is wanted.
+    pub bad_checksums: Vec<BadChecksums>,
     /// By the number of the port in the worker's slice.
     pub senders: Vec<UdpSocket>,
+}
+
+/// What sockets are to be opened: for one outer address, in the calling thread's namespace.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub address: IpAddr,
+    /// The Geneve ports on which targets answer.
+    pub ports: Vec<u16>,
+    pub workers: u16,
+    /// By worker; none where sockets for this address are there already, and only ports are added.
+    pub source_ports: u16,
+    pub dont_fragment: bool,
+    pub tolerate_bad_checksum: bool,
 }
 
 /// A socket that could not be opened.
@@ -39,33 +55,68 @@ impl Underlay {
     ///
     /// The kernel gives what arrives to the worker in whose slice the source port lies, which is
     /// the owner of the flow.
-    pub fn open_all(
-        address: IpAddr,
-        ports: &[u16],
-        workers: u16,
-        source_ports: u16,
-    ) -> Result<Vec<Self>, OpenError> {
+    pub fn open_all(wanted: &Wanted) -> Result<Vec<Self>, OpenError> {
+        let Wanted { address, workers, .. } = *wanted;
         let mut all: Vec<_> = (0..workers)
-            .map(|_| Self { address, receivers: Vec::new(), senders: Vec::new() })
+            .map(|_| Self {
+                address,
+                receivers: Vec::new(),
+                bad_checksums: Vec::new(),
+                senders: Vec::new(),
+            })
             .collect();
-        for &port in ports {
+        for &port in &wanted.ports {
+            let fail = |error| OpenError { address: SocketAddr::new(address, port), error };
             // The n-th socket of the group is the n-th worker's.
             for underlay in &mut all {
-                underlay.receivers.push(open(address, port, true)?);
+                underlay.receivers.push(open(wanted, port, true)?);
             }
             if let Some(last) = all.last() {
                 last.receivers[last.receivers.len() - 1]
                     .steer_by_source_port(u32::from(workers))
-                    .map_err(|error| OpenError { address: SocketAddr::new(address, port), error })?;
+                    .map_err(fail)?;
+            }
+        }
+        if wanted.tolerate_bad_checksum && !wanted.ports.is_empty() {
+            for (worker, underlay) in all.iter_mut().enumerate() {
+                let config = BadChecksumsConfig {
+                    address,
+                    ports: wanted.ports.clone(),
+                    worker: worker as u32,
+                    workers: workers.into(),
+                    recv_buffer: SOCKET_BUFFER,
+                };
+                let fail = |error| OpenError { address: SocketAddr::new(address, 0), error };
+                underlay.bad_checksums.push(BadChecksums::open(&config).map_err(fail)?);
             }
         }
         for (worker, underlay) in all.iter_mut().enumerate() {
-            for slot in 0..source_ports {
+            for slot in 0..wanted.source_ports {
                 let port = source_port(worker as u16, slot, workers);
-                underlay.senders.push(open(address, port, false)?);
+                underlay.senders.push(open(wanted, port, false)?);
             }
         }
         Ok(all)
+    }
+
+    /// System calls so far.
+    pub fn syscalls(&self) -> u64 {
+        let udp = self.receivers.iter().chain(&self.senders).map(UdpSocket::syscalls);
+        udp.chain(self.bad_checksums.iter().map(BadChecksums::syscalls)).sum()
+    }
+
+    /// Datagrams that were longer than any buffer.
+    pub fn truncated(&self) -> u64 {
+        let udp = self.receivers.iter().map(UdpSocket::truncated);
+        udp.chain(self.bad_checksums.iter().map(BadChecksums::truncated)).sum()
+    }
+
+    /// Datagrams lost in the kernel's receive queues.
+    pub fn kernel_drops(&mut self) -> u64 {
+        // A socket that cannot be asked keeps its last count out of the sum; it does not happen.
+        let udp = self.receivers.iter_mut().map(UdpSocket::kernel_drops);
+        let bad = self.bad_checksums.iter_mut().map(BadChecksums::kernel_drops);
+        udp.chain(bad).filter_map(Result::ok).sum()
     }
 }
 
@@ -81,14 +132,15 @@ pub(super) fn most_source_ports(workers: u16) -> u16 {
     (u16::MAX - FIRST_SOURCE_PORT.next_multiple_of(workers)) / workers
 }
 
-fn open(address: IpAddr, port: u16, receives: bool) -> Result<UdpSocket, OpenError> {
-    let bind = SocketAddr::new(address, port);
+fn open(wanted: &Wanted, port: u16, receives: bool) -> Result<UdpSocket, OpenError> {
+    let bind = SocketAddr::new(wanted.address, port);
     let config = UdpConfig {
         bind,
         reuse_port: receives,
         gro: receives,
         recv_buffer: if receives { SOCKET_BUFFER } else { 0 },
         send_buffer: if receives { 0 } else { SOCKET_BUFFER },
+        dont_fragment: wanted.dont_fragment,
     };
     UdpSocket::bind(&config)
         .and_then(|socket| socket.set_hop_limit(HOP_LIMIT).map(|()| socket))

@@ -9,20 +9,22 @@ use std::time::{Duration, Instant};
 
 use arc_swap::Cache;
 use netio::offload::{Coalescer, Limits, Offload, Place};
+use netio::packet::BadChecksums;
 use netio::poll::Poller;
+use netio::tun::TunQueue;
 use netio::udp::{Datagram, UdpSocket};
 use netio::{Device, Slot};
 use router::Entry;
 
 use super::clock;
-use super::exit::{Attached, Exit};
-use super::shared::{Handover, INBOX, Shared};
+use super::exit::Exit;
+use super::shared::{Handover, INBOX, Published, Shared};
 use super::underlay::Underlay;
 use crate::dataplane::frame::Frame;
-use crate::dataplane::ingress::ledger;
+use crate::dataplane::snapshot::{Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
-use crate::dataplane::verdict::{DropReason, ReturnVerdict, Way, WorkerId};
-use crate::dataplane::{Ingress, Return};
+use crate::dataplane::verdict::{DropReason, Origin, ReturnVerdict, Side, Way, WorkerId};
+use crate::dataplane::{Ingress, IngressConfig, Return};
 
 /// Packets read from one TUN queue before the next device has its turn.
 const TUN_BATCH: usize = 16;
@@ -30,6 +32,8 @@ const TUN_BATCH: usize = 16;
 const UDP_BATCH: usize = 8;
 /// The largest packet or batch that a device gives.
 const BUFFER: usize = 65_536;
+/// UDP's header (RFC 768).
+const UDP_HEADER: usize = 8;
 /// How often a busy worker asks the kernel what was lost.
 const LOSS_CHECK: Duration = Duration::from_secs(1);
 /// A drain is over when nothing has come back for this long.
@@ -37,17 +41,15 @@ const DRAIN_QUIET: Duration = Duration::from_millis(200);
 /// A drain is over after this long in any case.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a worker is made of.
+/// What a worker is made of, besides what waits for it in its inbox.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct WorkerConfig {
     pub id: WorkerId,
     pub shared: Arc<Shared>,
-    pub ingress: Ingress,
-    pub returns: Return,
-    pub ports: Vec<Attached>,
-    /// By pool: which of `underlays` it sends on.
-    pub pools: Vec<usize>,
-    pub underlays: Vec<Underlay>,
+    /// The most flows it may hold.
+    pub max_flows: usize,
+    /// Keys the index of its flow table.
+    pub seed: u64,
     /// What the devices take in one write.
     pub limits: Limits,
 }
@@ -65,6 +67,8 @@ pub(super) struct Worker {
     tun_slots: Vec<Slot<Offload>>,
     udp_slots: Vec<Slot<Datagram>>,
     coalescer: Coalescer<usize>,
+    /// What devices and sockets that are gone had counted.
+    retired: Retired,
 }
 
 /// Something that the poller reports.
@@ -72,16 +76,84 @@ pub(super) struct Worker {
 enum Source {
     Inbox,
     Port(usize),
-    Receiver { underlay: usize, socket: usize },
-    Sender { underlay: usize, socket: usize },
+    Receiver {
+        underlay: usize,
+        socket: usize,
+    },
+    /// Datagrams with wrong checksums, which the kernel keeps from the receivers.
+    BadChecksums {
+        underlay: usize,
+        socket: usize,
+    },
+    Sender {
+        underlay: usize,
+        socket: usize,
+    },
+}
+
+/// Sums that must not shrink when who counted them goes.
+#[derive(Debug, Default)]
+struct Retired {
+    syscalls: u64,
+    kernel_drops: u64,
+    oversize_discards: u64,
 }
 
 impl Worker {
-    pub fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { id, shared, ingress, returns, ports, pools, underlays, limits } = parts;
+    /// A worker with what is published and what waits in its inbox.
+    pub fn new(config: WorkerConfig) -> io::Result<Self> {
+        let WorkerConfig { id, shared, max_flows, seed, limits } = config;
+        let published = shared.published.load_full();
+        let snapshot = Arc::clone(&published.snapshot);
+        let now = clock::now();
+        let stats = Arc::clone(&shared.stats[usize::from(id.0)]);
+        let config = IngressConfig {
+            worker: id,
+            max_flows,
+            seed,
+            fragments: Arc::clone(&shared.fragments),
+            stats: Arc::clone(&stats),
+        };
         let poller = Poller::new()?;
-        let mut sources = vec![Source::Inbox];
         poller.add(&shared.inboxes[usize::from(id.0)].waker, 0)?;
+        let mut worker = Self {
+            id,
+            ingress: Ingress::new(config, Arc::clone(&snapshot), now),
+            returns: Return::new(Arc::clone(&snapshot), stats),
+            exit: Exit::new(id, Arc::clone(&shared), snapshot),
+            shared,
+            poller,
+            sources: vec![Source::Inbox],
+            tun_slots: (0..TUN_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
+            udp_slots: (0..UDP_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
+            coalescer: Coalescer::new(limits),
+            retired: Retired::default(),
+        };
+        worker.refit(&published)?;
+        Ok(worker)
+    }
+
+    /// Takes up a new view, and the devices and sockets that it needs.
+    fn take_up(&mut self, published: &Published, now: Instant) {
+        if published.rig.number != self.exit.rig.number
+            && let Err(error) = self.refit(published)
+        {
+            tracing::error!(worker = self.id.0, %error, "cannot watch a new device");
+        }
+        let snapshot = Arc::clone(&published.snapshot);
+        self.exit.snapshot = Arc::clone(&snapshot);
+        self.returns.handle_snapshot(Arc::clone(&snapshot));
+        self.ingress.handle_snapshot(snapshot, now);
+    }
+
+    fn refit(&mut self, published: &Published) -> io::Result<()> {
+        let had = (self.exit.ports.len(), self.exit.underlays.len());
+        self.count_io();
+        self.retire(&published.rig);
+        let inbox = &self.shared.inboxes[usize::from(self.id.0)];
+        let new = std::iter::from_fn(|| inbox.parts.pop());
+        self.exit.refit(Arc::clone(&published.rig), new);
+        let Self { exit, poller, sources, .. } = self;
         let mut watch = |fd: &dyn std::os::fd::AsFd, source| {
             let (fd, token) = (fd.as_fd(), sources.len() as u64);
             sources.push(source);
@@ -91,35 +163,53 @@ impl Worker {
                 _ => poller.add(&fd, token),
             }
         };
-        for (number, port) in ports.iter().enumerate() {
-            watch(&port.queue, Source::Port(number))?;
+        for (number, port) in exit.ports.iter().enumerate().skip(had.0) {
+            if let Some(queue) = port {
+                watch(queue, Source::Port(number))?;
+            }
         }
-        for (underlay, sockets) in underlays.iter().enumerate() {
+        for (underlay, sockets) in exit.underlays.iter().enumerate().skip(had.1) {
+            let Some(sockets) = sockets else { continue };
             for (socket, receiver) in sockets.receivers.iter().enumerate() {
                 watch(receiver, Source::Receiver { underlay, socket })?;
+            }
+            for (socket, receiver) in sockets.bad_checksums.iter().enumerate() {
+                watch(receiver, Source::BadChecksums { underlay, socket })?;
             }
             for (socket, sender) in sockets.senders.iter().enumerate() {
                 watch(sender, Source::Sender { underlay, socket })?;
             }
         }
-        Ok(Self {
-            id,
-            ingress,
-            returns,
-            exit: Exit::new(id, Arc::clone(&shared), ports, pools, underlays),
-            shared,
-            poller,
-            sources,
-            tun_slots: (0..TUN_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
-            udp_slots: (0..UDP_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
-            coalescer: Coalescer::new(limits),
-        })
+        Ok(())
+    }
+
+    /// Keeps the sums of what goes. The poller forgets a device when it is closed.
+    fn retire(&mut self, rig: &super::rig::Rig) {
+        let Self { exit, retired, .. } = self;
+        for (number, port) in exit.ports.iter().enumerate() {
+            if let Some(queue) = port
+                && rig.ports.get(number).copied().flatten().is_none()
+            {
+                retired.syscalls += queue.syscalls();
+                retired.oversize_discards += queue.discarded();
+            }
+        }
+        for (number, underlay) in exit.underlays.iter_mut().enumerate() {
+            if let Some(underlay) = underlay
+                && !rig.uses_underlay(number)
+            {
+                retired.syscalls += underlay.syscalls();
+                retired.oversize_discards += underlay.truncated();
+                retired.kernel_drops += underlay.kernel_drops();
+            }
+        }
     }
 
     /// Carries packets until the gateway drains.
     pub fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let mut snapshot = Cache::new(&shared.snapshot);
+        let mut published = Cache::new(&shared.published);
+        let mut current = shared.published.load_full();
         let mut ready = Vec::new();
         let mut active: Vec<Source> = Vec::new();
         let mut drain = None;
@@ -153,14 +243,14 @@ impl Worker {
             }
             // Once for each batch, not for each packet: the time and the configuration.
             let now = clock::now();
-            let latest = snapshot.load();
-            if !Arc::ptr_eq(latest, &self.exit.snapshot) {
-                self.exit.snapshot = Arc::clone(latest);
-                self.ingress.handle_snapshot(Arc::clone(latest));
-                self.returns.handle_snapshot(Arc::clone(latest));
+            let latest = published.load();
+            if !Arc::ptr_eq(latest, &current) {
+                current = Arc::clone(latest);
+                self.take_up(&current, now);
             }
             if self.ingress.poll_timeout().is_some_and(|at| at <= now) {
                 self.ingress.handle_timeout(now);
+                self.follow_up(now);
             }
             if loss_check.is_some_and(|at| at <= now) {
                 self.count_losses();
@@ -172,6 +262,7 @@ impl Worker {
             let before = self.exit.stats.udp.flow.received.get();
             active.retain(|&source| {
                 let more = self.serve(source, now);
+                self.follow_up(now);
                 self.exit.flush();
                 more
             });
@@ -180,7 +271,7 @@ impl Worker {
             {
                 drain.quiet = now + DRAIN_QUIET;
             }
-            self.count_syscalls();
+            self.count_io();
         }
         self.count_losses();
     }
@@ -190,10 +281,18 @@ impl Worker {
         let more = match source {
             Source::Inbox => Ok(self.take_inbox(now)),
             Source::Port(port) => self.take_tun(port, now),
-            Source::Receiver { underlay, socket } => self.take_udp(underlay, socket, now),
+            Source::Receiver { underlay, socket } => {
+                self.take_udp(underlay, now, |underlay| underlay.receivers.get_mut(socket))
+            }
+            Source::BadChecksums { underlay, socket } => {
+                self.take_udp(underlay, now, |underlay| underlay.bad_checksums.get_mut(socket))
+            }
             Source::Sender { underlay, socket } => {
-                let socket = &mut self.exit.underlays[underlay].senders[socket];
-                count_errors(&self.exit.stats, socket);
+                let Self { exit, shared, .. } = self;
+                if let Some(Some(underlay)) = exit.underlays.get_mut(underlay) {
+                    let socket = &mut underlay.senders[socket];
+                    take_errors(&exit.stats, &exit.snapshot, shared, socket);
+                }
                 Ok(false)
             }
         };
@@ -203,17 +302,39 @@ impl Worker {
         })
     }
 
+    /// Sends what the data plane has made on its own account, and handles what it has let go.
+    fn follow_up(&mut self, now: Instant) {
+        while let Some(reply) = self.ingress.poll_reply() {
+            self.exit.reply(Side::Tun, &reply);
+        }
+        while let Some((origin, waiting)) = self.ingress.poll_released() {
+            // It was valid when it came.
+            if let Ok(frame) = Frame::parse(waiting.packet.bytes(), &Offload::NONE) {
+                let verdict = self.ingress.handle_packet(origin, &frame, now);
+                self.exit.execute(origin, &frame, verdict);
+            }
+        }
+    }
+
     fn cannot_receive(&mut self, source: Source, error: &io::Error) {
         match source {
             // Somebody deleted the device. It stays ready for ever, and must not keep us busy.
             Source::Port(port) => {
-                let port = &self.exit.ports[port];
-                tracing::error!(worker = self.id.0, at = ?port.at, %error, "the TUN device is gone");
-                let _ = self.poller.remove(&port.queue);
+                let at = self.exit.rig.ports.get(port).copied().flatten();
+                tracing::error!(worker = self.id.0, ?at, %error, "the TUN device is gone");
+                if let Some(Some(queue)) = self.exit.ports.get(port) {
+                    let _ = self.poller.remove(queue);
+                }
             }
             Source::Receiver { underlay, socket } => {
-                let socket = &mut self.exit.underlays[underlay].receivers[socket];
-                count_errors(&self.exit.stats, socket);
+                let Self { exit, shared, .. } = self;
+                if let Some(Some(underlay)) = exit.underlays.get_mut(underlay) {
+                    let socket = &mut underlay.receivers[socket];
+                    take_errors(&exit.stats, &exit.snapshot, shared, socket);
+                }
+                tracing::debug!(worker = self.id.0, ?source, %error, "cannot receive");
+            }
+            Source::BadChecksums { .. } => {
                 tracing::debug!(worker = self.id.0, ?source, %error, "cannot receive");
             }
             Source::Inbox | Source::Sender { .. } => {}
@@ -227,12 +348,18 @@ impl Worker {
         let _ = inbox.waker.drain();
         for _ in 0..INBOX {
             let Some(handover) = inbox.packets.pop() else { return false };
-            let Handover { from, packet, offload } = handover;
+            let Handover { from, epoch, packet, offload } = handover;
             // It was valid where it was handed over.
-            if let Ok(frame) = Frame::parse(packet.bytes(), &offload) {
-                ledger(&self.exit.stats, from).flow.taken_over.add(frame.segments());
-                let verdict = self.ingress.handle_packet(from, &frame, now);
-                self.exit.execute(from, &frame, verdict);
+            let Ok(frame) = Frame::parse(packet.bytes(), &offload) else { continue };
+            let ledger = self.exit.stats.ledger(from.side);
+            ledger.flow.taken_over.add(frame.segments());
+            match self.exit.snapshot.entry(from.at, epoch) {
+                Some(at) => {
+                    let origin = Origin { at, ..from };
+                    let verdict = self.ingress.handle_packet(origin, &frame, now);
+                    self.exit.execute(origin, &frame, verdict);
+                }
+                None => ledger.drops.add(DropReason::Reconfigured, frame.segments()),
             }
         }
         true
@@ -240,20 +367,23 @@ impl Worker {
 
     fn take_tun(&mut self, port: usize, now: Instant) -> io::Result<bool> {
         let Self { exit, ingress, tun_slots, .. } = self;
-        let count = exit.ports[port].queue.recv(tun_slots)?;
-        let at = exit.ports[port].at;
+        let at = exit.rig.ports.get(port).copied().flatten();
+        let Some((at, queue)) = at.zip(exit.ports.get_mut(port).and_then(Option::as_mut)) else {
+            return Ok(false);
+        };
+        let count = TunQueue::recv(queue, tun_slots)?;
         if let Some(translation) = exit.snapshot.translation(at) {
             for Slot { packet, meta } in &mut tun_slots[..count] {
                 translation.inward(packet.bytes_mut(), meta);
             }
         }
-        let from = Entry::from(at);
+        let origin = Origin::from(Entry::from(at));
         for Slot { packet, meta } in &tun_slots[..count] {
             match Frame::parse(packet.bytes(), meta) {
                 Ok(frame) => {
                     exit.stats.tun.flow.received.add(frame.segments());
-                    let verdict = ingress.handle_packet(from, &frame, now);
-                    exit.execute(from, &frame, verdict);
+                    let verdict = ingress.handle_packet(origin, &frame, now);
+                    exit.execute(origin, &frame, verdict);
                 }
                 Err(reason) => {
                     exit.stats.tun.flow.received.add(1);
@@ -264,17 +394,23 @@ impl Worker {
         Ok(count == tun_slots.len())
     }
 
-    fn take_udp(&mut self, underlay: usize, socket: usize, now: Instant) -> io::Result<bool> {
-        let Self { exit, ingress, returns, udp_slots, coalescer, .. } = self;
-        let receiver = &mut exit.underlays[underlay].receivers[socket];
+    fn take_udp<R: Receiver>(
+        &mut self,
+        number: usize,
+        now: Instant,
+        receiver: impl FnOnce(&mut Underlay) -> Option<&mut R>,
+    ) -> io::Result<bool> {
+        let Self { exit, ingress, returns, udp_slots, coalescer, shared, .. } = self;
+        let Some(Some(underlay)) = exit.underlays.get_mut(number) else { return Ok(false) };
+        let address = underlay.address;
+        let Some(receiver) = receiver(underlay) else { return Ok(false) };
         let count = receiver.recv(udp_slots)?;
         if count == 0 {
             // Anybody can send an ICMP error about datagrams that a receiver never sent. As long as
             // one is queued the socket is reported, and nothing else would ever take it out.
-            count_errors(&exit.stats, receiver);
+            receiver.take_errors(&exit.stats, &exit.snapshot, shared);
             return Ok(false);
         }
-        let address = exit.underlays[underlay].address;
         let slots = &udp_slots[..count];
         for (buffer, Slot { packet, meta }) in slots.iter().enumerate() {
             let local = meta.local.unwrap_or(address);
@@ -283,8 +419,10 @@ impl Worker {
                 exit.stats.udp.flow.received.add(1);
                 let verdict = returns.handle_datagram(meta.peer, local, datagram);
                 if let ReturnVerdict::Accept(returned) = verdict {
-                    exit.count_return(returned.target, returned.inner.total_len);
                     let inner = &datagram[returned.range.clone()];
+                    if returned.way != Way::Probe {
+                        exit.count_return(returned.target, returned.inner.total_len);
+                    }
                     match returned.way {
                         Way::Deliver(to) => {
                             let place = Place {
@@ -301,10 +439,15 @@ impl Worker {
                             }
                         }
                         Way::Onward(endpoint) => {
-                            let from = Entry::Endpoint(endpoint);
+                            let origin = Origin::from(Entry::Endpoint(endpoint));
                             let frame = Frame::single(inner, returned.inner);
-                            let verdict = ingress.handle_packet(from, &frame, now);
-                            exit.execute(from, &frame, verdict);
+                            let verdict = ingress.handle_packet(origin, &frame, now);
+                            exit.execute(origin, &frame, verdict);
+                        }
+                        Way::Probe => {
+                            exit.stats.udp.flow.probes.add(1);
+                            let payload = inner.get(returned.inner.header_len + UDP_HEADER..);
+                            shared.notices.probe(payload.unwrap_or_default());
                         }
                     }
                 }
@@ -317,28 +460,28 @@ impl Worker {
     }
 
     fn close_entrances(&mut self) {
-        for port in &self.exit.ports {
-            let _ = self.poller.remove(&port.queue);
+        for queue in self.exit.ports.iter().flatten() {
+            let _ = self.poller.remove(queue);
         }
     }
 
     fn count_losses(&mut self) {
-        let receivers = self.exit.underlays.iter_mut().flat_map(|underlay| &mut underlay.receivers);
-        // A socket that cannot be asked keeps its last count out of the sum; it does not happen.
-        let lost = receivers.filter_map(|socket| socket.kernel_drops().ok()).sum();
-        self.exit.stats.io.kernel_drops.set(lost);
+        let underlays = self.exit.underlays.iter_mut().flatten();
+        let lost: u64 = underlays.map(Underlay::kernel_drops).sum();
+        self.exit.stats.io.kernel_drops.set(self.retired.kernel_drops + lost);
     }
 
-    fn count_syscalls(&self) {
+    fn count_io(&self) {
         let exit = &self.exit;
-        let sockets = |underlay: &Underlay| {
-            let all = underlay.receivers.iter().chain(&underlay.senders);
-            all.map(UdpSocket::syscalls).sum::<u64>()
-        };
-        let total = self.poller.syscalls()
-            + exit.ports.iter().map(|port| port.queue.syscalls()).sum::<u64>()
-            + exit.underlays.iter().map(sockets).sum::<u64>();
-        exit.stats.io.syscalls.set(total);
+        let ports = || exit.ports.iter().flatten();
+        let underlays = || exit.underlays.iter().flatten();
+        let syscalls = self.poller.syscalls()
+            + ports().map(|queue| queue.syscalls()).sum::<u64>()
+            + underlays().map(Underlay::syscalls).sum::<u64>();
+        exit.stats.io.syscalls.set(self.retired.syscalls + syscalls);
+        let discarded = ports().map(TunQueue::discarded).sum::<u64>()
+            + underlays().map(Underlay::truncated).sum::<u64>();
+        exit.stats.io.oversize_discards.set(self.retired.oversize_discards + discarded);
     }
 }
 
@@ -368,10 +511,37 @@ fn datagrams(bytes: &[u8], segment_size: u16) -> impl Iterator<Item = &[u8]> {
     empty.into_iter().chain(bytes.chunks(size.max(1)))
 }
 
-fn count_errors(stats: &WorkerStats, socket: &mut UdpSocket) {
+/// Something that gives datagrams.
+trait Receiver: Device<Meta = Datagram> {
+    /// Takes in what the underlay said about datagrams that were sent.
+    fn take_errors(&mut self, stats: &WorkerStats, snapshot: &Snapshot, shared: &Shared);
+}
+
+impl Receiver for UdpSocket {
+    fn take_errors(&mut self, stats: &WorkerStats, snapshot: &Snapshot, shared: &Shared) {
+        take_errors(stats, snapshot, shared, self);
+    }
+}
+
+impl Receiver for BadChecksums {
+    fn take_errors(&mut self, _: &WorkerStats, _: &Snapshot, _: &Shared) {}
+}
+
+/// Takes in what the underlay said about datagrams that were sent. The kernel has matched each
+/// error to this socket by the packet that it quotes; who could not be reached is looked at.
+fn take_errors(stats: &WorkerStats, snapshot: &Snapshot, shared: &Shared, socket: &mut UdpSocket) {
     while let Some(error) = socket.take_error() {
         tracing::debug!(?error, "the underlay reports an error");
         stats.io.underlay_errors.add(1);
+        let Some(peer) = error.peer else { continue };
+        let at = snapshot.sources.get(&peer.ip()).into_iter().flatten().copied();
+        let about = |slot: &TargetSlot| snapshot.target(*slot).address == peer;
+        for slot in at.filter(about) {
+            match error.mtu {
+                Some(_) => drop(shared.notices.too_long.push(slot)),
+                None => shared.notices.suspect(slot),
+            }
+        }
     }
 }
 
@@ -382,39 +552,38 @@ mod tests {
     use netio::udp::UdpConfig;
 
     use super::*;
-    use crate::dataplane::IngressConfig;
+    use crate::runtime::rig::{Parts, Rig};
     use crate::runtime::shared::{Inbox, tests::idle};
 
     /// A worker that has one receiver on the loopback and nothing else.
     fn worker() -> Worker {
-        let id = WorkerId(0);
-        let stats = Arc::new(WorkerStats::default());
-        let Shared { settings, snapshot, .. } = idle();
-        let snapshot = snapshot.into_inner();
-        let (inboxes, all) = (vec![Inbox::new().unwrap()], vec![Arc::clone(&stats)]);
-        let shared = Shared::new(settings, Arc::clone(&snapshot), all, inboxes, Vec::new());
-        let config = IngressConfig {
-            worker: id,
-            max_flows: 1,
-            seed: 0,
-            fragments: Arc::default(),
-            stats: Arc::clone(&stats),
-        };
+        let Shared { settings, published, .. } = idle();
+        let snapshot = Arc::clone(&published.load().snapshot);
+        let rig = Rig { number: 1, underlays: vec![0], ..Rig::default() };
+        let published = Published { snapshot, rig: Arc::new(rig) };
+        let (inboxes, stats) = (vec![Inbox::new().unwrap()], vec![Arc::default()]);
+        let shared = Shared::new(settings.load_full(), published, stats, inboxes);
         let bind = "127.0.0.1:0".parse().unwrap();
-        let config_udp =
-            UdpConfig { bind, reuse_port: false, gro: true, recv_buffer: 0, send_buffer: 0 };
-        let receivers = vec![UdpSocket::bind(&config_udp).unwrap()];
-        Worker::new(Parts {
-            id,
-            shared: Arc::new(shared),
-            ingress: Ingress::new(config, Arc::clone(&snapshot), clock::now()),
-            returns: Return::new(snapshot, stats),
-            ports: Vec::new(),
-            pools: Vec::new(),
-            underlays: vec![Underlay { address: bind.ip(), receivers, senders: Vec::new() }],
-            limits: Limits::default(),
-        })
-        .unwrap()
+        let config_udp = UdpConfig {
+            bind,
+            reuse_port: false,
+            gro: true,
+            dont_fragment: false,
+            recv_buffer: 0,
+            send_buffer: 0,
+        };
+        let underlay = Underlay {
+            address: bind.ip(),
+            receivers: vec![UdpSocket::bind(&config_udp).unwrap()],
+            bad_checksums: Vec::new(),
+            senders: Vec::new(),
+        };
+        let parts = Parts { ports: Vec::new(), underlays: vec![(0, underlay)] };
+        shared.inboxes[0].parts.push(parts);
+        let limits = Limits::default();
+        let shared = Arc::new(shared);
+        Worker::new(WorkerConfig { id: WorkerId(0), shared, max_flows: 1, seed: 0, limits })
+            .unwrap()
     }
 
     #[test]
@@ -423,7 +592,7 @@ mod tests {
         let mut ready = Vec::new();
         let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let meta = Datagram { peer: closed, ..Datagram::default() };
-        let receiver = &mut worker.exit.underlays[0].receivers[0];
+        let receiver = &mut worker.exit.underlays[0].as_mut().unwrap().receivers[0];
         receiver.send(&meta, &[IoSlice::new(b"nobody is there")]).unwrap();
 
         worker.poller.wait(&mut ready, Some(Duration::from_secs(10))).unwrap();

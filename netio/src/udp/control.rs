@@ -12,13 +12,13 @@ use libc::{c_int, cmsghdr, msghdr};
 /// in at once is IPv6 packet info, traffic class and segment size: 40 + 24 + 24 bytes.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(8))]
-pub(super) struct Buffer([u8; 128]);
+pub(crate) struct Buffer([u8; 128]);
 
 impl Buffer {
-    pub(super) const EMPTY: Self = Self([0; 128]);
+    pub(crate) const EMPTY: Self = Self([0; 128]);
 
     /// Has `message` receive its control messages here.
-    pub(super) fn attach(&mut self, message: &mut msghdr) {
+    pub(crate) fn attach(&mut self, message: &mut msghdr) {
         message.msg_control = self.0.as_mut_ptr().cast();
         message.msg_controllen = self.0.len() as _;
     }
@@ -146,7 +146,7 @@ impl Incoming {
 ///
 /// # Safety
 /// `message` has to be as `recvmsg` left it, with its control buffer alive.
-pub(super) unsafe fn each(message: &msghdr, mut visit: impl FnMut(&cmsghdr, &[u8])) {
+pub(crate) unsafe fn each(message: &msghdr, mut visit: impl FnMut(&cmsghdr, &[u8])) {
     // SAFETY: the kernel wrote the control messages and their lengths into the buffer, and the
     // macros do not leave it; `cmsg_len` covers header and data of each.
     unsafe {
@@ -165,7 +165,7 @@ pub(super) unsafe fn each(message: &msghdr, mut visit: impl FnMut(&cmsghdr, &[u8
 ///
 /// # Safety
 /// Every pattern of bits has to be a valid `T`.
-pub(super) unsafe fn value<T: Copy>(data: &[u8]) -> Option<T> {
+pub(crate) unsafe fn value<T: Copy>(data: &[u8]) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     let data = data.get(..size_of::<T>())?;
     // SAFETY: as many bytes as a `T` has are copied, and any bytes make a `T`.

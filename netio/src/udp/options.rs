@@ -22,11 +22,15 @@ pub(super) fn set_up(socket: &Socket, config: &UdpConfig) -> io::Result<()> {
     if v6 {
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, &1)?;
         set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, &1)?;
-        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DONT)?;
+        let fragment =
+            if config.dont_fragment { libc::IPV6_PMTUDISC_PROBE } else { libc::IPV6_PMTUDISC_DONT };
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &fragment)?;
     } else {
         set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, &1)?;
         set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, &1)?;
-        set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DONT)?;
+        let fragment =
+            if config.dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+        set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &fragment)?;
     }
     // A bound address says by itself where datagrams went to.
     if config.bind.ip().is_unspecified() {
@@ -44,7 +48,12 @@ pub(super) fn set_up(socket: &Socket, config: &UdpConfig) -> io::Result<()> {
 }
 
 /// Without the privilege to force a size, as much of it as the system allows.
-fn set_buffer(socket: &Socket, force: c_int, ask: c_int, bytes: usize) -> io::Result<()> {
+pub(crate) fn set_buffer(
+    socket: &Socket,
+    force: c_int,
+    ask: c_int,
+    bytes: usize,
+) -> io::Result<()> {
     if bytes == 0 {
         return Ok(());
     }
@@ -74,7 +83,7 @@ pub(super) fn netns_cookie(socket: &Socket) -> io::Result<[u32; 2]> {
 }
 
 /// How many datagrams the socket has dropped, modulo 2³².
-pub(super) fn drops(socket: &Socket) -> io::Result<u32> {
+pub(crate) fn drops(socket: &Socket) -> io::Result<u32> {
     let mut info = [0; MEMINFO_VARS];
     get(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut info)?;
     Ok(info[MEMINFO_DROPS])
@@ -102,13 +111,13 @@ pub(super) fn is_soft(error: &io::Error) -> bool {
 }
 
 /// A message with nothing in it. Its fields cannot be listed: some systems have padding there.
-pub(super) fn empty_message() -> libc::msghdr {
+pub(crate) fn empty_message() -> libc::msghdr {
     // SAFETY: `msghdr` consists of integers and pointers, for which zero is a valid value.
     unsafe { mem::zeroed() }
 }
 
 /// Sets an option to `value`, which has to have the form that the kernel expects.
-pub(super) fn set<T>(socket: &Socket, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+pub(crate) fn set<T>(socket: &Socket, level: c_int, name: c_int, value: &T) -> io::Result<()> {
     let (fd, len) = (socket.as_raw_fd(), size_of::<T>() as socklen_t);
     // SAFETY: the kernel reads `len` bytes at `value`, which has as many.
     match unsafe { libc::setsockopt(fd, level, name, (&raw const *value).cast(), len) } {

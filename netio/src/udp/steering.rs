@@ -5,13 +5,11 @@
 
 use std::io;
 
-use libc::{sock_filter, sock_fprog};
+use libc::sock_filter;
 use socket2::Socket;
 
-use super::options;
+use crate::bpf::{self, NET, op};
 
-/// Offsets count from the IP header (a negative number, as 32 bits).
-const NET: u32 = libc::SKF_NET_OFF.cast_unsigned();
 /// Length of an IPv6 header, behind which UDP begins.
 const IPV6_HEADER: u32 = 40;
 /// Where the IPv6 header says what follows it.
@@ -29,8 +27,9 @@ pub(super) fn by_source_port(socket: &Socket, v6: bool, workers: u32) -> io::Res
     let accept = op(libc::BPF_RET | libc::BPF_A, 0);
     if v6 {
         let udp = libc::IPPROTO_UDP as u32;
-        attach(
+        bpf::attach(
             socket,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
             &mut [
                 op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, NET + IPV6_NEXT_HEADER),
                 sock_filter { jt: 1, ..op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, udp) },
@@ -41,8 +40,9 @@ pub(super) fn by_source_port(socket: &Socket, v6: bool, workers: u32) -> io::Res
             ],
         )
     } else {
-        attach(
+        bpf::attach(
             socket,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
             &mut [
                 // X = length of the IPv4 header, options included.
                 op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, NET),
@@ -52,14 +52,4 @@ pub(super) fn by_source_port(socket: &Socket, v6: bool, workers: u32) -> io::Res
             ],
         )
     }
-}
-
-fn op(code: u32, k: u32) -> sock_filter {
-    sock_filter { code: code as u16, jt: 0, jf: 0, k }
-}
-
-fn attach(socket: &Socket, program: &mut [sock_filter]) -> io::Result<()> {
-    // The kernel copies the program before the call returns.
-    let program = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    options::set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
 }

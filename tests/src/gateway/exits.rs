@@ -13,10 +13,10 @@ use gwlb::dataplane::encap::{Batch, HOP_LIMIT};
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
 use gwlb::dataplane::translate::Head;
-use gwlb::dataplane::verdict::{Hop, WorkerId};
+use gwlb::dataplane::verdict::{Hop, Origin, WorkerId};
 use netio::offload::{MAX_HEADERS, Offload, OffloadError, Run, Segmenter};
 use netio::udp::{MAX_GSO_BYTES, MAX_GSO_SEGMENTS};
-use router::{Attachment, Entry};
+use router::Attachment;
 
 use super::Datagram;
 
@@ -68,7 +68,8 @@ pub struct Delivered {
 /// A packet in the queue to the worker that owns its flow.
 #[derive(Debug)]
 pub(super) struct Handover {
-    pub from: Entry,
+    pub from: Origin,
+    pub epoch: u32,
     pub packet: Vec<u8>,
     pub offload: Offload,
 }

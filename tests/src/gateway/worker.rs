@@ -6,10 +6,12 @@ use std::time::Instant;
 use gwlb::dataplane::encap::{Batch, Encapsulator, Gathered};
 use gwlb::dataplane::fragments::FragmentTable;
 use gwlb::dataplane::frame::Frame;
-use gwlb::dataplane::ingress::ledger;
+use gwlb::dataplane::mss;
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
-use gwlb::dataplane::verdict::{DropReason, Hop, ReturnVerdict, Returned, Verdict, Way, WorkerId};
+use gwlb::dataplane::verdict::{
+    Change, DropReason, Hop, Origin, Reply, ReturnVerdict, Returned, Side, Verdict, Way, WorkerId,
+};
 use gwlb::dataplane::{Ingress, IngressConfig, Return};
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use router::{Attachment, Entry};
@@ -34,7 +36,7 @@ pub(super) struct Worker {
     encapsulator: Encapsulator,
     gathered: Gathered,
     /// Where what is gathered goes, and which ledger it is counted in.
-    lane: Option<(Entry, Hop)>,
+    lane: Option<(Side, Hop)>,
     coalescer: Coalescer<Attachment>,
 }
 
@@ -71,7 +73,7 @@ impl Worker {
             match Frame::parse(&bytes, offload) {
                 Ok(frame) => {
                     self.stats.tun.flow.received.add(frame.segments());
-                    self.handle(at.into(), &frame, now, exits);
+                    self.handle(Entry::from(at).into(), &frame, now, exits);
                 }
                 Err(reason) => {
                     self.stats.tun.flow.received.add(1);
@@ -91,9 +93,12 @@ impl Worker {
             let ReturnVerdict::Accept(Returned { way, target, range, inner }) = verdict else {
                 continue;
             };
-            self.count_return(exits, target, inner.total_len);
+            if way != Way::Probe {
+                self.count_return(exits, target, inner.total_len);
+            }
             let packet = &bytes[range.clone()];
             match way {
+                Way::Probe => self.stats.udp.flow.probes.add(1),
                 Way::Deliver(to) => {
                     genuine.push((to, packet));
                     let place = Place { buffer: buffer as u32, start: range.start as u32 };
@@ -103,7 +108,7 @@ impl Worker {
                 }
                 Way::Onward(endpoint) => {
                     let frame = Frame::single(packet, inner);
-                    self.handle(Entry::Endpoint(endpoint), &frame, now, exits);
+                    self.handle(Entry::Endpoint(endpoint).into(), &frame, now, exits);
                 }
             }
         }
@@ -114,46 +119,102 @@ impl Worker {
 
     pub fn take_inbox(&mut self, now: Instant, exits: &mut Exits) {
         while let Some(handover) = exits.inbox(self.id).pop_front() {
-            let Handover { from, packet, offload } = handover;
+            let Handover { from, epoch, packet, offload } = handover;
             let frame = Frame::parse(&packet, &offload).expect("it was valid where it was read");
-            ledger(&self.stats, from).flow.taken_over.add(frame.segments());
-            self.handle(from, &frame, now, exits);
+            let ledger = self.stats.ledger(from.side);
+            ledger.flow.taken_over.add(frame.segments());
+            match exits.snapshot.entry(from.at, epoch) {
+                Some(at) => self.handle(Origin { at, ..from }, &frame, now, exits),
+                None => ledger.drops.add(DropReason::Reconfigured, frame.segments()),
+            }
         }
         self.flush(exits);
     }
 
-    fn handle(&mut self, from: Entry, frame: &Frame<'_>, now: Instant, exits: &mut Exits) {
-        let verdict = self.ingress.handle_packet(from, frame, now);
-        let ledger = ledger(&self.stats, from);
+    /// What is due now, and what it brings about.
+    pub fn handle_timeout(&mut self, now: Instant, exits: &mut Exits) {
+        self.ingress.handle_timeout(now);
+        self.follow_up(now, exits);
+        self.flush(exits);
+    }
+
+    fn follow_up(&mut self, now: Instant, exits: &mut Exits) {
+        while let Some(reply) = self.ingress.poll_reply() {
+            self.reply(Side::Tun, &reply, exits);
+        }
+        while let Some((origin, waiting)) = self.ingress.poll_released() {
+            let frame = Frame::parse(waiting.packet.bytes(), &Offload::NONE);
+            self.handle(origin, &frame.expect("it was valid when it came"), now, exits);
+        }
+    }
+
+    fn handle(&mut self, origin: Origin, frame: &Frame<'_>, now: Instant, exits: &mut Exits) {
+        let verdict = self.ingress.handle_packet(origin, frame, now);
+        let ledger = self.stats.ledger(origin.side);
         match verdict {
-            Verdict::ToAppliance(hop) => self.encapsulate(from, frame, hop, exits),
-            Verdict::Deliver(to) => match exits.write(to, frame.packet, frame.offload) {
-                Ok(written) => {
-                    assert_eq!(written, frame.segments(), "written as counted");
-                    ledger.flow.delivered.add(written);
+            Verdict::ToAppliance(hop) => self.to_appliance(origin.side, frame, hop, exits),
+            Verdict::Deliver(to) | Verdict::Bypass(to) => {
+                let bypass = matches!(verdict, Verdict::Bypass(_));
+                match exits.write(to, frame.packet, frame.offload) {
+                    Ok(written) => {
+                        assert_eq!(written, frame.segments(), "written as counted");
+                        let flow = &ledger.flow;
+                        let counter = if bypass { &flow.bypassed } else { &flow.delivered };
+                        counter.add(written);
+                    }
+                    Err(_) => ledger.drops.add(DropReason::DeliveryFailed, frame.segments()),
                 }
-                Err(_) => ledger.drops.add(DropReason::DeliveryFailed, frame.segments()),
-            },
-            Verdict::HandOver(to) => {
+            }
+            Verdict::HandOver(to, from) => {
                 assert_ne!(to, self.id, "a packet was handed over to its worker");
                 let (packet, offload) = (frame.packet.to_vec(), *frame.offload);
-                match exits.hand_over(to, Handover { from, packet, offload }) {
+                let epoch = exits.snapshot.topology_epoch;
+                match exits.hand_over(to, Handover { from, epoch, packet, offload }) {
                     Ok(()) => ledger.flow.handed_over.add(frame.segments()),
                     Err(_) => ledger.drops.add(DropReason::HandoverFull, frame.segments()),
                 }
             }
-            Verdict::Reply(reply) => {
-                ledger.flow.generated.add(1);
-                let written = exits.write(reply.to, reply.packet.bytes(), &Offload::NONE);
-                ledger.flow.delivered.add(written.expect("a reply is one whole packet"));
+            Verdict::Reply(reply) => self.reply(origin.side, &reply, exits),
+            Verdict::Drop(_) | Verdict::Held => {}
+        }
+        self.follow_up(now, exits);
+    }
+
+    fn reply(&self, side: Side, reply: &Reply, exits: &mut Exits) {
+        let ledger = self.stats.ledger(side);
+        ledger.flow.generated.add(1);
+        let written = exits.write(reply.to, reply.packet.bytes(), &Offload::NONE);
+        ledger.flow.delivered.add(written.expect("a reply is one whole packet"));
+    }
+
+    fn to_appliance(&mut self, side: Side, frame: &Frame<'_>, hop: Hop, exits: &mut Exits) {
+        match hop.change {
+            None => self.encapsulate(side, frame, hop, exits),
+            Some(Change::ClampMss(mtu)) => {
+                let mut packet = frame.packet.to_vec();
+                mss::clamp(&mut packet, &frame.inner, frame.offload, mtu);
+                self.encapsulate(side, &Frame { packet: &packet, ..*frame }, hop, exits);
             }
-            Verdict::Drop(_) => {}
+            Some(Change::Fragment(mtu)) => {
+                self.flush(exits);
+                let mut encapsulator = std::mem::take(&mut self.encapsulator);
+                let mut sent = 0;
+                encapsulator
+                    .encapsulate_fragmented(&hop.header, frame, mtu, |batch| {
+                        sent += batch.segments as u64;
+                        self.transmit(side, &hop, batch, exits);
+                    })
+                    .expect("a packet that was looked at");
+                self.encapsulator = encapsulator;
+                assert!(sent >= frame.segments(), "at least one for each");
+                self.stats.ledger(side).flow.generated.add(sent - frame.segments());
+            }
         }
     }
 
-    fn encapsulate(&mut self, from: Entry, frame: &Frame<'_>, hop: Hop, exits: &mut Exits) {
-        let same = |(source, to): (Entry, Hop)| {
-            source == from && (to.pool, to.port, to.target) == (hop.pool, hop.port, hop.target)
+    fn encapsulate(&mut self, side: Side, frame: &Frame<'_>, hop: Hop, exits: &mut Exits) {
+        let same = |(source, to): (Side, Hop)| {
+            source == side && (to.pool, to.port, to.target) == (hop.pool, hop.port, hop.target)
         };
         let small = Gathered::takes(frame);
         let joins = small && self.lane.is_some_and(same) && self.gathered.fits(&hop.header, frame);
@@ -162,20 +223,20 @@ impl Worker {
         }
         let mut sent = frame.segments();
         let result = if small {
-            self.lane = Some((from, hop));
+            self.lane = Some((side, hop));
             self.gathered.push(&hop.header, frame)
         } else {
             sent = 0;
             let mut encapsulator = std::mem::take(&mut self.encapsulator);
             let result = encapsulator.encapsulate(&hop.header, frame, |batch| {
                 sent += batch.segments as u64;
-                self.transmit(from, &hop, batch, exits);
+                self.transmit(side, &hop, batch, exits);
             });
             self.encapsulator = encapsulator;
             result
         };
         if result.is_err() {
-            let drops = &ledger(&self.stats, from).drops;
+            let drops = &self.stats.ledger(side).drops;
             return drops.add(DropReason::MalformedPacket, frame.segments());
         }
         assert_eq!(sent, frame.segments(), "sent as counted");
@@ -183,18 +244,18 @@ impl Worker {
 
     /// Sends what was gathered, at the end of every batch.
     fn flush(&mut self, exits: &mut Exits) {
-        let Some((from, hop)) = self.lane.take() else { return };
+        let Some((side, hop)) = self.lane.take() else { return };
         let mut gathered = std::mem::take(&mut self.gathered);
-        gathered.flush(|batch| self.transmit(from, &hop, batch, exits));
+        gathered.flush(|batch| self.transmit(side, &hop, batch, exits));
         self.gathered = gathered;
     }
 
-    fn transmit(&self, from: Entry, hop: &Hop, batch: &Batch<'_>, exits: &mut Exits) {
+    fn transmit(&self, side: Side, hop: &Hop, batch: &Batch<'_>, exits: &mut Exits) {
         let segments = batch.segments as u64;
         let target = exits.snapshot.target(hop.target);
         let headers = segments * target.dialect.header_len() as u64;
         let counters = &target.counters[usize::from(self.id.0)];
-        ledger(&self.stats, from).flow.encapsulated.add(segments);
+        self.stats.ledger(side).flow.encapsulated.add(segments);
         counters.sent_packets.add(segments);
         counters.sent_bytes.add(batch.len() as u64 - headers);
         exits.send(self.id, hop, batch);

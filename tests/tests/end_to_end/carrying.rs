@@ -114,6 +114,7 @@ fn datagrams_that_were_sent_in_batches_arrive_one_by_one() {
                     bind: SocketAddr::new(host.address(family), 0),
                     reuse_port: false,
                     gro: false,
+                    dont_fragment: false,
                     recv_buffer: 1 << 20,
                     send_buffer: 0,
                 };

@@ -471,7 +471,7 @@ fn returned(
     match plane.returns.handle_datagram(from, GATEWAY, datagram) {
         ReturnVerdict::Accept(returned) => match returned.way {
             Way::Deliver(to) => (to, plane.leave(to, &datagram[returned.range])),
-            Way::Onward(endpoint) => panic!("onward from {endpoint:?}"),
+            other @ (Way::Onward(_) | Way::Probe) => panic!("{other:?}"),
         },
         ReturnVerdict::Drop(reason) => panic!("{reason}"),
     }
@@ -570,7 +570,7 @@ fn a_super_packet_is_routed_and_cut_as_its_segments_would_be() {
     assert!(translation.inward(&mut packet, &offload));
 
     let frame = Frame::parse(&packet, &offload).unwrap();
-    let verdict = plane.ingress.handle_packet(plane.igw, &frame, plane.now);
+    let verdict = plane.ingress.handle_packet(plane.igw.into(), &frame, plane.now);
     let Verdict::ToAppliance(hop) = verdict else { panic!("{verdict:?}") };
     let single = plane.hop(plane.igw, &ack(CLIENT, SERVER, (1000, 80), b"one"));
     assert_eq!(hop, single);

@@ -1,0 +1,410 @@
+//! A configuration as rows of words, table by table: what [`super::diff`] compares.
+//!
+//! Every structure is taken apart without `..`, so that a setting which is new cannot be forgotten
+//! here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+
+use router::{
+    AddressMapping, Description, EndpointLine, Entry, GatewayLine, Intent, Origin, RouteLine,
+    SubnetLine, TableLine, Topology, VpcLine,
+};
+use serde::Serialize;
+
+use crate::config::reader::in_words;
+use crate::config::settings::{
+    AttachmentSettings, Causes, EndpointService, FlowTimers, GatewaySettings, HealthCheck,
+    LoadBalancer, Settings, Target, TargetGroup, TunnelCheck,
+};
+use crate::config::values::AdminAddress;
+
+/// The tables that rows come from, in the order of the reference.
+pub(super) const TABLES: [&str; 12] = [
+    "gateway",
+    "vpc",
+    "subnet",
+    "internet_gateway",
+    "route_table",
+    "endpoint",
+    "intent",
+    "endpoint_service",
+    "load_balancer",
+    "target_group",
+    "target",
+    "attachment",
+];
+
+/// A table of the file.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// One of [`TABLES`].
+    pub(super) table: &'static str,
+    /// What it is found again by.
+    pub(super) name: String,
+    /// What it says.
+    pub(super) cells: Vec<Cell>,
+}
+
+/// A setting.
+#[derive(Debug)]
+pub(super) struct Cell {
+    /// Its key, without the unit.
+    pub(super) key: &'static str,
+    pub(super) value: Value,
+    /// Whether a running gateway cannot change it.
+    pub(super) restart: bool,
+}
+
+/// What a setting is, as people read it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// One thing.
+    One(String),
+    /// Several, in no order.
+    Set(BTreeSet<String>),
+    /// Several, each with a name of its own.
+    Map(BTreeMap<String, String>),
+}
+
+impl Row {
+    /// What tells it from all other rows.
+    pub(super) fn key(&self) -> (&'static str, &str) {
+        (self.table, &self.name)
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let items: Vec<String> = match self {
+            Value::One(value) => return f.write_str(value),
+            Value::Set(items) => items.iter().cloned().collect(),
+            Value::Map(items) => items.iter().map(|(key, item)| format!("{key} {item}")).collect(),
+        };
+        f.write_str(&items.join(", "))
+    }
+}
+
+/// All rows of a configuration.
+pub(super) fn of(settings: &Settings) -> Vec<Row> {
+    // Bindings follow from the services, and notes are words.
+    let Settings {
+        gateway,
+        topology,
+        services,
+        load_balancers,
+        target_groups,
+        attachments,
+        bindings: _,
+        notes: _,
+    } = settings;
+    let mut rows = vec![gateway_row(gateway)];
+    topology_rows(&mut rows, topology);
+    rows.extend(services.iter().map(|service| service_row(service, load_balancers)));
+    rows.extend(load_balancers.iter().map(|balancer| balancer_row(balancer, target_groups)));
+    for group in target_groups {
+        rows.push(group_row(group));
+        rows.extend(group.targets.iter().map(|target| target_row(target, group)));
+    }
+    rows.extend(attachments.iter().map(|attachment| attachment_row(attachment, topology)));
+    rows
+}
+
+fn gateway_row(gateway: &GatewaySettings) -> Row {
+    let GatewaySettings {
+        workers,
+        semantics,
+        secret_file,
+        admin,
+        metrics,
+        max_flows_per_worker,
+        source_ports_per_worker,
+        max_new_flows_per_second,
+    } = gateway;
+    let (admin, token_file) = match admin {
+        None => (None, None),
+        Some(AdminAddress::Unix(path)) => (Some(shown(path)), None),
+        Some(AdminAddress::Tcp { address, token_file }) => {
+            (Some(address.to_string()), Some(shown(token_file)))
+        }
+    };
+    let cells = vec![
+        one("workers", workers).restarting(),
+        one("semantics", word(semantics)),
+        one("secret_file", shown(secret_file)).restarting(),
+        maybe("admin", admin).restarting(),
+        maybe("admin_token_file", token_file).restarting(),
+        maybe("metrics", *metrics).restarting(),
+        one("max_flows_per_worker", max_flows_per_worker).restarting(),
+        one("source_ports_per_worker", source_ports_per_worker).restarting(),
+        one("max_new_flows_per_second_per_worker", max_new_flows_per_second),
+    ];
+    Row { table: "gateway", name: String::new(), cells }
+}
+
+fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
+    let Description { vpcs, subnets, internet_gateways, endpoints, route_tables } =
+        topology.describe();
+    rows.extend(vpcs.into_iter().map(|VpcLine { name, cidrs, main_table }| {
+        let cells = vec![set("cidrs", cidrs), one("main route table", main_table)];
+        Row { table: "vpc", name, cells }
+    }));
+    rows.extend(subnets.into_iter().map(|SubnetLine { name, vpc, zone, cidrs, route_table }| {
+        let cells = vec![
+            one("vpc", vpc),
+            one("zone", zone),
+            set("cidrs", cidrs),
+            one("route_table", route_table),
+        ];
+        Row { table: "subnet", name, cells }
+    }));
+    rows.extend(internet_gateways.into_iter().map(
+        |GatewayLine { name, vpc, route_table, addresses }| {
+            let pair =
+                |AddressMapping { public, private }| (public.to_string(), private.to_string());
+            let cells = vec![
+                one("vpc", vpc),
+                one("route_table", route_table),
+                map("address", addresses.into_iter().map(pair)),
+            ];
+            Row { table: "internet_gateway", name, cells }
+        },
+    ));
+    rows.extend(endpoints.into_iter().map(
+        |EndpointLine { name, subnet, zone, service, wire_id, addresses }| {
+            let cells = vec![
+                one("subnet", subnet),
+                one("zone", zone),
+                one("service", service),
+                one("wire_id", wire_id),
+                set("address", addresses),
+            ];
+            Row { table: "endpoint", name, cells }
+        },
+    ));
+    rows.extend(route_tables.into_iter().filter(|table| !table.implicit).map(
+        // Who uses a table is a setting of those who do.
+        |TableLine { name, vpc, implicit: _, used_by: _, routes }| {
+            // Local routes come with the VPC's ranges.
+            let written = routes.into_iter().filter(|route| route.origin == Origin::CreateRoute);
+            let route = |RouteLine { destination, target, origin: _ }: RouteLine| {
+                (destination.to_string(), target)
+            };
+            let cells = vec![one("vpc", vpc), map("route", written.map(route))];
+            Row { table: "route_table", name, cells }
+        },
+    ));
+    rows.extend(topology.intents().iter().map(|intent| {
+        let Intent { from, to, inspected_by } = intent;
+        let places = |places: &[Entry]| {
+            let mut names: Vec<String> =
+                places.iter().map(|place| topology.entry_name(*place)).collect();
+            names.sort();
+            names.join(" and ")
+        };
+        let name = format!("{} -> {} by {inspected_by}", places(from), places(to));
+        // Nothing but itself tells an intent from another.
+        Row { table: "intent", name, cells: Vec::new() }
+    }));
+}
+
+fn service_row(service: &EndpointService, balancers: &[LoadBalancer]) -> Row {
+    let EndpointService { name, load_balancers, acceptance_required, allowed_principals } = service;
+    // An endpoint is served by the first one with a node in its zone: the order counts.
+    let balancers: Vec<&str> =
+        load_balancers.iter().map(|index| balancers[*index].name.as_str()).collect();
+    let cells = vec![
+        one("load_balancers", balancers.join(", ")),
+        one("acceptance_required", acceptance_required),
+        set("allowed_principals", allowed_principals),
+    ];
+    Row { table: "endpoint_service", name: name.clone(), cells }
+}
+
+fn balancer_row(balancer: &LoadBalancer, groups: &[TargetGroup]) -> Row {
+    let LoadBalancer {
+        name,
+        target_group,
+        nodes,
+        netns,
+        cross_zone,
+        spill_over_below,
+        timers,
+        send_tcp_reset_on_idle_timeout,
+        tcp_unknown_flow,
+        adopt_after_start,
+        traffic_mode,
+        outer_dont_fragment,
+        tcp_mss_clamp,
+    } = balancer;
+    let FlowTimers { tcp_idle, tcp_half_open, tcp_half_closed, tcp_closed, other_idle } = *timers;
+    let nodes = nodes.iter().map(|node| (node.zone.clone(), node.address.to_string()));
+    let cells = vec![
+        one("target_group", &groups[*target_group].name),
+        map("node", nodes),
+        maybe("netns", netns.as_ref()),
+        one("cross_zone", cross_zone),
+        one("spill_over_below_healthy_targets", spill_over_below),
+        one("traffic_mode", word(traffic_mode)),
+        one("tcp_idle_timeout", in_words(tcp_idle)),
+        one("tcp_half_open_timeout", in_words(tcp_half_open)),
+        one("tcp_half_closed_timeout", in_words(tcp_half_closed)),
+        one("tcp_closed_timeout", in_words(tcp_closed)),
+        one("other_idle_timeout", in_words(other_idle)),
+        one("send_tcp_reset_on_idle_timeout", send_tcp_reset_on_idle_timeout),
+        one("tcp_unknown_flow", word(tcp_unknown_flow)),
+        one("adopt_after_start", adopt_after_start),
+        one("outer_dont_fragment", outer_dont_fragment),
+        one("tcp_mss_clamp", tcp_mss_clamp),
+    ];
+    Row { table: "load_balancer", name: name.to_string(), cells }
+}
+
+fn group_row(group: &TargetGroup) -> Row {
+    let TargetGroup {
+        name,
+        dialect,
+        port,
+        stickiness,
+        deregistration_delay,
+        target_failover: Causes { on_unhealthy: unhealthy, on_deregistration: deregistered },
+        send_tcp_reset,
+        reset_both_ends,
+        when_none_healthy,
+        after_bypass,
+        slow_start,
+        tolerate_bad_udp_checksum,
+        health_check,
+        tunnel_check,
+        targets: _, // rows of their own
+    } = group;
+    let Causes { on_unhealthy: reset_unhealthy, on_deregistration: reset_deregistered } =
+        send_tcp_reset;
+    let mut cells = vec![
+        one("dialect", dialect.name()),
+        one("port", port),
+        one("stickiness", stickiness.name()),
+        one("deregistration_delay", in_words(*deregistration_delay)),
+        one("target_failover.on_unhealthy", word(unhealthy)),
+        one("target_failover.on_deregistration", word(deregistered)),
+        one("send_tcp_reset.on_unhealthy", reset_unhealthy),
+        one("send_tcp_reset.on_deregistration", reset_deregistered),
+        one("send_tcp_reset.both_ends", reset_both_ends),
+        one("when_none_healthy", word(when_none_healthy)),
+        one("after_bypass", word(after_bypass)),
+        one("slow_start", in_words(*slow_start)),
+        one("tolerate_bad_udp_checksum", tolerate_bad_udp_checksum),
+    ];
+    health_check_cells(&mut cells, health_check);
+    cells.push(one("tunnel_check", if tunnel_check.is_some() { "on" } else { "off" }));
+    if let Some(check) = tunnel_check {
+        tunnel_check_cells(&mut cells, check);
+    }
+    Row { table: "target_group", name: name.to_string(), cells }
+}
+
+fn health_check_cells(cells: &mut Vec<Cell>, check: &HealthCheck) {
+    let HealthCheck {
+        enabled,
+        protocol,
+        port,
+        interval,
+        timeout,
+        healthy_threshold,
+        unhealthy_threshold,
+        host,
+        path,
+        matcher,
+        ca_file,
+    } = check;
+    cells.extend([
+        one("health_check.enabled", enabled),
+        one("health_check.protocol", protocol),
+        one("health_check.port", port),
+        one("health_check.interval", in_words(*interval)),
+        one("health_check.timeout", in_words(*timeout)),
+        one("health_check.healthy_threshold", healthy_threshold),
+        one("health_check.unhealthy_threshold", unhealthy_threshold),
+        maybe("health_check.host", host.as_ref()),
+        one("health_check.path", path),
+        one("health_check.matcher", matcher),
+        maybe("health_check.ca_file", ca_file.as_deref().map(shown)),
+    ]);
+}
+
+fn tunnel_check_cells(cells: &mut Vec<Cell>, check: &TunnelCheck) {
+    let TunnelCheck {
+        interval,
+        timeout,
+        healthy_threshold,
+        unhealthy_threshold,
+        source,
+        destination,
+        measure_mtu,
+    } = check;
+    cells.extend([
+        one("tunnel_check.interval", in_words(*interval)),
+        one("tunnel_check.timeout", in_words(*timeout)),
+        one("tunnel_check.healthy_threshold", healthy_threshold),
+        one("tunnel_check.unhealthy_threshold", unhealthy_threshold),
+        maybe("tunnel_check.source", *source),
+        maybe("tunnel_check.destination", *destination),
+        one("tunnel_check.measure_mtu", measure_mtu),
+    ]);
+}
+
+fn target_row(target: &Target, group: &TargetGroup) -> Row {
+    let Target { address, port, zone, weight } = target;
+    let port = port.unwrap_or(group.port).get();
+    let address = std::net::SocketAddr::new(*address, port);
+    let cells = vec![one("zone", zone), one("weight", weight)];
+    Row { table: "target", name: format!("{}/{address}", group.name), cells }
+}
+
+fn attachment_row(attachment: &AttachmentSettings, topology: &Topology) -> Row {
+    let AttachmentSettings { at, tun, netns, mtu, addresses, default_route } = attachment;
+    let cells = vec![
+        one("tun", tun),
+        maybe("netns", netns.as_ref()),
+        one("mtu", mtu),
+        set("addresses", addresses),
+        one("default_route", default_route),
+    ];
+    Row { table: "attachment", name: topology.entry_name((*at).into()), cells }
+}
+
+impl Cell {
+    /// A running gateway cannot change it.
+    fn restarting(self) -> Cell {
+        Cell { restart: true, ..self }
+    }
+}
+
+fn one(key: &'static str, value: impl fmt::Display) -> Cell {
+    Cell { key, value: Value::One(value.to_string()), restart: false }
+}
+
+fn maybe(key: &'static str, value: Option<impl fmt::Display>) -> Cell {
+    one(key, value.map_or_else(|| "none".to_owned(), |value| value.to_string()))
+}
+
+fn set<T: fmt::Display>(key: &'static str, items: impl IntoIterator<Item = T>) -> Cell {
+    let items = items.into_iter().map(|item| item.to_string()).collect();
+    Cell { key, value: Value::Set(items), restart: false }
+}
+
+fn map(key: &'static str, items: impl IntoIterator<Item = (String, String)>) -> Cell {
+    Cell { key, value: Value::Map(items.into_iter().collect()), restart: false }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A choice as the file writes it.
+fn word(choice: impl Serialize) -> String {
+    // Each is a plain word, which JSON writes as a string.
+    let word = serde_json::to_value(choice).ok();
+    word.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,109 @@
+//! Which packets may begin a flow in the table, and for how long flows are taken on in their middle.
+
+use std::time::{Duration, Instant};
+
+/// Nanoseconds in a second.
+const NANOS: u64 = 1_000_000_000;
+
+/// What a worker lets into its table.
+#[derive(Debug)]
+pub(super) struct Admission {
+    started: Instant,
+    /// The last time that a packet was placed without a flow: its flow goes on, and is not in the
+    /// table.
+    overloaded: Option<Instant>,
+    per_second: u32,
+    /// In flows; at most what a tenth of a second brings.
+    tokens: u32,
+    filled: Instant,
+}
+
+impl Admission {
+    pub fn new(now: Instant) -> Self {
+        Self { started: now, overloaded: None, per_second: 0, tokens: 0, filled: now }
+    }
+
+    /// Takes in at most so many new flows a second; 0: as many as come.
+    pub fn limit(&mut self, per_second: u32, now: Instant) {
+        if self.per_second != per_second {
+            self.per_second = per_second;
+            self.tokens = self.burst();
+            self.filled = now;
+        }
+    }
+
+    /// Whether one more new flow is taken in.
+    pub fn take(&mut self, now: Instant) -> bool {
+        if self.per_second == 0 {
+            return true;
+        }
+        let elapsed = now.saturating_duration_since(self.filled);
+        let new = u128::from(self.per_second) * elapsed.as_nanos() / u128::from(NANOS);
+        if new >= u128::from(self.burst()) {
+            self.tokens = self.burst();
+            self.filled = now;
+        } else if new > 0 {
+            let new = new as u32;
+            self.tokens = self.tokens.saturating_add(new).min(self.burst());
+            // What is left of the time counts for the next one.
+            self.filled += Duration::from_nanos(u64::from(new) * NANOS / u64::from(self.per_second));
+        }
+        let taken = self.tokens > 0;
+        self.tokens -= u32::from(taken);
+        taken
+    }
+
+    fn burst(&self) -> u32 {
+        (self.per_second / 10).max(1)
+    }
+
+    /// A packet was placed without a flow.
+    pub fn overflow(&mut self, now: Instant) {
+        self.overloaded = Some(now);
+    }
+
+    /// Whether a TCP flow in its middle may be one that this worker lost, or never took in: after a
+    /// start without state (`adopt`), or after more flows came than it takes, both for as long as a
+    /// silent flow would have been remembered.
+    pub fn adopts(&self, adopt: bool, tcp_idle: Duration, now: Instant) -> bool {
+        let recent = |since: Instant| now < since + tcp_idle;
+        (adopt && recent(self.started)) || self.overloaded.is_some_and(recent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::start;
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_limit_in_a_second() {
+        let start = start();
+        let mut admission = Admission::new(start);
+        assert!((0..1_000_000).all(|_| admission.take(start)), "no limit");
+        for per_second in [1, 7, 1000, 99_999] {
+            admission.limit(per_second, start);
+            // Asked every 10 µs for ten seconds.
+            let taken = (0..1_000_000u64)
+                .filter(|n| admission.take(start + Duration::from_micros(10 * n)))
+                .count() as f64;
+            let expected = f64::from(per_second) * 10.0 + f64::from(admission.burst());
+            assert!((taken - expected).abs() <= expected * 0.02 + 1.0, "{taken} of {expected}");
+            admission = Admission::new(start);
+        }
+    }
+
+    #[test]
+    fn flows_are_taken_on_for_one_idle_timeout() {
+        let start = start();
+        let idle = Duration::from_secs(350);
+        let mut admission = Admission::new(start);
+        let late = start + idle;
+        assert!(admission.adopts(true, idle, late - Duration::from_nanos(1)));
+        assert!(!admission.adopts(true, idle, late));
+        assert!(!admission.adopts(false, idle, start));
+        admission.overflow(late);
+        assert!(admission.adopts(false, idle, late + idle - Duration::from_nanos(1)));
+        assert!(!admission.adopts(false, idle, late + idle));
+    }
+}

@@ -1,0 +1,277 @@
+//! The flow of a packet: found, moved, reset, or made.
+
+use std::time::{Duration, Instant};
+
+use geneve::flow::{FlowKey, Stickiness};
+use geneve::inner::{Fragment, TcpFlags, Transport, protocol};
+
+use super::Ingress;
+use crate::config::{AfterBypass, TrafficMode, UnknownFlow};
+use crate::dataplane::flow_table::{Flow, FlowId, FlowNumber, Inspector, LastWord, Placement};
+use crate::dataplane::frame::{Frame, TcpNumbers};
+use crate::dataplane::select::choose;
+use crate::dataplane::snapshot::{Fate, NoCandidate, Pool, TargetSlot};
+use crate::dataplane::tcp_state::{TcpState, opens};
+use crate::dataplane::verdict::{DropReason, ReplyCause};
+
+/// Where a packet goes.
+pub(super) enum Way {
+    /// To an appliance, or past all of them.
+    Placed(Placement),
+    /// Nowhere: its sender is to be told.
+    Reset(ReplyCause),
+}
+
+/// What of a TCP packet a flow's state depends on.
+#[derive(Clone, Copy)]
+struct Segment {
+    flags: TcpFlags,
+    /// Who sent it: 0 for the end that the canonical tuple names first.
+    end: usize,
+    data: bool,
+}
+
+impl Ingress {
+    /// Finds the packet's flow, or makes it; says where the packet goes.
+    pub(super) fn find_or_make(
+        &mut self,
+        id: FlowId,
+        port: u16,
+        tuple: &FlowKey,
+        frame: &Frame<'_>,
+        pool: &Pool,
+        now: Instant,
+    ) -> Result<Way, DropReason> {
+        let segment = segment(frame, tuple, pool);
+        if let Some(number) = self.flows.find(&id, now) {
+            let over = self.flows.get(number).tcp.is_some_and(TcpState::is_closed);
+            if over && segment.is_some_and(|segment| opens(segment.flags)) {
+                self.stats.flows.reopened.add(1);
+                self.forget(number);
+            } else if let Some(way) = self.follow(number, segment, frame, pool, now)? {
+                return Ok(way);
+            }
+        }
+        self.begin(id, port, segment, frame, pool, now)
+    }
+
+    /// Where a packet of a flow in the table goes; `None` if the flow is no more, and the packet
+    /// begins a new one.
+    fn follow(
+        &mut self,
+        number: FlowNumber,
+        segment: Option<Segment>,
+        frame: &Frame<'_>,
+        pool: &Pool,
+        now: Instant,
+    ) -> Result<Option<Way>, DropReason> {
+        let flow = *self.flows.get(number);
+        let mut placement = flow.placement;
+        match placement.inspector {
+            _ if pool.traffic_mode == TrafficMode::Bypass => {
+                // The flow stays where it is, for when the switch is turned back.
+                self.note(number, segment, frame, pool, now);
+                let inspector = Inspector::Bypass;
+                return Ok(Some(Way::Placed(Placement { inspector, ..placement })));
+            }
+            Inspector::Target(target) => match pool.fate(target) {
+                Fate::Stay => {}
+                Fate::Rebalance => placement.inspector = self.choose(&flow.id, pool)?,
+                Fate::Reset(cause) => {
+                    // Of what is no TCP there is nothing to reset: it stays.
+                    if let Transport::Tcp { flags, .. } = frame.inner.transport
+                        && matches!(frame.inner.fragment, Fragment::Whole)
+                    {
+                        self.stats.flows.reset.add(1);
+                        self.forget(number);
+                        if opens(flags) {
+                            return Ok(None);
+                        }
+                        return Ok(Some(Way::Reset(ReplyCause::TargetGone(cause))));
+                    }
+                }
+            },
+            Inspector::Bypass => {
+                if pool.after_bypass == AfterBypass::Inspect && !pool.candidates.is_empty() {
+                    placement.inspector = self.choose(&flow.id, pool)?;
+                }
+            }
+        }
+        if matches!(frame.inner.transport, Transport::IcmpError { .. }) {
+            // It is about the flow and none of its packets: it prolongs and moves nothing.
+            return Ok(Some(Way::Placed(placement)));
+        }
+        if placement != flow.placement {
+            self.stats.flows.rebalanced.add(1);
+            self.count_ended(flow.placement.inspector);
+            self.count_new(placement.inspector);
+            self.flows.place(number, placement);
+        }
+        self.note(number, segment, frame, pool, now);
+        Ok(Some(Way::Placed(placement)))
+    }
+
+    /// Notes a packet of a flow.
+    fn note(
+        &mut self,
+        number: FlowNumber,
+        segment: Option<Segment>,
+        frame: &Frame<'_>,
+        pool: &Pool,
+        now: Instant,
+    ) {
+        let known = self.flows.get(number).tcp;
+        let tcp = match (known, segment) {
+            (Some(state), Some(segment)) => {
+                Some(state.after(segment.flags, segment.end, segment.data))
+            }
+            (known, _) => known,
+        };
+        let idle_timeout = idle_timeout(tcp, frame, pool);
+        self.flows.touch(number, tcp, idle_timeout, now);
+        self.note_end(number, segment, frame);
+    }
+
+    /// Keeps what a reset of this end would have to fit to, if such may be sent.
+    fn note_end(&mut self, number: FlowNumber, segment: Option<Segment>, frame: &Frame<'_>) {
+        if !self.flows.keeps_ends() {
+            return;
+        }
+        let numbers = TcpNumbers::of(frame.packet, &frame.inner);
+        let Some((Segment { flags, end, .. }, numbers)) = segment.zip(numbers) else { return };
+        if let Some(ack) = numbers.ack {
+            self.flows.note_end(number, end, LastWord::Ack(ack));
+        } else if opens(flags) {
+            self.flows.note_end(number, end, LastWord::Syn(numbers.seq));
+        }
+    }
+
+    /// Where a packet goes whose flow is not in the table, which it may be from now on.
+    fn begin(
+        &mut self,
+        id: FlowId,
+        port: u16,
+        segment: Option<Segment>,
+        frame: &Frame<'_>,
+        pool: &Pool,
+        now: Instant,
+    ) -> Result<Way, DropReason> {
+        let bypass = pool.traffic_mode == TrafficMode::Bypass;
+        let mut adopted = false;
+        let mut tracked = true;
+        match frame.inner.transport {
+            // An error about a flow that nobody knows begins none: it goes where the flow would, if
+            // that were to begin now.
+            Transport::IcmpError { .. } => tracked = false,
+            Transport::Tcp { flags, .. } if !opens(flags) && !bypass => {
+                let lost = self.admission.adopts(pool.adopt_after_start, pool.timers.tcp_idle, now);
+                let reset = flags.contains(TcpFlags::RST);
+                match pool.unknown_flow {
+                    _ if lost => adopted = true,
+                    UnknownFlow::Adopt => adopted = true,
+                    _ if reset => return Err(DropReason::UnknownTcpFlow),
+                    _ if pool.reset_idle => return Ok(Way::Reset(ReplyCause::IdleTimeout)),
+                    UnknownFlow::Reset => return Ok(Way::Reset(ReplyCause::UnknownTcpFlow)),
+                    UnknownFlow::Drop => return Err(DropReason::UnknownTcpFlow),
+                }
+                // The last word of a flow is nothing to remember it for.
+                tracked = !reset;
+            }
+            _ => {}
+        }
+        let inspector = if bypass { Inspector::Bypass } else { self.choose(&id, pool)? };
+        let placement = Placement { inspector, port };
+        if tracked {
+            self.remember(id, placement, segment, frame, pool, adopted, now);
+        }
+        Ok(Way::Placed(placement))
+    }
+
+    /// Takes a flow into the table, if there is room and it is not too many at once. A flow that is
+    /// not taken in goes where it would go, packet by packet.
+    #[expect(clippy::too_many_arguments, reason = "all that a flow is made of")]
+    fn remember(
+        &mut self,
+        id: FlowId,
+        placement: Placement,
+        segment: Option<Segment>,
+        frame: &Frame<'_>,
+        pool: &Pool,
+        adopted: bool,
+        now: Instant,
+    ) {
+        let tcp = segment.map(|segment| TcpState::begin(segment.flags, segment.end));
+        let idle_timeout = idle_timeout(tcp, frame, pool);
+        let flow = Flow { id, placement, tcp, last_seen: now, idle_timeout };
+        let inserted = if self.admission.take(now) { self.flows.insert(flow).ok() } else { None };
+        let Some((number, expired)) = inserted else {
+            self.stats.flows.untracked.add(frame.segments());
+            self.admission.overflow(now);
+            return;
+        };
+        if let Some(expired) = expired {
+            self.stats.flows.expired.add(1);
+            self.count_ended(expired.placement.inspector);
+        }
+        self.stats.flows.created.add(1);
+        self.stats.flows.adopted.add(u64::from(adopted));
+        self.count_new(placement.inspector);
+        self.note_end(number, segment, frame);
+    }
+
+    /// Who inspects a flow that has nobody, or nobody any more.
+    fn choose(&self, id: &FlowId, pool: &Pool) -> Result<Inspector, DropReason> {
+        match choose(&self.snapshot.keys.placement, &id.tuple, &pool.candidates) {
+            Some(target) => Ok(Inspector::Target(target)),
+            None => match pool.none {
+                NoCandidate::Bypass => Ok(Inspector::Bypass),
+                NoCandidate::Drop => Err(DropReason::NoTarget),
+            },
+        }
+    }
+
+    /// Takes a flow out of the table that has not idled out.
+    pub(super) fn forget(&mut self, number: FlowNumber) {
+        let flow = self.flows.remove(number);
+        self.count_ended(flow.placement.inspector);
+    }
+
+    pub(super) fn count_ended(&self, inspector: Inspector) {
+        if let Inspector::Target(target) = inspector {
+            self.counters(target).ended_flows.add(1);
+        }
+    }
+
+    fn count_new(&self, inspector: Inspector) {
+        if let Inspector::Target(target) = inspector {
+            self.counters(target).new_flows.add(1);
+        }
+    }
+
+    fn counters(&self, target: TargetSlot) -> &crate::dataplane::stats::TargetCounters {
+        &self.snapshot.target(target).counters[usize::from(self.worker.0)]
+    }
+}
+
+/// What of the packet its flow's state depends on, if the flow is one TCP connection.
+fn segment(frame: &Frame<'_>, tuple: &FlowKey, pool: &Pool) -> Option<Segment> {
+    let Transport::Tcp { flags, header_len, .. } = frame.inner.transport else { return None };
+    if pool.stickiness != Stickiness::FiveTuple || !matches!(frame.inner.fragment, Fragment::Whole)
+    {
+        return None;
+    }
+    Some(Segment {
+        flags,
+        end: usize::from(tuple.canonical().directed() != *tuple),
+        data: frame.inner.total_len > frame.inner.header_len + header_len,
+    })
+}
+
+/// How long a flow is remembered without a packet.
+fn idle_timeout(tcp: Option<TcpState>, frame: &Frame<'_>, pool: &Pool) -> Duration {
+    match tcp {
+        Some(state) => state.idle_timeout(&pool.timers),
+        None if frame.inner.protocol == protocol::TCP => pool.timers.tcp_idle,
+        None => pool.timers.other_idle,
+    }
+}

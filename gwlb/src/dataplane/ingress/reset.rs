@@ -1,0 +1,142 @@
+//! Flows that end without a packet: they idle out, or are reset at both ends because their target
+//! is gone.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use router::{Entry, NextHop};
+
+use super::Ingress;
+use crate::dataplane::flow_table::{Ends, Flow, FlowId, Inspector, LastWord};
+use crate::dataplane::reply;
+use crate::dataplane::snapshot::{Fate, Pool, ResetCause, Snapshot, TargetSlot};
+use crate::dataplane::tcp_state::TcpState;
+use crate::dataplane::verdict::{Reply, ReplyCause};
+
+/// Flows looked at in one call, so that packets do not wait long for it.
+const PIECE: usize = 1024;
+
+/// Goes through the table once, piece by piece.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// Where it goes on, and since when it should have.
+    next: Option<(usize, Instant)>,
+}
+
+impl Sweep {
+    /// Begins anew if `new` resets flows at both ends that `old` did not.
+    pub fn begin_if(&mut self, old: &Snapshot, new: &Snapshot, now: Instant) {
+        let resets = |pool: &Pool, slot: usize| {
+            pool.reset_both_ends && matches!(pool.fate(TargetSlot(slot as u32)), Fate::Reset(_))
+        };
+        let more = new.pools.iter().enumerate().any(|(number, pool)| {
+            let before = old.pools.get(number);
+            (0..pool.fates.len())
+                .any(|slot| resets(pool, slot) && !before.is_some_and(|old| resets(old, slot)))
+        });
+        if more {
+            self.next = Some((0, now));
+        }
+    }
+
+    /// When it goes on.
+    pub fn due(&self) -> Option<Instant> {
+        self.next.map(|(_, due)| due)
+    }
+}
+
+impl Ingress {
+    /// Forgets what has idled out.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let mut gone: Vec<(Flow, Ends)> = Vec::new();
+        self.flows.handle_timeout(now, |flow, ends| gone.push((flow, ends)));
+        let snapshot = Arc::clone(&self.snapshot);
+        for (flow, ends) in gone {
+            self.stats.flows.expired.add(1);
+            self.count_ended(flow.placement.inspector);
+            let over = flow.tcp.is_some_and(|state| state.is_closed());
+            if !over
+                && pool_of(&snapshot, &flow.id).is_some_and(|p| p.reset_idle && p.reset_both_ends)
+            {
+                self.reset_ends(&flow.id, ends, ReplyCause::IdleTimeout);
+            }
+        }
+    }
+
+    /// Resets the next flows whose target is gone.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let Some((at, _)) = self.sweep.next else { return };
+        let end = at + PIECE;
+        let lost: Vec<_> = self
+            .flows
+            .in_range(at..end)
+            .filter_map(|number| {
+                let flow = self.flows.get(number);
+                let Inspector::Target(target) = flow.placement.inspector else { return None };
+                let pool = pool_of(&self.snapshot, &flow.id)?;
+                // What has ended by itself needs no reset.
+                let over = flow.tcp.is_none_or(TcpState::is_closed);
+                match pool.fate(target) {
+                    Fate::Reset(cause) if pool.reset_both_ends && !over => {
+                        Some((number, cause, pool.timers.tcp_closed))
+                    }
+                    _ => None,
+                }
+            })
+            .collect();
+        for (number, cause, closed) in lost {
+            let flow = *self.flows.get(number);
+            let ends = self.flows.ends(number);
+            self.reset_ends(&flow.id, ends, ReplyCause::TargetGone(cause));
+            // It is not forgotten yet: an end that has got data since its last acknowledgement does
+            // not believe this reset and asks back (RFC 5961 section 3.2), and is answered then.
+            self.flows.touch(number, Some(TcpState::CLOSED), closed, now);
+        }
+        self.sweep.next = (end < self.flows.numbers()).then_some((end, now));
+    }
+
+    /// Resets those ends of a TCP connection that anything was seen from.
+    fn reset_ends(&mut self, flow: &FlowId, Ends(words): Ends, cause: ReplyCause) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let Some(&endpoint) = snapshot.wire_ids.get(&flow.endpoint) else { return };
+        let ends = [flow.tuple.low(), flow.tuple.high()];
+        for (end, word) in words.into_iter().enumerate() {
+            let (to, from) = (ends[end], ends[1 - end]);
+            let packet = match word {
+                Some(LastWord::Ack(ack)) => reply::reset_end(to, from, ack),
+                Some(LastWord::Syn(seq)) => reply::reset_opening_end(to, from, seq),
+                None => None,
+            };
+            let Some(packet) = packet else { continue };
+            // It leaves as what the appliances return to this end does.
+            let NextHop::Deliver(attachment) =
+                snapshot.topology.lookup(Entry::Endpoint(endpoint), to.ip())
+            else {
+                continue;
+            };
+            if snapshot.attachments.contains_key(&attachment) {
+                self.count_reset(cause, 1);
+                self.replies.push_back(Reply { to: attachment, packet, cause });
+            }
+        }
+    }
+
+    pub(super) fn count_reset(&self, cause: ReplyCause, count: u64) {
+        let resets = &self.stats.resets;
+        match cause {
+            ReplyCause::PacketTooBig => {}
+            ReplyCause::UnknownTcpFlow => resets.on_unknown_flow.add(count),
+            ReplyCause::IdleTimeout => resets.on_idle_timeout.add(count),
+            ReplyCause::TargetGone(ResetCause::Unhealthy) => resets.on_unhealthy.add(count),
+            ReplyCause::TargetGone(ResetCause::Deregistration) => {
+                resets.on_deregistration.add(count);
+            }
+        }
+    }
+}
+
+/// The node that serves a flow, if its endpoint is still there.
+fn pool_of<'a>(snapshot: &'a Snapshot, flow: &FlowId) -> Option<&'a Pool> {
+    let endpoint = *snapshot.wire_ids.get(&flow.endpoint)?;
+    Some(snapshot.pool(snapshot.endpoint(endpoint).pool))
+}

@@ -1,0 +1,188 @@
+//! Makes the probes that the control plane asks for: connects to a target's health port, speaks
+//! what its health check says, and tells how that ended.
+//!
+//! When to probe, and what an outcome means for the target, is the control plane's business.
+
+mod http;
+mod opener;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use netio::netns::{Netns, NetnsError};
+use nix::errno::Errno;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+pub(super) use tls::client_config;
+
+use crate::config::{HealthCheck, HealthProtocol};
+use crate::control::ProbeOutcome;
+use http::HttpError;
+use opener::Opener;
+
+/// How many probes are under way at most. 300 targets (semantics 1a) that all keep silent are
+/// three probes each with this; each takes one file descriptor.
+const AT_ONCE: usize = 1024;
+
+/// Makes probes in the namespaces of all underlays.
+#[derive(Debug)]
+pub(super) struct Prober {
+    /// One for each namespace, by the position that [`ProbeJob::netns`] names.
+    openers: Vec<Opener>,
+    under_way: Semaphore,
+}
+
+/// One probe to be made.
+#[derive(Debug, Clone)]
+pub(super) struct ProbeJob {
+    /// The underlay's namespace, by its position in the list that [`Prober::new`] was given.
+    pub netns: usize,
+    /// The node's address, which the probe comes from.
+    pub source: IpAddr,
+    /// The target's address and health port.
+    pub address: SocketAddr,
+    /// What to speak.
+    pub health: Arc<HealthCheck>,
+    /// What [`client_config`] made of `health`: HTTPS needs it, nothing else does.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// How long the whole probe may take, from the call to the end of the answer's head.
+    pub timeout: Duration,
+}
+
+impl Prober {
+    /// A prober for the underlays in these namespaces, each with a small thread of its own.
+    ///
+    /// # Errors
+    /// [`NetnsError::System`] if a namespace cannot be entered.
+    pub fn new(namespaces: &[Netns]) -> Result<Self, NetnsError> {
+        let openers = namespaces.iter().map(Opener::start).collect::<Result<_, _>>()?;
+        Ok(Self { openers, under_way: Semaphore::new(AT_ONCE) })
+    }
+
+    /// Makes one probe. When this returns, nothing of it is left: the connection is closed.
+    ///
+    /// Waiting for its turn, when [`AT_ONCE`] others are under way, is part of its time.
+    pub async fn probe(&self, job: ProbeJob) -> ProbeOutcome {
+        let over = tokio::time::sleep(job.timeout);
+        tokio::pin!(over);
+        // What is there counts, even if the time is over by now: this thread may have been late.
+        let (_turn, stream) = tokio::select! {
+            biased;
+            connecting = self.connecting(&job) => match connecting {
+                Ok(connecting) => connecting,
+                Err(error) => return at_once(&job, &error),
+            },
+            // Nothing has been sent yet, so the target cannot be blamed.
+            () = &mut over => return local(&job, &"it did not come to its turn"),
+        };
+        let result = tokio::select! {
+            biased;
+            result = exchange(&job, stream) => result,
+            () = &mut over => Err(ProbeError::TimedOut),
+        };
+        let Err(error) = result else { return ProbeOutcome::Passed };
+        tracing::debug!(address = %job.address, %error, "a probe failed");
+        error.outcome()
+    }
+
+    /// Waits for the probe's turn, and begins to connect.
+    async fn connecting(
+        &self,
+        job: &ProbeJob,
+    ) -> io::Result<(tokio::sync::SemaphorePermit<'_>, TcpStream)> {
+        let turn = self.under_way.acquire().await.map_err(io::Error::other)?;
+        let opener = self.openers.get(job.netns).ok_or_else(|| {
+            let message = format!("the prober has no namespace number {}", job.netns);
+            io::Error::new(io::ErrorKind::InvalidInput, message)
+        })?;
+        let stream = opener.connect(job.source, job.address).await?;
+        Ok((turn, TcpStream::from_std(stream)?))
+    }
+}
+
+/// Why a probe was not passed.
+#[derive(Debug, thiserror::Error)]
+enum ProbeError {
+    #[error("no answer within the time")]
+    TimedOut,
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// What the health check has no business to ask for.
+    #[error("{0}")]
+    Local(&'static str),
+}
+
+impl ProbeError {
+    fn outcome(&self) -> ProbeOutcome {
+        match self {
+            Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                ProbeOutcome::Refused
+            }
+            // The kernel may give up before our own time is over.
+            Self::Connect(error) if error.kind() == io::ErrorKind::TimedOut => {
+                ProbeOutcome::TimedOut
+            }
+            Self::TimedOut => ProbeOutcome::TimedOut,
+            Self::Http(HttpError::Status(status)) => ProbeOutcome::Mismatch(status.as_u16()),
+            Self::Local(_) | Self::Http(HttpError::Request(_)) => ProbeOutcome::Local,
+            Self::Connect(_) | Self::Tls(_) | Self::Http(HttpError::Exchange(_)) => {
+                ProbeOutcome::Failed
+            }
+        }
+    }
+}
+
+/// What `connect` says before anything came back is about this host: its addresses, its routes, its
+/// firewall, its limits. Over loopback the target itself may have answered already.
+fn at_once(job: &ProbeJob, error: &io::Error) -> ProbeOutcome {
+    if error.raw_os_error() == Some(Errno::ECONNREFUSED as i32) {
+        return ProbeOutcome::Refused;
+    }
+    local(job, error)
+}
+
+fn local(job: &ProbeJob, error: &dyn std::fmt::Display) -> ProbeOutcome {
+    let ProbeJob { source, address, .. } = job;
+    tracing::debug!(%source, %address, %error, "a probe could not be made");
+    ProbeOutcome::Local
+}
+
+/// Whether the kernel says so of a connection that was made (`tcp_reset`): refused ones have an error
+/// of their own.
+fn has_been_open(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+/// Goes on with a connection that is being made. Dropping this closes it.
+async fn exchange(job: &ProbeJob, stream: TcpStream) -> Result<(), ProbeError> {
+    stream.writable().await.map_err(ProbeError::Connect)?;
+    match stream.take_error().map_err(ProbeError::Connect)? {
+        // It was open before it was reset; what the target said in between is there to be read.
+        Some(error) if has_been_open(&error) => {}
+        Some(error) => return Err(ProbeError::Connect(error)),
+        None => {}
+    }
+    let ProbeJob { health, address, .. } = job;
+    match health.protocol {
+        HealthProtocol::Tcp => Ok(()),
+        HealthProtocol::Http => Ok(http::exchange(stream, health, *address).await?),
+        HealthProtocol::Https => {
+            let config = job.tls.clone().ok_or(ProbeError::Local("an HTTPS probe without TLS"))?;
+            let stream = tls::connect(stream, config, health, *address);
+            let stream = stream.await.map_err(ProbeError::Tls)?;
+            Ok(http::exchange(stream, health, *address).await?)
+        }
+    }
+}

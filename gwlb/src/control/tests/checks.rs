@@ -1,6 +1,7 @@
 //! Health checks: when probes are made, and what comes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use rstest::rstest;
@@ -233,7 +234,8 @@ fn three_hundred_targets_with_quick_checks() {
     let check = "extended_ranges = true\ninterval_ms = 50\ntimeout_ms = 50";
     let mut text = file(["", "", check], &["az1"], &[]);
     for n in 0..300 {
-        text += &format!(
+        let _ = write!(
+            text,
             "[[target]]\ngroup = \"fw\"\naddress = \"10.1.{}.{}\"\nzone = \"az1\"\n",
             n / 100,
             n % 100 + 1

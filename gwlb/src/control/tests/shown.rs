@@ -3,11 +3,10 @@
 use serde_json::json;
 
 use crate::control::testing::{Manner, World, file};
-use crate::control::{ReasonCode, TargetState};
+use crate::control::{ReasonCode as R, TargetState as S};
 
 #[test]
 fn states_and_reasons_are_spelled_as_aws_spells_them() {
-    use ReasonCode as R;
     let reasons = [
         (R::RegistrationInProgress, "Elb.RegistrationInProgress"),
         (R::InitialHealthChecking, "Elb.InitialHealthChecking"),
@@ -24,7 +23,6 @@ fn states_and_reasons_are_spelled_as_aws_spells_them() {
         assert_eq!(serde_json::to_value(reason).unwrap(), name);
         assert_eq!(reason.to_string(), name);
     }
-    use TargetState as S;
     for state in [S::Initial, S::Healthy, S::Unhealthy, S::Unused, S::Draining, S::Unavailable] {
         assert_eq!(serde_json::to_value(state).unwrap(), state.name());
     }

@@ -19,7 +19,7 @@ fn zones(balancer: &str, group: &str) -> String {
 
 #[test]
 fn each_node_probes_what_it_may_use() {
-    let mut probed = |balancer: &str| {
+    let probed = |balancer: &str| {
         let mut world = World::new(&zones(balancer, ""));
         world.run_until(500);
         let mut pairs: Vec<_> = world.probes.iter().map(|&(_, from, to)| (from, to)).collect();

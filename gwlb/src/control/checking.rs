@@ -389,10 +389,10 @@ impl Control {
     }
 
     /// What the node of a target's own zone thinks of it; of several load balancers' nodes the
-    /// first one's.
+    /// first one's, and if the zone has none, that of another zone.
     pub(super) fn member_at_home(&self, slot: TargetSlot) -> Option<(PoolId, &Member)> {
-        let mut members = self.members.range(of_target(slot));
-        members.find(|(_, member)| member.near).map(|(&(_, pool), member)| (pool, member))
+        let near = self.members_of(slot).find(|(_, member)| member.near);
+        near.or_else(|| self.members_of(slot).next())
     }
 
     /// What the nodes think of a target.

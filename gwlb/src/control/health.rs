@@ -131,6 +131,11 @@ impl Check {
         self.finding
     }
 
+    /// Whether a probe has ended, be it for a fault of our own.
+    pub fn has_ended(&self) -> bool {
+        self.local > 0 || self.finding != Finding::NOTHING
+    }
+
     /// Whether it cannot probe, for our own fault, so often that this is worth telling.
     pub fn is_faulted(&self) -> bool {
         self.local >= self.pace.unhealthy_threshold
@@ -308,8 +313,9 @@ mod tests {
     #[test]
     fn faults_of_our_own_are_told_and_forgotten() {
         let mut check = check();
+        assert!(!check.has_ended());
         check.record(Local, at(1));
-        assert!(!check.is_faulted());
+        assert!(!check.is_faulted() && check.has_ended());
         check.record(Local, at(2));
         assert!(check.is_faulted());
         check.record(TimedOut, at(3));

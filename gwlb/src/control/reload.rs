@@ -9,7 +9,7 @@ use super::event::{BypassCause, Event};
 use super::health::Finding;
 use super::lifecycle::Put;
 use super::pool;
-use super::target::{Life, Particulars};
+use super::target::{Life, NO_GROUP, Particulars};
 use super::{Control, Node, tunnel};
 use crate::config::{Settings, TargetGroup};
 use crate::dataplane::snapshot::{PoolId, TargetSlot};
@@ -103,6 +103,7 @@ impl Control {
             let mut groups = self.settings.target_groups.iter().enumerate();
             let Some((index, group)) = groups.find(|(_, it)| it.name.as_str() == target.group)
             else {
+                target.group_index = NO_GROUP;
                 continue;
             };
             target.group_index = index;

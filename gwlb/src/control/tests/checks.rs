@@ -95,7 +95,9 @@ fn states_and_reasons(
     let manners = BTreeMap::from([(11, Manner::answering(outcome))]);
     let mut world = World::with(&two(), manners);
     assert_eq!(world.state(11), ("initial", Some("Elb.RegistrationInProgress")));
+    assert!(!world.control.is_settled());
     world.run_until(1);
+    assert!(world.control.is_settled());
     if outcome == ProbeOutcome::Refused {
         // Its second probe follows at once.
         world.run_until(2);

@@ -208,6 +208,8 @@ fn a_group_that_is_not_there_any_more_drains() {
         .replace("\"fw\"", "\"other\"");
     world.reload(&other);
     assert_eq!(world.status(11).draining.map(|it| it.seconds_left), Some(50.0), "by its own delay");
+    let view = world.snapshot();
+    assert!(view.target(world.slot(11)).group > 0, "the group at 0 is another one now");
     world.run_for(10);
     assert_eq!(world.candidates(0), [31]);
     world.run_for(49_990);

@@ -2,6 +2,7 @@
 //! of everything that came out.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +38,8 @@ pub(super) fn file(
     let mut text = String::from("[[vpc]]\nname = \"app\"\ncidrs = [\"10.0.0.0/16\"]\n");
     let mut nodes = Vec::new();
     for (number, zone) in zones.iter().enumerate() {
-        text += &format!(
+        let _ = write!(
+            text,
             "[[subnet]]\nname = \"gwlbe-{zone}\"\nvpc = \"app\"\nzone = \"{zone}\"\n\
              cidrs = [\"10.0.{number}.0/28\"]\n\
              [[endpoint]]\nname = \"vpce-{zone}\"\nsubnet = \"gwlbe-{zone}\"\n\
@@ -45,7 +47,8 @@ pub(super) fn file(
         );
         nodes.push(format!("{{ zone = \"{zone}\", address = \"192.0.2.{}\" }}", number + 1));
     }
-    text += &format!(
+    let _ = write!(
+        text,
         "[[endpoint_service]]\nname = \"inspection\"\nload_balancers = [\"lb\"]\n\
          [[load_balancer]]\nname = \"lb\"\ntarget_group = \"fw\"\nnodes = [{}]\n{balancer}\n\
          [[target_group]]\nname = \"fw\"\n{group}\n\
@@ -53,7 +56,8 @@ pub(super) fn file(
         nodes.join(", ")
     );
     for (address, zone) in targets {
-        text += &format!(
+        let _ = write!(
+            text,
             "[[target]]\ngroup = \"fw\"\naddress = \"192.0.2.{address}\"\nzone = \"{zone}\"\n"
         );
     }

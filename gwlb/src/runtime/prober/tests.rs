@@ -331,7 +331,7 @@ fn probes_are_made_in_the_namespace_of_the_underlay() {
     assert_eq!(probe("10.9.0.1", "10.9.0.2:9", SHORT), ProbeOutcome::TimedOut);
     assert_eq!(probe("10.9.0.1", "10.9.0.3:9", PATIENCE), ProbeOutcome::Failed);
     // No route leads there.
-    assert_eq!(probe("10.9.0.1", "192.0.2.1:9", PATIENCE), ProbeOutcome::Local);
+    assert_eq!(probe("10.9.0.1", "192.0.2.1:9", PATIENCE), ProbeOutcome::Failed);
 }
 
 /// A CA, and what a target shows that has a certificate of it.

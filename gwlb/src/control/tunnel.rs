@@ -310,7 +310,6 @@ impl Tunnel {
                     && measurement.search.take().is_some()
                 {
                     measurement.trying = None;
-                    measurement.again = None;
                 }
             }
             _ => {}

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::config::TrafficMode;
 use crate::control::testing::{Manner, World, address, file};
-use crate::control::{Input, ProbeOutcome, TargetSpec, TargetState};
+use crate::control::{Input, ProbeOutcome, TargetState};
 use crate::dataplane::snapshot::Fate;
 
 #[derive(Debug, Clone, Copy)]

@@ -74,7 +74,15 @@ pub(super) struct Refit {
     parts: Vec<Parts>,
     links: Vec<(usize, PortLinks)>,
     limits: Limits,
-    probing: Probing,
+}
+
+/// What a configuration needs that was not there.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// For the workers.
+    pub refit: Refit,
+    /// For the control plane.
+    pub probing: Probing,
 }
 
 /// What the control plane reaches the targets with.
@@ -138,14 +146,16 @@ impl Refit {
     pub fn limits(&self) -> Limits {
         self.limits
     }
+}
 
+impl Probing {
     /// Path MTUs, as [`NodeProbe::measure`] finds them.
     pub fn measure<'a>(
         &'a self,
         targets: &'a [TargetView],
         wanted: impl Fn(TargetSlot) -> bool + Copy + 'a,
     ) -> impl Iterator<Item = (TargetSlot, u16)> + 'a {
-        self.probing.nodes.iter().flat_map(move |node| node.measure(targets, wanted))
+        self.nodes.iter().flat_map(move |node| node.measure(targets, wanted))
     }
 }
 
@@ -200,7 +210,7 @@ impl Rigging {
         settings: &Settings,
         targets: &[TargetView],
         port: Option<(usize, u16)>,
-    ) -> Result<Refit, StartError> {
+    ) -> Result<Planned, StartError> {
         // A namespace may have been made anew under its name.
         self.namespaces = Namespaces::default();
         let mut refit = Refit {
@@ -211,16 +221,15 @@ impl Rigging {
             parts: (0..self.workers).map(|_| Parts::default()).collect(),
             links: Vec::new(),
             limits: Limits::default(),
-            probing: self.probing(settings)?,
         };
         self.plan_underlays(settings, targets, port, &mut refit)?;
         self.plan_ports(settings, &mut refit)?;
-        Ok(refit)
+        Ok(Planned { refit, probing: self.probing(settings)? })
     }
 
     /// Hands new devices and sockets to the workers. What the new rig does not use is let go when
     /// it is published.
-    pub fn fit(&mut self, refit: Refit, shared: &Shared) -> Probing {
+    pub fn fit(&mut self, refit: Refit, shared: &Shared) {
         for (inbox, parts) in shared.inboxes.iter().zip(refit.parts) {
             inbox.parts.push(parts);
         }
@@ -238,7 +247,6 @@ impl Rigging {
         self.senders = refit.senders;
         self.ports = refit.ports;
         self.rig = Arc::new(refit.rig);
-        refit.probing
     }
 
     fn plan_underlays(

@@ -476,7 +476,7 @@ impl Worker {
         let ports = || exit.ports.iter().flatten();
         let underlays = || exit.underlays.iter().flatten();
         let syscalls = self.poller.syscalls()
-            + ports().map(|queue| queue.syscalls()).sum::<u64>()
+            + ports().map(TunQueue::syscalls).sum::<u64>()
             + underlays().map(Underlay::syscalls).sum::<u64>();
         exit.stats.io.syscalls.set(self.retired.syscalls + syscalls);
         let discarded = ports().map(TunQueue::discarded).sum::<u64>()

@@ -1,7 +1,7 @@
 //! Checks through the tunnel: a packet that an appliance must bring back, the way that all packets
 //! go. They find the appliance whose health port answers and whose data path is dead.
 //!
-//! When to probe and what an outcome means is [`health`](super::health)'s; what a packet looks like
+//! When to probe and what an outcome means is `health`'s; what a packet looks like
 //! is written in `packet`.
 
 mod mtu;

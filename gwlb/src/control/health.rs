@@ -181,6 +181,10 @@ impl Check {
         match outcome {
             ProbeOutcome::Local => {
                 self.local = self.local.saturating_add(1);
+                if self.is_faulted() {
+                    // Nothing is found out by asking oftener.
+                    self.fast = None;
+                }
                 return;
             }
             ProbeOutcome::Passed => {
@@ -338,6 +342,13 @@ mod tests {
         let fast = [10_701, 11_201, 11_701, 12_201, 12_701];
         assert_eq!(times, [&[0, 700, 10_700], &fast[..], &[20_700]].concat());
         assert_eq!(check.finding(), Finding::Healthy);
+    }
+
+    #[test]
+    fn fast_probes_end_if_they_cannot_be_made() {
+        let mut check = check();
+        let times = probes(&mut check, 1, &[Passed, Passed, Refused, Local], 20_700);
+        assert_eq!(times, [0, 700, 10_700, 10_701, 11_201, 20_700]);
     }
 
     #[test]

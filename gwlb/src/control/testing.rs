@@ -100,6 +100,8 @@ pub(super) struct World {
     pub ms: u64,
     /// By the last byte of the target's address; those that are not here are good.
     pub manners: BTreeMap<u8, Manner>,
+    /// A node from which packets come back through tunnels only up to a size.
+    pub narrow: Option<(u8, u16)>,
     /// Whether views are acknowledged at once.
     pub acknowledges: bool,
     /// Answers on their way, by time.
@@ -133,6 +135,7 @@ impl World {
             control,
             ms: 0,
             manners,
+            narrow: None,
             acknowledges: true,
             answers: BTreeMap::new(),
             count: 0,
@@ -214,6 +217,9 @@ impl World {
         let TunnelRequest { check, sequence, address, timeout, .. } = request;
         let (largest, takes) = self.manner(address.ip()).tunnel;
         let inner = request.packet.len() - 40;
+        let from = last(request.source);
+        let narrow = self.narrow.filter(|&(node, _)| node == from);
+        let largest = narrow.map_or(largest, |(_, narrow)| narrow.min(largest));
         let (outcome, takes) = if inner <= usize::from(largest) {
             (TunnelOutcome::Returned, takes)
         } else {

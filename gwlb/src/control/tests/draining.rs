@@ -157,6 +157,11 @@ fn with_delay_0_it_is_over_at_once() {
     world.deregister(11);
     assert_eq!(world.state(11), ("unused", Some("Target.NotRegistered")));
     assert_eq!(world.fate(0, 11), Fate::Rebalance);
+    let mut staying = World::new(&text.replace(more, ""));
+    staying.flows(11, 1, 0);
+    staying.deregister(11);
+    assert_eq!(staying.state(11), ("unused", Some("Target.NotRegistered")));
+    assert_eq!(staying.fate(0, 11), Fate::Stay);
     assert_eq!(
         world.take_events(),
         [

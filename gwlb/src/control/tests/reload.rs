@@ -152,7 +152,9 @@ fn a_target_moves_to_another_zone() {
     world.run_until(1_000);
     world.flows(12, 1, 0);
     let slot = world.slot(12);
-    world.reload(&text("", "", "", &[(11, "az1"), (12, "az2"), (21, "az2")]));
+    let policy =
+        "target_failover = { on_unhealthy = \"rebalance\", on_deregistration = \"rebalance\" }";
+    world.reload(&text("", policy, "", &[(11, "az1"), (12, "az2"), (21, "az2")]));
     assert_eq!((world.candidates(0), world.candidates(1)), (vec![11], vec![21]));
     assert_eq!(world.state(12), ("initial", Some("Elb.RegistrationInProgress")));
     world.run_for(10);
@@ -161,6 +163,14 @@ fn a_target_moves_to_another_zone() {
         (world.slot(12), world.fate(0, 12)),
         (slot, Fate::Stay),
         "flows stay where they are"
+    );
+    world.deregister(12);
+    world.run_for(300_000);
+    let fates = (world.fate(0, 12), world.fate(1, 12));
+    assert_eq!(
+        fates,
+        (Fate::Rebalance, Fate::Rebalance),
+        "also those of the node that it has left"
     );
 }
 

@@ -157,6 +157,44 @@ fn the_largest_packet_is_measured() {
 }
 
 #[test]
+fn what_is_measured_serves_all_nodes() {
+    let text =
+        two("").replace("target_group = \"fw\"\n", "target_group = \"fw\"\ncross_zone = true\n");
+    let mut world = World::new(&text);
+    world.narrow = Some((2, 1_100));
+    world.run_until(100_000);
+    assert_eq!(world.status(11).tunnel.unwrap().usable_mtu, Some(1_100));
+}
+
+#[test]
+fn a_probe_never_goes_to_the_broadcast_address() {
+    let at = |last: u8| {
+        let name = "name = \"vpce-az1\"\n";
+        World::new(&two("").replace(name, &format!("{name}address = \"10.0.0.{last}\"\n")))
+    };
+    for (own, neighbour) in [(13, 14), (14, 13)] {
+        let flow = at(own).snapshot().pools[0].probe.unwrap();
+        let expected = [own, neighbour].map(|last| format!("10.0.0.{last}"));
+        assert_eq!([flow.source.to_string(), flow.destination.to_string()], expected);
+    }
+
+    // Another address of the endpoint is another flow, from the reload on.
+    let mut world = at(13);
+    world.run_until(30_000);
+    world.tunnels.clear();
+    let name = "name = \"vpce-az1\"\n";
+    world.reload(&two("").replace(name, &format!("{name}address = \"10.0.0.9\"\n")));
+    world.run_until(60_000);
+    assert_eq!(world.state(11), ("healthy", None));
+    let flow = world.snapshot().pools[0].probe.unwrap();
+    assert_eq!(flow.source.to_string(), "10.0.0.9");
+    assert!(world.tunnels.len() > 4);
+    for (_, request) in &world.tunnels {
+        assert!(flow.is(&Inner::parse(&request.packet[40..]).unwrap()));
+    }
+}
+
+#[test]
 fn a_dead_tunnel_ends_the_measuring() {
     let mut world = World::new(&two(""));
     world.run_until(1);

@@ -238,3 +238,40 @@ fn slow_start_is_for_those_who_join_others() {
     world.run_until(34_000);
     assert!(world.weights(0)[1].1 < 15, "{:?}", world.weights(0));
 }
+
+#[test]
+fn slow_start_needs_somebody_at_full_speed() {
+    let mut world = World::new(&zones("", "slow_start_seconds = 300"));
+    world.manners.insert(12, Manner::DEAD);
+    world.run_until(5_000);
+    world.manners.remove(&12);
+    world.run_until(9_000);
+    assert!(world.weights(0)[1].1 < 5, "{:?}", world.weights(0));
+    world.manners.insert(11, Manner::DEAD);
+    world.run_until(13_000);
+    world.register(13, "az1");
+    world.run_until(13_010);
+    let [(12, slow), (13, 100)] = world.weights(0)[..] else { panic!("{:?}", world.weights(0)) };
+    assert!(slow < 10, "{slow}");
+}
+
+#[test]
+fn nobody_is_told_of_flows_that_are_not_there() {
+    let rebalance =
+        "target_failover = { on_unhealthy = \"rebalance\", on_deregistration = \"rebalance\" }";
+    let mut world = World::new(&zones("", rebalance));
+    world.run_until(3_000);
+    world.flows(12, 1, 0);
+    for (target, told) in
+        [(11, None), (12, Some("lb in az1: 192.0.2.12:6081 loses 1 flow to other targets"))]
+    {
+        world.take_events();
+        world.manners.insert(target, Manner::DEAD);
+        world.run_for(4_000);
+        let events = world.take_events();
+        let loss = events.iter().find(|it| it.contains("loses"));
+        assert_eq!(loss.map(String::as_str), told);
+        world.manners.remove(&target);
+        world.run_for(4_000);
+    }
+}

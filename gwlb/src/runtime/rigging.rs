@@ -218,7 +218,9 @@ impl Rigging {
             senders: Senders::new(),
             underlays: self.underlays.clone(),
             ports: self.ports.clone(),
-            parts: (0..self.workers).map(|_| Parts::default()).collect(),
+            parts: (0..self.workers)
+                .map(|_| Parts { rig: self.rig.number + 1, ..Parts::default() })
+                .collect(),
             links: Vec::new(),
             limits: Limits::default(),
         };

@@ -275,3 +275,27 @@ fn nobody_is_told_of_flows_that_are_not_there() {
         world.run_for(4_000);
     }
 }
+
+#[test]
+fn slow_start_counts_those_who_do_take_flows() {
+    // Others of another zone count for a node that uses them.
+    for (balancer, weight) in [("cross_zone = true", 1..10), ("", 100..101)] {
+        let slow = zones(balancer, "slow_start_seconds = 300");
+        let mut world = World::with(&slow, BTreeMap::from([(21, Manner::DEAD)]));
+        world.run_until(3_000);
+        world.manners.clear();
+        world.run_until(8_000);
+        let (_, own) = *world.weights(1).last().unwrap();
+        assert!(weight.contains(&own), "{balancer}: {own}");
+    }
+    // Who drains does not.
+    let mut world = World::new(&zones("", "slow_start_seconds = 300"));
+    world.run_until(3_000);
+    for target in [11, 12] {
+        world.flows(target, 1, 0);
+        world.deregister(target);
+    }
+    world.register(13, "az1");
+    world.run_until(4_000);
+    assert_eq!(world.weights(0), [(13, 100)]);
+}

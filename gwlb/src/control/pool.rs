@@ -132,12 +132,13 @@ fn chosen<'a>(policy: WhenNoneHealthy, eligible: &[&'a Participant]) -> Vec<&'a 
 /// The failover matrix (semantics 1b, 2b).
 fn fate(rules: &Rules, target: &Participant, is_candidate: bool) -> Fate {
     let Rules { failover, reset, .. } = rules;
-    if target.health == Health::Unhealthy {
+    // If it is a candidate all the same, nobody is better: flows do not move for nothing, and a
+    // connection that was reset would only come back to it.
+    if target.health == Health::Unhealthy && !is_candidate {
         if reset.on_unhealthy {
             return Fate::Reset(ResetCause::Unhealthy);
         }
-        // If it is a candidate all the same, nobody is better, and flows do not move for nothing.
-        if failover.on_unhealthy == Failover::Rebalance && !is_candidate {
+        if failover.on_unhealthy == Failover::Rebalance {
             return Fate::Rebalance;
         }
     }
@@ -344,6 +345,12 @@ mod tests {
         // One that gets no new flows is no candidate either.
         let weightless = Participant { weight: 0, ..target(0, Unhealthy) };
         assert_eq!(choose(&rules, &[weightless, all[1]]).fates, [Fate::Rebalance]);
+        // Nor is one reset that its clients would only come back to.
+        let reset = Causes { on_unhealthy: true, on_deregistration: false };
+        let rules = Rules { failover: Causes::default(), reset, ..RULES };
+        assert_eq!(choose(&rules, &all).fates, []);
+        let living = [all[0], target(1, Healthy)];
+        assert_eq!(choose(&rules, &living).fates, [Fate::Reset(ResetCause::Unhealthy)]);
     }
 
     #[test]

@@ -256,6 +256,7 @@ impl Driver {
     /// What the workers have noticed.
     fn take_notices(&mut self) {
         let now = clock::now();
+        self.control.handle(Input::Acknowledged(self.shared.acknowledged()), now);
         while let Some(target) = self.shared.notices.suspects.pop() {
             self.control.handle(Input::Suspect(target), now);
         }

@@ -148,6 +148,7 @@ impl Worker {
         self.exit.snapshot = Arc::clone(&snapshot);
         self.returns.handle_snapshot(Arc::clone(&snapshot));
         self.ingress.handle_snapshot(snapshot, now);
+        self.shared.notices.acknowledge();
     }
 
     fn refit(&mut self, published: &Published) -> io::Result<()> {

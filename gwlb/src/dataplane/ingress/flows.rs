@@ -82,8 +82,15 @@ impl Ingress {
                     if let Transport::Tcp { flags, .. } = frame.inner.transport
                         && matches!(frame.inner.fragment, Fragment::Whole)
                     {
-                        self.stats.flows.reset.add(1);
-                        self.forget(number);
+                        // Where both ends are reset, either may ask back, and is answered; so the
+                        // flow is kept for as long as a closed one.
+                        if pool.reset_both_ends && flow.tcp.is_some() && !opens(flags) {
+                            let closed = Some(TcpState::CLOSED);
+                            self.flows.touch(number, closed, pool.timers.tcp_closed, now);
+                        } else {
+                            self.stats.flows.reset.add(1);
+                            self.forget(number);
+                        }
                         if opens(flags) {
                             return Ok(None);
                         }

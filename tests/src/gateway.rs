@@ -279,12 +279,6 @@ impl Gateway {
         self.answers.say(answer);
     }
 
-    /// The largest inner packet that a target brings back from now on, in bytes, as far as probes
-    /// through the tunnel can see.
-    pub fn limit_probes(&mut self, target: IpAddr, largest: usize) {
-        self.answers.limit(target, largest);
-    }
-
     /// What has happened in the control plane since the last call, and when.
     pub fn take_events(&mut self) -> Vec<(Duration, Event)> {
         std::mem::take(&mut self.events)

@@ -1,7 +1,6 @@
 //! How targets answer probes: at once, or not at all, so that whoever waits for an answer waits as
 //! long as the probe may take.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -30,6 +29,8 @@ pub struct Answer {
     pub kind: Option<ProbeKind>,
     /// How. Through the tunnel nothing else than [`ProbeOutcome::Passed`] comes back.
     pub outcome: ProbeOutcome,
+    /// The largest inner packet that it brings back through the tunnel, in bytes, if not any.
+    pub largest: Option<usize>,
 }
 
 /// How all targets answer: they pass, unless something else was said.
@@ -37,8 +38,6 @@ pub struct Answer {
 pub(super) struct Answers {
     /// The latest that was said counts.
     said: Vec<Answer>,
-    /// The largest inner packet that a target brings back.
-    largest: BTreeMap<IpAddr, usize>,
 }
 
 /// What becomes of a probe through the tunnel.
@@ -54,14 +53,10 @@ impl Answers {
         self.said.push(answer);
     }
 
-    pub fn limit(&mut self, target: IpAddr, largest: usize) {
-        self.largest.insert(target, largest);
-    }
-
     /// What comes of a health probe, and when.
     pub fn health(&self, request: &ProbeRequest, now: Instant) -> (Input, Instant) {
         let target = request.address.ip();
-        let outcome = self.outcome(target, request.source, ProbeKind::Health);
+        let (outcome, _) = self.outcome(target, request.source, ProbeKind::Health);
         let ends = match outcome {
             ProbeOutcome::TimedOut => now + request.timeout,
             _ => now,
@@ -78,21 +73,28 @@ impl Answers {
             return Tunnelled::Ends(TunnelOutcome::TooLong, now);
         }
         let inner = request.packet.len() - view.dialect.header_len();
-        let too_large = self.largest.get(&target).is_some_and(|&largest| inner > largest);
-        match self.outcome(target, request.source, ProbeKind::Tunnel) {
-            ProbeOutcome::Passed if !too_large => Tunnelled::Back,
+        let (outcome, largest) = self.outcome(target, request.source, ProbeKind::Tunnel);
+        match outcome {
+            ProbeOutcome::Passed if largest.is_none_or(|largest| inner <= largest) => {
+                Tunnelled::Back
+            }
             ProbeOutcome::Local => Tunnelled::Ends(TunnelOutcome::Local, now),
             _ => Tunnelled::Ends(TunnelOutcome::Lost, now + request.timeout),
         }
     }
 
-    fn outcome(&self, target: IpAddr, node: IpAddr, kind: ProbeKind) -> ProbeOutcome {
+    fn outcome(
+        &self,
+        target: IpAddr,
+        node: IpAddr,
+        kind: ProbeKind,
+    ) -> (ProbeOutcome, Option<usize>) {
         let meant = |answer: &&Answer| {
             answer.target == target
                 && answer.node.is_none_or(|it| it == node)
                 && answer.kind.is_none_or(|it| it == kind)
         };
         let latest = self.said.iter().rev().find(meant);
-        latest.map_or(ProbeOutcome::Passed, |answer| answer.outcome)
+        latest.map_or((ProbeOutcome::Passed, None), |answer| (answer.outcome, answer.largest))
     }
 }

@@ -136,6 +136,9 @@ pub struct Input {
     pub queue: Option<u16>,
     /// Packets with more payload than this are super-packets, to be cut into such segments.
     pub segment_size: Option<u16>,
+    /// Only their pseudo-headers are summed.
+    #[serde(default)]
+    pub partial_checksum: bool,
 }
 
 /// Appliances send back what they got.

@@ -25,7 +25,7 @@ use crate::appliance;
 use crate::capture::{self, Captured};
 use crate::describe::describe;
 use crate::gateway::{Answer, Datagram, Gateway, Packet, Sent, Setup};
-use crate::packets::super_packet;
+use crate::packets::{partial_checksum, super_packet};
 use flows::Flows;
 use words::{of_target, what};
 
@@ -96,7 +96,8 @@ fn comes_later(scenario: &Scenario, name: &str, address: IpAddr) -> bool {
 fn answer(scenario: &Scenario, probe: &Probe) -> Result<Answer, ScenarioError> {
     let target = scenario.appliances.get(&probe.appliance);
     let target = *target.ok_or_else(|| ScenarioError::NoAppliance(probe.appliance.clone()))?;
-    Ok(Answer { target, node: probe.node, kind: probe.kind, outcome: probe.outcome })
+    let &Probe { outcome, node, kind, largest, .. } = probe;
+    Ok(Answer { target, node, kind, outcome, largest })
 }
 
 struct Player<'a> {
@@ -132,9 +133,6 @@ impl Player<'_> {
             Step::Probe(probe) => {
                 let answer = answer(self.scenario, probe)?;
                 self.gateway.answer_probes(answer);
-                if let Some(largest) = probe.largest {
-                    self.gateway.limit_probes(answer.target, largest);
-                }
             }
             Step::Suspect(name) => {
                 let target = self.target(name)?;
@@ -248,6 +246,7 @@ impl Player<'_> {
                 .iter()
                 .map(|Captured { packet, .. }| match input.segment_size {
                     Some(size) if packet.len() > usize::from(size) => super_packet(packet, size),
+                    _ if input.partial_checksum => partial_checksum(packet),
                     _ => Packet::plain(&packet[..]),
                 })
                 .collect();

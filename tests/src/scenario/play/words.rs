@@ -14,10 +14,11 @@ pub(super) fn what(step: &Step) -> String {
         None => String::new(),
     };
     match step {
-        Step::Input(Input { capture, queue, segment_size }) => match segment_size {
-            Some(size) => format!("{capture}, segments of {size}{}", on(queue)),
-            None => format!("{capture}{}", on(queue)),
-        },
+        Step::Input(Input { capture, queue, segment_size, partial_checksum }) => {
+            let segments = segment_size.map(|size| format!(", segments of {size}"));
+            let partial = if *partial_checksum { ", partial checksums" } else { "" };
+            format!("{capture}{}{partial}{}", segments.unwrap_or_default(), on(queue))
+        }
         Step::Echo(Echo { by, change, keep, queue }) => {
             let by = by.as_ref().map_or_else(|| "all".to_owned(), |names| names.join(", "));
             let changed = if change.is_empty() { "" } else { ", changed" };

@@ -8,6 +8,7 @@ use nva_sample::firewall::rules::RuleHits;
 use serde::Serialize;
 
 use super::plan::{Host, Plan};
+use super::failover::report::Scene;
 use super::progress::Event;
 use super::trial::{Check, Findings, Transfer};
 
@@ -26,6 +27,9 @@ pub(super) struct Report {
     pub gateway: GatewayReport,
     /// The transfers of much data.
     pub transfers: Vec<Transfer>,
+    /// The scenes of the second act, if it was played.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failover: Vec<Scene>,
     /// What was done when.
     pub timeline: Vec<Event>,
 }
@@ -101,8 +105,17 @@ impl Report {
                 syscalls_per_packet: gateway.syscalls_per_packet(),
             },
             transfers,
+            failover: Vec::new(),
             timeline: timeline.to_vec(),
         }
+    }
+
+    /// Takes the second act in, and the timeline up to its end.
+    pub(super) fn add_failover(&mut self, scenes: Vec<Scene>, timeline: &[Event]) {
+        self.ok &= scenes.iter().all(Scene::ok);
+        self.checks.extend(scenes.iter().flat_map(|scene| scene.checks.iter().cloned()));
+        self.failover = scenes;
+        self.timeline = timeline.to_vec();
     }
 
     /// The closing picture, the tables and the verdict.
@@ -112,13 +125,24 @@ impl Report {
             ("What went where", Some(self.appliance_table()), ""),
             ("Dropped by the gateway", self.drop_table(), ""),
             ("Transfers", self.transfer_table(), CALLS_PER_PACKET),
-            ("What did not hold", self.failure_table(), ""),
         ];
         for (title, table, note) in sections {
             if let Some(table) = table {
                 // Writing to a string cannot fail.
                 let _ = write!(text, "\n{title}\n{table}\n{note}");
             }
+        }
+        if !self.failover.is_empty() {
+            let _ = writeln!(text, "\nThe second act: failover\n");
+            for event in self.timeline.iter().filter(|event| event.second_act) {
+                let _ = writeln!(text, "  {:6.2} s  {}", event.seconds, event.event);
+            }
+        }
+        for (number, scene) in self.failover.iter().enumerate() {
+            let _ = write!(text, "\n{}", scene.to_text(number + 1));
+        }
+        if let Some(table) = self.failure_table() {
+            let _ = write!(text, "\nWhat did not hold\n{table}\n");
         }
         let _ = write!(text, "\n{}\n", self.verdict());
         text
@@ -213,7 +237,7 @@ impl Report {
 }
 
 /// A table of which the columns from `numbers` on are numbers.
-fn table(header: &[&str], numbers: usize) -> Table {
+pub(super) fn table(header: &[&str], numbers: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
     for column in table.column_iter_mut().skip(numbers) {

@@ -23,7 +23,7 @@ mod traffic;
 mod trial;
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -187,8 +187,11 @@ impl Signals {
 /// Text to stdout, and JSON where it was asked for.
 fn tell(arguments: &DemoArgs, plan: &Plan, report: &Report) -> Result<(), LabError> {
     let on_stdout = Path::new("-");
+    // What a terminal has shown line by line, it need not show again.
+    let told = io::stdout().is_terminal() && io::stderr().is_terminal();
+    let text = || report.to_text(plan, told);
     let Some(path) = arguments.json.as_deref() else {
-        say(&report.to_text(plan));
+        say(&text());
         return Ok(());
     };
     let json = serde_json::to_string_pretty(report)
@@ -199,7 +202,7 @@ fn tell(arguments: &DemoArgs, plan: &Plan, report: &Report) -> Result<(), LabErr
         let _ = writeln!(io::stderr(), "{}", report.verdict());
         return Ok(());
     }
-    say(&report.to_text(plan));
+    say(&text());
     fs::write(path, json).map_err(LabError::io(format!("write {}", path.display())))
 }
 

@@ -227,10 +227,7 @@ pub(super) fn balancing(plan: &Plan) -> String {
     for appliance in &plan.appliances {
         let (name, kind, zone) = (appliance.name, appliance.kind, appliance.zone);
         line(&mut text, format_args!("[[target]] # {name}, {kind}\ngroup = \"nva\""));
-        line(
-            &mut text,
-            format_args!("address = \"{}\"\nzone = \"{zone}\"\n", appliance.address),
-        );
+        line(&mut text, format_args!("address = \"{}\"\nzone = \"{zone}\"\n", appliance.address));
     }
     text
 }

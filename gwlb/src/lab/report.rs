@@ -7,8 +7,8 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use nva_sample::firewall::rules::RuleHits;
 use serde::Serialize;
 
-use super::plan::{Host, Plan};
 use super::failover::report::Scene;
+use super::plan::{Host, Plan};
 use super::progress::Event;
 use super::trial::{Check, Findings, Transfer};
 
@@ -118,8 +118,8 @@ impl Report {
         self.timeline = timeline.to_vec();
     }
 
-    /// The closing picture, the tables and the verdict.
-    pub(super) fn to_text(&self, plan: &Plan) -> String {
+    /// The closing picture, the tables and the verdict. `told`: the reader has followed the timeline.
+    pub(super) fn to_text(&self, plan: &Plan, told: bool) -> String {
         let mut text = picture(plan);
         let sections = [
             ("What went where", Some(self.appliance_table()), ""),
@@ -133,8 +133,9 @@ impl Report {
             }
         }
         if !self.failover.is_empty() {
-            let _ = writeln!(text, "\nThe second act: failover\n");
-            for event in self.timeline.iter().filter(|event| event.second_act) {
+            text.push_str("\nThe second act: failover\n");
+            let events = self.timeline.iter().filter(|event| event.second_act && !told);
+            for event in events {
                 let _ = writeln!(text, "  {:6.2} s  {}", event.seconds, event.event);
             }
         }
@@ -337,14 +338,14 @@ mod tests {
     #[test]
     fn the_text_shows_the_network_the_numbers_and_the_verdict() {
         let (plan, report) = report(true);
-        insta::assert_snapshot!(report.to_text(&plan));
+        insta::assert_snapshot!(report.to_text(&plan, false));
     }
 
     #[test]
     fn a_failure_is_told_with_what_was_found() {
         let (plan, report) = report(false);
         assert!(!report.ok);
-        let text = report.to_text(&plan);
+        let text = report.to_text(&plan, false);
         assert!(text.contains("What did not hold"), "{text}");
         let verdict = "FAIL: 1 of 1 checks did not hold. The first: HTTP to 10.0.1.11:80: \
                        connection timed out.\n";

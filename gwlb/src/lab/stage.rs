@@ -225,10 +225,7 @@ fn start_gateway(network: &Network, directory: &RunDirectory) -> Result<Process,
     Process::start("gateway", netns, &arguments, directory.path(), Ending::InOrder)
 }
 
-async fn wait_for_gateway(
-    gateway: &mut Process,
-    directory: &RunDirectory,
-) -> Result<(), LabError> {
+async fn wait_for_gateway(gateway: &mut Process, directory: &RunDirectory) -> Result<(), LabError> {
     let socket = directory.path().join(ADMIN_SOCKET);
     let ask = async || match statistics::gateway(&socket).await {
         Ok(_) => Ok(()),

@@ -90,8 +90,6 @@ pub(super) struct Target {
     pub returned_packets: u64,
     pub returned_bytes: u64,
     pub new_flows: u64,
-    #[serde(default)]
-    pub active_flows: u64,
     /// `healthy`, `draining`, …
     #[serde(default)]
     pub state: String,

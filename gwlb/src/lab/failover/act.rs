@@ -137,7 +137,10 @@ impl<'a> Act<'a> {
             };
             let reason = target.reason.as_ref().map(|it| format!(" ({it})")).unwrap_or_default();
             let what = format!("{name} is {}{reason}", target.state);
-            self.progress.happened(since(target), what);
+            // Only of states it is known since when they are so.
+            let same = known.is_some_and(|known| known.0 == target.state);
+            let at = if same { clock::now() } else { since(target) };
+            self.progress.happened(at, what);
         }
         Ok(status)
     }
@@ -251,25 +254,6 @@ impl<'a> Act<'a> {
             visited.unwrap_or_default().iter().any(|visited| visited != *home)
         };
         homes.iter().filter(strays).count()
-    }
-
-    /// The same, up to a later moment; `None`: up to now.
-    pub(super) fn strayed_between(
-        &self,
-        homes: &HashMap<usize, usize>,
-        since: Instant,
-        until: Option<Instant>,
-    ) -> usize {
-        let until = until.unwrap_or_else(clock::now);
-        let connections = self.load.connections();
-        let arrivals = self.witness.arrivals_since(since);
-        let strayed = |(id, home): &(&usize, &usize)| {
-            let flow = connections.get(**id).and_then(|it| it.flow);
-            arrivals.iter().any(|it| {
-                Some(it.flow) == flow && it.appliance != **home && it.at < until
-            })
-        };
-        homes.iter().filter(strayed).count()
     }
 
     /// When an appliance was found unhealthy, if it is.
@@ -440,7 +424,6 @@ mod tests {
 
     use super::*;
     use crate::lab::failover::load::End;
-    use crate::lab::plan::Family;
 
     fn connection(change: impl FnOnce(&mut Connection)) -> Connection {
         let end = End {
@@ -453,16 +436,8 @@ mod tests {
             slowest: Duration::ZERO,
             tcp: TcpInfo::default(),
         };
-        let mut connection = Connection {
-            id: 0,
-            zone: 0,
-            family: Family::V4,
-            short: false,
-            flow: None,
-            begun: clock::now(),
-            near: end,
-            far: Some(end),
-        };
+        let mut connection =
+            Connection { id: 0, zone: 0, short: false, flow: None, near: end, far: Some(end) };
         change(&mut connection);
         connection
     }
@@ -477,10 +452,10 @@ mod tests {
         let missing = harm(|it| (it.near.state, it.near.sent) = (State::Closed, 12));
         assert_eq!(missing.missing, 2);
         assert_eq!(harm(|it| it.near.wrong = 1).wrong, 1);
-        let at_server = harm(|it| it.far.as_mut().unwrap().state = State::Reset(it.begun));
+        let at_server = harm(|it| it.far.as_mut().unwrap().state = State::Reset(clock::now()));
         assert_eq!((at_server.resets, at_server.failures), (1, 0));
         let failed = harm(|it| {
-            it.near.state = State::Failed(it.begun, std::io::ErrorKind::TimedOut);
+            it.near.state = State::Failed(clock::now(), std::io::ErrorKind::TimedOut);
         });
         assert_eq!((failed.resets, failed.failures), (0, 1));
         let repeated = harm(|it| {
@@ -492,7 +467,7 @@ mod tests {
 
     #[test]
     fn what_was_over_before_harms_nobody() {
-        let reset = connection(|it| it.near.state = State::Reset(it.begun));
+        let reset = connection(|it| it.near.state = State::Reset(clock::now()));
         assert_eq!(Harm::between(&[reset], &[reset]), Harm::default());
         // One that came in between counts as a whole.
         assert_eq!(Harm::between(&[], &[reset]).resets, 1);

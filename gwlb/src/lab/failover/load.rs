@@ -33,7 +33,7 @@ const RECORD: usize = 64;
 /// How many records a short connection sends.
 const SHORT: u64 = 2;
 /// From one short connection to the next.
-const SHORT_PACE: Duration = Duration::from_millis(25);
+const SHORT_PACE: Duration = Duration::from_millis(10);
 
 /// The load. Dropping it ends all of its connections.
 #[derive(Debug)]
@@ -70,13 +70,10 @@ pub(super) struct Connection {
     pub id: usize,
     /// The number of the server's zone.
     pub zone: usize,
-    pub family: Family,
     /// Whether it ends by itself after a few records.
     pub short: bool,
     /// What appliances know it by, once it has a port.
     pub flow: Option<CanonicalKey>,
-    /// When it began to be opened.
-    pub begun: Instant,
     pub near: End,
     /// The server's end, if it ever heard of it.
     pub far: Option<End>,
@@ -150,7 +147,8 @@ impl Connection {
     /// Segments that either end had to repeat, and how many of them had arrived the first time.
     pub(super) fn repeated(&self) -> (u32, u32) {
         let ends = [Some(self.near), self.far];
-        let of = |count: fn(&TcpInfo) -> u32| ends.iter().flatten().map(|end| count(&end.tcp)).sum();
+        let of =
+            |count: fn(&TcpInfo) -> u32| ends.iter().flatten().map(|end| count(&end.tcp)).sum();
         (of(|tcp| tcp.retransmissions), of(|tcp| tcp.duplicates))
     }
 }
@@ -263,10 +261,8 @@ mod tests {
         let connection = Connection {
             id: 0,
             zone: 0,
-            family: Family::V4,
             short: false,
             flow: flow(&plan, 0, Family::V4, client),
-            begun: crate::runtime::clock::now(),
             near: End::NEW,
             far: None,
         };

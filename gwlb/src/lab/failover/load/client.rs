@@ -78,9 +78,8 @@ impl Client {
         let family = Family::BOTH[id % 2];
         let (sender, mode) = watch::channel(Mode::Run);
         book.modes.push(sender);
-        let (flow, begun) = (None, clock::now());
-        let (near, far) = (End::NEW, None);
-        book.connections.push(Connection { id, zone, family, short, flow, begun, near, far });
+        let (flow, near, far) = (None, End::NEW, None);
+        book.connections.push(Connection { id, zone, short, flow, near, far });
         drop(book);
         let to = SocketAddr::new(self.plan.zones[zone].server.public_address(family), PORT);
         let (plan, book) = (self.plan.clone(), Arc::clone(&self.book));

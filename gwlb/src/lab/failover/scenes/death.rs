@@ -18,18 +18,22 @@ const WHILE: Duration = Duration::from_millis(500);
 /// time, and a network that was gone for a time is tried again within that time.
 const GOES_ON: Duration = Duration::from_secs(10);
 
-/// An appliance that went, and what became of its connections.
+/// An appliance that went, and what became of its connections until it was back.
 pub(in crate::lab::failover) struct Outage {
-    pub victims: Victims,
-    /// When it was found out; `None`: never.
-    pub found: Option<Instant>,
-    /// Where all connections were before.
-    pub homes: HashMap<usize, usize>,
-    /// When all of its connections had gone on; `None`: some never did.
-    pub over: Option<Instant>,
-    pub began: Instant,
-    /// When the appliance was there again, and healthy.
-    pub back: Option<Instant>,
+    pub appliance: usize,
+    /// How many connections it had, and how many the others.
+    pub victims: usize,
+    pub others: usize,
+    /// Of its connections, those that go on at another appliance.
+    pub on: usize,
+    /// Those that moved more than once, or back.
+    pub twice: usize,
+    /// Connections of other appliances that moved.
+    pub others_moved: usize,
+    /// How long it took until the last of its connections went on; `None`: some never did.
+    pub took: Option<Duration>,
+    /// Whether the appliance came back.
+    pub healthy_again: bool,
 }
 
 pub(in crate::lab::failover) async fn play(act: &mut Act<'_>) -> Result<Vec<Outage>, LabError> {
@@ -39,7 +43,8 @@ pub(in crate::lab::failover) async fn play(act: &mut Act<'_>) -> Result<Vec<Outa
     act.watch_for(WHILE).await?;
 
     let hung = go(act, &mut scene, Going { name: "nva-2", hangs: true, limit }).await?;
-    let killed = go(act, &mut scene, Going { name: "nva-1", hangs: false, limit: limit / 5 }).await?;
+    let killed =
+        go(act, &mut scene, Going { name: "nva-1", hangs: false, limit: limit / 5 }).await?;
     act.load.open_short(None);
     act.finish(scene);
     Ok(vec![hung, killed])
@@ -78,7 +83,11 @@ async fn go(act: &mut Act<'_>, scene: &mut Scene, going: Going) -> Result<Outage
     let last = to_it.iter().map(|arrival| arrival.at.saturating_duration_since(began)).max();
     let last = last.unwrap_or_default();
     let noticed = found.map(|found| found.saturating_duration_since(began));
-    scene.time(format!("{name} {what}: until it was found unhealthy, {why}"), noticed.unwrap_or(limit * 5), limit);
+    scene.time(
+        format!("{name} {what}: until it was found unhealthy, {why}"),
+        noticed.unwrap_or(limit * 5),
+        limit,
+    );
     scene.time(format!("{name}: until its last new flow"), last, limit);
     let new = to_it.len();
     let elsewhere = act.witness.arrivals_since(began).len() - new;
@@ -97,39 +106,74 @@ async fn go(act: &mut Act<'_>, scene: &mut Scene, going: Going) -> Result<Outage
             None => format!("{name} {what} and was not found unhealthy"),
         },
     );
-    let goes_on = goes_on(act, &victims, found.unwrap_or(began), hangs).await?;
-    let over = goes_on.then(|| last_to_go_on(act, &victims));
+    let over = goes_on(act, &victims, found.unwrap_or(began), hangs).await?;
     if hangs {
         act.stage.appliance(index).kill()?;
     }
     act.stage.restart_appliance(act.plan, index).await?;
     act.say(format!("{name} is started again"));
     let back = act.wait_for_state(index, "healthy", INTERVAL * 8).await?;
-    Ok(Outage { victims, found, homes, over, began, back })
+    act.watch_for(WHILE).await?;
+    let took = over.map(|over| over.saturating_duration_since(began));
+    let mut outage = moves(act, &victims, &homes, began, over.or(found).unwrap_or(began));
+    (outage.took, outage.healthy_again) = (took, back.is_some());
+    Ok(outage)
 }
 
-/// Waits until each of the connections got a record back that was sent after it was found out.
+/// Where connections went from when the appliance went; its own had settled elsewhere by `settled`.
+fn moves(
+    act: &Act<'_>,
+    victims: &Victims,
+    homes: &HashMap<usize, usize>,
+    began: Instant,
+    settled: Instant,
+) -> Outage {
+    let connections = act.load.connections();
+    let (mut on, mut twice) = (0, 0);
+    for connection in victims.ids.iter().map(|id| &connections[*id]) {
+        let visited = connection.flow.map(|flow| act.witness.visited_since(flow, settled));
+        let visited = visited.unwrap_or_default();
+        let goes_on = connection.near.last_received.is_some_and(|last| last > settled);
+        let elsewhere = !visited.is_empty() && !visited.contains(&victims.appliance);
+        on += usize::from(connection.is_open() && goes_on && elsewhere);
+        twice += usize::from(visited.len() > 1);
+    }
+    let others: HashMap<_, _> = homes
+        .iter()
+        .filter(|(_, home)| **home != victims.appliance)
+        .map(|(a, b)| (*a, *b))
+        .collect();
+    Outage {
+        appliance: victims.appliance,
+        victims: victims.ids.len(),
+        others: others.len(),
+        on,
+        twice,
+        others_moved: act.strayed(&others, began),
+        took: None,
+        healthy_again: false,
+    }
+}
+
+/// Waits until each of the connections got a record back after it was found out, and none is
+/// missing; when the last of them did.
 async fn goes_on(
     act: &mut Act<'_>,
     victims: &Victims,
     found: Instant,
     hangs: bool,
-) -> Result<bool, LabError> {
+) -> Result<Option<Instant>, LabError> {
     let limit = if hangs { GOES_ON } else { GOES_ON / 2 };
     let name = act.name(victims.appliance);
+    let mut over = None;
     act.wait(&format!("the connections of {name} go on"), limit, |act, _| {
         let connections = act.load.connections();
-        victims.ids.iter().all(|id| {
-            let near = connections[*id].near;
-            near.last_received.is_some_and(|last| last > found) && near.received == near.sent
-                || near.reset_at().is_some()
-        })
+        let own = victims.ids.iter().map(|id| connections[*id].near);
+        let goes_on = |last: &Instant| *last > found;
+        let last: Option<Vec<_>> = own.map(|near| near.last_received.filter(goes_on)).collect();
+        over = last.and_then(|last| last.into_iter().max());
+        over.is_some()
     })
-    .await
-}
-
-fn last_to_go_on(act: &Act<'_>, victims: &Victims) -> Instant {
-    let connections = act.load.connections();
-    let last = victims.ids.iter().filter_map(|id| connections[*id].near.last_received);
-    last.max().unwrap_or_else(clock::now)
+    .await?;
+    Ok(over)
 }

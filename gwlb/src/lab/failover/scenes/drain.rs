@@ -15,7 +15,8 @@ const WHILE: Duration = Duration::from_millis(1500);
 const TAKE_UP: Duration = Duration::from_millis(50);
 
 pub(in crate::lab::failover) async fn play(act: &mut Act<'_>) -> Result<(), LabError> {
-    let mut scene = act.raise("drain", "a planned drain, with new connections coming all the while");
+    let mut scene =
+        act.raise("drain", "a planned drain, with new connections coming all the while");
     let (index, appliance) = act.appliance(HEAVY);
     act.load.forget_slowest();
     act.load.open_short(Some(0));

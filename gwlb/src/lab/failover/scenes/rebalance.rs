@@ -24,7 +24,7 @@ pub(in crate::lab::failover) async fn play(
 ) -> Result<(), LabError> {
     let mut scene = act.raise("rebalance", "what became of the connections of the dead");
     for outage in outages {
-        moved(act, &mut scene, outage);
+        judge(act, &mut scene, outage);
     }
     act.catch_up().await?;
     strict(act, &mut scene).await?;
@@ -33,45 +33,24 @@ pub(in crate::lab::failover) async fn play(
 }
 
 /// Firewalls with pick-up: every connection goes on, at one other appliance each.
-fn moved(act: &Act<'_>, scene: &mut Scene, outage: &Outage) {
-    let name = act.name(outage.victims.appliance);
-    let connections = act.load.connections();
-    let found = outage.found.unwrap_or(outage.began);
-    // A packet may have been on its way to the old one while the view changed.
-    let settled = outage.over.unwrap_or(found);
-    let (mut on, mut twice, mut longest) = (0, 0, Duration::ZERO);
-    for id in &outage.victims.ids {
-        let connection = &connections[*id];
-        let visited = connection.flow.map(|flow| act.witness.visited_since(flow, settled));
-        let visited = visited.unwrap_or_default();
-        let elsewhere = visited.iter().all(|home| *home != outage.victims.appliance);
-        let goes_on = connection.near.last_received.is_some_and(|last| last > found);
-        on += usize::from(connection.is_open() && goes_on && elsewhere && !visited.is_empty());
-        twice += usize::from(visited.len() > 1);
-        longest = longest.max(connection.near.slowest);
-    }
-    let all = outage.victims.ids.len();
-    scene.count(format!("connections of {name} that go on elsewhere"), on, "");
-    if let Some(over) = outage.over {
-        let took = over.saturating_duration_since(outage.began);
+fn judge(act: &Act<'_>, scene: &mut Scene, outage: &Outage) {
+    let name = act.name(outage.appliance);
+    let Outage { victims, on, twice, others, others_moved, .. } = outage;
+    scene.count(format!("connections of {name} that go on elsewhere"), *on, "");
+    if let Some(took) = outage.took {
         scene.time(format!("{name}: until the last of them went on"), took, None);
     }
     scene.check(
         &format!("all-go-on-{name}"),
-        all > 0 && on == all,
-        format!("{on} of {all} connections of {name} go on at another appliance"),
+        *victims > 0 && on == victims && outage.took.is_some(),
+        format!("{on} of {victims} connections of {name} go on at another appliance"),
     );
-    let others = outage.homes.iter().filter(|(_, home)| **home != outage.victims.appliance);
-    let others = others.map(|(id, home)| (*id, *home)).collect();
-    // Another's death moves those of the other.
-    let until_next = act.strayed_between(&others, outage.began, outage.back);
     scene.check(
         &format!("moved-once-{name}"),
-        twice == 0 && until_next == 0 && outage.back.is_some(),
+        *twice == 0 && *others_moved == 0 && outage.healthy_again,
         format!(
-            "{twice} of them moved more than once or back when {name} was healthy again; \
-             {until_next} of the {} connections of others moved",
-            others.len()
+            "{twice} of them moved once more or back when {name} was healthy again; {others_moved} \
+             of the {others} connections of others moved",
         ),
     );
 }
@@ -116,8 +95,8 @@ async fn strict(act: &mut Act<'_>, scene: &mut Scene) -> Result<(), LabError> {
         ),
     );
     act.catch_up().await?;
-    let [before, now]: [Vec<_>; 2] = [&before, &act.load.connections()]
-        .map(|all| own.ids.iter().map(|id| all[*id]).collect());
+    let [before, now]: [Vec<_>; 2] =
+        [&before, &act.load.connections()].map(|all| own.ids.iter().map(|id| all[*id]).collect());
     let harm = Harm::between(&before, &now);
     let open = now.iter().filter(|it| it.near.state == State::Open).count();
     scene.check(

@@ -63,8 +63,13 @@ pub(in crate::lab::failover) async fn play(act: &mut Act<'_>) -> Result<(), LabE
 
 /// A wrong file is refused with what is wrong, and changes nothing.
 async fn wrong(act: &mut Act<'_>, scene: &mut super::super::report::Scene) -> Result<(), LabError> {
-    let right = configuration::gateway(act.plan, &act.design.text(act.plan), &act.stage.directory());
-    let wrong = right.replacen("weight = ", "weight = 1", 1).replacen("zone = \"az2\"", "zone = \"az9\"", 1);
+    let right =
+        configuration::gateway(act.plan, &act.design.text(act.plan), &act.stage.directory());
+    let wrong = right.replacen("weight = ", "weight = 1", 1).replacen(
+        "zone = \"az2\"",
+        "zone = \"az9\"",
+        1,
+    );
     let answer = act.admin.reload(Some(wrong)).await?;
     let problems = answer.body["problems"].as_array().map_or(0, Vec::len);
     act.say(format!("a wrong file: status {}, {problems} problems", answer.status.as_u16()));

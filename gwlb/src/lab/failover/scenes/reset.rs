@@ -76,7 +76,8 @@ async fn both_ends(act: &mut Act<'_>, scene: &mut Scene) -> Result<(), LabError>
     for connection in victims.ids.iter().map(|id| &now[*id]) {
         let ends = [Some(connection.near), connection.far];
         let resets = ends.map(|end| end.and_then(|end| end.reset_at()));
-        let took = resets.map(|at| at.zip(found).map(|(at, found)| at.saturating_duration_since(found)));
+        let took =
+            resets.map(|at| at.zip(found).map(|(at, found)| at.saturating_duration_since(found)));
         let in_time = took.iter().all(|took| took.is_some_and(|took| took <= LIMIT));
         told += usize::from(in_time);
         // Whoever paused sends nothing, and what was sent before was answered.

@@ -96,7 +96,8 @@ pub(in crate::lab::failover) async fn play(act: &mut Act<'_>) -> Result<(), LabE
 async fn renew(act: &mut Act<'_>) -> Result<(), LabError> {
     let homes: HashMap<usize, usize> = act.homes();
     act.load.set_mode(homes.keys().copied(), Mode::Close);
-    act.wait("all connections are closed", PATIENCE, |act, _| act.load.lasting().is_empty()).await?;
+    act.wait("all connections are closed", PATIENCE, |act, _| act.load.lasting().is_empty())
+        .await?;
     for (zone, count) in CONNECTIONS.into_iter().enumerate() {
         act.open(zone, count).await?;
     }

@@ -50,6 +50,7 @@ pub mod packet;
 pub mod pcap;
 pub mod poll;
 pub mod process;
+pub mod tcp;
 pub mod tun;
 pub mod udp;
 

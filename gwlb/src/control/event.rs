@@ -227,7 +227,7 @@ impl fmt::Display for Event {
                 if *on {
                     write!(f, "{load_balancer}{zone}: PACKETS PASS UNINSPECTED: {why}")
                 } else {
-                    write!(f, "{load_balancer}{zone}: packets are inspected again: {why}")
+                    write!(f, "{load_balancer}{zone}: new flows are inspected again: {why}")
                 }
             }
             Self::Reload { registered, deregistered, changed } => write!(

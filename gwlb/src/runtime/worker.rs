@@ -359,12 +359,17 @@ impl Worker {
             let Handover { from, epoch, packet, offload } = handover;
             // It was valid where it was handed over.
             let Ok(frame) = Frame::parse(packet.bytes(), &offload) else { continue };
+            if epoch > self.exit.snapshot.topology_epoch {
+                // Who handed it over was sooner to take up the latest view.
+                let latest = shared.published.load_full();
+                self.take_up(&latest, now);
+            }
             let ledger = self.exit.stats.ledger(from.side);
             ledger.flow.taken_over.add(frame.segments());
             match self.exit.snapshot.entry(from.at, epoch) {
                 Some(at) => {
                     let origin = Origin { at, ..from };
-                    let verdict = self.ingress.handle_packet(origin, &frame, now);
+                    let verdict = self.ingress.handle_handover(origin, &frame, now);
                     self.exit.execute(origin, &frame, verdict);
                 }
                 None => ledger.drops.add(DropReason::Reconfigured, frame.segments()),

@@ -46,7 +46,8 @@ impl Admission {
             let new = new as u32;
             self.tokens = self.tokens.saturating_add(new).min(self.burst());
             // What is left of the time counts for the next one.
-            self.filled += Duration::from_nanos(u64::from(new) * NANOS / u64::from(self.per_second));
+            self.filled +=
+                Duration::from_nanos(u64::from(new) * NANOS / u64::from(self.per_second));
         }
         let taken = self.tokens > 0;
         self.tokens -= u32::from(taken);

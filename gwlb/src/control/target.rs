@@ -27,7 +27,7 @@ const DRAIN_TICK: Duration = Duration::from_millis(100);
 const REST_TICK: Duration = Duration::from_secs(1);
 
 /// The state of a target, as AWS names it (semantics 1b, `TargetHealthStateEnum`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetState {
     /// Registered, and not found healthy or unhealthy yet.
@@ -65,7 +65,7 @@ impl fmt::Display for TargetState {
 }
 
 /// Why a target is in its state, as AWS names it (semantics 1b, `TargetHealthReasonEnum`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub enum ReasonCode {
     /// `initial`: no probe has ended.
     #[serde(rename = "Elb.RegistrationInProgress")]

@@ -17,7 +17,7 @@ use super::settings::Settings;
 use rows::{Cell, Row, Value};
 
 /// One table of the file that is not what it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema, utoipa::ToSchema)]
 pub struct Change {
     /// What happened to it.
     pub kind: ChangeKind,
@@ -32,7 +32,9 @@ pub struct Change {
 }
 
 /// What happened to a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
     /// Only the new file has it.

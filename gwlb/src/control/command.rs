@@ -96,7 +96,7 @@ impl CommandError {
     /// The field of the request that is wrong, as the API names it.
     pub fn field(&self) -> Option<&'static str> {
         match self {
-            Self::UnknownGroup { .. } => Some("target_group"),
+            Self::UnknownGroup { .. } => Some("group"),
             Self::UnknownLoadBalancer { .. } => Some("load_balancer"),
             Self::UnknownTarget { .. } | Self::Family { .. } => Some("address"),
             Self::NoNodeInZone { .. } | Self::ZoneMissing { .. } => Some("zone"),
@@ -104,13 +104,13 @@ impl CommandError {
         }
     }
 
-    pub(super) fn unknown_group(group: &str, settings: &Settings) -> Self {
+    pub(crate) fn unknown_group(group: &str, settings: &Settings) -> Self {
         let known: Vec<_> = settings.target_groups.iter().map(|it| it.name.to_string()).collect();
         let nearest = nearest(group, &known);
         Self::UnknownGroup { group: group.to_owned(), known, nearest }
     }
 
-    pub(super) fn unknown_load_balancer(load_balancer: &str, settings: &Settings) -> Self {
+    pub(crate) fn unknown_load_balancer(load_balancer: &str, settings: &Settings) -> Self {
         let known: Vec<_> = settings.load_balancers.iter().map(|it| it.name.to_string()).collect();
         let nearest = nearest(load_balancer, &known);
         Self::UnknownLoadBalancer { load_balancer: load_balancer.to_owned(), known, nearest }

@@ -30,7 +30,7 @@ const REST_TICK: Duration = Duration::from_secs(1);
 pub(super) const NO_GROUP: usize = usize::MAX;
 
 /// The state of a target, as AWS names it (semantics 1b, `TargetHealthStateEnum`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetState {
     /// Registered, and not found healthy or unhealthy yet.
@@ -68,7 +68,7 @@ impl fmt::Display for TargetState {
 }
 
 /// Why a target is in its state, as AWS names it (semantics 1b, `TargetHealthReasonEnum`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub enum ReasonCode {
     /// `initial`: no probe has ended.
     #[serde(rename = "Elb.RegistrationInProgress")]

@@ -47,7 +47,7 @@ macro_rules! counters {
         }
 
         #[doc = concat!("Sums of [`", stringify!($name), "`] at one moment.")]
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
         pub struct $totals {
             $($(#[doc = $field_doc])+ pub $field: u64,)+
         }
@@ -60,7 +60,8 @@ macro_rules! counters {
 
             /// Name, help text and value of each, for listings.
             pub fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-                [$((stringify!($field), concat!($($field_doc),+), self.$field)),+].into_iter()
+                [$((stringify!($field), concat!($($field_doc),+).trim_ascii(), self.$field)),+]
+                    .into_iter()
             }
         }
     };
@@ -233,7 +234,7 @@ impl WorkerStats {
 }
 
 /// A ledger's sums over workers at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct LedgerTotals {
     /// Everything but the drops.
     #[serde(flatten)]
@@ -269,7 +270,7 @@ impl LedgerTotals {
 }
 
 /// The sums over all workers at one moment, as the admin API shows them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Totals {
     /// Packets that came by TUN devices.
     pub tun: LedgerTotals,

@@ -136,7 +136,7 @@ impl Report {
             text.push_str("\nThe second act: failover\n");
             let events = self.timeline.iter().filter(|event| event.second_act && !told);
             for event in events {
-                let _ = writeln!(text, "  {:6.2} s  {}", event.seconds, event.event);
+                let _ = writeln!(text, "  {:6.2} s  {}", event.seconds, event.what);
             }
         }
         for (number, scene) in self.failover.iter().enumerate() {

@@ -16,14 +16,14 @@ use router::source::Source;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::control_handle::{
-    ConfigFile, ControlError, ControlHandle, ReloadError, ReloadReport, Request,
+    ConfigFile, ControlError, ControlHandle, Plan, ReloadError, ReloadReport, Request, View,
 };
 use super::error::StartError;
 use super::prober::ProbeJob;
 use super::rigging::{Planned, Probing, Rigging};
 use super::shared::{Published, Shared};
 use super::{build, clock};
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::control::{
     CheckId, Control, Input, Output, ProbeRequest, Symptoms, TargetSpec, TunnelOutcome,
     TunnelRequest, recognise,
@@ -322,7 +322,7 @@ impl Driver {
     fn answer(&mut self, request: Request) {
         // Whoever asked may be gone; what was asked for is done all the same.
         match request {
-            Request::Targets(reply) => drop(reply.send(self.control.targets())),
+            Request::View(reply) => drop(reply.send(View::of(&self.control))),
             Request::Register { group, target, reply } => {
                 let _ = reply.send(self.register(&group, &target));
             }
@@ -366,24 +366,15 @@ impl Driver {
         source: Option<Source>,
         dry_run: bool,
     ) -> Result<ReloadReport, ReloadError> {
-        let wrong = |problems| ReloadError::Wrong(Box::new(problems));
-        let source = match (source, &self.file.0) {
-            (Some(source), _) => source,
-            (None, Some(path)) => Source::read(path).map_err(wrong)?,
-            (None, None) => return Err(ReloadError::NoFile),
+        let workers = self.shared.stats.len() as u16;
+        let fit = |settings: &mut Settings| {
+            build::fit_source_ports(settings, workers);
         };
-        let mut settings = config::parse(&source).map_err(wrong)?;
-        build::fit_source_ports(&mut settings, self.shared.stats.len() as u16);
-        let changes = config::diff(self.control.settings(), &settings);
-        let notes = settings.notes.iter().map(|note| note.message.clone()).collect();
-        let restart: Vec<_> = changes.iter().filter(|change| change.restart).cloned().collect();
-        if !restart.is_empty() {
-            return Err(ReloadError::Restart(restart));
-        }
+        let plan = Plan::of(self.control.settings(), &self.file, source, fit)?;
         if !dry_run {
-            self.apply(Arc::new(settings))?;
+            self.apply(Arc::new(plan.settings))?;
         }
-        Ok(ReloadReport { applied: !dry_run, changes, notes })
+        Ok(ReloadReport { applied: !dry_run, ..plan.report })
     }
 
     fn apply(&mut self, settings: Arc<Settings>) -> Result<(), StartError> {

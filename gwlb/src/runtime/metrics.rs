@@ -117,11 +117,11 @@ fn targets(status: &Status) -> prometheus::Result<Vec<MetricFamily>> {
 }
 
 fn counter_vec(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    IntCounterVec::new(Opts::new(name, help.trim()), labels)
+    IntCounterVec::new(Opts::new(name, help), labels)
 }
 
 fn plain(name: &str, help: &str, value: u64) -> prometheus::Result<Vec<MetricFamily>> {
-    let counter = prometheus::IntCounter::new(name, help.trim())?;
+    let counter = prometheus::IntCounter::new(name, help)?;
     counter.inc_by(value);
     Ok(counter.collect())
 }

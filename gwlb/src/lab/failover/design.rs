@@ -69,7 +69,7 @@ impl Design {
             sabotage: plan.sabotage,
             targets: registered.map(|appliance| (*appliance, weight(appliance))).collect(),
             strict: Failover::Rebalance,
-            deregistration_delay: Duration::from_secs(60),
+            deregistration_delay: Duration::from_mins(1),
             tcp_idle_seconds: 350,
         }
     }

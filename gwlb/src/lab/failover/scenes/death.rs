@@ -71,9 +71,10 @@ async fn go(act: &mut Act<'_>, scene: &mut Scene, going: Going) -> Result<Outage
     } else {
         act.stage.appliance(index).kill()?;
     }
-    let (what, why, check) = match hangs {
-        true => ("hangs (SIGSTOP)", "by health checks alone", "active"),
-        false => ("is killed (SIGKILL)", "with passive signals", "passive"),
+    let (what, why, check) = if hangs {
+        ("hangs (SIGSTOP)", "by health checks alone", "active")
+    } else {
+        ("is killed (SIGKILL)", "with passive signals", "passive")
     };
     act.progress.happened(began, format!("{name} {what}, with {} connections", victims.ids.len()));
     // Longer than it may be, to tell by how much it was too long.

@@ -9,6 +9,10 @@ use crate::config::{Port, Settings, TargetGroup, Weight};
 /// The most targets of a group in one zone (semantics 1a: "targets per AZ per GENEVE TG", fixed).
 pub const MAX_TARGETS_PER_ZONE: usize = 300;
 
+/// The most targets that are deregistered and not gone yet, of all groups. New ones are refused
+/// until some are gone; so nobody can fill the memory by registering and deregistering.
+pub const MAX_LEAVING: usize = 1000;
+
 /// A target that is to be registered, or of which something is to be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetSpec {
@@ -80,6 +84,11 @@ pub enum CommandError {
         /// A node's.
         node: IpAddr,
     },
+    /// Too many that were deregistered are not gone yet.
+    #[error(
+        "{MAX_LEAVING} targets that were deregistered still have flows; wait until some have ended"
+    )]
+    TooManyLeaving,
     /// The zone is full.
     #[error(
         "target group {group:?} has {MAX_TARGETS_PER_ZONE} targets in zone {zone:?}, and no more are allowed"
@@ -100,7 +109,7 @@ impl CommandError {
             Self::UnknownLoadBalancer { .. } => Some("load_balancer"),
             Self::UnknownTarget { .. } | Self::Family { .. } => Some("address"),
             Self::NoNodeInZone { .. } | Self::ZoneMissing { .. } => Some("zone"),
-            Self::TooMany { .. } => None,
+            Self::TooMany { .. } | Self::TooManyLeaving => None,
         }
     }
 

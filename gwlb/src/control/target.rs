@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use geneve::dialect::Dialect;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Target, TargetGroup};
+use crate::config::{Port, Target, TargetGroup, Weight};
 use crate::dataplane::select::TargetId;
 use crate::dataplane::snapshot::{TargetSlot, TargetView};
 use crate::dataplane::stats::{TargetCounters, TargetTotals};
@@ -236,6 +236,13 @@ impl Registration {
             life: Life::Registered,
             since,
         }
+    }
+
+    /// As a configuration would have it, in a group with this port.
+    pub fn settings(&self, port: Port) -> Target {
+        let own = Port::new(self.address.port().into()).ok().filter(|own| *own != port);
+        let weight = Weight::new(self.weight.into()).unwrap_or_default();
+        Target { address: self.address.ip(), port: own, zone: self.zone.clone(), weight }
     }
 
     /// Whether it may get new flows.

@@ -133,9 +133,9 @@ counters! {
         expired,
         /// Flows that were over, and whose addresses and ports began a new one.
         reopened,
-        /// Flows that moved because their target was gone.
+        /// Flows that moved: their target was gone, or they had none and are inspected again.
         rebalanced,
-        /// Flows that were forgotten because they were reset.
+        /// Flows that were reset because their target was gone.
         reset,
         /// Packets placed without a flow, since the table was full or took no more in that second.
         untracked,
@@ -145,7 +145,7 @@ counters! {
 impl FlowTableTotals {
     /// Flows in the tables now.
     pub const fn active(&self) -> u64 {
-        self.created.saturating_sub(self.expired + self.reopened + self.reset)
+        self.created.saturating_sub(self.expired + self.reopened)
     }
 }
 

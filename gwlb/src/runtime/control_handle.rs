@@ -347,7 +347,7 @@ pub(super) mod tests {
         source: Option<Source>,
         dry_run: bool,
     ) -> Result<ReloadReport, ReloadError> {
-        let plan = Plan::of(control.settings(), file, source, |_| {})?;
+        let plan = Plan::of(&control.effective_settings(), file, source, |_| {})?;
         if !dry_run {
             control.reload(Arc::new(plan.settings), clock::now());
         }

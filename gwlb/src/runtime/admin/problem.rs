@@ -78,7 +78,7 @@ impl From<CommandError> for Problem {
             CommandError::UnknownGroup { .. }
             | CommandError::UnknownLoadBalancer { .. }
             | CommandError::UnknownTarget { .. } => StatusCode::NOT_FOUND,
-            CommandError::TooMany { .. } => StatusCode::CONFLICT,
+            CommandError::TooMany { .. } | CommandError::TooManyLeaving => StatusCode::CONFLICT,
             CommandError::NoNodeInZone { .. }
             | CommandError::ZoneMissing { .. }
             | CommandError::Family { .. } => StatusCode::BAD_REQUEST,

@@ -201,7 +201,14 @@ fn a_load_balancer_is_bypassed_and_not() {
 
 #[rstest]
 #[case::weight_too_large("PUT", TARGET, r#"{"weight": 1001}"#, 400, "weight", "0 to 1000")]
-#[case::weight_negative("PUT", TARGET, r#"{"weight": -1}"#, 400, "weight", "0 to 1000, and not -1")]
+#[case::weight_negative(
+    "PUT",
+    TARGET,
+    r#"{"weight": -1}"#,
+    400,
+    "weight",
+    "weight is 0 to 1000, and not -1"
+)]
 #[case::weight_huge("PUT", TARGET, r#"{"weight": 1e99}"#, 400, "weight", "0 to 1000")]
 #[case::weight_no_number("PUT", TARGET, r#"{"weight": "1"}"#, 400, "weight", "not \"1\"")]
 #[case::unknown_key(
@@ -519,6 +526,35 @@ fn take_one(mut stream: &UnixStream) -> u16 {
     let mut body = vec![0; length.parse().unwrap()];
     stream.read_exact(&mut body).unwrap();
     status(&head)
+}
+
+#[test]
+fn gauges_say_what_there_is() {
+    let api = Api::start();
+    let counters = &api.shared.published.load().snapshot.targets[1].counters[0];
+    counters.new_flows.add(5);
+    counters.ended_flows.add(2);
+    api.ask("DELETE", "/v1/target-groups/fw/targets/192.0.2.12");
+    api.json("PATCH", "/v1/load-balancers/fw", r#"{"traffic_mode":"bypass"}"#);
+    let metrics = String::from_utf8(get(&api.socket, "/metrics").unwrap()).unwrap();
+    let of = r#"{target="192.0.2.12:6081",target_group="fw",zone="az1"}"#;
+    for line in [
+        format!("gwlb_target_active_flows{of} 3"),
+        format!("gwlb_target_weight{of} 50"),
+        format!("gwlb_target_effective_weight{of} 0"),
+        r#"gwlb_target_group_targets{state="draining",target_group="fw",zone="az1"} 1"#.to_owned(),
+        r#"gwlb_target_group_targets{state="initial",target_group="fw",zone="az1"} 1"#.to_owned(),
+        r#"gwlb_target_group_targets{state="initial",target_group="fw",zone="az2"} 1"#.to_owned(),
+        r#"gwlb_target_group_targets{state="healthy",target_group="fw",zone="az2"} 0"#.to_owned(),
+        r#"gwlb_node_bypassed{load_balancer="fw",zone="az2"} 1"#.to_owned(),
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
+    }
+    for help in metrics.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, text) = help.split_once(' ').unwrap();
+        assert!(!text.starts_with(' ') && text.ends_with('.'), "{name}: {text:?}");
+        assert_eq!(metrics.matches(&format!("# HELP {name} ")).count(), 1, "{name}");
+    }
 }
 
 #[test]

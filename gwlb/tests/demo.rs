@@ -5,57 +5,25 @@
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
 #![expect(clippy::panic, reason = "the way of a test to fail")]
 
-use std::fs;
+mod lab;
+
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
+use lab::{GWLB, assert_clean, finish, json};
 use netio::process::{ChildExt, CommandExt, Preflight, Start};
-use serde_json::Value;
 
-const GWLB: &str = env!("CARGO_BIN_EXE_gwlb");
 /// The transfers are about correctness here.
 const LITTLE_DATA: [&str; 2] = ["--size", "4"];
 /// Much longer than a demo takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// The command, or `None` and the reason on stderr where the demo cannot run.
+/// The command with little data, or `None` where the demo cannot run.
 fn demo(test: &str) -> Option<Command> {
-    let preflight = Preflight::check();
-    if preflight.start() == Start::Impossible {
-        let must = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-        assert!(!must, "{test} may not be skipped here, but: {preflight}");
-        eprintln!("SKIP {test}: {preflight}");
-        return None;
-    }
-    let mut command = Command::new(GWLB);
-    command.arg("demo").args(LITTLE_DATA).stdin(Stdio::null()).die_with_parent();
+    let mut command = lab::demo(test)?;
+    command.args(LITTLE_DATA);
     Some(command)
-}
-
-/// Runs it to its end: what it said, and its process id.
-fn finish(command: &mut Command) -> (Output, u32) {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let id = child.id();
-    (child.wait_with_output().unwrap(), id)
-}
-
-/// Nothing that bears the run's name is left.
-fn assert_clean(id: u32) {
-    let name = format!("gwlb-demo-{id}");
-    for directory in ["/run/netns".into(), std::env::temp_dir()] {
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
-        let left: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|entry| *entry == name || entry.starts_with(&format!("{name}-")))
-            .collect();
-        assert!(left.is_empty(), "{} still has {left:?}", directory.display());
-    }
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 #[test]
@@ -252,7 +220,9 @@ fn wrong_use_is_told_as_such() {
         let mut command = Command::new(GWLB);
         command.arg("demo").args(arguments).output().unwrap()
     };
-    for wrong in [&["--break", "nothing"][..], &["--size", "0"], &["--no-such-option"]] {
+    // A fault of the second act breaks nothing in the first.
+    let alone = &["--break", "no-rebalance"][..];
+    for wrong in [&["--break", "nothing"][..], &["--size", "0"], &["--no-such-option"], alone] {
         assert_eq!(run(wrong).status.code(), Some(2), "{wrong:?}");
     }
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();

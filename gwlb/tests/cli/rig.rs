@@ -223,10 +223,9 @@ impl Script {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("admin.sock")).unwrap();
         std::thread::spawn(move || {
-            let mut next = 0;
-            for stream in listener.incoming().map_while(Result::ok) {
-                let (status, body) = &answers[next.min(answers.len() - 1)];
-                next += 1;
+            let last = answers.len() - 1;
+            for (next, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+                let (status, body) = &answers[next.min(last)];
                 let mut stream = BufReader::new(stream);
                 let mut line = String::new();
                 // The requests of these tests have no body.

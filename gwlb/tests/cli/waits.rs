@@ -14,7 +14,8 @@ fn draining(flows: u64) -> (u16, Value) {
     (200, target("draining", flows, json!({ "flows_left": flows, "seconds_left": 99.5 })))
 }
 
-fn target(state: &str, flows: u64, draining: Value) -> Value {
+fn target(state: &str, flows: u64, draining: impl Into<Value>) -> Value {
+    let draining: Value = draining.into();
     json!({
         "target_group": "fw", "address": "192.0.2.11:6081", "zone": "az1", "weight": 100,
         "effective_weight": 0, "state": state, "reason": null, "description": null,

@@ -131,7 +131,7 @@ mod tests {
                 let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
                 client.set_nonblocking(true).unwrap();
                 let connected = client.connect(&SockAddr::unix(&path).unwrap());
-                connected.map(|()| client).unwrap_or_else(|error| panic!("{number}: {error}"))
+                connected.map_or_else(|error| panic!("{number}: {error}"), |()| client)
             })
             .collect();
         assert!(clients.len() > 100);

@@ -452,7 +452,7 @@ fn a_crowd_does_not_delay_the_control_plane() {
     let clients: Vec<_> = (0..CROWD).map(|_| api.connect()).collect();
     let over = AtomicBool::new(false);
     let (answered, begun) = (AtomicUsize::new(0), Barrier::new(5));
-    let slowest = std::thread::scope(|scope| {
+    let mut took = std::thread::scope(|scope| {
         for share in clients.chunks(CROWD / 4) {
             let (over, answered, begun) = (&over, &answered, &begun);
             scope.spawn(move || {
@@ -487,10 +487,9 @@ fn a_crowd_does_not_delay_the_control_plane() {
         }
         begun.wait();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut slowest = Duration::ZERO;
-        let mut rounds = 0;
+        let mut took = Vec::new();
         // Until everybody has had an answer, and some more.
-        while rounds < 20 || answered.load(Ordering::Relaxed) < CROWD {
+        while took.len() < 20 || answered.load(Ordering::Relaxed) < CROWD {
             let asked = clock::now();
             let target = runtime.block_on(async {
                 let address = "192.0.2.14".parse().unwrap();
@@ -501,13 +500,15 @@ fn a_crowd_does_not_delay_the_control_plane() {
                 targets.iter().any(|target| target.address == "192.0.2.14:6081")
             });
             assert!(target);
-            slowest = slowest.max(clock::now() - asked);
-            rounds += 1;
+            took.push(clock::now() - asked);
         }
         over.store(true, Ordering::Relaxed);
-        slowest
+        took
     });
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    // Half of them at least did not have to wait behind the crowd, and none of them for long.
+    took.sort_unstable();
+    assert!(took[took.len() / 2] < Duration::from_millis(50), "{took:?}");
+    assert!(took[took.len() - 1] < Duration::from_millis(500), "{took:?}");
     // Nobody who says nothing has been sent away for it yet, or stands in anybody's way.
     assert_eq!(silent.len(), SILENT);
     assert!(get(&api.socket, "/live").is_ok());

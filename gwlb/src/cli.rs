@@ -99,6 +99,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Lines of text, each with its end.
+fn lines<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text += &line.to_string();
+        text.push('\n');
+    }
+    text
+}
+
 /// Whether a person reads the answer, not a program.
 fn for_people(json: bool) -> bool {
     !json && io::stdout().is_terminal()

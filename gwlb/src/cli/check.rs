@@ -137,10 +137,15 @@ fn text(name: &str, settings: &Settings) -> String {
         let balancer = &settings.load_balancers[binding.load_balancer];
         let node = &balancer.nodes[binding.node];
         let group = &settings.target_groups[balancer.target_group];
-        let in_reach = |zone: &str| balancer.cross_zone || zone == node.zone;
-        let targets = group.targets.iter().filter(|target| in_reach(&target.zone)).count();
+        let own = group.targets.iter().filter(|target| target.zone == node.zone).count();
+        let others = group.targets.len() - own;
+        let (targets, help) = if balancer.cross_zone {
+            (group.targets.len(), String::new())
+        } else {
+            (own, helpers(balancer.spill_over_below, others))
+        };
         format!(
-            "  endpoint {} in {} -> load balancer {} at {} -> {} of group {}",
+            "  endpoint {} in {} -> load balancer {} at {} -> {} of group {}{help}",
             endpoint.name,
             node.zone,
             balancer.name,
@@ -155,6 +160,17 @@ fn text(name: &str, settings: &Settings) -> String {
     });
     let lines: Vec<String> = std::iter::once(counts).chain(bound).chain(notes).collect();
     lines.join("\n") + "\n"
+}
+
+/// Who helps out a zone with few healthy targets.
+fn helpers(below: u32, others: usize) -> String {
+    match (below, others) {
+        (0, _) | (_, 0) => String::new(),
+        (1, others) => format!(", and {others} of other zones when none of these is healthy"),
+        (below, others) => {
+            format!(", and {others} of other zones when fewer than {below} of these are healthy")
+        }
+    }
 }
 
 fn count(number: usize, noun: &str) -> String {

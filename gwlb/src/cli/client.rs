@@ -67,13 +67,11 @@ impl GatewayArgs {
             return Ok(Client { place: Place::Unix(self.socket.clone()), token: None });
         };
         let plain = url.scheme() == Some(&Scheme::HTTP);
-        let address = match (plain, url.host()) {
-            (true, Some(host)) => format!("{host}:{}", url.port_u16().unwrap_or(80)),
-            _ => {
-                let example = "http://127.0.0.1:9960";
-                return Err(AskError::Other(format!("--url is such as {example}, and not {url}")));
-            }
+        let Some(host) = url.host().filter(|_| plain) else {
+            let example = "http://127.0.0.1:9960";
+            return Err(AskError::Other(format!("--url is such as {example}, and not {url}")));
         };
+        let address = format!("{host}:{}", url.port_u16().unwrap_or(80));
         let token = self.token_file.as_deref().map(read_token).transpose()?;
         Ok(Client { place: Place::Tcp(address), token })
     }

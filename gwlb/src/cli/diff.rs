@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::{AskError, Client, GatewayArgs};
 use super::reload::{read, wrong};
-use super::{FAILED, WRONG_USE, fail, for_people, print};
+use super::{FAILED, WRONG_USE, fail, for_people, lines, print};
 use crate::config::Change;
 
 /// Show what a reload would change, and change nothing.
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &DiffArgs) -> ExitCode {
             Err(error) => return Err(error),
         };
         let printed = if for_people(arguments.json) {
-            print(&changes.iter().map(|change| format!("{change}\n")).collect::<String>())
+            print(&lines(&changes))
         } else {
             print(&format!("{:#}\n", json!({ "changes": changes })))
         };

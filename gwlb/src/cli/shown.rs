@@ -9,6 +9,7 @@ use crate::runtime::clock;
 
 /// One target.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the API names the fields")]
 pub(super) struct Target {
     pub target_group: String,
     pub address: String,
@@ -34,6 +35,7 @@ pub(super) struct Draining {
 
 /// What one node thinks of a target.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the API names the fields")]
 pub(super) struct Zone {
     pub load_balancer: String,
     pub zone: String,

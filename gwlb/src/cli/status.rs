@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::{Client, GatewayArgs};
 use super::shown::{Target, table};
-use super::{for_people, print};
+use super::{for_people, lines, print};
 
 /// Show what a running gateway does: where packets went, what was dropped and why, and what each
 /// target got and gave back.
@@ -85,21 +85,21 @@ fn tables(status: &Value, shown: &[Target]) -> String {
 
 /// What nobody should overlook, a line each.
 fn warnings(status: &Value, targets: &[Target]) -> String {
-    let mut lines = Vec::new();
+    let mut warnings = Vec::new();
     for balancer in status["load_balancers"].as_array().into_iter().flatten() {
         let name = balancer["name"].as_str().unwrap_or_default();
         if balancer["traffic_mode"] == "bypass" {
             let why = format!("its traffic mode is bypass (`gwlb bypass off {name}` ends it)");
-            lines.push(format!("!!! {name}: PACKETS PASS UNINSPECTED: {why}"));
+            warnings.push(format!("!!! {name}: PACKETS PASS UNINSPECTED: {why}"));
             continue;
         }
         for node in balancer["nodes"].as_array().into_iter().flatten() {
             let zone = node["zone"].as_str().unwrap_or_default();
             match node["packets"].as_str() {
-                Some("bypassed") => lines.push(format!(
+                Some("bypassed") => warnings.push(format!(
                     "!!! {name} in {zone}: PACKETS PASS UNINSPECTED: no target is healthy"
                 )),
-                Some("dropped") => lines.push(format!(
+                Some("dropped") => warnings.push(format!(
                     "!!! {name} in {zone}: NEW FLOWS ARE DROPPED: no target may take them"
                 )),
                 _ => {}
@@ -108,8 +108,9 @@ fn warnings(status: &Value, targets: &[Target]) -> String {
     }
     for target in targets {
         if let Some(diagnosis) = &target.diagnosis {
-            lines.push(format!("!!! {}: {}: {}", target.address, diagnosis.code, diagnosis.text));
+            warnings
+                .push(format!("!!! {}: {}: {}", target.address, diagnosis.code, diagnosis.text));
         }
     }
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    lines(warnings)
 }

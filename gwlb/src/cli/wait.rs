@@ -12,8 +12,10 @@ pub(super) struct Interrupted;
 /// What `future` gives, unless there is a Ctrl-C before.
 pub(super) async fn interruptible<T>(future: impl Future<Output = T>) -> Result<T, Interrupted> {
     tokio::select! {
-        given = future => Ok(given),
-        // Without the signal's handler Ctrl-C ends the program as it always does.
+        // The handler is in place before anything is shown. Without one Ctrl-C ends the program as
+        // it always does.
+        biased;
         Ok(()) = tokio::signal::ctrl_c() => Err(Interrupted),
+        given = future => Ok(given),
     }
 }

@@ -108,3 +108,40 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::{Manner, World, address, file};
+
+    /// The first load balancer's nodes: what becomes of packets, healthy and unhealthy targets.
+    fn nodes(world: &World) -> Vec<(NodePackets, usize, usize)> {
+        let balancers = world.control.load_balancers();
+        let nodes = balancers[0].nodes.iter();
+        nodes.map(|it| (it.packets, it.healthy_targets, it.unhealthy_targets)).collect()
+    }
+
+    #[test]
+    fn a_node_tells_what_becomes_of_its_packets() {
+        use NodePackets::{Bypassed, Dropped, Inspected};
+        for (policy, none_healthy) in
+            [("fail_open", Inspected), ("fail_closed", Dropped), ("bypass", Bypassed)]
+        {
+            let group = format!("when_none_healthy = \"{policy}\"");
+            let text = file(["", &group, ""], &["a", "b"], &[(11, "a"), (12, "a"), (21, "b")]);
+            let manners = [(12, Manner::DEAD), (21, Manner::DEAD)];
+            let mut world = World::with(&text, manners.into());
+            world.run_until(60_000);
+            assert_eq!(nodes(&world), [(Inspected, 1, 1), (none_healthy, 0, 1)], "{policy}");
+
+            let now = world.now();
+            world.control.set_traffic_mode("lb", TrafficMode::Bypass, now).unwrap();
+            assert_eq!(nodes(&world), [(Bypassed, 1, 1), (Bypassed, 0, 1)]);
+            assert_eq!(world.control.load_balancers()[0].traffic_mode, TrafficMode::Bypass);
+
+            // A target that was deregistered is none of theirs any more.
+            world.control.deregister("fw", address(12), None, now).unwrap();
+            assert_eq!(nodes(&world)[0], (Bypassed, 1, 0));
+        }
+    }
+}

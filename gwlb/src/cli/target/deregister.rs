@@ -39,16 +39,14 @@ pub(super) fn run(arguments: &DeregisterArgs) -> ExitCode {
         let target = Target::of(&status)?;
         if arguments.wait {
             let drain = drained(client, &path, status, arguments.json);
-            return match interruptible(drain).await {
-                Ok(ended) => ended,
-                Err(Interrupted) => {
-                    fail(&format!(
-                        "interrupted; the drain of {} goes on (`gwlb target list` shows it)",
-                        target.address
-                    ));
-                    Ok(ExitCode::from(INTERRUPTED))
-                }
-            };
+            let ended = interruptible(drain).await;
+            return ended.unwrap_or_else(|Interrupted| {
+                fail(&format!(
+                    "interrupted; the drain of {} goes on (`gwlb target list` shows it)",
+                    target.address
+                ));
+                Ok(ExitCode::from(INTERRUPTED))
+            });
         }
         if !for_people(arguments.json) {
             return Ok(print(&format!("{status:#}\n")));

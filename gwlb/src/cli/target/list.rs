@@ -53,11 +53,9 @@ pub(super) fn run(arguments: &ListArgs) -> ExitCode {
 
 /// The targets of a group, or of all groups, as a list of the API.
 pub(super) async fn all(client: &Client, group: Option<&str>) -> Result<Value, AskError> {
-    match group {
-        Some(group) => client.get(&targets(group)).await,
-        None => {
-            let mut status = client.get("/v1/status").await?;
-            Ok(json!({ "items": status["targets"].take(), "next": null }))
-        }
+    if let Some(group) = group {
+        return client.get(&targets(group)).await;
     }
+    let mut status = client.get("/v1/status").await?;
+    Ok(json!({ "items": status["targets"].take(), "next": null }))
 }

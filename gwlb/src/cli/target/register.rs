@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Which;
 use crate::cli::client::{AskError, Client, GatewayArgs};
 use crate::cli::shown::Target;
-use crate::cli::wait::{Interrupted, POLL, interruptible};
+use crate::cli::wait::{POLL, interruptible};
 use crate::cli::{INTERRUPTED, fail, for_people, print};
 use crate::runtime::clock;
 
@@ -51,18 +51,15 @@ pub(super) fn run(arguments: &RegisterArgs) -> ExitCode {
         let mut status = client.json(Method::PUT, &path, &wanted.into()).await?;
         let mut done = ExitCode::SUCCESS;
         if arguments.wait {
-            match interruptible(healthy(client, &path, arguments.timeout)).await {
-                Ok(ended) => {
-                    status = ended?;
-                    let target = Target::of(&status)?;
-                    if !takes_flows(&target) {
-                        done = fail(&why_not(&target, arguments.timeout));
-                    }
-                }
-                Err(Interrupted) => {
-                    fail("interrupted; the target stays registered");
-                    return Ok(ExitCode::from(INTERRUPTED));
-                }
+            let ended = interruptible(healthy(client, &path, arguments.timeout)).await;
+            let Ok(healthy) = ended else {
+                fail("interrupted; the target stays registered");
+                return Ok(ExitCode::from(INTERRUPTED));
+            };
+            status = healthy?;
+            let target = Target::of(&status)?;
+            if !takes_flows(&target) {
+                done = fail(&why_not(&target, arguments.timeout));
             }
         }
         let printed = if for_people(arguments.json) {

@@ -182,9 +182,15 @@ pub(super) fn json<T: DeserializeOwned + Default>(
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let field = error.path().to_string();
-        let problem = Problem::new(StatusCode::BAD_REQUEST, error.inner().to_string());
+        let (inner, mut detail) = (error.inner(), error.inner().to_string());
         // The body as a whole, and a place that has no name.
-        if [".", "?"].contains(&field.as_str()) { problem } else { problem.field(field) }
+        if [".", "?"].contains(&field.as_str()) {
+            return Problem::new(StatusCode::BAD_REQUEST, detail);
+        }
+        // Where a field has a name, nobody needs to count columns.
+        let place = format!(" at line {} column {}", inner.line(), inner.column());
+        detail.truncate(detail.strip_suffix(&place).map_or(detail.len(), str::len));
+        Problem::bad(field, detail)
     })?;
     let end = reader.end();
     end.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.to_string()))?;

@@ -114,3 +114,26 @@ pub(super) fn places() -> usize {
     let limit = if raised { hard } else { soft };
     usize::try_from(limit / 4).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_clients_find_room_before_anybody_is_accepted() {
+        let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let clients = most.trim().parse::<usize>().unwrap().min(1000);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let _listener = bind_unix(&path).unwrap();
+        let clients: Vec<_> = (0..clients)
+            .map(|number| {
+                let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+                client.set_nonblocking(true).unwrap();
+                let connected = client.connect(&SockAddr::unix(&path).unwrap());
+                connected.map_or_else(|error| panic!("{number}: {error}"), |()| client)
+            })
+            .collect();
+        assert!(clients.len() > 100);
+    }
+}

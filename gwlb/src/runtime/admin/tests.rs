@@ -201,7 +201,14 @@ fn a_load_balancer_is_bypassed_and_not() {
 
 #[rstest]
 #[case::weight_too_large("PUT", TARGET, r#"{"weight": 1001}"#, 400, "weight", "0 to 1000")]
-#[case::weight_negative("PUT", TARGET, r#"{"weight": -1}"#, 400, "weight", "0 to 1000, and not -1")]
+#[case::weight_negative(
+    "PUT",
+    TARGET,
+    r#"{"weight": -1}"#,
+    400,
+    "weight",
+    "weight is 0 to 1000, and not -1"
+)]
 #[case::weight_huge("PUT", TARGET, r#"{"weight": 1e99}"#, 400, "weight", "0 to 1000")]
 #[case::weight_no_number("PUT", TARGET, r#"{"weight": "1"}"#, 400, "weight", "not \"1\"")]
 #[case::unknown_key(
@@ -445,7 +452,7 @@ fn a_crowd_does_not_delay_the_control_plane() {
     let clients: Vec<_> = (0..CROWD).map(|_| api.connect()).collect();
     let over = AtomicBool::new(false);
     let (answered, begun) = (AtomicUsize::new(0), Barrier::new(5));
-    let slowest = std::thread::scope(|scope| {
+    let mut took = std::thread::scope(|scope| {
         for share in clients.chunks(CROWD / 4) {
             let (over, answered, begun) = (&over, &answered, &begun);
             scope.spawn(move || {
@@ -480,10 +487,9 @@ fn a_crowd_does_not_delay_the_control_plane() {
         }
         begun.wait();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut slowest = Duration::ZERO;
-        let mut rounds = 0;
+        let mut took = Vec::new();
         // Until everybody has had an answer, and some more.
-        while rounds < 20 || answered.load(Ordering::Relaxed) < CROWD {
+        while took.len() < 20 || answered.load(Ordering::Relaxed) < CROWD {
             let asked = clock::now();
             let target = runtime.block_on(async {
                 let address = "192.0.2.14".parse().unwrap();
@@ -494,13 +500,15 @@ fn a_crowd_does_not_delay_the_control_plane() {
                 targets.iter().any(|target| target.address == "192.0.2.14:6081")
             });
             assert!(target);
-            slowest = slowest.max(clock::now() - asked);
-            rounds += 1;
+            took.push(clock::now() - asked);
         }
         over.store(true, Ordering::Relaxed);
-        slowest
+        took
     });
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    // Half of them at least did not have to wait behind the crowd, and none of them for long.
+    took.sort_unstable();
+    assert!(took[took.len() / 2] < Duration::from_millis(50), "{took:?}");
+    assert!(took[took.len() - 1] < Duration::from_millis(500), "{took:?}");
     // Nobody who says nothing has been sent away for it yet, or stands in anybody's way.
     assert_eq!(silent.len(), SILENT);
     assert!(get(&api.socket, "/live").is_ok());
@@ -519,6 +527,35 @@ fn take_one(mut stream: &UnixStream) -> u16 {
     let mut body = vec![0; length.parse().unwrap()];
     stream.read_exact(&mut body).unwrap();
     status(&head)
+}
+
+#[test]
+fn gauges_say_what_there_is() {
+    let api = Api::start();
+    let counters = &api.shared.published.load().snapshot.targets[1].counters[0];
+    counters.new_flows.add(5);
+    counters.ended_flows.add(2);
+    api.ask("DELETE", "/v1/target-groups/fw/targets/192.0.2.12");
+    api.json("PATCH", "/v1/load-balancers/fw", r#"{"traffic_mode":"bypass"}"#);
+    let metrics = String::from_utf8(get(&api.socket, "/metrics").unwrap()).unwrap();
+    let of = r#"{target="192.0.2.12:6081",target_group="fw",zone="az1"}"#;
+    for line in [
+        format!("gwlb_target_active_flows{of} 3"),
+        format!("gwlb_target_weight{of} 50"),
+        format!("gwlb_target_effective_weight{of} 0"),
+        r#"gwlb_target_group_targets{state="draining",target_group="fw",zone="az1"} 1"#.to_owned(),
+        r#"gwlb_target_group_targets{state="initial",target_group="fw",zone="az1"} 1"#.to_owned(),
+        r#"gwlb_target_group_targets{state="initial",target_group="fw",zone="az2"} 1"#.to_owned(),
+        r#"gwlb_target_group_targets{state="healthy",target_group="fw",zone="az2"} 0"#.to_owned(),
+        r#"gwlb_node_bypassed{load_balancer="fw",zone="az2"} 1"#.to_owned(),
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line} in {metrics}");
+    }
+    for help in metrics.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, text) = help.split_once(' ').unwrap();
+        assert!(!text.starts_with(' ') && text.ends_with('.'), "{name}: {text:?}");
+        assert_eq!(metrics.matches(&format!("# HELP {name} ")).count(), 1, "{name}");
+    }
 }
 
 #[test]

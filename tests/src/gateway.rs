@@ -6,6 +6,7 @@
 //! take, segments that fit the path, super-packets that are cut into what came back.
 
 mod exits;
+mod probes;
 mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use geneve::Inner;
 use gwlb::config::Settings;
-use gwlb::control::{Control, Event, Input, Output, ProbeOutcome, TargetStatus, TunnelOutcome};
-use gwlb::dataplane::fragments::FragmentTable;
+use gwlb::control::{
+    Control, Event, Input, Output, TargetStatus, TunnelOutcome, TunnelRequest, recognise,
+};
+use gwlb::dataplane::fragments::{FragmentTable, HostileTotals};
 use gwlb::dataplane::keys::Secret;
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::{TargetTotals, Totals};
@@ -26,6 +29,8 @@ use router::Attachment;
 
 use exits::Exits;
 pub use exits::{Delivered, Sent};
+pub use probes::{Answer, ProbeKind};
+use probes::{Answers, Tunnelled};
 use worker::{Surroundings, Worker};
 
 /// The secret of every gateway here, so that the same packets make the same bytes.
@@ -102,14 +107,22 @@ pub struct Gateway {
     /// Counts what arrived, for [`Queues::InTurn`].
     arrived: usize,
     holding: bool,
-    /// How targets answer probes that do not pass them.
-    answers: BTreeMap<IpAddr, ProbeOutcome>,
-    events: Vec<Event>,
+    fragments: Arc<FragmentTable>,
+    answers: Answers,
+    /// Probes that nobody answers, and when their time is over.
+    unanswered: Vec<(Instant, Input)>,
+    events: Vec<(Duration, Event)>,
 }
 
 impl Gateway {
     /// A gateway at time 0.
     pub fn new(settings: Settings, setup: Setup) -> Gateway {
+        Gateway::with_answers(settings, setup, &[])
+    }
+
+    /// A gateway at time 0, with targets some of which answer probes in another way than by
+    /// passing them.
+    pub fn with_answers(settings: Settings, setup: Setup, answers: &[Answer]) -> Gateway {
         let settings = Arc::new(settings);
         let start = start();
         let control =
@@ -135,11 +148,21 @@ impl Gateway {
             elapsed: Duration::ZERO,
             arrived: 0,
             holding: false,
-            answers: BTreeMap::new(),
+            fragments,
+            answers: Answers::default(),
+            unanswered: Vec::new(),
             events: Vec::new(),
         };
+        for answer in answers {
+            gateway.answers.say(*answer);
+        }
         gateway.follow();
         gateway
+    }
+
+    /// The configuration that is in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The attachment whose device has this name.
@@ -156,9 +179,7 @@ impl Gateway {
 
     /// The target that takes Geneve at this address.
     pub fn target(&self, address: IpAddr) -> Option<TargetSlot> {
-        let targets = &self.exits.snapshot.targets;
-        let position = targets.iter().position(|view| view.address.ip() == address);
-        position.map(|slot| TargetSlot(slot as u32))
+        self.exits.snapshot.sources.get(&address)?.first().copied()
     }
 
     /// What the data plane knows of the configuration now.
@@ -204,7 +225,8 @@ impl Gateway {
         let end = self.elapsed + by;
         loop {
             let workers = self.workers.iter().filter_map(|worker| worker.ingress.poll_timeout());
-            let due = workers.chain(self.control.poll_timeout()).min();
+            let unanswered = self.unanswered.iter().map(|(due, _)| *due);
+            let due = workers.chain(self.control.poll_timeout()).chain(unanswered).min();
             let Some(due) = due.filter(|&due| due <= self.start + end) else { break };
             self.elapsed = self.elapsed.max(due.saturating_duration_since(self.start));
             let now = self.now();
@@ -214,6 +236,10 @@ impl Gateway {
                 }
             }
             self.hand_over();
+            let over = self.unanswered.extract_if(.., |(due, _)| *due <= now);
+            for (_, input) in over.collect::<Vec<_>>() {
+                self.control.handle(input, now);
+            }
             self.control.handle_timeout(now);
             self.follow();
         }
@@ -236,13 +262,25 @@ impl Gateway {
         answer
     }
 
-    /// How a target answers probes from now on, of its health and through the tunnel.
-    pub fn answer_probes(&mut self, target: IpAddr, outcome: ProbeOutcome) {
-        self.answers.insert(target, outcome);
+    /// Another configuration takes the place of the present one.
+    ///
+    /// # Panics
+    /// If it differs in what a running gateway cannot change.
+    pub fn reload(&mut self, settings: Settings) {
+        let difference = gwlb::config::diff(&self.settings, &settings);
+        assert!(!difference.iter().any(|change| change.restart), "takes a restart: {difference:?}");
+        self.settings = Arc::new(settings);
+        let settings = Arc::clone(&self.settings);
+        self.command(|control, now| control.reload(settings, now));
     }
 
-    /// What has happened in the control plane since the last call.
-    pub fn take_events(&mut self) -> Vec<Event> {
+    /// How a target answers probes from now on.
+    pub fn answer_probes(&mut self, answer: Answer) {
+        self.answers.say(answer);
+    }
+
+    /// What has happened in the control plane since the last call, and when.
+    pub fn take_events(&mut self) -> Vec<(Duration, Event)> {
         std::mem::take(&mut self.events)
     }
 
@@ -251,14 +289,10 @@ impl Gateway {
         self.control.targets()
     }
 
-    /// Does what the control plane wants done: views reach the workers, and probes are answered at
-    /// once.
+    /// Does what the control plane wants done: views reach the workers, and probes are answered.
     fn follow(&mut self) {
         let now = self.now();
         while let Some(output) = self.control.poll_output() {
-            let answer = |address: IpAddr| {
-                self.answers.get(&address).copied().unwrap_or(ProbeOutcome::Passed)
-            };
             match output {
                 Output::Publish(snapshot) => {
                     for worker in &mut self.workers {
@@ -270,20 +304,45 @@ impl Gateway {
                     self.control.handle(Input::Acknowledged(generation), now);
                 }
                 Output::Probe(request) => {
-                    let outcome = answer(request.address.ip());
-                    self.control.handle(Input::Probe { check: request.check, outcome }, now);
+                    let (input, due) = self.answers.health(&request, now);
+                    self.answer(input, due);
                 }
-                Output::TunnelProbe(request) => {
-                    let outcome = match answer(request.address.ip()) {
-                        ProbeOutcome::Passed => TunnelOutcome::Returned,
-                        _ => TunnelOutcome::Lost,
-                    };
-                    let (check, sequence) = (request.check, request.sequence);
-                    self.control.handle(Input::TunnelProbe { check, sequence, outcome }, now);
-                }
-                Output::Event(event) => self.events.push(event),
+                Output::TunnelProbe(request) => self.probe_tunnel(&request),
+                Output::Event(event) => self.events.push((self.elapsed, event)),
             }
         }
+    }
+
+    fn answer(&mut self, input: Input, due: Instant) {
+        let now = self.now();
+        if due > now {
+            self.unanswered.push((due, input));
+        } else {
+            self.control.handle(input, now);
+        }
+    }
+
+    /// Sends a probe through the tunnel, from the first socket that there is.
+    fn probe_tunnel(&mut self, request: &TunnelRequest) {
+        let now = self.now();
+        let (check, sequence) = (request.check, request.sequence);
+        let (outcome, due) = match self.answers.tunnel(request, &self.exits.snapshot, now) {
+            Tunnelled::Ends(outcome, due) => (outcome, due),
+            Tunnelled::Back => {
+                let from = SocketAddr::new(request.address.ip(), 61_000);
+                let (to, bytes) = (request.source, request.packet.clone());
+                self.workers[0].take_udp(&[Datagram { from, to, bytes }], now, &mut self.exits);
+                let came_back = std::mem::take(&mut self.exits.probes);
+                let keys = &self.exits.snapshot.keys;
+                let mut found = came_back.iter().filter_map(|payload| recognise(keys, payload));
+                assert!(
+                    found.any(|found| (found.check, found.sequence) == (check, sequence)),
+                    "the way back knows the probes of this gateway",
+                );
+                (TunnelOutcome::Returned, now)
+            }
+        };
+        self.answer(Input::TunnelProbe { check, sequence, outcome }, due);
     }
 
     /// How long the gateway has been there.
@@ -316,17 +375,20 @@ impl Gateway {
         Totals::of(self.workers.iter().map(|worker| &*worker.stats))
     }
 
+    /// What fragments did that honest senders hardly do.
+    pub fn hostile(&self) -> HostileTotals {
+        self.fragments.hostile()
+    }
+
     /// What was sent to each target and returned by it.
     pub fn target_totals(&self) -> BTreeMap<SocketAddr, TargetTotals> {
-        let totals = |counters: &[_]| {
-            let mut totals = TargetTotals::default();
-            for counters in counters {
-                totals.add(counters);
-            }
-            totals
-        };
-        let targets = self.exits.snapshot.targets.iter();
-        targets.map(|target| (target.address, totals(&target.counters))).collect()
+        let mut all = BTreeMap::<_, TargetTotals>::new();
+        for target in &self.exits.snapshot.targets {
+            // Who is registered once more may have another slot than before.
+            let totals = all.entry(target.address).or_default();
+            target.counters.iter().for_each(|counters| totals.add(counters));
+        }
+        all
     }
 
     fn now(&mut self) -> Instant {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use etherparse::{
     IcmpEchoHeader, Icmpv4Type, Icmpv6Type, IpFragOffset, IpHeaders, IpNumber, Ipv4Header,
     Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, TcpHeader,
-    icmpv4, icmpv6,
+    TcpOptionElement, icmpv4, icmpv6,
 };
 use geneve::checksum::Sum;
 use geneve::{Inner, TcpFlags, Transport, protocol};
@@ -30,24 +30,34 @@ pub struct Tcp {
     pub sequence: u32,
     /// The number of the byte that is expected next; written only together with the flag.
     pub acknowledgement: u32,
+    /// The largest segment that its sender takes, in an option.
+    pub mss: Option<u16>,
 }
 
 impl Tcp {
     /// Opens a connection.
-    pub const SYN: Tcp = Tcp { flags: TcpFlags::SYN, sequence: 999, acknowledgement: 0 };
+    pub const SYN: Tcp = Tcp::new(TcpFlags::SYN, 999, 0);
     /// Answers [`Tcp::SYN`].
-    pub const SYN_ACK: Tcp =
-        Tcp { flags: TcpFlags(0x12), sequence: 4_999_999, acknowledgement: 1000 };
+    pub const SYN_ACK: Tcp = Tcp::new(TcpFlags(0x12), 4_999_999, 1000);
     /// Data from the side that opened the connection, its first byte first.
-    pub const DATA: Tcp = Tcp { flags: TcpFlags::ACK, sequence: 1000, acknowledgement: 5_000_000 };
+    pub const DATA: Tcp = Tcp::new(TcpFlags::ACK, 1000, 5_000_000);
     /// Data from the other side.
-    pub const ANSWER: Tcp =
-        Tcp { flags: TcpFlags::ACK, sequence: 5_000_000, acknowledgement: 1000 };
+    pub const ANSWER: Tcp = Tcp::new(TcpFlags::ACK, 5_000_000, 1000);
+
+    const fn new(flags: TcpFlags, sequence: u32, acknowledgement: u32) -> Tcp {
+        Tcp { flags, sequence, acknowledgement, mss: None }
+    }
 
     /// The same with other flags.
     #[must_use]
     pub fn flags(self, flags: TcpFlags) -> Tcp {
         Tcp { flags, ..self }
+    }
+
+    /// The same with an option that says how large segments may be.
+    #[must_use]
+    pub fn mss(self, mss: u16) -> Tcp {
+        Tcp { mss: Some(mss), ..self }
     }
 
     /// What follows `bytes` bytes later.
@@ -66,6 +76,8 @@ pub enum Problem {
     TimeExceeded,
     /// The packet exceeds this MTU.
     TooBig(u16),
+    /// This type and code of the IP version at hand.
+    Other(u8, u8),
 }
 
 impl Ip {
@@ -162,6 +174,10 @@ impl Ip {
         if header.ack {
             header.acknowledgment_number = tcp.acknowledgement;
         }
+        if let Some(mss) = tcp.mss {
+            let option = TcpOptionElement::MaximumSegmentSize(mss);
+            header.set_options(&[option]).expect("four bytes");
+        }
         let builder = PacketBuilder::ip((*self.0).clone()).tcp_header(header);
         written(|out| builder.write(out, payload))
     }
@@ -199,6 +215,10 @@ impl Ip {
             Problem::TooBig(mtu) => (
                 Icmpv4Type::DestinationUnreachable(Four::FragmentationNeeded { next_hop_mtu: mtu }),
                 Icmpv6Type::PacketTooBig { mtu: mtu.into() },
+            ),
+            Problem::Other(type_u8, code_u8) => (
+                Icmpv4Type::Unknown { type_u8, code_u8, bytes5to8: [0; 4] },
+                Icmpv6Type::Unknown { type_u8, code_u8, bytes5to8: [0; 4] },
             ),
         };
         self.icmp(four, six, &about[..quoted.min(about.len())])
@@ -260,13 +280,25 @@ pub fn fragments(packet: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
 /// # Panics
 /// If it is no whole TCP or UDP packet.
 pub fn super_packet(packet: &[u8], size: u16) -> Packet {
-    let inner = Inner::parse(packet).expect("a packet to segment");
-    let (segment, protocol, offset, header) = match inner.transport {
-        Transport::Tcp { header_len, .. } => {
-            (Segmentation::Tcp { size, ecn: false }, protocol::TCP, 16, header_len)
-        }
-        Transport::Udp { .. } => (Segmentation::Udp { size }, protocol::UDP, 6, 8),
-        other => panic!("{other:?} has no segments"),
+    let mut whole = partial_checksum(packet);
+    whole.offload.segment = match Inner::parse(packet).map(|inner| inner.transport) {
+        Ok(Transport::Tcp { .. }) => Segmentation::Tcp { size, ecn: false },
+        _ => Segmentation::Udp { size },
+    };
+    whole
+}
+
+/// What a host with offload gives to its TUN device in place of a packet with a checksum: only the
+/// pseudo-header is summed.
+///
+/// # Panics
+/// If it is no whole TCP or UDP packet.
+pub fn partial_checksum(packet: &[u8]) -> Packet {
+    let inner = Inner::parse(packet).expect("a packet to sum");
+    let (protocol, offset, header) = match inner.transport {
+        Transport::Tcp { header_len, .. } => (protocol::TCP, 16, header_len),
+        Transport::Udp { .. } => (protocol::UDP, 6, 8),
+        other => panic!("{other:?} has no checksum"),
     };
     let start = inner.header_len;
     let len = (inner.total_len - start) as u32;
@@ -275,7 +307,8 @@ pub fn super_packet(packet: &[u8], size: u16) -> Packet {
     let field = start + usize::from(offset);
     bytes[field..field + 2].copy_from_slice(&(!pseudo_header.finish()).to_be_bytes());
     let checksum = Some(PartialChecksum { start: start as u16, offset });
-    Packet { bytes, offload: Offload { segment, checksum, hdr_len: (start + header) as u16 } }
+    let hdr_len = (start + header) as u16;
+    Packet { bytes, offload: Offload { segment: Segmentation::None, checksum, hdr_len } }
 }
 
 fn written<E: std::fmt::Debug>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Vec<u8> {

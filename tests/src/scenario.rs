@@ -30,7 +30,10 @@ use router::source::Source;
 use thiserror::Error;
 
 pub use compare::{differences, differences_between_workers};
-pub use form::{Configure, Echo, Input, PathMtu, Scenario, Step};
+pub use form::{
+    Configure, Deregister, Echo, Empty, How, Input, PathMtu, Probe, Register, Reload, Scenario,
+    Step,
+};
 pub use outcome::{Counters, Outcome};
 pub use play::play;
 
@@ -72,17 +75,21 @@ pub fn check(folder: &Path) -> Result<Vec<String>, ScenarioError> {
     let scenario = Scenario::load(folder)?;
     let settings = configuration(folder, &scenario)?;
     let play = |setup| play(folder, &scenario, settings.clone(), setup);
-    let found = play(Setup::of(1))?;
+    let first = Setup::of(scenario.workers.unwrap_or(1));
+    let found = play(first)?;
     let mut problems = found.violations.clone();
     problems.extend(differences(folder, &found)?);
-    if play(Setup::of(1))? != found {
+    if play(first)? != found {
         problems.push("played again, it ends differently".to_owned());
+    }
+    if scenario.workers.is_some() {
+        return Ok(problems);
     }
     for workers in 1..=3 {
         for queues in [Queues::ByFlow, Queues::InTurn] {
             let again = play(Setup { queues, ..Setup::of(workers) })?;
             let how = format!("with {workers} workers and packets read {queues:?}");
-            let more = differences_between_workers(&found, &again);
+            let more = differences_between_workers(&found, &again, scenario.limits_per_worker);
             let more = more.into_iter().chain(again.violations);
             problems.extend(more.map(|problem| format!("{how}: {problem}")));
         }
@@ -97,7 +104,8 @@ pub fn check(folder: &Path) -> Result<Vec<String>, ScenarioError> {
 pub fn bless(folder: &Path) -> Result<(), ScenarioError> {
     let scenario = Scenario::load(folder)?;
     let settings = configuration(folder, &scenario)?;
-    play(folder, &scenario, settings, Setup::of(1))?.write(folder)
+    let setup = Setup::of(scenario.workers.unwrap_or(1));
+    play(folder, &scenario, settings, setup)?.write(folder)
 }
 
 /// The configuration of a scenario.
@@ -105,10 +113,15 @@ pub fn bless(folder: &Path) -> Result<(), ScenarioError> {
 /// # Errors
 /// [`ScenarioError::Configuration`] if the gateway would not take it.
 pub fn configuration(folder: &Path, scenario: &Scenario) -> Result<Settings, ScenarioError> {
+    configured(folder, &scenario.configure)
+}
+
+/// The configuration of the scenario in `folder`, with changes.
+fn configured(folder: &Path, changes: &[Configure]) -> Result<Settings, ScenarioError> {
     let own = folder.join("gateway.toml");
     let path = if own.is_file() { own } else { folder.join("../gateway.toml") };
     let text = fs::read_to_string(&path).map_err(|error| ScenarioError::Io(path.clone(), error))?;
-    let text = form::configure(&text, &scenario.configure)?;
+    let text = form::configure(&text, changes)?;
     let source = Source::new(path.display().to_string(), text);
     gwlb::config::parse(&source)
         .map_err(|problems| ScenarioError::Configuration(problems.to_string()))
@@ -146,6 +159,9 @@ pub enum ScenarioError {
     /// A step names an appliance that is not there.
     #[error("no appliance is called {0}")]
     NoAppliance(String),
+    /// The configuration that a step loads differs in what a running gateway cannot change.
+    #[error("step {0}: this configuration takes a restart")]
+    Restart(usize),
     /// An appliance has an address that no target has.
     #[error("appliance {0} has the address {1}, which no target has")]
     NoTarget(String, IpAddr),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use geneve::flow::CanonicalKey;
 use geneve::{Header, Inner, IpVersion, arbitrary};
 use gwlb::config::Settings;
+use gwlb::dataplane::fragments::FragmentTable;
 use gwlb::dataplane::snapshot::TargetSlot;
 use gwlb::dataplane::stats::{LedgerTotals, Totals};
 use gwlb_tests::appliance::echo;
@@ -33,16 +34,19 @@ fn gateway() -> Gateway {
 /// Where packets of one side ended between two moments, with how many.
 fn ends(before: &LedgerTotals, after: &LedgerTotals) -> Vec<(&'static str, u64)> {
     let (old, new) = (&before.flow, &after.flow);
-    // What the gateway made is delivered as well, and ends nothing that entered.
-    let delivered = (new.delivered - old.delivered) - (new.generated - old.generated);
+    let replied = new.replied - old.replied;
+    // What the gateway made ends nothing that entered: answers, and fragments beyond the first.
+    let fragments = (new.generated - old.generated) - replied;
     let drops = after.drops.iter();
     let drops = drops.map(|(reason, count)| {
         (*reason, count - before.drops.get(reason).copied().unwrap_or_default())
     });
     [
-        ("delivered", delivered),
-        ("encapsulated", new.encapsulated - old.encapsulated),
-        ("replied", new.replied - old.replied),
+        ("delivered", new.delivered - old.delivered - replied),
+        ("bypassed", new.bypassed - old.bypassed),
+        ("encapsulated", new.encapsulated - old.encapsulated - fragments),
+        ("replied", replied),
+        ("probes", new.probes - old.probes),
     ]
     .into_iter()
     .chain(drops)
@@ -67,6 +71,8 @@ fn enter(gateway: &mut Gateway, packet: Packet) {
     let at = gateway.attachment("igw").unwrap();
     let before = gateway.totals();
     gateway.enter(at, &[packet], None);
+    // A later fragment waits in vain.
+    gateway.advance(FragmentTable::HOLD);
     assert_one_end(&before, &gateway.totals(), true);
 }
 
@@ -384,6 +390,7 @@ proptest! {
             history.step(event);
         }
         history.step(&Event::Release);
+        history.step(&Event::Advance(FragmentTable::HOLD.as_millis() as u64));
         history.step(&Event::Echo { most: usize::MAX, queue: None });
         let totals = history.gateway.totals();
         prop_assert_eq!((totals.tun.queued(), totals.udp.queued()), (0, 0));

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::control_loop::{ControlParts, smallest_by_target};
 use super::error::StartError;
-use super::rigging::Rigging;
+use super::rigging::{Planned, Rigging};
 use super::shared::{Inbox, Published, Shared};
 use super::underlay;
 use super::worker::{Worker, WorkerConfig};
@@ -38,9 +38,9 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let listeners = super::admin::Listeners::bind(&settings.gateway)?;
 
     let mut rigging = Rigging::new(workers, source_ports);
-    let refit = rigging.plan(settings, &control.snapshot().targets, None)?;
+    let Planned { refit, probing } = rigging.plan(settings, &control.snapshot().targets, None)?;
     let targets = control.snapshot();
-    for (target, mtu) in smallest_by_target(refit.measure(&targets.targets, |_| true)) {
+    for (target, mtu) in smallest_by_target(probing.measure(&targets.targets, |_| true)) {
         control.handle(Input::PathMtu { target, mtu }, now);
     }
 
@@ -50,7 +50,7 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let nothing = Published { snapshot: control.snapshot(), rig: Arc::default() };
     let shared = Arc::new(Shared::new(Arc::clone(settings), nothing, stats, inboxes));
     let limits = refit.limits();
-    let probing = rigging.fit(refit, &shared);
+    rigging.fit(refit, &shared);
     let snapshot = control.snapshot();
     let rig = rigging.rig(&snapshot);
     shared.publish(Published { snapshot, rig });

@@ -20,7 +20,7 @@ use super::control_handle::{
 };
 use super::error::StartError;
 use super::prober::ProbeJob;
-use super::rigging::{Probing, Rigging};
+use super::rigging::{Planned, Probing, Rigging};
 use super::shared::{Published, Shared};
 use super::{build, clock};
 use crate::config::Settings;
@@ -165,7 +165,7 @@ impl Driver {
                     ticks += 1;
                     self.look_after(ticks);
                 }
-                Some(event) = self.events.recv() => self.take(event),
+                Some(event) = self.events.recv() => self.take(&event),
                 () = self.shared.notices.wait() => self.take_notices(),
                 Some(request) = requests.recv() => self.answer(request),
                 _ = stopped.wait_for(|&stop| stop) => break,
@@ -240,9 +240,9 @@ impl Driver {
         self.control.handle(Input::TunnelProbe { check, sequence, outcome }, now);
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: &Event) {
         let now = clock::now();
-        match event {
+        match *event {
             Event::Input(input) => self.control.handle(input, now),
             Event::TunnelTime(check, sequence) => {
                 if self.under_way.remove(&(check, sequence)) {
@@ -256,6 +256,7 @@ impl Driver {
     /// What the workers have noticed.
     fn take_notices(&mut self) {
         let now = clock::now();
+        self.control.handle(Input::Acknowledged(self.shared.acknowledged()), now);
         while let Some(target) = self.shared.notices.suspects.pop() {
             self.control.handle(Input::Suspect(target), now);
         }
@@ -291,7 +292,7 @@ impl Driver {
 
     fn measure_paths(&mut self, wanted: impl Fn(TargetSlot) -> bool + Copy, now: Instant) {
         let snapshot = self.control.snapshot();
-        let measured = self.probing.nodes.iter().flat_map(|n| n.measure(&snapshot.targets, wanted));
+        let measured = self.probing.measure(&snapshot.targets, wanted);
         for (target, mtu) in smallest_by_target(measured.collect::<Vec<_>>()) {
             self.control.handle(Input::PathMtu { target, mtu }, now);
         }
@@ -323,7 +324,7 @@ impl Driver {
         match request {
             Request::View(reply) => drop(reply.send(View::of(&self.control))),
             Request::Register { group, target, reply } => {
-                let _ = reply.send(self.register(&group, target));
+                let _ = reply.send(self.register(&group, &target));
             }
             Request::Deregister { group, address, port, reply } => {
                 let done = self.control.deregister(&group, address, port, clock::now());
@@ -340,20 +341,21 @@ impl Driver {
     }
 
     /// A target on a port where nobody listens yet gets listeners first.
-    fn register(&mut self, group: &str, target: TargetSpec) -> Result<(), ControlError> {
+    fn register(&mut self, group: &str, target: &TargetSpec) -> Result<(), ControlError> {
         let settings = Arc::clone(self.control.settings());
         let index = settings.target_groups.iter().position(|known| known.name.as_str() == group);
         let port = target.port.map(crate::config::Port::get);
-        let refit = match index.zip(port) {
+        let planned = match index.zip(port) {
             Some((group, port)) if !self.rigging.hears(&settings, group, port) => {
                 let snapshot = self.control.snapshot();
                 Some(self.rigging.plan(&settings, &snapshot.targets, Some((group, port)))?)
             }
             _ => None,
         };
-        self.control.register(group, &target, clock::now())?;
-        if let Some(refit) = refit {
-            self.probing = self.rigging.fit(refit, &self.shared);
+        self.control.register(group, target, clock::now())?;
+        if let Some(Planned { refit, probing }) = planned {
+            self.rigging.fit(refit, &self.shared);
+            self.probing = probing;
         }
         self.measure_paths(|_| true, clock::now());
         Ok(())
@@ -377,8 +379,9 @@ impl Driver {
 
     fn apply(&mut self, settings: Arc<Settings>) -> Result<(), StartError> {
         let snapshot = self.control.snapshot();
-        let refit = self.rigging.plan(&settings, &snapshot.targets, None)?;
-        self.probing = self.rigging.fit(refit, &self.shared);
+        let Planned { refit, probing } = self.rigging.plan(&settings, &snapshot.targets, None)?;
+        self.rigging.fit(refit, &self.shared);
+        self.probing = probing;
         self.control.reload(Arc::clone(&settings), clock::now());
         self.shared.settings.store(settings);
         self.measure_paths(|_| true, clock::now());

@@ -40,6 +40,9 @@ pub(super) struct Rigging {
     rig: Arc<Rig>,
 }
 
+/// An attachment whose device stays, before and after, and its namespace.
+type Adjustment = (AttachmentSettings, AttachmentSettings, Netns);
+
 /// The number of the sockets that send, by load balancer and zone.
 type Senders = BTreeMap<(String, String), usize>;
 
@@ -74,7 +77,15 @@ pub(super) struct Refit {
     parts: Vec<Parts>,
     links: Vec<(usize, PortLinks)>,
     limits: Limits,
-    probing: Probing,
+}
+
+/// What a configuration needs that was not there.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// For the workers.
+    pub refit: Refit,
+    /// For the control plane.
+    pub probing: Probing,
 }
 
 /// What the control plane reaches the targets with.
@@ -138,14 +149,16 @@ impl Refit {
     pub fn limits(&self) -> Limits {
         self.limits
     }
+}
 
+impl Probing {
     /// Path MTUs, as [`NodeProbe::measure`] finds them.
     pub fn measure<'a>(
         &'a self,
         targets: &'a [TargetView],
         wanted: impl Fn(TargetSlot) -> bool + Copy + 'a,
     ) -> impl Iterator<Item = (TargetSlot, u16)> + 'a {
-        self.probing.nodes.iter().flat_map(move |node| node.measure(targets, wanted))
+        self.nodes.iter().flat_map(move |node| node.measure(targets, wanted))
     }
 }
 
@@ -200,7 +213,7 @@ impl Rigging {
         settings: &Settings,
         targets: &[TargetView],
         port: Option<(usize, u16)>,
-    ) -> Result<Refit, StartError> {
+    ) -> Result<Planned, StartError> {
         // A namespace may have been made anew under its name.
         self.namespaces = Namespaces::default();
         let mut refit = Refit {
@@ -208,19 +221,25 @@ impl Rigging {
             senders: Senders::new(),
             underlays: self.underlays.clone(),
             ports: self.ports.clone(),
-            parts: (0..self.workers).map(|_| Parts::default()).collect(),
+            parts: (0..self.workers)
+                .map(|_| Parts { rig: self.rig.number + 1, ..Parts::default() })
+                .collect(),
             links: Vec::new(),
             limits: Limits::default(),
-            probing: self.probing(settings)?,
         };
         self.plan_underlays(settings, targets, port, &mut refit)?;
-        self.plan_ports(settings, &mut refit)?;
-        Ok(refit)
+        let changed = self.plan_ports(settings, &mut refit)?;
+        let probing = self.probing(settings)?;
+        // Last, when everything else could be had: these are not undone.
+        for (old, new, netns) in changed {
+            adjust(&old, &new, &netns)?;
+        }
+        Ok(Planned { refit, probing })
     }
 
     /// Hands new devices and sockets to the workers. What the new rig does not use is let go when
     /// it is published.
-    pub fn fit(&mut self, refit: Refit, shared: &Shared) -> Probing {
+    pub fn fit(&mut self, refit: Refit, shared: &Shared) {
         for (inbox, parts) in shared.inboxes.iter().zip(refit.parts) {
             inbox.parts.push(parts);
         }
@@ -238,7 +257,6 @@ impl Rigging {
         self.senders = refit.senders;
         self.ports = refit.ports;
         self.rig = Arc::new(refit.rig);
-        refit.probing
     }
 
     fn plan_underlays(
@@ -325,8 +343,12 @@ impl Rigging {
     }
 
     /// Devices for the attachments. One that is there under the same name in the same namespace
-    /// stays, with the settings that it has got now.
-    fn plan_ports(&mut self, settings: &Settings, refit: &mut Refit) -> Result<(), StartError> {
+    /// stays; returned is what it was, what it is to be, and where it is.
+    fn plan_ports(
+        &mut self,
+        settings: &Settings,
+        refit: &mut Refit,
+    ) -> Result<Vec<Adjustment>, StartError> {
         refit.rig.ports = vec![None; refit.ports.len()];
         let mut changed = Vec::new();
         for attachment in &settings.attachments {
@@ -338,7 +360,7 @@ impl Rigging {
             let netns = self.namespaces.open(attachment.netns.as_ref())?;
             let number = if let Some(number) = known {
                 let old = std::mem::replace(&mut refit.ports[number], attachment.clone());
-                changed.push((old, attachment, netns));
+                changed.push((old, attachment.clone(), netns));
                 number
             } else {
                 let number = refit.ports.len();
@@ -357,11 +379,7 @@ impl Rigging {
             };
             refit.rig.ports[number] = Some(attachment.at);
         }
-        // Last, when everything else could be had: these are not undone.
-        for (old, new, netns) in changed {
-            adjust(&old, new, &netns)?;
-        }
-        Ok(())
+        Ok(changed)
     }
 
     fn create(&self, attachment: &AttachmentSettings, netns: &Netns) -> Result<Tun, StartError> {

@@ -86,6 +86,8 @@ pub(super) struct Exits {
     pub sends: u64,
     pub delivered: Vec<Delivered>,
     pub writes: u64,
+    /// What probes through the tunnel said that came back.
+    pub probes: Vec<Vec<u8>>,
     pub inboxes: Vec<VecDeque<Handover>>,
     inbox_limit: usize,
 }
@@ -100,6 +102,7 @@ impl Exits {
             sends: 0,
             delivered: Vec::new(),
             writes: 0,
+            probes: Vec::new(),
             inboxes,
             inbox_limit,
         }

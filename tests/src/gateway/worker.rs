@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use geneve::outer;
 use gwlb::dataplane::encap::{Batch, Encapsulator, Gathered};
 use gwlb::dataplane::fragments::FragmentTable;
 use gwlb::dataplane::frame::Frame;
@@ -98,7 +99,10 @@ impl Worker {
             }
             let packet = &bytes[range.clone()];
             match way {
-                Way::Probe => self.stats.udp.flow.probes.add(1),
+                Way::Probe => {
+                    self.stats.udp.flow.probes.add(1);
+                    exits.probes.push(packet[inner.header_len + outer::UDP_LEN..].to_vec());
+                }
                 Way::Deliver(to) => {
                     genuine.push((to, packet));
                     let place = Place { buffer: buffer as u32, start: range.start as u32 };
@@ -124,7 +128,11 @@ impl Worker {
             let ledger = self.stats.ledger(from.side);
             ledger.flow.taken_over.add(frame.segments());
             match exits.snapshot.entry(from.at, epoch) {
-                Some(at) => self.handle(Origin { at, ..from }, &frame, now, exits),
+                Some(at) => {
+                    let origin = Origin { at, ..from };
+                    let verdict = self.ingress.handle_handover(origin, &frame, now);
+                    self.execute(origin, &frame, verdict, now, exits);
+                }
                 None => ledger.drops.add(DropReason::Reconfigured, frame.segments()),
             }
         }
@@ -150,9 +158,20 @@ impl Worker {
 
     fn handle(&mut self, origin: Origin, frame: &Frame<'_>, now: Instant, exits: &mut Exits) {
         let verdict = self.ingress.handle_packet(origin, frame, now);
+        self.execute(origin, frame, verdict, now, exits);
+    }
+
+    fn execute(
+        &mut self,
+        origin: Origin,
+        frame: &Frame<'_>,
+        verdict: Verdict,
+        now: Instant,
+        exits: &mut Exits,
+    ) {
         let ledger = self.stats.ledger(origin.side);
         match verdict {
-            Verdict::ToAppliance(hop) => self.to_appliance(origin.side, frame, hop, exits),
+            Verdict::ToAppliance(hop) => self.send_to_appliance(origin.side, frame, hop, exits),
             Verdict::Deliver(to) | Verdict::Bypass(to) => {
                 let bypass = matches!(verdict, Verdict::Bypass(_));
                 match exits.write(to, frame.packet, frame.offload) {
@@ -187,7 +206,7 @@ impl Worker {
         ledger.flow.delivered.add(written.expect("a reply is one whole packet"));
     }
 
-    fn to_appliance(&mut self, side: Side, frame: &Frame<'_>, hop: Hop, exits: &mut Exits) {
+    fn send_to_appliance(&mut self, side: Side, frame: &Frame<'_>, hop: Hop, exits: &mut Exits) {
         match hop.change {
             None => self.encapsulate(side, frame, hop, exits),
             Some(Change::ClampMss(mtu)) => {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use geneve::{Fragment, Header, Inner, IpVersion, Transport, outer};
+use gwlb::dataplane::stats::FlowTableTotals;
 use serde_json::{Map, Value};
 
 use super::{BLESS, Outcome, ScenarioError};
@@ -51,8 +52,12 @@ pub fn differences(folder: &Path, found: &Outcome) -> Result<Vec<String>, Scenar
 
 /// In what two outcomes differ that they must not, where they come from gateways with different
 /// workers: which source port a flow has and how its packets were batched may change, and so may
-/// the order between flows.
-pub fn differences_between_workers(one: &Outcome, other: &Outcome) -> Vec<String> {
+/// the order between flows; with `limits_per_worker` also what was counted of flows.
+pub fn differences_between_workers(
+    one: &Outcome,
+    other: &Outcome,
+    limits_per_worker: bool,
+) -> Vec<String> {
     let mut problems = Vec::new();
     let (ones, others) = (flows(one), flows(other));
     let names: BTreeSet<_> = ones.keys().chain(others.keys()).collect();
@@ -64,8 +69,15 @@ pub fn differences_between_workers(one: &Outcome, other: &Outcome) -> Vec<String
         let (stream, flow) = name;
         problems.extend(packets.into_iter().map(|what| format!("{stream}, {flow}: {what}")));
     }
-    let counters = values(&counted(one), &counted(other));
+    let counters = values(&counted(one, limits_per_worker), &counted(other, limits_per_worker));
     problems.extend(counters.into_iter().map(|what| format!("counters: {what}")));
+    let events = |outcome: &Outcome| {
+        let lines = outcome.events.iter();
+        let lines = lines.map(|(time, event)| format!("{} ms: {event}\n", time.as_millis()));
+        lines.collect::<String>()
+    };
+    let events = lines(events(one).as_bytes(), events(other).as_bytes());
+    problems.extend(events.into_iter().map(|what| format!("events: {what}")));
     problems
 }
 
@@ -112,17 +124,19 @@ fn without_source_port(packet: &mut [u8]) -> usize {
 }
 
 /// The counters that do not depend on workers.
-fn counted(outcome: &Outcome) -> Value {
-    let mut counters = outcome.counters.to_json();
-    for key in ["sends", "writes"] {
-        counters[key].take();
+fn counted(outcome: &Outcome, limits_per_worker: bool) -> Value {
+    let mut counters = outcome.counters.clone();
+    (counters.sends, counters.writes) = (0, 0);
+    for ledger in [&mut counters.tun, &mut counters.udp] {
+        (ledger.flow.handed_over, ledger.flow.taken_over) = (0, 0);
     }
-    for side in ["tun", "udp"] {
-        for key in ["handed_over", "taken_over"] {
-            counters[side][key].take();
+    if limits_per_worker {
+        counters.flows = FlowTableTotals::default();
+        for appliance in counters.appliances.values_mut() {
+            (appliance.new_flows, appliance.ended_flows) = (0, 0);
         }
     }
-    counters
+    counters.to_json()
 }
 
 fn packets(expected: &[Captured], found: &[Captured]) -> Vec<String> {

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use gwlb::dataplane::stats::{FlowTableTotals, LedgerTotals, TargetTotals};
+use gwlb::dataplane::fragments::HostileTotals;
+use gwlb::dataplane::stats::{FlowTableTotals, LedgerTotals, ResetTotals, TargetTotals};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::ScenarioError;
 use crate::capture::{self, Captured};
@@ -18,6 +21,8 @@ pub struct Outcome {
     pub streams: BTreeMap<String, Vec<Captured>>,
     /// What was counted.
     pub counters: Counters,
+    /// What happened in the control plane, and when.
+    pub events: Vec<(Duration, String)>,
     /// What each step brought about, in lines for people.
     pub steps: String,
     /// What must always hold and did not.
@@ -25,7 +30,7 @@ pub struct Outcome {
 }
 
 /// What was counted over a scenario.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
     /// Packets that came by attachments.
     pub tun: LedgerTotals,
@@ -33,6 +38,10 @@ pub struct Counters {
     pub udp: LedgerTotals,
     /// The flow tables.
     pub flows: FlowTableTotals,
+    /// TCP resets that were sent.
+    pub resets: ResetTotals,
+    /// What fragments did that honest senders hardly do.
+    pub hostile_fragments: HostileTotals,
     /// What each appliance was sent and returned.
     pub appliances: BTreeMap<String, TargetTotals>,
     /// How often sockets were asked to send, batches counted as one.
@@ -42,10 +51,22 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// The counters as they stand in `counters.json`.
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::to_value(self).expect("counters are JSON")
+    /// The counters as they stand in `counters.json`: those that have counted something, so that
+    /// a new counter changes nothing where it does not count.
+    pub fn to_json(&self) -> Value {
+        let mut counters = serde_json::to_value(self).expect("counters are JSON");
+        leave_out_zeros(&mut counters);
+        counters
     }
+}
+
+fn leave_out_zeros(value: &mut Value) {
+    let Value::Object(members) = value else { return };
+    members.values_mut().for_each(leave_out_zeros);
+    members.retain(|_, value| match value {
+        Value::Object(members) => !members.is_empty(),
+        value => *value != 0,
+    });
 }
 
 impl Outcome {

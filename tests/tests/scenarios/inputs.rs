@@ -1,6 +1,7 @@
 //! The captures that enter the scenarios, as code: each file is what a function here makes. A
 //! scenario may as well bring a capture from elsewhere; then it is not listed here.
 
+mod failover;
 mod flows;
 mod fragments;
 mod icmp;
@@ -39,6 +40,7 @@ impl Inputs {
         sizes::add(&mut inputs);
         routes::add(&mut inputs);
         flows::add(&mut inputs);
+        failover::add(&mut inputs);
         inputs
     }
 

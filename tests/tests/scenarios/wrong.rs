@@ -153,16 +153,16 @@ fn a_difference_between_workers_is_found() {
         |workers| scenario::play(&path, &scenario, settings.clone(), Setup::of(workers)).unwrap();
     let (one, mut three) = (play(1), play(3));
     assert_ne!(one.streams, three.streams, "source ports differ");
-    assert_eq!(scenario::differences_between_workers(&one, &three), [""; 0]);
+    assert_eq!(scenario::differences_between_workers(&one, &three, false), [""; 0]);
     // The cookie of the last packet of somebody's stream.
     let stream = three.streams.get_mut("to-fw1").unwrap();
     stream.last_mut().unwrap().packet[67] ^= 1;
-    let found = scenario::differences_between_workers(&one, &three).concat();
+    let found = scenario::differences_between_workers(&one, &three, false).concat();
     assert!(found.contains("differs from byte 67 on"), "{found}");
 
     let mut two = play(2);
     two.counters.udp.flow.delivered += 1;
-    let found = scenario::differences_between_workers(&one, &two).concat();
+    let found = scenario::differences_between_workers(&one, &two, false).concat();
     assert!(found.starts_with("counters: udp.delivered: expected"), "{found}");
 }
 

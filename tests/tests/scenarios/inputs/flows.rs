@@ -52,7 +52,9 @@ fn expiry(inputs: &mut Inputs) {
     let ports = (1000, 80);
     let open = |ip: &Ip| ip.tcp(ports, Tcp::SYN, &[]);
     let data = |ip: &Ip| ip.tcp(ports, Tcp::DATA, b"still there?");
-    inputs.file("idle-tcp", "01-from-igw", vec![open(&four()), open(&six())]);
+    // With a first packet of data they are not half open any more.
+    let opened = vec![open(&four()), open(&six()), data(&four()), data(&six())];
+    inputs.file("idle-tcp", "01-from-igw", opened);
     inputs.file("idle-tcp", "02-from-igw", vec![data(&four()), data(&six())]);
     inputs.file(
         "idle-tcp",

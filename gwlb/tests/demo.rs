@@ -7,17 +7,14 @@
 
 mod lab;
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::Duration;
+use std::io::BufReader;
+use std::process::{Command, Stdio};
 
-use lab::{GWLB, assert_clean, finish, json};
-use netio::process::{ChildExt, CommandExt, Preflight, Start};
+use lab::{GWLB, assert_clean, end, finish, json, read_until};
+use netio::process::{CommandExt, Preflight, Start};
 
 /// The transfers are about correctness here.
 const LITTLE_DATA: [&str; 2] = ["--size", "4"];
-/// Much longer than a demo takes on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(3);
 
 /// The command with little data, or `None` where the demo cannot run.
 fn demo(test: &str) -> Option<Command> {
@@ -149,28 +146,6 @@ fn an_interruption_leaves_nothing() {
     read_until(&mut stderr, "which the firewall denies");
     assert_eq!(end(&mut child, stderr), Some(130));
     assert_clean(id);
-}
-
-/// Everything up to and including the line with `text`.
-fn read_until(stderr: &mut BufReader<ChildStderr>, text: &str) -> String {
-    let mut said = String::new();
-    while !said.lines().last().is_some_and(|line| line.contains(text)) {
-        let read = stderr.read_line(&mut said).unwrap();
-        assert!(read > 0, "it ended without saying {text:?}: {said}");
-    }
-    said
-}
-
-/// Asks the demo to end; its exit status. The few lines that it still says wait in the pipe.
-fn end(child: &mut Child, mut stderr: BufReader<ChildStderr>) -> Option<i32> {
-    child.terminate().unwrap();
-    let Some(status) = child.wait_timeout(PATIENCE).unwrap() else {
-        child.kill().unwrap();
-        let mut rest = String::new();
-        stderr.read_to_string(&mut rest).unwrap();
-        panic!("it does not end: {rest}");
-    };
-    status.code()
 }
 
 #[test]

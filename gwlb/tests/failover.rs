@@ -10,7 +10,8 @@
 
 mod lab;
 
-use std::process::Command;
+use std::io::BufReader;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -150,4 +151,17 @@ fn missing_resets_are_noticed() {
 fn a_lost_secret_is_noticed() {
     let checks = ["failover/restart/same-appliance"];
     broken("a_lost_secret", "lost-secret", &checks, &["steady", "drain", "reload"]);
+}
+
+#[test]
+fn an_interruption_leaves_nothing_even_of_what_hangs() {
+    let test = "an_interruption_leaves_nothing_even_of_what_hangs";
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(mut command) = failover(test) else { return };
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let id = child.id();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    lab::read_until(&mut stderr, "hangs (SIGSTOP)");
+    assert_eq!(lab::end(&mut child, stderr), Some(130));
+    assert_clean(id);
 }

@@ -155,9 +155,13 @@ impl Report {
         let (all, packets) = (self.checks.len(), self.gateway.packets);
         let calls = self.gateway.syscalls_per_packet;
         if self.ok {
+            let failover = match self.failover.len() {
+                0 => String::new(),
+                scenes => format!(" The second act's {scenes} scenes went as they should."),
+            };
             format!(
                 "PASS: all {all} checks held. {packets} packets came in; none was delivered without \
-                 inspection, and none is unaccounted for. {calls:.3} system calls for each packet taken in."
+                 inspection, and none is unaccounted for. {calls:.3} system calls for each packet taken in.{failover}"
             )
         } else {
             let first = self.checks.iter().find(|check| !check.ok);

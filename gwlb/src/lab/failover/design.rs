@@ -132,7 +132,7 @@ impl Design {
     }
 
     fn health_check(&self, text: &mut String) {
-        let slower = if self.sabotage == Some(Sabotage::SlowHealth) { 4 } else { 1 };
+        let slower = if self.sabotage == Some(Sabotage::SlowHealth) { 2 } else { 1 };
         // HTTP, since the kernel goes on to accept the TCP connections of a process that hangs.
         let _ = write!(
             text,

@@ -87,6 +87,13 @@ impl Witness {
         at.map(|(appliance, _)| *appliance)
     }
 
+    /// When this appliance was last sent a packet.
+    pub(super) fn last_at(&self, appliance: usize) -> Option<Instant> {
+        let seen = self.seen.lock();
+        let at = seen.flows.values().filter_map(|homes| homes.get(&appliance));
+        at.map(|sighting| sighting.last).max()
+    }
+
     /// Everybody who was sent a packet of the flow at this time or later.
     pub(super) fn visited_since(&self, flow: CanonicalKey, since: Instant) -> Vec<usize> {
         let seen = self.seen.lock();
@@ -266,6 +273,7 @@ mod tests {
         assert_eq!(witness.home(flow), Some(0));
         note(true, 1, 3);
         assert_eq!(witness.home(flow), Some(1));
+        assert_eq!((witness.last_at(0), witness.last_at(2)), (Some(at(2)), None));
         assert_eq!(witness.visited_since(flow, at(3)), [1]);
         assert_eq!(witness.arrivals_since(at(2)).len(), 1);
         assert!(witness.knew(flow, at(3)) && !witness.knew(flow, at(1)));

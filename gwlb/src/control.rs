@@ -60,7 +60,6 @@ pub use tunnel::{TunnelOutcome, TunnelRequest, recognise};
 
 use agenda::Agenda;
 use event::BypassCause;
-use health::Finding;
 use member::Member;
 use silence::{Change, Watch};
 use target::{Particulars, Registry};
@@ -276,7 +275,7 @@ impl Control {
     /// the tunnel need workers, so a start that waits for this does not wait for them.
     pub fn is_settled(&self) -> bool {
         let mut runs = self.members.values().filter_map(|member| member.health.as_ref());
-        runs.all(|run| !matches!(run.check.finding(), Finding::Initial { probed: false, .. }))
+        runs.all(|run| run.check.has_ended())
     }
 
     /// The latest view.

@@ -10,6 +10,7 @@
 mod configuration;
 mod diagnosis;
 mod error;
+mod failover;
 mod ledger;
 mod network;
 mod plan;
@@ -22,7 +23,7 @@ mod traffic;
 mod trial;
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ pub use plan::Sabotage;
 const FAILED: u8 = 1;
 /// The privileges that it takes are not there.
 const NOT_POSSIBLE: u8 = 2;
+/// The arguments do not go together.
+const WRONG_USE: u8 = 2;
 /// Ended by Ctrl-C, as a shell says it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -68,14 +71,28 @@ pub struct DemoArgs {
     /// Break the network on purpose, to see that the checks notice.
     #[arg(long = "break", value_name = "FAULT")]
     sabotage: Option<Sabotage>,
-    /// How much data each transfer carries, in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 256,
-          value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    size: u64,
+    /// How much data each transfer carries, in MiB; 256, or 16 with --failover.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    size: Option<u64>,
+    /// Play a second act: appliances are drained, added, hung and killed, and the gateway is
+    /// reloaded, killed and started again, under a steady load of 260 TCP connections.
+    #[arg(long)]
+    failover: bool,
+}
+
+impl DemoArgs {
+    /// Bytes of each transfer.
+    fn bytes(&self) -> u64 {
+        let mebibytes = self.size.unwrap_or(if self.failover { 16 } else { 256 });
+        mebibytes << 20
+    }
 }
 
 /// Runs the demonstration.
 pub fn run(arguments: &DemoArgs) -> ExitCode {
+    if !arguments.failover && arguments.sabotage.is_some_and(Sabotage::is_of_failover) {
+        return fail("this fault is one of the second act: add --failover", WRONG_USE);
+    }
     let preflight = Preflight::check();
     match preflight.start() {
         Start::Directly => {}
@@ -100,12 +117,17 @@ pub fn run(arguments: &DemoArgs) -> ExitCode {
 /// Whether every check held. When this returns, nothing is left.
 async fn demonstrate(arguments: &DemoArgs) -> Result<bool, LabError> {
     let prefix = format!("gwlb-demo-{}", std::process::id());
-    let plan = Plan::new(prefix, arguments.sabotage);
+    let (second, first) = match arguments.sabotage {
+        Some(fault) if fault.is_of_failover() => (Some(fault), None),
+        fault => (None, fault),
+    };
+    let plan = Plan::new(prefix.clone(), first);
+    let second = arguments.failover.then(|| Plan::of_failover(prefix, second));
     let mut signals = Signals::new().map_err(LabError::io("watch for signals"))?;
     let mut progress = Progress::new();
     // Whichever ends first: dropping the other one ends its processes and removes its namespaces.
     let (stage, ok) = tokio::select! {
-        performed = perform(arguments, &plan, &mut progress) => performed?,
+        performed = perform(arguments, &plan, second.as_ref(), &mut progress) => performed?,
         () = signals.wait() => return Err(LabError::Interrupted),
     };
     if arguments.keep {
@@ -119,11 +141,20 @@ async fn demonstrate(arguments: &DemoArgs) -> Result<bool, LabError> {
 async fn perform(
     arguments: &DemoArgs,
     plan: &Plan,
+    second: Option<&Plan>,
     progress: &mut Progress,
 ) -> Result<(Stage, bool), LabError> {
-    let mut stage = Stage::set(plan, progress).await?;
-    let findings = trial::run(plan, &mut stage, progress, arguments.size << 20).await?;
-    let report = Report::new(plan, findings, progress.timeline());
+    let mut stage = Stage::set(plan, &configuration::balancing(plan), progress).await?;
+    let findings = trial::run(plan, &mut stage, progress, arguments.bytes()).await?;
+    let mut report = Report::new(plan, findings, progress.timeline());
+    if let Some(second) = second {
+        // The second act has a network of the same names.
+        drop(stage);
+        progress.second_act();
+        let scenes;
+        (stage, scenes) = failover::run(second, progress).await?;
+        report.add_failover(scenes, progress.timeline());
+    }
     progress.hide();
     tell(arguments, plan, &report)?;
     Ok((stage, report.ok))
@@ -156,8 +187,11 @@ impl Signals {
 /// Text to stdout, and JSON where it was asked for.
 fn tell(arguments: &DemoArgs, plan: &Plan, report: &Report) -> Result<(), LabError> {
     let on_stdout = Path::new("-");
+    // What a terminal has shown line by line, it need not show again.
+    let told = io::stdout().is_terminal() && io::stderr().is_terminal();
+    let text = || report.to_text(plan, told);
     let Some(path) = arguments.json.as_deref() else {
-        say(&report.to_text(plan));
+        say(&text());
         return Ok(());
     };
     let json = serde_json::to_string_pretty(report)
@@ -168,7 +202,7 @@ fn tell(arguments: &DemoArgs, plan: &Plan, report: &Report) -> Result<(), LabErr
         let _ = writeln!(io::stderr(), "{}", report.verdict());
         return Ok(());
     }
-    say(&report.to_text(plan));
+    say(&text());
     fs::write(path, json).map_err(LabError::io(format!("write {}", path.display())))
 }
 

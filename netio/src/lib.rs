@@ -1,6 +1,7 @@
-//! Batch packet I/O on Linux: UDP with segmentation and receive offload, TUN devices with the
-//! virtio-net header, in-memory and capture-file devices that stand in for them, and the network
-//! namespaces, links, addresses and routes that they live in.
+//! Batch packet I/O on Linux: UDP with segmentation and receive offload, packet sockets for what
+//! UDP refuses, TUN devices with the virtio-net header, in-memory and capture-file devices that
+//! stand in for them, and the network namespaces, links, addresses, routes and counters that they
+//! live in.
 //!
 //! This is the only crate of the workspace with `unsafe` code; everything above it is safe.
 //!
@@ -49,6 +50,7 @@ pub mod packet;
 pub mod pcap;
 pub mod poll;
 pub mod process;
+pub mod tcp;
 pub mod tun;
 pub mod udp;
 

@@ -161,11 +161,10 @@ impl Device for BadChecksums {
         for _ in 0..LOOKED_AT {
             let Some(slot) = slots.get_mut(filled) else { break };
             match self.take(slot) {
-                Ok(None) => break,
                 Ok(Some(wanted)) => filled += usize::from(wanted),
                 Err(error) if filled == 0 => return Err(error),
                 // What is there already is not lost; the error comes again, or it is over.
-                Err(_) => break,
+                Ok(None) | Err(_) => break,
             }
         }
         Ok(filled)
@@ -227,9 +226,10 @@ fn receive(socket: &Socket, room: &mut [u8]) -> io::Result<(usize, Checksum)> {
 /// packet where IP is given it: once, and by the innermost of devices that lie in each other.
 fn bind(socket: &Socket, address: IpAddr) -> io::Result<()> {
     let protocol = if address.is_ipv6() { libc::ETH_P_IPV6 } else { libc::ETH_P_IP };
+    let protocol = protocol.cast_unsigned() as u16;
     let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (protocol as u16).to_be(),
+        sll_family: libc::AF_PACKET as libc::sa_family_t,
+        sll_protocol: protocol.to_be(),
         // Every device.
         sll_ifindex: 0,
         sll_hatype: 0,

@@ -51,14 +51,14 @@ impl World {
     }
 
     fn receiver(&self, address: IpAddr) -> UdpSocket {
-        self.bind(&self.far, SocketAddr::new(address, PORT))
+        Self::bind(&self.far, SocketAddr::new(address, PORT))
     }
 
     fn sender(&self, address: IpAddr) -> UdpSocket {
-        self.bind(&self.near, SocketAddr::new(address, 0))
+        Self::bind(&self.near, SocketAddr::new(address, 0))
     }
 
-    fn bind(&self, netns: &ScratchNetns, bind: SocketAddr) -> UdpSocket {
+    fn bind(netns: &ScratchNetns, bind: SocketAddr) -> UdpSocket {
         let config = UdpConfig {
             bind,
             reuse_port: false,
@@ -116,7 +116,7 @@ fn packet(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8], sum: Option<u1
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             (PacketBuilder::ipv6(source.octets(), destination.octets(), 64), 40)
         }
-        _ => panic!("of one IP version"),
+        _ => unreachable!("both are of one IP version"),
     };
     let mut packet = Vec::new();
     builder.udp(from.1, to.1).write(&mut packet, payload).unwrap();
@@ -214,7 +214,7 @@ fn good_datagrams_come_to_the_udp_socket_once_and_not_here() {
         let batch = Datagram { segment_size: SIZE, ..single };
         for round in 0..10_u8 {
             sender.send(&single, &[IoSlice::new(&[round; 100])]).unwrap();
-            sender.send(&batch, &[IoSlice::new(&[round; SIZE as usize * BATCH])]).unwrap();
+            sender.send(&batch, &[IoSlice::new(&vec![round; SIZE as usize * BATCH])]).unwrap();
         }
         sender.send(&single, &[IoSlice::new(b"end")]).unwrap();
         raw.send_bad((near, 4000), (far, PORT), b"last");
@@ -251,7 +251,7 @@ fn source_ports_choose_the_worker() {
         for (worker, device) in workers.iter_mut().enumerate() {
             let is_own = |port: &u16| usize::from(port % WORKERS as u16) == worker;
             let own = (4000..4020).filter(is_own);
-            let last = (5000..).find(is_own).unwrap();
+            let last = (5000..5000 + WORKERS as u16).find(is_own).unwrap();
             raw.send_bad((near, last), (far, PORT), b"last");
             let ports: Vec<_> =
                 until(device, b"last").into_iter().map(|(_, meta)| meta.peer.port()).collect();
@@ -263,28 +263,30 @@ fn source_ports_choose_the_worker() {
 #[test]
 fn what_does_not_fit_its_slot_is_discarded_and_what_is_not_sent_here_is_none_of_ours() {
     let Some(world) = World::for_test("what_does_not_fit_its_slot") else { return };
-    let [near, far, elsewhere] = ADDRESSES[0].map(ip);
-    let mut bad = world.bad_checksums(far);
-    // An address of the host, too, but not the one that is served.
-    Links::in_netns(&world.far).unwrap().add_address("far", elsewhere, 32).unwrap();
-    let route = Route::new(elsewhere, 32).via(far);
-    Links::in_netns(&world.near).unwrap().add_route(&route).unwrap();
-    let raw = world.raw(false);
-    raw.send_bad((near, 4000), (elsewhere, PORT), b"other");
-    raw.send_bad((near, 4000), (far, PORT), &[7; 100]);
-    raw.send_bad((near, 4000), (far, PORT), b"fits");
-    let mut slots = [Slot::with_capacity(40), Slot::with_capacity(40)];
-    loop {
-        wait(&bad);
-        match bad.recv(&mut slots).unwrap() {
-            0 => {}
-            count => break assert_eq!(count, 1),
+    for [near, far, elsewhere] in ADDRESSES.map(|of_version| of_version.map(ip)) {
+        let mut bad = world.bad_checksums(far);
+        // An address of the host, too, but not the one that is served.
+        let whole = if far.is_ipv6() { 128 } else { 32 };
+        Links::in_netns(&world.far).unwrap().add_address("far", elsewhere, whole).unwrap();
+        let route = Route::new(elsewhere, whole).via(far);
+        Links::in_netns(&world.near).unwrap().add_route(&route).unwrap();
+        let raw = world.raw(far.is_ipv6());
+        raw.send_bad((near, 4000), (elsewhere, PORT), b"other");
+        raw.send_bad((near, 4000), (far, PORT), &[7; 100]);
+        raw.send_bad((near, 4000), (far, PORT), b"fits");
+        let mut slots = [Slot::with_capacity(60), Slot::with_capacity(60)];
+        loop {
+            wait(&bad);
+            match bad.recv(&mut slots).unwrap() {
+                0 => {}
+                count => break assert_eq!(count, 1),
+            }
         }
+        assert_eq!(slots[0].packet[..], *b"fits");
+        assert_eq!((bad.truncated(), bad.skipped()), (1, 0));
+        let refused = bad.send(&Datagram::default(), &[]).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
     }
-    assert_eq!(slots[0].packet[..], *b"fits");
-    assert_eq!((bad.truncated(), bad.skipped()), (1, 0));
-    let refused = bad.send(&Datagram::default(), &[]).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unsupported);
 }
 
 /// Waiting packets are bounded by the receive buffer, and calls by what they look at.

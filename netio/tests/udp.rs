@@ -334,8 +334,11 @@ impl Narrow {
         let near = ScratchNetns::for_test(test)?;
         let router = ScratchNetns::for_test(test)?;
         let far = ScratchNetns::for_test(test)?;
-        let [at_near, between, at_far] =
-            [&near, &router, &far].map(|netns| Links::in_netns(netns).unwrap());
+        let [at_near, between, at_far] = [&near, &router, &far].map(|netns| {
+            // Or they would keep silent until nobody has claimed their address for a second.
+            netns.set_sysctl("net.ipv6.conf.default.dad_transmits", "0").unwrap();
+            Links::in_netns(netns).unwrap()
+        });
         at_near.create_veth("up", "down", &router).unwrap();
         between.create_veth("on", "end", &far).unwrap();
         for (links, name, v4, v6) in [
@@ -348,9 +351,8 @@ impl Narrow {
             links.add_address(name, ip(v4), 24).unwrap();
             links.add_address(name, ip(v6), 64).unwrap();
         }
-        for device in ["on", "end"] {
-            let links = if device == "on" { &between } else { &at_far };
-            links.set_mtu(device, u32::from(Self::MTU)).unwrap();
+        for (links, name) in [(&between, "on"), (&at_far, "end")] {
+            links.set_mtu(name, u32::from(Self::MTU)).unwrap();
         }
         router.set_sysctl("net.ipv4.ip_forward", "1").unwrap();
         router.set_sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();

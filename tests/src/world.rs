@@ -32,6 +32,9 @@ use status::{Report, Status};
 /// machine fails no test.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+/// Where the clouds probe unless told otherwise.
+const HEALTH_PORT: u16 = 80;
+
 /// Between two looks at something that gives no signal.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -161,7 +164,11 @@ impl World {
         let stats = self.stats_socket(number);
         let stats = stats.to_str().expect("a path in Unicode");
         let mut command = self.command(&["nva-sample"]);
-        command.args(arguments).args(["--listen", &listen, "--health", "none", "--stats", stats]);
+        let health = match self.plan.health {
+            true => SocketAddr::new(self.plan.target(number), HEALTH_PORT).to_string(),
+            false => "none".to_owned(),
+        };
+        command.args(arguments).args(["--listen", &listen, "--health", &health, "--stats", stats]);
         command.args(["--drain-seconds", "0"]);
         command.in_netns(self.appliances[number].netns());
         Process::start(&format!("appliance {number}"), command)

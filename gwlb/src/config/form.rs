@@ -71,7 +71,7 @@ pub(super) struct GatewayForm {
     #[serde(default)]
     #[schemars(extend("examples" = ["127.0.0.1:9961"]))]
     pub(super) metrics: Field<String>,
-    /// Flows that each worker remembers at most; a flow beyond them is dropped under its own name.
+    /// Flows that each worker remembers at most; a flow beyond them is placed packet by packet.
     #[serde(default)]
     #[schemars(range(min = 1024, max = 67_108_864), extend("default" = 1_048_576))]
     pub(super) max_flows_per_worker: Field<i64>,

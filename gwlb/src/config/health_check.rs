@@ -202,6 +202,9 @@ fn check_path(path: &str) -> Result<String, &'static str> {
         Err("longer than 1024 bytes")
     } else if path.chars().any(|c| c.is_whitespace() || c.is_control()) {
         Err("a path has no spaces; write them as %20")
+    } else if path.contains(['"', '<', '>', '`', '#']) {
+        // RFC 3986 section 3.3 has none of these in a path, and a fragment is not sent at all.
+        Err("a path has none of \" < > ` #; write them as %22, %3C, %3E, %60, %23")
     } else {
         Ok(path.to_owned())
     }

@@ -10,7 +10,7 @@ use super::health::{Check, CheckId, Finding, ProbeRequest};
 use super::member::{HealthRun, Member, pace};
 use super::pool::{self, next_step};
 use super::probe::ProbeOutcome;
-use super::target::{Registration, Standing, TargetState};
+use super::target::{Registration, Standing};
 use super::tunnel::{self, Tunnel, TunnelOutcome, TunnelRequest, Way};
 use super::{Control, Item, Output};
 use crate::config::TargetGroup;
@@ -281,7 +281,8 @@ impl Control {
     /// The path to a target carries other packets than before.
     pub(super) fn set_path_mtu(&mut self, slot: TargetSlot, mtu: u16) {
         let now = self.now;
-        let Some(target) = self.registry.get_mut(slot).filter(|it| it.path_mtu != mtu) else {
+        let target = self.registry.get_mut(slot).filter(|it| it.is_live());
+        let Some(target) = target.filter(|it| it.path_mtu != mtu) else {
             return;
         };
         target.path_mtu = mtu;
@@ -345,16 +346,23 @@ impl Control {
     /// take the flows. As in AWS's application load balancers, that is a healthy target which is
     /// not in slow start itself.
     fn begin_slow_start(&mut self, key: (TargetSlot, PoolId)) {
-        let Some(slow_start) = self.group_of(key).map(|group| group.slow_start) else { return };
+        if self.group_of(key).is_none_or(|group| group.slow_start.is_zero()) {
+            return;
+        }
+        let taken = self.snapshot.pools.get(usize::from(key.1.0));
         let elsewhere = self.members.iter().any(|(other, member)| {
             let target = self.registry.get(other.0);
+            let candidate =
+                || taken.is_some_and(|pool| pool.candidates.iter().any(|it| it.target == other.0));
             other.1 == key.1
                 && *other != key
                 && target.is_some_and(|it| it.is_registered() && it.weight > 0)
                 && member.health() == pool::Health::Healthy
                 && member.slow_start.is_none()
+                // A target of another zone counts if it does get flows.
+                && (member.near || candidate())
         });
-        if elsewhere && !slow_start.is_zero() {
+        if elsewhere {
             if let Some(member) = self.members.get_mut(&key) {
                 member.slow_start = Some(self.now);
             }
@@ -381,10 +389,10 @@ impl Control {
     }
 
     /// What the node of a target's own zone thinks of it; of several load balancers' nodes the
-    /// first one's.
+    /// first one's, and if the zone has none, that of another zone.
     pub(super) fn member_at_home(&self, slot: TargetSlot) -> Option<(PoolId, &Member)> {
-        let mut members = self.members.range(of_target(slot));
-        members.find(|(_, member)| member.near).map(|(&(_, pool), member)| (pool, member))
+        let near = self.members_of(slot).find(|(_, member)| member.near);
+        near.or_else(|| self.members_of(slot).next())
     }
 
     /// What the nodes think of a target.
@@ -395,10 +403,7 @@ impl Control {
     /// Whether a target counts as healthy at home.
     pub(super) fn is_healthy(&self, slot: TargetSlot) -> bool {
         let home = self.member_at_home(slot);
-        home.is_some_and(|(_, member)| {
-            member.health() == pool::Health::Healthy
-                && member.standing.state != TargetState::Initial
-        })
+        home.is_some_and(|(_, member)| member.health() == pool::Health::Healthy)
     }
 }
 

@@ -209,11 +209,12 @@ impl fmt::Display for Event {
             }
             Self::Failover { load_balancer, zone, target, action, flows } => {
                 let what = match action {
-                    FailoverAction::Rebalance => "move to other targets",
-                    FailoverAction::ResetUnhealthy => "are reset, since it is unhealthy",
-                    FailoverAction::ResetDeregistered => "are reset, since it was deregistered",
+                    FailoverAction::Rebalance => "other targets",
+                    FailoverAction::ResetUnhealthy => "resets, being unhealthy",
+                    FailoverAction::ResetDeregistered => "resets, being deregistered",
                 };
-                write!(f, "{load_balancer} in {zone}: the {} of {target} {what}", counted(*flows))
+                let flows = counted(*flows);
+                write!(f, "{load_balancer} in {zone}: {target} loses {flows} to {what}")
             }
             Self::Bypass { load_balancer, zone, on, cause } => {
                 let zone = zone.as_ref().map(|zone| format!(" in {zone}")).unwrap_or_default();
@@ -226,7 +227,7 @@ impl fmt::Display for Event {
                 if *on {
                     write!(f, "{load_balancer}{zone}: PACKETS PASS UNINSPECTED: {why}")
                 } else {
-                    write!(f, "{load_balancer}{zone}: packets are inspected again: {why}")
+                    write!(f, "{load_balancer}{zone}: new flows are inspected again: {why}")
                 }
             }
             Self::Reload { registered, deregistered, changed } => write!(

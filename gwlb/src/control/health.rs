@@ -131,6 +131,11 @@ impl Check {
         self.finding
     }
 
+    /// Whether a probe has ended, be it for a fault of our own.
+    pub fn has_ended(&self) -> bool {
+        self.local > 0 || self.finding != Finding::NOTHING
+    }
+
     /// Whether it cannot probe, for our own fault, so often that this is worth telling.
     pub fn is_faulted(&self) -> bool {
         self.local >= self.pace.unhealthy_threshold
@@ -176,6 +181,10 @@ impl Check {
         match outcome {
             ProbeOutcome::Local => {
                 self.local = self.local.saturating_add(1);
+                if self.is_faulted() {
+                    // Nothing is found out by asking oftener.
+                    self.fast = None;
+                }
                 return;
             }
             ProbeOutcome::Passed => {
@@ -216,5 +225,185 @@ impl Check {
         self.good = 0;
         self.fast = Some(now);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ProbeOutcome::{Failed, Local, Mismatch, Passed, Refused, TimedOut};
+    use rstest::rstest;
+
+    use super::super::testing::start;
+    use super::*;
+
+    const PACE: Pace =
+        Pace { interval: Duration::from_secs(10), healthy_threshold: 5, unhealthy_threshold: 2 };
+
+    fn at(ms: u64) -> Instant {
+        start() + Duration::from_millis(ms)
+    }
+
+    fn check() -> Check {
+        Check::new(PACE, Finding::NOTHING, at(0), Duration::from_millis(700))
+    }
+
+    /// When probes start up to `end`, if each ends after `takes` ms with the next of `outcomes`,
+    /// the last one again and again.
+    fn probes(check: &mut Check, takes: u64, outcomes: &[ProbeOutcome], end: u64) -> Vec<u64> {
+        let mut outcomes = outcomes.iter().copied();
+        let mut last = Passed;
+        let mut ends = std::collections::VecDeque::<u64>::new();
+        let mut started = Vec::new();
+        loop {
+            let due = check.due().saturating_duration_since(start()).as_millis() as u64;
+            let next = ends.front().map_or(due, |&end| end.min(due));
+            if next > end {
+                return started;
+            }
+            if ends.front() == Some(&next) {
+                ends.pop_front();
+                last = outcomes.next().unwrap_or(last);
+                check.record(last, at(next));
+            } else if check.start_due(at(next)) {
+                started.push(next);
+                ends.push_back(next + takes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_period_is_exact() {
+        assert_eq!(probes(&mut check(), 1, &[], 30_700), [0, 700, 10_700, 20_700, 30_700]);
+        // Also if each probe takes all of the interval.
+        assert_eq!(probes(&mut check(), 10_000, &[], 30_700), [0, 700, 10_700, 20_700, 30_700]);
+    }
+
+    #[test]
+    fn who_calls_late_makes_up_for_nothing() {
+        let mut check = check();
+        assert!(check.start_due(at(25_000)));
+        assert!(!check.start_due(at(25_000)), "one probe for three that were missed");
+        assert_eq!(check.due(), at(30_700));
+    }
+
+    #[rstest]
+    #[case::one_good_is_enough_at_first(&[Passed], Finding::Healthy)]
+    #[case::one_bad_is_not(&[TimedOut], Finding::Initial { probed: true, failed: true })]
+    #[case::two_bad_are(&[TimedOut, Mismatch(500)], Finding::Unhealthy(Mismatch(500)))]
+    #[case::one_good_after_a_bad(&[TimedOut, Passed], Finding::Healthy)]
+    #[case::in_a_row(&[Passed, Failed, Passed, Failed, Passed, Failed], Finding::Healthy)]
+    #[case::then_out(&[Passed, Failed, Failed], Finding::Unhealthy(Failed))]
+    #[case::the_last_failure_counts(&[Failed, Failed, TimedOut], Finding::Unhealthy(TimedOut))]
+    #[case::four_good(&[Failed, Failed, Passed, Passed, Passed, Passed], Finding::Unhealthy(Failed))]
+    #[case::five_good(&[Failed, Failed, Passed, Passed, Passed, Passed, Passed], Finding::Healthy)]
+    #[case::not_in_a_row(
+        &[Failed, Failed, Passed, Passed, Passed, Passed, Refused, Passed],
+        Finding::Unhealthy(Refused)
+    )]
+    #[case::our_own_fault(&[Local, Local, Local], Finding::NOTHING)]
+    #[case::our_own_fault_between(&[Failed, Local, Local, Failed], Finding::Unhealthy(Failed))]
+    #[case::our_own_fault_proves_nothing(
+        &[Failed, Failed, Passed, Passed, Local, Passed, Passed, Passed],
+        Finding::Healthy
+    )]
+    fn thresholds(#[case] outcomes: &[ProbeOutcome], #[case] finding: Finding) {
+        let mut check = check();
+        for (n, &outcome) in outcomes.iter().enumerate() {
+            check.record(outcome, at(n as u64));
+        }
+        assert_eq!(check.finding(), finding);
+    }
+
+    #[test]
+    fn faults_of_our_own_are_told_and_forgotten() {
+        let mut check = check();
+        assert!(!check.has_ended());
+        check.record(Local, at(1));
+        assert!(!check.is_faulted() && check.has_ended());
+        check.record(Local, at(2));
+        assert!(check.is_faulted());
+        check.record(TimedOut, at(3));
+        assert!(!check.is_faulted());
+    }
+
+    #[test]
+    fn a_refusal_is_looked_into_at_once() {
+        let mut healthy = check();
+        let times = probes(&mut healthy, 1, &[Passed, Passed, Refused, Refused], 20_700);
+        assert_eq!(times, [0, 700, 10_700, 10_701, 20_700], "and condemned by the second");
+        assert_eq!(healthy.finding(), Finding::Unhealthy(Refused));
+    }
+
+    #[test]
+    fn fast_probes_end_with_a_threshold() {
+        // Refused once, then good: five good ones in a row end it.
+        let mut check = check();
+        let times = probes(&mut check, 1, &[Passed, Passed, Refused, Passed], 20_700);
+        let fast = [10_701, 11_201, 11_701, 12_201, 12_701];
+        assert_eq!(times, [&[0, 700, 10_700], &fast[..], &[20_700]].concat());
+        assert_eq!(check.finding(), Finding::Healthy);
+    }
+
+    #[test]
+    fn fast_probes_end_if_they_cannot_be_made() {
+        let mut check = check();
+        let times = probes(&mut check, 1, &[Passed, Passed, Refused, Local], 20_700);
+        assert_eq!(times, [0, 700, 10_700, 10_701, 11_201, 20_700]);
+    }
+
+    #[test]
+    fn fast_probes_do_not_overlap() {
+        let mut check = check();
+        check.record(Passed, at(0));
+        assert!(check.start_due(at(700)));
+        check.record(Passed, at(700));
+        check.suspect(at(1_000));
+        assert!(check.start_due(at(1_000)));
+        assert!(!check.start_due(at(3_000)), "the first one is still under way");
+        check.record(TimedOut, at(6_000));
+        assert_eq!(check.due(), at(1_500), "and the next one overdue");
+        assert!(check.start_due(at(6_000)));
+        check.record(TimedOut, at(11_000));
+        assert_eq!(check.finding(), Finding::Unhealthy(TimedOut));
+        assert_eq!(check.due(), at(10_700), "back to the regular pace");
+    }
+
+    #[rstest]
+    #[case(50, 10)]
+    #[case(1_000, 50)]
+    #[case(10_000, 500)]
+    #[case(300_000, 1_000)]
+    fn fast_is_a_twentieth_within_limits(#[case] interval: u64, #[case] fast: u64) {
+        let pace = Pace { interval: Duration::from_millis(interval), ..PACE };
+        assert_eq!(pace.fast(), Duration::from_millis(fast));
+    }
+
+    #[test]
+    fn suspicion_alone_condemns_nobody() {
+        let mut check = check();
+        let mut times = Vec::new();
+        for ms in 0..20_000 {
+            check.suspect(at(ms));
+            if check.start_due(at(ms)) {
+                times.push(ms);
+                check.record(Passed, at(ms));
+            }
+        }
+        assert_eq!(check.finding(), Finding::Healthy);
+        // The first good one answers the first suspicion, five in a row the second.
+        assert_eq!(times, [0, 700, 10_000, 10_500, 10_700, 11_200, 11_700]);
+    }
+
+    #[test]
+    fn the_condemned_are_not_suspected() {
+        let mut check = check();
+        for ms in [1, 2] {
+            check.record(TimedOut, at(ms));
+        }
+        assert!(check.start_due(at(3)));
+        check.record(TimedOut, at(4));
+        check.suspect(at(5));
+        check.record(Refused, at(6));
+        assert_eq!(check.due(), at(700));
     }
 }

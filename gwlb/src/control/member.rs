@@ -121,9 +121,7 @@ impl Member {
                 (Some(Finding::Unhealthy(_)), _) => {
                     format!("{probes} probes of port {port} are not answered as they should be")
                 }
-                _ => "the data path is dead: probes through the tunnel do not come back, though \
-                      the health check passes"
-                    .to_owned(),
+                _ => "the data path is dead: probes through the tunnel do not come back".to_owned(),
             },
         })
     }

@@ -132,12 +132,13 @@ fn chosen<'a>(policy: WhenNoneHealthy, eligible: &[&'a Participant]) -> Vec<&'a 
 /// The failover matrix (semantics 1b, 2b).
 fn fate(rules: &Rules, target: &Participant, is_candidate: bool) -> Fate {
     let Rules { failover, reset, .. } = rules;
-    if target.health == Health::Unhealthy {
+    // If it is a candidate all the same, nobody is better: flows do not move for nothing, and a
+    // connection that was reset would only come back to it.
+    if target.health == Health::Unhealthy && !is_candidate {
         if reset.on_unhealthy {
             return Fate::Reset(ResetCause::Unhealthy);
         }
-        // If it is a candidate all the same, nobody is better, and flows do not move for nothing.
-        if failover.on_unhealthy == Failover::Rebalance && !is_candidate {
+        if failover.on_unhealthy == Failover::Rebalance {
             return Fate::Rebalance;
         }
     }
@@ -181,4 +182,193 @@ fn step(begun: Instant, slow_start: Duration, now: Instant) -> Option<u32> {
     }
     let step = elapsed.as_nanos() * u128::from(STEPS) / slow_start.as_nanos();
     u32::try_from(step).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use Failover::{NoRebalance, Rebalance};
+    use Health::{Doubtful, Healthy, Initial, Presumed, Unhealthy};
+    use WhenNoneHealthy::{Bypass, FailClosed, FailOpen};
+    use rstest::rstest;
+
+    use super::super::testing::start;
+    use super::*;
+
+    const RULES: Rules = Rules {
+        cross_zone: false,
+        spill_over_below: 0,
+        when_none_healthy: FailOpen,
+        failover: Causes { on_unhealthy: NoRebalance, on_deregistration: NoRebalance },
+        reset: Causes { on_unhealthy: false, on_deregistration: false },
+    };
+
+    fn target(slot: u32, health: Health) -> Participant {
+        Participant {
+            slot: TargetSlot(slot),
+            id: TargetId::new("fw", SocketAddr::from(([192, 0, 2, slot as u8], 6081))),
+            near: true,
+            registered: true,
+            delay_over: false,
+            weight: 100,
+            effective_weight: 100,
+            health,
+        }
+    }
+
+    fn slots(choice: &Choice) -> Vec<u32> {
+        choice.candidates.iter().map(|it| it.target.0).collect()
+    }
+
+    #[rstest]
+    #[case::healthy(&[Healthy, Unhealthy, Initial, Healthy], &[0, 3])]
+    #[case::the_first_at_the_start(&[Healthy, Presumed, Unhealthy, Doubtful, Initial], &[0, 1])]
+    #[case::none_healthy_but_initial(&[Unhealthy, Initial, Doubtful, Presumed], &[1, 3])]
+    #[case::none_but_doubtful(&[Unhealthy, Doubtful], &[0, 1])]
+    #[case::none(&[Unhealthy, Unhealthy], &[0, 1])]
+    fn candidates_if_it_fails_open(#[case] health: &[Health], #[case] expected: &[u32]) {
+        let targets: Vec<_> = (0..).zip(health).map(|(slot, &it)| target(slot, it)).collect();
+        let choice = choose(&RULES, &targets);
+        assert_eq!(slots(&choice), expected);
+        assert_eq!(choice.none, NoCandidate::Drop);
+        for policy in [FailClosed, Bypass] {
+            let choice = choose(&Rules { when_none_healthy: policy, ..RULES }, &targets);
+            let any = health.contains(&Healthy);
+            assert_eq!(slots(&choice), if any { expected } else { &[] }, "{policy:?}");
+        }
+    }
+
+    #[rstest]
+    #[case(FailOpen, &[], NoCandidate::Drop)]
+    #[case(FailClosed, &[], NoCandidate::Drop)]
+    #[case(FailClosed, &[Unhealthy], NoCandidate::Drop)]
+    #[case(Bypass, &[], NoCandidate::Bypass)]
+    #[case(Bypass, &[Unhealthy, Unhealthy], NoCandidate::Bypass)]
+    #[case::nobody_knows(Bypass, &[Unhealthy, Initial], NoCandidate::Drop)]
+    #[case::nobody_knows_for_sure(Bypass, &[Unhealthy, Doubtful], NoCandidate::Drop)]
+    #[case::at_the_start(Bypass, &[Presumed], NoCandidate::Drop)]
+    fn without_a_candidate(
+        #[case] policy: WhenNoneHealthy,
+        #[case] health: &[Health],
+        #[case] none: NoCandidate,
+    ) {
+        let targets: Vec<_> = (0..).zip(health).map(|(slot, &it)| target(slot, it)).collect();
+        let choice = choose(&Rules { when_none_healthy: policy, ..RULES }, &targets);
+        assert_eq!((slots(&choice), choice.none), (Vec::new(), none));
+    }
+
+    #[test]
+    fn who_is_not_eligible_is_never_a_candidate() {
+        let weightless = Participant { weight: 0, ..target(0, Healthy) };
+        let draining = Participant { registered: false, ..target(1, Healthy) };
+        let far = Participant { near: false, ..target(2, Healthy) };
+        let targets = [weightless, draining, far, target(3, Unhealthy)];
+        assert_eq!(slots(&choose(&RULES, &targets)), [3], "nobody better is eligible");
+        let cross_zone = Rules { cross_zone: true, ..RULES };
+        assert_eq!(slots(&choose(&cross_zone, &targets)), [2]);
+    }
+
+    #[rstest]
+    #[case::off(0, &[Unhealthy, Unhealthy], &[0, 1])]
+    #[case::enough(1, &[Healthy, Unhealthy], &[0])]
+    #[case::too_few(2, &[Healthy, Unhealthy], &[0, 9])]
+    #[case::none(1, &[Unhealthy, Unhealthy], &[9])]
+    #[case::nobody_knows_yet(2, &[Healthy, Presumed], &[0, 1])]
+    #[case::doubt_is_not_enough(2, &[Healthy, Doubtful], &[0, 9])]
+    fn spill_over(#[case] below: u32, #[case] near: &[Health], #[case] expected: &[u32]) {
+        let mut targets: Vec<_> = (0..).zip(near).map(|(slot, &it)| target(slot, it)).collect();
+        targets.push(Participant { near: false, ..target(9, Healthy) });
+        let rules = Rules { spill_over_below: below, ..RULES };
+        assert_eq!(slots(&choose(&rules, &targets)), expected);
+    }
+
+    /// Semantics 1b and 2b, and beyond: what is configured for each cause, independently.
+    #[rstest]
+    fn the_failover_matrix(
+        #[values(NoRebalance, Rebalance)] unhealthy_moves: Failover,
+        #[values(NoRebalance, Rebalance)] deregistered_moves: Failover,
+        #[values(false, true)] unhealthy_resets: bool,
+        #[values(false, true)] deregistered_resets: bool,
+    ) {
+        let rules = Rules {
+            failover: Causes {
+                on_unhealthy: unhealthy_moves,
+                on_deregistration: deregistered_moves,
+            },
+            reset: Causes {
+                on_unhealthy: unhealthy_resets,
+                on_deregistration: deregistered_resets,
+            },
+            ..RULES
+        };
+        let of_unhealthy = match (unhealthy_resets, unhealthy_moves) {
+            (true, _) => Fate::Reset(ResetCause::Unhealthy),
+            (false, Rebalance) => Fate::Rebalance,
+            (false, NoRebalance) => Fate::Stay,
+        };
+        let of_deregistered = match (deregistered_resets, deregistered_moves) {
+            (true, _) => Fate::Reset(ResetCause::Deregistration),
+            (false, Rebalance) => Fate::Rebalance,
+            (false, NoRebalance) => Fate::Stay,
+        };
+        let draining = |it| Participant { registered: false, ..it };
+        let unused = |it| Participant { delay_over: true, ..draining(it) };
+        let both = if of_unhealthy == Fate::Stay { of_deregistered } else { of_unhealthy };
+        for (case, expected) in [
+            (target(1, Healthy), Fate::Stay),
+            (target(1, Initial), Fate::Stay),
+            (target(1, Doubtful), Fate::Stay),
+            (target(1, Unhealthy), of_unhealthy),
+            (draining(target(1, Healthy)), Fate::Stay),
+            (draining(target(1, Unhealthy)), of_unhealthy),
+            (unused(target(1, Healthy)), of_deregistered),
+            (unused(target(1, Initial)), of_deregistered),
+            (unused(target(1, Unhealthy)), both),
+        ] {
+            let choice = choose(&rules, &[target(0, Healthy), case]);
+            let fate = choice.fates.get(1).copied().unwrap_or_default();
+            assert_eq!(fate, expected, "{case:?}");
+            assert_eq!(choice.fates.first().copied().unwrap_or_default(), Fate::Stay);
+        }
+    }
+
+    #[test]
+    fn flows_do_not_move_if_nobody_is_better() {
+        let rebalance = Causes { on_unhealthy: Rebalance, on_deregistration: Rebalance };
+        let rules = Rules { failover: rebalance, ..RULES };
+        let all = [target(0, Unhealthy), target(1, Unhealthy)];
+        assert_eq!(choose(&rules, &all).fates, []);
+        // With another policy there is nobody at all; its own rule applies to them.
+        let closed = Rules { when_none_healthy: FailClosed, ..rules };
+        assert_eq!(choose(&closed, &all).fates, [Fate::Rebalance, Fate::Rebalance]);
+        // One that gets no new flows is no candidate either.
+        let weightless = Participant { weight: 0, ..target(0, Unhealthy) };
+        assert_eq!(choose(&rules, &[weightless, all[1]]).fates, [Fate::Rebalance]);
+        // Nor is one reset that its clients would only come back to.
+        let reset = Causes { on_unhealthy: true, on_deregistration: false };
+        let rules = Rules { failover: Causes::default(), reset, ..RULES };
+        assert_eq!(choose(&rules, &all).fates, []);
+        let living = [all[0], target(1, Healthy)];
+        assert_eq!(choose(&rules, &living).fates, [Fate::Reset(ResetCause::Unhealthy)]);
+    }
+
+    #[test]
+    fn slow_start_has_twenty_steps() {
+        let at = |ms| start() + Duration::from_millis(ms);
+        let slow_start = Duration::from_secs(30);
+        let weight = |ms| slow_weight(100, at(0), slow_start, at(ms));
+        assert_eq!(weight(0), Some(1), "never nothing");
+        assert_eq!((weight(1_499), weight(1_500), weight(2_999)), (Some(1), Some(5), Some(5)));
+        assert_eq!((weight(29_999), weight(30_000)), (Some(95), None));
+        assert_eq!(slow_weight(7, at(0), slow_start, at(1_500)), Some(1));
+        let mut steps = Vec::new();
+        let mut now = at(0);
+        while let Some(next) = next_step(at(0), slow_start, now) {
+            steps.push(next.duration_since(at(0)).as_millis());
+            now = next;
+        }
+        assert_eq!(steps, (1..=20).map(|step| step * 1_500).collect::<Vec<_>>());
+        assert_eq!(slow_weight(100, at(0), Duration::ZERO, at(0)), None);
+    }
 }

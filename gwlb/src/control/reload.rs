@@ -9,7 +9,7 @@ use super::event::{BypassCause, Event};
 use super::health::Finding;
 use super::lifecycle::Put;
 use super::pool;
-use super::target::{Life, Particulars};
+use super::target::{Life, NO_GROUP, Particulars};
 use super::{Control, Node, tunnel};
 use crate::config::{Settings, TargetGroup};
 use crate::dataplane::snapshot::{PoolId, TargetSlot};
@@ -34,6 +34,9 @@ impl Control {
         self.sync_members(false);
         for key in stay {
             self.take_checks(key, &before);
+            if self.members.get(&key).is_some_and(|member| member.slow_start.is_some()) {
+                self.step(key);
+            }
         }
         self.dirty = true;
         self.settle();
@@ -100,6 +103,7 @@ impl Control {
             let mut groups = self.settings.target_groups.iter().enumerate();
             let Some((index, group)) = groups.find(|(_, it)| it.name.as_str() == target.group)
             else {
+                target.group_index = NO_GROUP;
                 continue;
             };
             target.group_index = index;

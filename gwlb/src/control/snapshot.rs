@@ -165,8 +165,12 @@ impl Control {
                     Fate::Reset(cause) => cause.into(),
                 };
                 let known = before.pools.get(index).is_some_and(|it| it.fate(slot) == fate);
-                let flows = self.registry.get(slot).map_or(0, Registration::active_flows);
-                if known || flows == 0 {
+                let Some(registration) = self.registry.get(slot) else { continue };
+                // A node that never chose the target has nothing to tell of it.
+                let concerned = registration.zone == pool.zone
+                    || self.members.contains_key(&(slot, PoolId(index as u16)));
+                let flows = registration.active_flows();
+                if known || !concerned || flows == 0 {
                     continue;
                 }
                 self.event(Event::Failover {

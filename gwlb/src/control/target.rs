@@ -26,6 +26,9 @@ const DRAIN_TICK: Duration = Duration::from_millis(100);
 /// The same for flows that stay beyond the deregistration delay, for which nobody waits.
 const REST_TICK: Duration = Duration::from_secs(1);
 
+/// The index of a group that is not there: no group has it.
+pub(super) const NO_GROUP: usize = usize::MAX;
+
 /// The state of a target, as AWS names it (semantics 1b, `TargetHealthStateEnum`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -182,7 +185,7 @@ pub(super) struct Registration {
     pub id: TargetId,
     /// The name of its group: indices change when the file does.
     pub group: String,
-    /// Index of its group, as long as there is one.
+    /// Index of its group; [`NO_GROUP`] if the file does not have it any more.
     pub group_index: usize,
     pub address: SocketAddr,
     pub zone: String,
@@ -254,7 +257,7 @@ impl Registration {
 
     /// Flows that it has now.
     pub fn active_flows(&self) -> u64 {
-        active_flows(&self.totals())
+        self.totals().active_flows()
     }
 
     /// What the data plane is to know of it.
@@ -314,11 +317,6 @@ impl Registration {
             }
         }
     }
-}
-
-/// Flows made and not ended, expired or moved away.
-pub(super) fn active_flows(totals: &TargetTotals) -> u64 {
-    totals.new_flows.saturating_sub(totals.ended_flows)
 }
 
 /// All targets by slot.

@@ -2,6 +2,7 @@
 //! of everything that came out.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +38,8 @@ pub(super) fn file(
     let mut text = String::from("[[vpc]]\nname = \"app\"\ncidrs = [\"10.0.0.0/16\"]\n");
     let mut nodes = Vec::new();
     for (number, zone) in zones.iter().enumerate() {
-        text += &format!(
+        let _ = write!(
+            text,
             "[[subnet]]\nname = \"gwlbe-{zone}\"\nvpc = \"app\"\nzone = \"{zone}\"\n\
              cidrs = [\"10.0.{number}.0/28\"]\n\
              [[endpoint]]\nname = \"vpce-{zone}\"\nsubnet = \"gwlbe-{zone}\"\n\
@@ -45,7 +47,8 @@ pub(super) fn file(
         );
         nodes.push(format!("{{ zone = \"{zone}\", address = \"192.0.2.{}\" }}", number + 1));
     }
-    text += &format!(
+    let _ = write!(
+        text,
         "[[endpoint_service]]\nname = \"inspection\"\nload_balancers = [\"lb\"]\n\
          [[load_balancer]]\nname = \"lb\"\ntarget_group = \"fw\"\nnodes = [{}]\n{balancer}\n\
          [[target_group]]\nname = \"fw\"\n{group}\n\
@@ -53,7 +56,8 @@ pub(super) fn file(
         nodes.join(", ")
     );
     for (address, zone) in targets {
-        text += &format!(
+        let _ = write!(
+            text,
             "[[target]]\ngroup = \"fw\"\naddress = \"192.0.2.{address}\"\nzone = \"{zone}\"\n"
         );
     }
@@ -96,6 +100,8 @@ pub(super) struct World {
     pub ms: u64,
     /// By the last byte of the target's address; those that are not here are good.
     pub manners: BTreeMap<u8, Manner>,
+    /// A node from which packets come back through tunnels only up to a size.
+    pub narrow: Option<(u8, u16)>,
     /// Whether views are acknowledged at once.
     pub acknowledges: bool,
     /// Answers on their way, by time.
@@ -129,6 +135,7 @@ impl World {
             control,
             ms: 0,
             manners,
+            narrow: None,
             acknowledges: true,
             answers: BTreeMap::new(),
             count: 0,
@@ -210,6 +217,9 @@ impl World {
         let TunnelRequest { check, sequence, address, timeout, .. } = request;
         let (largest, takes) = self.manner(address.ip()).tunnel;
         let inner = request.packet.len() - 40;
+        let from = last(request.source);
+        let narrow = self.narrow.filter(|&(node, _)| node == from);
+        let largest = narrow.map_or(largest, |(_, narrow)| narrow.min(largest));
         let (outcome, takes) = if inner <= usize::from(largest) {
             (TunnelOutcome::Returned, takes)
         } else {

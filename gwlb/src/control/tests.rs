@@ -1,6 +1,14 @@
 //! The behaviour of the whole control plane, in virtual time.
 
-use super::testing::{Manner, World, file, start};
+mod checks;
+mod draining;
+mod histories;
+mod reload;
+mod shown;
+mod tunnels;
+mod zones;
+
+use super::testing::World;
 use super::*;
 use crate::dataplane::snapshot::TargetSlot;
 

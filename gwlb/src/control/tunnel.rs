@@ -1,7 +1,7 @@
 //! Checks through the tunnel: a packet that an appliance must bring back, the way that all packets
 //! go. They find the appliance whose health port answers and whose data path is dead.
 //!
-//! When to probe and what an outcome means is [`health`](super::health)'s; what a packet looks like
+//! When to probe and what an outcome means is `health`'s; what a packet looks like
 //! is written in `packet`.
 
 mod mtu;
@@ -310,7 +310,6 @@ impl Tunnel {
                     && measurement.search.take().is_some()
                 {
                     measurement.trying = None;
-                    measurement.again = None;
                 }
             }
             _ => {}
@@ -358,5 +357,54 @@ impl Tunnel {
                 again: (self.steady >= STEADY).then_some(now),
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::start;
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_sent_is_not_tried_again_at_once() {
+        let settings = TunnelCheck {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+            healthy_threshold: 2,
+            unhealthy_threshold: 2,
+            source: None,
+            destination: None,
+            measure_mtu: true,
+        };
+        let [source, destination] = [4, 5].map(|last| IpAddr::from([10, 0, 0, last]));
+        let flow = TunnelFlow { source, destination, port: PORT };
+        let begin = (start(), Duration::from_secs(3));
+        let id = CheckId::new(1);
+        let mut tunnel = Tunnel::new(id, &settings, flow, (Finding::NOTHING, 1432), begin, 1);
+        assert_eq!((tunnel.due(0), tunnel.due(1)), (None, Some(start())));
+        let mut now = start();
+        for _ in 0..2 {
+            let regular = tunnel.start_due(now).unwrap();
+            assert_eq!(regular.size, packet::smallest(&flow));
+            tunnel.record(regular.sequence, TunnelOutcome::Returned, now);
+            tunnel.record(regular.sequence, TunnelOutcome::Lost, now);
+            now += Duration::from_secs(3);
+        }
+        assert_eq!(tunnel.finding(), Finding::Healthy, "an outcome counts once");
+        let padded = tunnel.start_due(now).unwrap();
+        assert_eq!(padded, Start { sequence: 2, size: 1432 });
+        assert_eq!(tunnel.start_due(now), None, "one at a time");
+        tunnel.record(padded.sequence, TunnelOutcome::Local, now);
+        assert_eq!(tunnel.start_due(now), None);
+        assert_eq!(tunnel.due(1), Some(start() + Duration::from_secs(13)), "the next regular one");
+        let again = now + MEASURE_AGAIN;
+        let regular = tunnel.start_due(again).unwrap();
+        assert_eq!(tunnel.start_due(again).map(|it| it.size), Some(1432));
+
+        // What is too long for the underlay is ruled out with one look.
+        tunnel.record(regular.sequence + 1, TunnelOutcome::TooLong, again);
+        let next = tunnel.start_due(again).unwrap();
+        assert!((1000..1010).contains(&next.size), "half way to 576: {next:?}");
+        assert_eq!(tunnel.usable_mtu(), None);
     }
 }

@@ -48,6 +48,8 @@ pub struct Ingress {
     released: VecDeque<Waiting>,
     /// Goes through the table after targets whose flows are reset at both ends.
     sweep: Sweep,
+    /// Whether the packet in hand was handed over.
+    handed_over: bool,
     /// Packets that answer no packet.
     replies: VecDeque<Reply>,
     errors: RateLimit,
@@ -84,6 +86,7 @@ impl Ingress {
             fragments: config.fragments,
             released: VecDeque::new(),
             sweep: Sweep::default(),
+            handed_over: false,
             replies: VecDeque::new(),
             errors: RateLimit::new(now),
             resets: RateLimit::for_resets(now),
@@ -111,6 +114,15 @@ impl Ingress {
             | Verdict::Bypass(_)
             | Verdict::HandOver(..) => {}
         }
+        verdict
+    }
+
+    /// The same for a packet that another worker has handed over. What it did for all workers is
+    /// not done again.
+    pub fn handle_handover(&mut self, origin: Origin, frame: &Frame<'_>, now: Instant) -> Verdict {
+        self.handed_over = true;
+        let verdict = self.handle_packet(origin, frame, now);
+        self.handed_over = false;
         verdict
     }
 
@@ -260,8 +272,10 @@ impl Ingress {
             })),
             Fragment::First { id } => {
                 let flow = inner.ported_key().unwrap_or_else(|| inner.flow_key());
-                let released = self.fragments.first(fragment(id), flow, now);
-                self.released.extend(released);
+                if !self.handed_over {
+                    let released = self.fragments.first(fragment(id), flow, now);
+                    self.released.extend(released);
+                }
                 Ok(Some(flow))
             }
             Fragment::Later { id, .. } => {
@@ -317,6 +331,8 @@ impl Ingress {
         };
         let to = to.filter(|to| self.snapshot.attachments.contains_key(to)).ok_or(refused)?;
         let (packet, limit) = match cause {
+            // One for each packet of a flow that was taken in, and then the flow is over.
+            ReplyCause::TargetGone(_) => (reply::tcp_reset(frame.packet, &frame.inner), None),
             ReplyCause::PacketTooBig => {
                 let addresses = self.snapshot.endpoint(endpoint).addresses.iter().copied();
                 let source = addresses
@@ -324,12 +340,14 @@ impl Ingress {
                     .find(|address| address.is_ipv4() == frame.inner.dst.is_ipv4())
                     .unwrap_or(frame.inner.dst);
                 let packet = reply::packet_too_big(frame.packet, &frame.inner, source, mtu);
-                (packet, &mut self.errors)
+                (packet, Some(&mut self.errors))
             }
-            _ => (reply::tcp_reset(frame.packet, &frame.inner), &mut self.resets),
+            ReplyCause::UnknownTcpFlow | ReplyCause::IdleTimeout => {
+                (reply::tcp_reset(frame.packet, &frame.inner), Some(&mut self.resets))
+            }
         };
         let packet = packet.ok_or(refused)?;
-        if !limit.take(now) {
+        if limit.is_some_and(|limit| !limit.take(now)) {
             return Err(refused);
         }
         self.count_reset(cause, 1);

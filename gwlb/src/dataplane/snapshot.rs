@@ -75,6 +75,7 @@ pub struct EndpointView {
 
 /// A load balancer's node in one zone.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of the configuration, each by itself")]
 pub struct Pool {
     /// The load balancer's name.
     pub load_balancer: String,

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::error::LabError;
+use super::failover::load;
 use super::plan::{
     ApplianceKind, ApplianceSpec, DENIED_PORT, GATEWAY, Host, INNER_MTU, Plan, Sabotage, VPC_CIDRS,
     Zone,
@@ -17,11 +18,12 @@ use super::traffic::{bulk, http, udp};
 
 /// The gateway's configuration file.
 ///
-/// `directory` is where the secret and the admin socket go.
-pub(super) fn gateway(plan: &Plan, directory: &Path) -> String {
+/// `directory` is where the secret and the admin socket go; `balancing` is the part from the
+/// endpoint services to the targets.
+pub(super) fn gateway(plan: &Plan, balancing: &str, directory: &Path) -> String {
     let mut text = String::from("# The network of `gwlb demo`.\n\n[gateway]\n");
     let path = |name| toml_string(&directory.join(name).to_string_lossy());
-    line(&mut text, format_args!("secret_file = {}", path("secret")));
+    line(&mut text, format_args!("secret_file = {}", path(SECRET)));
     line(&mut text, format_args!("admin = {}\n", path(ADMIN_SOCKET)));
 
     let [v4, v6] = VPC_CIDRS;
@@ -31,7 +33,7 @@ pub(super) fn gateway(plan: &Plan, directory: &Path) -> String {
         let wrong = plan.sabotage == Some(Sabotage::WrongRoute) && zone.name == "az1";
         zone_tables(&mut text, zone, wrong);
     }
-    balancer(&mut text, plan);
+    text.push_str(balancing);
 
     let client = &plan.client;
     attachment(&mut text, plan, "internet_gateway = \"igw\"", client);
@@ -57,9 +59,14 @@ pub(super) fn appliance(
     if let Some(fault) = fault {
         arguments.extend(["passthrough", "--fault", fault].map(OsString::from));
     } else {
-        arguments.push(appliance.kind.to_string().into());
+        arguments.push(appliance.kind.command().into());
         let file = match appliance.kind {
             ApplianceKind::Firewall => Some(("--rules", "firewall.toml", firewall_rules())),
+            ApplianceKind::PickUpFirewall => {
+                let rules = format!("pick_up = true\n{}", firewall_rules());
+                Some(("--rules", "pick-up.toml", rules))
+            }
+            ApplianceKind::StrictFirewall => Some(("--rules", "strict.toml", firewall_rules())),
             ApplianceKind::Ids => Some(("--patterns", "ids.toml", IDS_PATTERNS.to_owned())),
             ApplianceKind::Passthrough => None,
         };
@@ -91,11 +98,11 @@ fn firewall_rules() -> String {
          ports = [{DENIED_PORT}]\n\
          \n\
          [[rule]]\n\
-         name = \"web and bulk data\"\n\
+         name = \"web, bulk data and records\"\n\
          action = \"allow\"\n\
          direction = \"inbound\"\n\
          protocol = \"tcp\"\n\
-         ports = [{}, {}]\n\
+         ports = [{}, {}, {}]\n\
          \n\
          [[rule]]\n\
          name = \"echo\"\n\
@@ -120,6 +127,7 @@ fn firewall_rules() -> String {
          direction = \"outbound\"\n",
         http::PORT,
         bulk::PORT,
+        load::PORT,
         udp::PORT,
     )
 }
@@ -147,6 +155,12 @@ pub(super) const HEALTH_PORT: u16 = 80;
 pub(super) fn stats_socket(directory: &RunDirectory, appliance: &ApplianceSpec) -> PathBuf {
     directory.path().join(format!("{}.sock", appliance.name))
 }
+
+/// The name of the gateway's file in the run's directory.
+pub(super) const CONFIGURATION: &str = "gwlb.toml";
+
+/// The name of the gateway's secret there.
+pub(super) const SECRET: &str = "secret";
 
 /// The name of the admin API's socket in the run's directory.
 pub(super) const ADMIN_SOCKET: &str = "admin.sock";
@@ -199,20 +213,23 @@ fn zone_tables(text: &mut String, zone: &Zone, wrong_route: bool) {
     text.push_str("service = \"inspection\"\n\n");
 }
 
-fn balancer(text: &mut String, plan: &Plan) {
+/// One load balancer with a node in each zone, before one group of all appliances.
+pub(super) fn balancing(plan: &Plan) -> String {
+    let mut text = String::new();
     text.push_str("[[endpoint_service]]\nname = \"inspection\"\nload_balancers = [\"nva\"]\n\n");
     text.push_str("[[load_balancer]]\nname = \"nva\"\ntarget_group = \"nva\"\nnodes = [\n");
     for zone in &plan.zones {
         let (name, node) = (zone.name, zone.node);
-        line(text, format_args!("  {{ zone = \"{name}\", address = \"{node}\" }},"));
+        line(&mut text, format_args!("  {{ zone = \"{name}\", address = \"{node}\" }},"));
     }
-    line(text, format_args!("]\nnetns = \"{}\"\n", plan.netns(GATEWAY)));
+    line(&mut text, format_args!("]\nnetns = \"{}\"\n", plan.netns(GATEWAY)));
     text.push_str("[[target_group]]\nname = \"nva\"\n\n");
     for appliance in &plan.appliances {
         let (name, kind, zone) = (appliance.name, appliance.kind, appliance.zone);
-        line(text, format_args!("[[target]] # {name}, {kind}\ngroup = \"nva\""));
-        line(text, format_args!("address = \"{}\"\nzone = \"{zone}\"\n", appliance.address));
+        line(&mut text, format_args!("[[target]] # {name}, {kind}\ngroup = \"nva\""));
+        line(&mut text, format_args!("address = \"{}\"\nzone = \"{zone}\"\n", appliance.address));
     }
+    text
 }
 
 /// The device through which a host's packets enter and leave, inside the host's namespace.
@@ -252,13 +269,13 @@ mod tests {
     #[test]
     fn the_file_reads_as_a_user_would_write_it() {
         let plan = Plan::new("gwlb-demo-1".to_owned(), None);
-        insta::assert_snapshot!(gateway(&plan, Path::new("/tmp/gwlb-demo-1")));
+        insta::assert_snapshot!(gateway(&plan, &balancing(&plan), Path::new("/tmp/gwlb-demo-1")));
     }
 
     #[test]
     fn the_gateway_takes_its_file_and_the_appliances_take_theirs() {
         let plan = Plan::new("gwlb-demo-1".to_owned(), None);
-        let text = gateway(&plan, Path::new("/tmp/gwlb-demo-1"));
+        let text = gateway(&plan, &balancing(&plan), Path::new("/tmp/gwlb-demo-1"));
         let source = router::source::Source::new("gwlb.toml", text);
         let settings = crate::config::parse(&source).unwrap();
         assert_eq!(settings.attachments.len(), 3);
@@ -272,8 +289,10 @@ mod tests {
     #[test]
     fn the_wrong_route_is_one_table_of_one_zone() {
         let directory = Path::new("/tmp/gwlb-demo-1");
-        let right = gateway(&Plan::new("p".to_owned(), None), directory);
-        let wrong = gateway(&Plan::new("p".to_owned(), Some(Sabotage::WrongRoute)), directory);
+        let [right, wrong] = [None, Some(Sabotage::WrongRoute)].map(|sabotage| {
+            let plan = Plan::new("p".to_owned(), sabotage);
+            gateway(&plan, &balancing(&plan), directory)
+        });
         let differing: Vec<_> =
             right.lines().zip(wrong.lines()).filter(|(right, wrong)| right != wrong).collect();
         assert_eq!(

@@ -26,7 +26,7 @@ pub(super) struct Plan {
     /// The zones, each with a server.
     pub zones: [Zone; 2],
     /// The appliances, in the order of their numbers.
-    pub appliances: [ApplianceSpec; 3],
+    pub appliances: Vec<ApplianceSpec>,
     /// What is broken on purpose.
     pub sabotage: Option<Sabotage>,
 }
@@ -84,6 +84,21 @@ pub(super) enum ApplianceKind {
     Ids,
     /// Gives everything back.
     Passthrough,
+    /// A firewall that takes open connections over: it does not ask for the SYN of a flow.
+    PickUpFirewall,
+    /// A firewall that knows the connections that it has seen opened, and refuses all others.
+    StrictFirewall,
+}
+
+impl ApplianceKind {
+    /// The subcommand that starts it.
+    pub(super) fn command(self) -> &'static str {
+        match self {
+            Self::Firewall | Self::PickUpFirewall | Self::StrictFirewall => "firewall",
+            Self::Ids => "ids",
+            Self::Passthrough => "passthrough",
+        }
+    }
 }
 
 impl fmt::Display for ApplianceKind {
@@ -92,6 +107,8 @@ impl fmt::Display for ApplianceKind {
             Self::Firewall => "firewall",
             Self::Ids => "ids",
             Self::Passthrough => "passthrough",
+            Self::PickUpFirewall => "firewall with pick-up",
+            Self::StrictFirewall => "strict firewall",
         })
     }
 }
@@ -105,6 +122,24 @@ pub enum Sabotage {
     Rewrite,
     /// The appliance of `az1` takes packets and never answers, healthy all the while.
     Silent,
+    /// With --failover: flows stay with their appliance when it dies.
+    NoRebalance,
+    /// With --failover: health checks are four times as slow as they are to be.
+    SlowHealth,
+    /// With --failover: dead appliances' connections are not reset.
+    NoReset,
+    /// With --failover: the gateway starts over with another secret, which places flows otherwise.
+    LostSecret,
+}
+
+impl Sabotage {
+    /// Whether it breaks the second act, not the first.
+    pub(super) fn is_of_failover(self) -> bool {
+        match self {
+            Self::WrongRoute | Self::Rewrite | Self::Silent => false,
+            Self::NoRebalance | Self::SlowHealth | Self::NoReset | Self::LostSecret => true,
+        }
+    }
 }
 
 /// The two address families.
@@ -166,13 +201,32 @@ impl Plan {
                     underlay(2),
                 ),
             ],
-            appliances: [
+            appliances: vec![
                 appliance("nva-1", ApplianceKind::Firewall, "az1", 11),
                 appliance("nva-2", ApplianceKind::Ids, "az2", 12),
                 appliance("nva-3", ApplianceKind::Passthrough, "az2", 13),
             ],
             sabotage,
         }
+    }
+
+    /// The network of the second act: the same, but for the appliances.
+    pub(super) fn of_failover(prefix: String, sabotage: Option<Sabotage>) -> Self {
+        let appliances = [
+            ("nva-1", ApplianceKind::PickUpFirewall, "az1"),
+            ("nva-2", ApplianceKind::PickUpFirewall, "az1"),
+            ("nva-3", ApplianceKind::PickUpFirewall, "az1"),
+            ("nva-4", ApplianceKind::PickUpFirewall, "az1"),
+            ("nva-5", ApplianceKind::StrictFirewall, "az2"),
+            ("nva-6", ApplianceKind::StrictFirewall, "az2"),
+        ];
+        let appliances = (11..).zip(appliances).map(|(last, (name, kind, zone))| ApplianceSpec {
+            name,
+            kind,
+            zone,
+            address: underlay(last),
+        });
+        Self { appliances: appliances.collect(), ..Self::new(prefix, sabotage) }
     }
 
     /// The servers, in the order of their zones.

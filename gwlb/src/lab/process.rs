@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use netio::netns::Netns;
 use netio::process::{ChildExt, CommandExt};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::error::LabError;
 use crate::runtime::clock;
@@ -31,6 +34,8 @@ pub(super) struct Process {
     child: Child,
     log: PathBuf,
     ending: Ending,
+    /// Whether it was ended on purpose.
+    gone: bool,
 }
 
 /// How a process is ended.
@@ -53,8 +58,9 @@ impl Process {
         ending: Ending,
     ) -> Result<Self, LabError> {
         let log = directory.join(format!("{name}.log"));
-        let output =
-            File::create(&log).map_err(LabError::io(format!("write {}", log.display())))?;
+        // A process that is started again goes on where the one before it ended.
+        let output = File::options().create(true).append(true).open(&log);
+        let output = output.map_err(LabError::io(format!("write {}", log.display())))?;
         let errors = output.try_clone().map_err(LabError::io("write a log"))?;
         let child = Command::new("/proc/self/exe")
             .arg0("gwlb")
@@ -68,7 +74,7 @@ impl Process {
             .die_with_parent()
             .spawn()
             .map_err(LabError::io(format!("start {name}")))?;
-        Ok(Self { name: name.to_owned(), child, log, ending })
+        Ok(Self { name: name.to_owned(), child, log, ending, gone: false })
     }
 
     /// The number that the kernel knows it by.
@@ -102,8 +108,27 @@ impl Process {
         }
     }
 
-    /// An error if it has ended.
+    /// Kills it (`SIGKILL`), and waits until its sockets are gone. From then on it may be dead.
+    pub(super) fn kill(&mut self) -> Result<(), LabError> {
+        self.gone = true;
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        killed.map(drop).map_err(LabError::io(format!("kill {}", self.name)))
+    }
+
+    /// Has it hang (`SIGSTOP`): its sockets stay, and nobody takes anything from them.
+    pub(super) fn hang(&self) -> Result<(), LabError> {
+        let what = || format!("stop {}", self.name);
+        let id = i32::try_from(self.child.id()).map_err(io::Error::other);
+        let id = Pid::from_raw(id.map_err(LabError::io(what()))?);
+        // Until it is reaped, which only we can do, its id belongs to nobody else.
+        kill(id, Signal::SIGSTOP).map_err(|error| LabError::io(what())(error.into()))
+    }
+
+    /// An error if it has ended by itself.
     pub(super) fn check_alive(&mut self) -> Result<(), LabError> {
+        if self.gone {
+            return Ok(());
+        }
         match self.child.try_wait().map_err(LabError::io(format!("look after {}", self.name)))? {
             None => Ok(()),
             Some(status) => {
@@ -122,6 +147,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let ended = match self.ending {
+            _ if self.gone => Ok(()),
             Ending::InOrder => self.child.stop(GRACE).map(drop),
             Ending::AtOnce => self.child.kill().and_then(|()| self.child.wait().map(drop)),
         };

@@ -13,15 +13,20 @@ pub(super) struct Progress {
     bar: ProgressBar,
     start: Instant,
     timeline: Vec<Event>,
+    second_act: bool,
 }
 
 /// Something that was done.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Event {
     /// Seconds since the start.
+    #[serde(rename = "t")]
     pub seconds: f64,
     /// What.
     pub event: String,
+    /// Whether it belongs to the second act.
+    #[serde(skip)]
+    pub second_act: bool,
 }
 
 impl Progress {
@@ -32,7 +37,7 @@ impl Progress {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(100));
-        Self { bar, start: clock::now(), timeline: Vec::new() }
+        Self { bar, start: clock::now(), timeline: Vec::new(), second_act: false }
     }
 
     /// What is being done now.
@@ -42,10 +47,23 @@ impl Progress {
 
     /// A step that is done.
     pub(super) fn done(&mut self, what: impl Into<String>) {
+        self.happened(clock::now(), what);
+    }
+
+    /// Something that happened at this time, which may be a little while ago.
+    pub(super) fn happened(&mut self, at: Instant, what: impl Into<String>) {
         let event = what.into();
-        let seconds = clock::now().saturating_duration_since(self.start).as_secs_f64();
-        self.say(&format!("{seconds:6.1} s  {event}"));
-        self.timeline.push(Event { seconds: (seconds * 1e3).round() / 1e3, event });
+        let seconds = at.saturating_duration_since(self.start).as_secs_f64();
+        self.say(&format!("{seconds:7.2} s  {event}"));
+        let seconds = (seconds * 1e3).round() / 1e3;
+        let behind = self.timeline.iter().rposition(|earlier| earlier.seconds <= seconds);
+        let event = Event { seconds, event, second_act: self.second_act };
+        self.timeline.insert(behind.map_or(0, |index| index + 1), event);
+    }
+
+    /// What happens from now on belongs to the second act.
+    pub(super) fn second_act(&mut self) {
+        self.second_act = true;
     }
 
     /// A line for the user.

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use nva_sample::firewall::rules::RuleHits;
 use serde::Serialize;
 
+use super::failover::report::Scene;
 use super::plan::{Host, Plan};
 use super::progress::Event;
 use super::trial::{Check, Findings, Transfer};
@@ -26,6 +27,9 @@ pub(super) struct Report {
     pub gateway: GatewayReport,
     /// The transfers of much data.
     pub transfers: Vec<Transfer>,
+    /// The scenes of the second act, if it was played.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failover: Vec<Scene>,
     /// What was done when.
     pub timeline: Vec<Event>,
 }
@@ -101,24 +105,45 @@ impl Report {
                 syscalls_per_packet: gateway.syscalls_per_packet(),
             },
             transfers,
+            failover: Vec::new(),
             timeline: timeline.to_vec(),
         }
     }
 
-    /// The closing picture, the tables and the verdict.
-    pub(super) fn to_text(&self, plan: &Plan) -> String {
+    /// Takes the second act in, and the timeline up to its end.
+    pub(super) fn add_failover(&mut self, scenes: Vec<Scene>, timeline: &[Event]) {
+        self.ok &= scenes.iter().all(Scene::ok);
+        self.checks.extend(scenes.iter().flat_map(|scene| scene.checks.iter().cloned()));
+        self.failover = scenes;
+        self.timeline = timeline.to_vec();
+    }
+
+    /// The closing picture, the tables and the verdict. `told`: the reader has followed the timeline.
+    pub(super) fn to_text(&self, plan: &Plan, told: bool) -> String {
         let mut text = picture(plan);
         let sections = [
             ("What went where", Some(self.appliance_table()), ""),
             ("Dropped by the gateway", self.drop_table(), ""),
             ("Transfers", self.transfer_table(), CALLS_PER_PACKET),
-            ("What did not hold", self.failure_table(), ""),
         ];
         for (title, table, note) in sections {
             if let Some(table) = table {
                 // Writing to a string cannot fail.
                 let _ = write!(text, "\n{title}\n{table}\n{note}");
             }
+        }
+        if !self.failover.is_empty() {
+            text.push_str("\nThe second act: failover\n");
+            let events = self.timeline.iter().filter(|event| event.second_act && !told);
+            for event in events {
+                let _ = writeln!(text, "  {:6.2} s  {}", event.seconds, event.event);
+            }
+        }
+        for (number, scene) in self.failover.iter().enumerate() {
+            let _ = write!(text, "\n{}", scene.to_text(number + 1));
+        }
+        if let Some(table) = self.failure_table() {
+            let _ = write!(text, "\nWhat did not hold\n{table}\n");
         }
         let _ = write!(text, "\n{}\n", self.verdict());
         text
@@ -213,7 +238,7 @@ impl Report {
 }
 
 /// A table of which the columns from `numbers` on are numbers.
-fn table(header: &[&str], numbers: usize) -> Table {
+pub(super) fn table(header: &[&str], numbers: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
     for column in table.column_iter_mut().skip(numbers) {
@@ -313,14 +338,14 @@ mod tests {
     #[test]
     fn the_text_shows_the_network_the_numbers_and_the_verdict() {
         let (plan, report) = report(true);
-        insta::assert_snapshot!(report.to_text(&plan));
+        insta::assert_snapshot!(report.to_text(&plan, false));
     }
 
     #[test]
     fn a_failure_is_told_with_what_was_found() {
         let (plan, report) = report(false);
         assert!(!report.ok);
-        let text = report.to_text(&plan);
+        let text = report.to_text(&plan, false);
         assert!(text.contains("What did not hold"), "{text}");
         let verdict = "FAIL: 1 of 1 checks did not hold. The first: HTTP to 10.0.1.11:80: \
                        connection timed out.\n";

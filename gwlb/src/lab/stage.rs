@@ -3,13 +3,15 @@
 //! Everything ends when this is dropped, processes before namespaces.
 
 use std::ffi::OsString;
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use netio::netns::Netns;
 use tokio::time::sleep;
 
-use super::configuration::{self, ADMIN_SOCKET, HEALTH_PORT};
+use super::configuration::{self, ADMIN_SOCKET, CONFIGURATION, HEALTH_PORT};
 use super::error::LabError;
 use super::network::Network;
 use super::plan::{ApplianceSpec, GATEWAY, Plan};
@@ -47,7 +49,12 @@ pub(super) struct Counters {
 
 impl Stage {
     /// Builds and starts everything; on failure nothing is left.
-    pub(super) async fn set(plan: &Plan, progress: &mut Progress) -> Result<Self, LabError> {
+    /// `balancing` is what the gateway's file says of services, load balancers and targets.
+    pub(super) async fn set(
+        plan: &Plan,
+        balancing: &str,
+        progress: &mut Progress,
+    ) -> Result<Self, LabError> {
         progress.doing("building the network");
         let directory = RunDirectory::create(&plan.prefix)?;
         let network = Network::build(plan)?;
@@ -70,37 +77,74 @@ impl Stage {
             appliances.push(start_appliance(plan, appliance, &network, &directory)?);
         }
         for (process, appliance) in appliances.iter_mut().zip(&plan.appliances) {
-            let health = SocketAddr::from((appliance.address, HEALTH_PORT));
-            let underlay = network.get(GATEWAY)?;
-            let connect = async || {
-                let connect = move || TcpStream::connect_timeout(&health, traffic::PATIENCE);
-                let connected = traffic::inside(underlay, connect).await;
-                let flat = connected.map_err(|error| error.to_string())?;
-                flat.map(drop).map_err(|error| format!("its health port {health}: {error}"))
-            };
-            process.wait_ready(connect).await?;
+            wait_for_appliance(process, appliance, &network).await?;
         }
         progress.done(format!("appliances: {}", describe(&plan.appliances)));
 
         progress.doing("starting the gateway");
-        let file = directory.write("gwlb.toml", &configuration::gateway(plan, directory.path()))?;
-        let arguments = [OsString::from("run"), file.into_os_string()];
-        let netns = network.get(GATEWAY)?;
-        let mut gateway =
-            Process::start("gateway", netns, &arguments, directory.path(), Ending::InOrder)?;
-        let socket = directory.path().join(ADMIN_SOCKET);
-        let ask = async || match statistics::gateway(&socket).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!("its admin socket: {error}")),
-        };
-        gateway.wait_ready(ask).await?;
+        let file = configuration::gateway(plan, balancing, directory.path());
+        directory.write(CONFIGURATION, &file)?;
+        let mut gateway = start_gateway(&network, &directory)?;
+        wait_for_gateway(&mut gateway, &directory).await?;
         progress.done("gateway: devices, route tables and sockets are in place");
         Ok(Self { gateway, appliances, client, servers, network, directory })
     }
 
     /// Where the gateway's configuration is.
     pub(super) fn configuration(&self) -> PathBuf {
-        self.directory.path().join("gwlb.toml")
+        self.directory.path().join(CONFIGURATION)
+    }
+
+    /// The namespace with this short name.
+    pub(super) fn netns(&self, name: &str) -> Result<&Netns, LabError> {
+        self.network.get(name)
+    }
+
+    /// Writes what the gateway's file says of services, load balancers and targets.
+    pub(super) fn write_configuration(&self, plan: &Plan, text: &str) -> Result<(), LabError> {
+        let file = configuration::gateway(plan, text, self.directory.path());
+        self.directory.write(CONFIGURATION, &file).map(drop)
+    }
+
+    /// Where the files of this run are.
+    pub(super) fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    /// Where an appliance tells its statistics.
+    pub(super) fn stats_socket(&self, appliance: &ApplianceSpec) -> PathBuf {
+        configuration::stats_socket(&self.directory, appliance)
+    }
+
+    /// The process of an appliance, by its place in the plan.
+    pub(super) fn appliance(&mut self, index: usize) -> &mut Process {
+        &mut self.appliances[index]
+    }
+
+    /// Starts an appliance again that was killed.
+    pub(super) async fn restart_appliance(
+        &mut self,
+        plan: &Plan,
+        index: usize,
+    ) -> Result<(), LabError> {
+        let appliance = &plan.appliances[index];
+        self.appliances[index] = start_appliance(plan, appliance, &self.network, &self.directory)?;
+        wait_for_appliance(&mut self.appliances[index], appliance, &self.network).await
+    }
+
+    /// The gateway's process.
+    pub(super) fn gateway(&mut self) -> &mut Process {
+        &mut self.gateway
+    }
+
+    /// Starts the gateway again that was killed. `lose_secret`: as one that has lost its secret.
+    pub(super) async fn restart_gateway(&mut self, lose_secret: bool) -> Result<(), LabError> {
+        if lose_secret {
+            let path = self.directory.path().join(configuration::SECRET);
+            fs::remove_file(path).map_err(LabError::io("lose the secret"))?;
+        }
+        self.gateway = start_gateway(&self.network, &self.directory)?;
+        wait_for_gateway(&mut self.gateway, &self.directory).await
     }
 
     /// Where the gateway's admin socket is.
@@ -172,6 +216,38 @@ impl Counters {
         let appliances = self.appliances.iter().map(|appliance| appliance.packets);
         gateway + appliances.sum::<u64>()
     }
+}
+
+fn start_gateway(network: &Network, directory: &RunDirectory) -> Result<Process, LabError> {
+    let file = directory.path().join(CONFIGURATION);
+    let arguments = [OsString::from("run"), file.into_os_string()];
+    let netns = network.get(GATEWAY)?;
+    Process::start("gateway", netns, &arguments, directory.path(), Ending::InOrder)
+}
+
+async fn wait_for_gateway(gateway: &mut Process, directory: &RunDirectory) -> Result<(), LabError> {
+    let socket = directory.path().join(ADMIN_SOCKET);
+    let ask = async || match statistics::gateway(&socket).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("its admin socket: {error}")),
+    };
+    gateway.wait_ready(ask).await
+}
+
+async fn wait_for_appliance(
+    process: &mut Process,
+    appliance: &ApplianceSpec,
+    network: &Network,
+) -> Result<(), LabError> {
+    let health = SocketAddr::from((appliance.address, HEALTH_PORT));
+    let underlay = network.get(GATEWAY)?;
+    let connect = async || {
+        let connect = move || TcpStream::connect_timeout(&health, traffic::PATIENCE);
+        let connected = traffic::inside(underlay, connect).await;
+        let flat = connected.map_err(|error| error.to_string())?;
+        flat.map(drop).map_err(|error| format!("its health port {health}: {error}"))
+    };
+    process.wait_ready(connect).await
 }
 
 fn start_appliance(

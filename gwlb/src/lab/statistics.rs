@@ -30,8 +30,14 @@ pub(super) struct GatewayStatus {
     pub tun: Ledger,
     /// Packets that came back from appliances.
     pub udp: Ledger,
+    /// The flow tables.
+    #[serde(default)]
+    pub flows: Flows,
     /// System calls, and what the kernel lost.
     pub io: Io,
+    /// The devices at the ends.
+    #[serde(default)]
+    pub attachments: Vec<Attachment>,
     /// In the order of the configuration.
     pub targets: Vec<Target>,
 }
@@ -47,6 +53,24 @@ pub(super) struct Ledger {
     pub handed_over: u64,
     pub taken_over: u64,
     pub drops: BTreeMap<String, u64>,
+}
+
+/// What the flow tables did.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct Flows {
+    pub created: u64,
+    pub adopted: u64,
+    pub rebalanced: u64,
+    pub reset: u64,
+}
+
+/// A device through which packets enter and leave.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Attachment {
+    pub tun: String,
+    /// Lost in the device's queue, before or after the gateway; absent: the kernel does not tell.
+    pub tx_dropped: Option<u64>,
+    pub rx_dropped: Option<u64>,
 }
 
 /// What the gateway asked of the kernel.
@@ -66,6 +90,24 @@ pub(super) struct Target {
     pub returned_packets: u64,
     pub returned_bytes: u64,
     pub new_flows: u64,
+    /// `healthy`, `draining`, …
+    #[serde(default)]
+    pub state: String,
+    /// `Target.FailedHealthChecks`, …
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub since_unix_seconds: f64,
+    /// How far its deregistration has come.
+    #[serde(default)]
+    pub draining: Option<Draining>,
+}
+
+/// How far a deregistration has come.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct Draining {
+    pub flows_left: u64,
+    pub seconds_left: f64,
 }
 
 /// Asks the gateway behind the admin socket.
@@ -125,12 +167,20 @@ impl GatewayStatus {
             returned_packets: now.returned_packets.saturating_sub(then.returned_packets),
             returned_bytes: now.returned_bytes.saturating_sub(then.returned_bytes),
             new_flows: now.new_flows.saturating_sub(then.new_flows),
+            ..now.clone()
         });
         Self {
             workers: self.workers,
             tun: self.tun.since(&earlier.tun),
             udp: self.udp.since(&earlier.udp),
+            flows: Flows {
+                created: self.flows.created.saturating_sub(earlier.flows.created),
+                adopted: self.flows.adopted.saturating_sub(earlier.flows.adopted),
+                rebalanced: self.flows.rebalanced.saturating_sub(earlier.flows.rebalanced),
+                reset: self.flows.reset.saturating_sub(earlier.flows.reset),
+            },
             io,
+            attachments: self.attachments.clone(),
             targets: targets.collect(),
         }
     }

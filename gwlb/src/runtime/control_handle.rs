@@ -27,8 +27,11 @@ const FRESH: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
 pub struct ControlHandle {
     requests: mpsc::Sender<Request>,
-    targets: Arc<Mutex<Option<(Instant, Arc<Vec<TargetStatus>>)>>>,
+    targets: Arc<Mutex<Option<Known>>>,
 }
+
+/// What was known of the targets at a moment.
+type Known = (Instant, Arc<Vec<TargetStatus>>);
 
 /// What is asked of the control thread.
 #[derive(Debug)]

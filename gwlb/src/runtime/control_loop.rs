@@ -165,7 +165,7 @@ impl Driver {
                     ticks += 1;
                     self.look_after(ticks);
                 }
-                Some(event) = self.events.recv() => self.take(event),
+                Some(event) = self.events.recv() => self.take(&event),
                 () = self.shared.notices.wait() => self.take_notices(),
                 Some(request) = requests.recv() => self.answer(request),
                 _ = stopped.wait_for(|&stop| stop) => break,
@@ -240,9 +240,9 @@ impl Driver {
         self.control.handle(Input::TunnelProbe { check, sequence, outcome }, now);
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: &Event) {
         let now = clock::now();
-        match event {
+        match *event {
             Event::Input(input) => self.control.handle(input, now),
             Event::TunnelTime(check, sequence) => {
                 if self.under_way.remove(&(check, sequence)) {
@@ -256,6 +256,7 @@ impl Driver {
     /// What the workers have noticed.
     fn take_notices(&mut self) {
         let now = clock::now();
+        self.control.handle(Input::Acknowledged(self.shared.acknowledged()), now);
         while let Some(target) = self.shared.notices.suspects.pop() {
             self.control.handle(Input::Suspect(target), now);
         }
@@ -323,7 +324,7 @@ impl Driver {
         match request {
             Request::Targets(reply) => drop(reply.send(self.control.targets())),
             Request::Register { group, target, reply } => {
-                let _ = reply.send(self.register(&group, target));
+                let _ = reply.send(self.register(&group, &target));
             }
             Request::Deregister { group, address, port, reply } => {
                 let done = self.control.deregister(&group, address, port, clock::now());
@@ -340,7 +341,7 @@ impl Driver {
     }
 
     /// A target on a port where nobody listens yet gets listeners first.
-    fn register(&mut self, group: &str, target: TargetSpec) -> Result<(), ControlError> {
+    fn register(&mut self, group: &str, target: &TargetSpec) -> Result<(), ControlError> {
         let settings = Arc::clone(self.control.settings());
         let index = settings.target_groups.iter().position(|known| known.name.as_str() == group);
         let port = target.port.map(crate::config::Port::get);
@@ -351,7 +352,7 @@ impl Driver {
             }
             _ => None,
         };
-        self.control.register(group, &target, clock::now())?;
+        self.control.register(group, target, clock::now())?;
         if let Some(Planned { refit, probing }) = planned {
             self.rigging.fit(refit, &self.shared);
             self.probing = probing;

@@ -100,7 +100,7 @@ impl Exit {
     /// Does what the data plane decided for a packet, and counts what was done.
     pub fn execute(&mut self, origin: Origin, frame: &Frame<'_>, verdict: Verdict) {
         match verdict {
-            Verdict::ToAppliance(hop) => self.to_appliance(origin.side, frame, &hop),
+            Verdict::ToAppliance(hop) => self.send(origin.side, frame, &hop),
             Verdict::Deliver(to) | Verdict::Bypass(to) => {
                 let uninspected = matches!(verdict, Verdict::Bypass(_));
                 let (bytes, offload) = (frame.packet, frame.offload);
@@ -126,7 +126,7 @@ impl Exit {
         }
     }
 
-    fn to_appliance(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
+    fn send(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
         match hop.change {
             None => self.encapsulate(side, frame, hop),
             Some(Change::ClampMss(mtu)) => {

@@ -144,13 +144,15 @@ impl ProbeError {
     }
 }
 
-/// What `connect` says before anything came back is about this host: its addresses, its routes, its
-/// firewall, its limits. Over loopback the target itself may have answered already.
+/// What `connect` says before anything came back is about this host: its addresses, its firewall,
+/// its limits. Over loopback the target itself may have answered already; and a target to which no
+/// way leads cannot be reached, whoever took the way away.
 fn at_once(job: &ProbeJob, error: &io::Error) -> ProbeOutcome {
-    if error.raw_os_error() == Some(Errno::ECONNREFUSED as i32) {
-        return ProbeOutcome::Refused;
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ECONNREFUSED) => ProbeOutcome::Refused,
+        Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN) => ProbeOutcome::Failed,
+        _ => local(job, error),
     }
-    local(job, error)
 }
 
 fn local(job: &ProbeJob, error: &dyn std::fmt::Display) -> ProbeOutcome {
@@ -180,8 +182,9 @@ async fn exchange(job: &ProbeJob, stream: TcpStream) -> Result<(), ProbeError> {
         HealthProtocol::Http => Ok(http::exchange(stream, health, *address).await?),
         HealthProtocol::Https => {
             let config = job.tls.clone().ok_or(ProbeError::Local("an HTTPS probe without TLS"))?;
-            let stream = tls::connect(stream, config, health, *address);
-            let stream = stream.await.map_err(ProbeError::Tls)?;
+            let name = tls::server_name(health, *address)
+                .ok_or(ProbeError::Local("the configured host is no name for TLS"))?;
+            let stream = tls::connect(stream, config, name).await.map_err(ProbeError::Tls)?;
             Ok(http::exchange(stream, health, *address).await?)
         }
     }

@@ -39,6 +39,8 @@ impl Rig {
 /// New devices and sockets for one worker, each with its number.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
+    /// The number of the rig that needs them.
+    pub rig: u64,
     pub ports: Vec<(usize, TunQueue)>,
     pub underlays: Vec<(usize, Underlay)>,
 }

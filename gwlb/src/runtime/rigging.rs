@@ -40,6 +40,9 @@ pub(super) struct Rigging {
     rig: Arc<Rig>,
 }
 
+/// An attachment whose device stays, before and after, and its namespace.
+type Adjustment = (AttachmentSettings, AttachmentSettings, Netns);
+
 /// The number of the sockets that send, by load balancer and zone.
 type Senders = BTreeMap<(String, String), usize>;
 
@@ -218,13 +221,20 @@ impl Rigging {
             senders: Senders::new(),
             underlays: self.underlays.clone(),
             ports: self.ports.clone(),
-            parts: (0..self.workers).map(|_| Parts::default()).collect(),
+            parts: (0..self.workers)
+                .map(|_| Parts { rig: self.rig.number + 1, ..Parts::default() })
+                .collect(),
             links: Vec::new(),
             limits: Limits::default(),
         };
         self.plan_underlays(settings, targets, port, &mut refit)?;
-        self.plan_ports(settings, &mut refit)?;
-        Ok(Planned { refit, probing: self.probing(settings)? })
+        let changed = self.plan_ports(settings, &mut refit)?;
+        let probing = self.probing(settings)?;
+        // Last, when everything else could be had: these are not undone.
+        for (old, new, netns) in changed {
+            adjust(&old, &new, &netns)?;
+        }
+        Ok(Planned { refit, probing })
     }
 
     /// Hands new devices and sockets to the workers. What the new rig does not use is let go when
@@ -333,8 +343,12 @@ impl Rigging {
     }
 
     /// Devices for the attachments. One that is there under the same name in the same namespace
-    /// stays, with the settings that it has got now.
-    fn plan_ports(&mut self, settings: &Settings, refit: &mut Refit) -> Result<(), StartError> {
+    /// stays; returned is what it was, what it is to be, and where it is.
+    fn plan_ports(
+        &mut self,
+        settings: &Settings,
+        refit: &mut Refit,
+    ) -> Result<Vec<Adjustment>, StartError> {
         refit.rig.ports = vec![None; refit.ports.len()];
         let mut changed = Vec::new();
         for attachment in &settings.attachments {
@@ -346,7 +360,7 @@ impl Rigging {
             let netns = self.namespaces.open(attachment.netns.as_ref())?;
             let number = if let Some(number) = known {
                 let old = std::mem::replace(&mut refit.ports[number], attachment.clone());
-                changed.push((old, attachment, netns));
+                changed.push((old, attachment.clone(), netns));
                 number
             } else {
                 let number = refit.ports.len();
@@ -365,11 +379,7 @@ impl Rigging {
             };
             refit.rig.ports[number] = Some(attachment.at);
         }
-        // Last, when everything else could be had: these are not undone.
-        for (old, new, netns) in changed {
-            adjust(&old, new, &netns)?;
-        }
-        Ok(())
+        Ok(changed)
     }
 
     fn create(&self, attachment: &AttachmentSettings, netns: &Netns) -> Result<Tun, StartError> {

@@ -98,7 +98,12 @@ impl Notices {
         }
     }
 
-    /// Until there is a suspect or a probe.
+    /// Tells that a worker holds the latest view.
+    pub fn acknowledge(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Until there is anything to hear.
     pub async fn wait(&self) {
         self.wake.notified().await;
     }

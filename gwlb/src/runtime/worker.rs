@@ -18,6 +18,7 @@ use router::Entry;
 
 use super::clock;
 use super::exit::Exit;
+use super::rig::Parts;
 use super::shared::{Handover, INBOX, Published, Shared};
 use super::underlay::Underlay;
 use crate::dataplane::frame::Frame;
@@ -67,6 +68,8 @@ pub(super) struct Worker {
     tun_slots: Vec<Slot<Offload>>,
     udp_slots: Vec<Slot<Datagram>>,
     coalescer: Coalescer<usize>,
+    /// Devices and sockets that are not in use yet.
+    waiting: Vec<Parts>,
     /// What devices and sockets that are gone had counted.
     retired: Retired,
 }
@@ -127,6 +130,7 @@ impl Worker {
             tun_slots: (0..TUN_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
             udp_slots: (0..UDP_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
             coalescer: Coalescer::new(limits),
+            waiting: Vec::new(),
             retired: Retired::default(),
         };
         worker.refit(&published)?;
@@ -144,6 +148,7 @@ impl Worker {
         self.exit.snapshot = Arc::clone(&snapshot);
         self.returns.handle_snapshot(Arc::clone(&snapshot));
         self.ingress.handle_snapshot(snapshot, now);
+        self.shared.notices.acknowledge();
     }
 
     fn refit(&mut self, published: &Published) -> io::Result<()> {
@@ -151,7 +156,10 @@ impl Worker {
         self.count_io();
         self.retire(&published.rig);
         let inbox = &self.shared.inboxes[usize::from(self.id.0)];
-        let new = std::iter::from_fn(|| inbox.parts.pop());
+        self.waiting.extend(std::iter::from_fn(|| inbox.parts.pop()));
+        // What a later rig needs, which is about to be published, this one would throw away.
+        let number = published.rig.number;
+        let new = self.waiting.extract_if(.., |parts| parts.rig <= number);
         self.exit.refit(Arc::clone(&published.rig), new);
         let Self { exit, poller, sources, .. } = self;
         let mut watch = |fd: &dyn std::os::fd::AsFd, source| {
@@ -351,12 +359,17 @@ impl Worker {
             let Handover { from, epoch, packet, offload } = handover;
             // It was valid where it was handed over.
             let Ok(frame) = Frame::parse(packet.bytes(), &offload) else { continue };
+            if epoch > self.exit.snapshot.topology_epoch {
+                // Who handed it over was sooner to take up the latest view.
+                let latest = shared.published.load_full();
+                self.take_up(&latest, now);
+            }
             let ledger = self.exit.stats.ledger(from.side);
             ledger.flow.taken_over.add(frame.segments());
             match self.exit.snapshot.entry(from.at, epoch) {
                 Some(at) => {
                     let origin = Origin { at, ..from };
-                    let verdict = self.ingress.handle_packet(origin, &frame, now);
+                    let verdict = self.ingress.handle_handover(origin, &frame, now);
                     self.exit.execute(origin, &frame, verdict);
                 }
                 None => ledger.drops.add(DropReason::Reconfigured, frame.segments()),
@@ -476,7 +489,7 @@ impl Worker {
         let ports = || exit.ports.iter().flatten();
         let underlays = || exit.underlays.iter().flatten();
         let syscalls = self.poller.syscalls()
-            + ports().map(|queue| queue.syscalls()).sum::<u64>()
+            + ports().map(TunQueue::syscalls).sum::<u64>()
             + underlays().map(Underlay::syscalls).sum::<u64>();
         exit.stats.io.syscalls.set(self.retired.syscalls + syscalls);
         let discarded = ports().map(TunQueue::discarded).sum::<u64>()
@@ -552,7 +565,7 @@ mod tests {
     use netio::udp::UdpConfig;
 
     use super::*;
-    use crate::runtime::rig::{Parts, Rig};
+    use crate::runtime::rig::Rig;
     use crate::runtime::shared::{Inbox, tests::idle};
 
     /// A worker that has one receiver on the loopback and nothing else.
@@ -578,7 +591,7 @@ mod tests {
             bad_checksums: Vec::new(),
             senders: Vec::new(),
         };
-        let parts = Parts { ports: Vec::new(), underlays: vec![(0, underlay)] };
+        let parts = Parts { rig: 1, ports: Vec::new(), underlays: vec![(0, underlay)] };
         shared.inboxes[0].parts.push(parts);
         let limits = Limits::default();
         let shared = Arc::new(shared);

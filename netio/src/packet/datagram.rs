@@ -110,7 +110,10 @@ fn ipv6(packet: &[u8]) -> Option<Ip> {
 
 #[cfg(test)]
 mod tests {
-    use etherparse::PacketBuilder;
+    use etherparse::{
+        IpDscp, IpEcn, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options,
+        Ipv6Extensions, Ipv6Header, PacketBuilder,
+    };
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -121,24 +124,22 @@ mod tests {
     /// A datagram with a good checksum from port 1 to port 6081.
     fn good(v6: bool) -> Vec<u8> {
         let builder = if v6 {
-            let mut header = etherparse::Ipv6Header {
+            let header = Ipv6Header {
                 traffic_class: 0xb9,
+                next_header: IpNumber::UDP,
                 hop_limit: 64,
                 source: [1; 16],
                 destination: [2; 16],
-                ..etherparse::Ipv6Header::default()
+                ..Ipv6Header::default()
             };
-            header.next_header = etherparse::IpNumber::UDP;
-            PacketBuilder::ip(etherparse::IpHeaders::Ipv6(header, Default::default()))
+            PacketBuilder::ip(IpHeaders::Ipv6(header, Ipv6Extensions::default()))
         } else {
-            let mut header =
-                etherparse::Ipv4Header::new(0, 64, etherparse::IpNumber::UDP, [1; 4], [2; 4])
-                    .unwrap();
-            header.dscp = etherparse::IpDscp::try_new(0xb9 >> 2).unwrap();
-            header.ecn = etherparse::IpEcn::try_new(0xb9 & 3).unwrap();
+            let mut header = Ipv4Header::new(0, 64, IpNumber::UDP, [1; 4], [2; 4]).unwrap();
+            header.dscp = IpDscp::try_new(0xb9 >> 2).unwrap();
+            header.ecn = IpEcn::try_new(0xb9 & 3).unwrap();
             // A header with options is longer.
-            header.options = etherparse::Ipv4Options::try_from(&[1, 1, 1, 0][..]).unwrap();
-            PacketBuilder::ip(etherparse::IpHeaders::Ipv4(header, Default::default()))
+            header.options = Ipv4Options::try_from(&[1, 1, 1, 0][..]).unwrap();
+            PacketBuilder::ip(IpHeaders::Ipv4(header, Ipv4Extensions::default()))
         };
         let mut packet = Vec::new();
         builder.udp(1, 6081).write(&mut packet, PAYLOAD).unwrap();

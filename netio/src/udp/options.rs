@@ -126,7 +126,7 @@ pub(crate) fn set<T>(socket: &Socket, level: c_int, name: c_int, value: &T) -> i
     }
 }
 
-fn get(socket: &Socket, level: c_int, name: c_int, value: &mut [u32]) -> io::Result<()> {
+pub(crate) fn get(socket: &Socket, level: c_int, name: c_int, value: &mut [u32]) -> io::Result<()> {
     let mut len = size_of_val(value) as socklen_t;
     let fd = socket.as_raw_fd();
     // SAFETY: `value` has `len` bytes, and the kernel writes no more than that.

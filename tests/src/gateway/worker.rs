@@ -128,7 +128,11 @@ impl Worker {
             let ledger = self.stats.ledger(from.side);
             ledger.flow.taken_over.add(frame.segments());
             match exits.snapshot.entry(from.at, epoch) {
-                Some(at) => self.handle(Origin { at, ..from }, &frame, now, exits),
+                Some(at) => {
+                    let origin = Origin { at, ..from };
+                    let verdict = self.ingress.handle_handover(origin, &frame, now);
+                    self.execute(origin, &frame, verdict, now, exits);
+                }
                 None => ledger.drops.add(DropReason::Reconfigured, frame.segments()),
             }
         }
@@ -154,6 +158,17 @@ impl Worker {
 
     fn handle(&mut self, origin: Origin, frame: &Frame<'_>, now: Instant, exits: &mut Exits) {
         let verdict = self.ingress.handle_packet(origin, frame, now);
+        self.execute(origin, frame, verdict, now, exits);
+    }
+
+    fn execute(
+        &mut self,
+        origin: Origin,
+        frame: &Frame<'_>,
+        verdict: Verdict,
+        now: Instant,
+        exits: &mut Exits,
+    ) {
         let ledger = self.stats.ledger(origin.side);
         match verdict {
             Verdict::ToAppliance(hop) => self.send_to_appliance(origin.side, frame, hop, exits),

@@ -65,12 +65,14 @@ pub(super) fn gateway(world: &World) -> String {
         format_args!(
             "[[endpoint_service]]\nname = \"inspection\"\nload_balancers = [\"fw\"]\n\n\
          [[load_balancer]]\nname = \"fw\"\ntarget_group = \"fw\"\nnodes = [{}]\nnetns = \"{}\"\n\
-         tcp_unknown_flow = \"{}\"\n\n\
-         [[target_group]]\nname = \"fw\"\ndialect = \"{}\"\n",
+         tcp_unknown_flow = \"{}\"\n{}\n\n\
+         [[target_group]]\nname = \"fw\"\ndialect = \"{}\"\n{}\n",
             nodes.join(", "),
             world.gateway.reference(),
             plan.unknown_flow,
+            plan.load_balancer,
             plan.dialect,
+            plan.target_group,
         ),
     );
     for (number, zone) in plan.appliances.iter().enumerate() {

@@ -33,6 +33,12 @@ pub struct Plan {
     pub unknown_flow: &'static str,
     /// The group's dialect.
     pub dialect: &'static str,
+    /// Whether the appliances answer health checks.
+    pub health: bool,
+    /// What is added to the load balancer's table.
+    pub load_balancer: &'static str,
+    /// What is added to the target group's table, and the tables in it.
+    pub target_group: &'static str,
 }
 
 /// One zone with one appliance, on an underlay for jumbo frames.
@@ -46,6 +52,9 @@ impl Default for Plan {
             underlay_mtu: 9000,
             unknown_flow: "drop",
             dialect: "aws",
+            health: false,
+            load_balancer: "",
+            target_group: "",
         }
     }
 }

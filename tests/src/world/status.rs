@@ -44,9 +44,13 @@ pub struct Ledger {
     pub generated: u64,
     pub encapsulated: u64,
     pub delivered: u64,
+    pub bypassed: u64,
     pub replied: u64,
+    pub probes: u64,
     pub handed_over: u64,
     pub taken_over: u64,
+    pub held: u64,
+    pub released: u64,
     pub drops: BTreeMap<String, u64>,
 }
 
@@ -55,7 +59,10 @@ pub struct Ledger {
 #[expect(missing_docs, reason = "as the gateway documents them")]
 pub struct Flows {
     pub created: u64,
+    pub adopted: u64,
     pub expired: u64,
+    pub rebalanced: u64,
+    pub reset: u64,
 }
 
 /// What was asked of the kernel.
@@ -68,19 +75,52 @@ pub struct Io {
     pub underlay_errors: u64,
 }
 
-/// What the gateway counts for one target.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// What the gateway knows of one target.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[expect(missing_docs, reason = "as the gateway documents them")]
 pub struct Target {
     pub address: String,
     pub zone: String,
+    pub weight: u16,
+    pub state: String,
+    pub reason: Option<String>,
     pub path_mtu: u16,
+    pub inner_mtu: u16,
+    pub active_flows: u64,
     pub new_flows: u64,
     pub sent_packets: u64,
     pub sent_bytes: u64,
     pub returned_packets: u64,
     pub returned_bytes: u64,
     pub kept_packets: u64,
+    pub draining: Option<Draining>,
+    pub diagnosis: Option<Diagnosis>,
+    pub tunnel: Option<Tunnel>,
+}
+
+/// How far a deregistration has come.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "as the gateway documents them")]
+pub struct Draining {
+    pub flows_left: u64,
+    pub seconds_left: f64,
+}
+
+/// What is probably wrong with a target.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "as the gateway documents them")]
+pub struct Diagnosis {
+    pub code: String,
+    pub text: String,
+}
+
+/// What probes through the tunnel have found out.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "as the gateway documents them")]
+pub struct Tunnel {
+    pub state: String,
+    pub round_trip_ms: Option<f64>,
+    pub usable_mtu: Option<u16>,
 }
 
 /// What the kernel lost at one attachment.
@@ -146,8 +186,14 @@ impl Status {
 impl Ledger {
     /// What entered less what left. Conservation is that this is zero.
     pub fn unaccounted(&self) -> i128 {
-        let entered = self.received + self.generated + self.taken_over;
-        let left = self.encapsulated + self.delivered + self.replied + self.handed_over;
+        let entered = self.received + self.generated + self.taken_over + self.released;
+        let left = self.encapsulated
+            + self.delivered
+            + self.bypassed
+            + self.replied
+            + self.probes
+            + self.handed_over
+            + self.held;
         i128::from(entered) - i128::from(left + self.drops.values().sum::<u64>())
     }
 }

@@ -47,6 +47,52 @@ fn a_tcp_sender_learns_what_fits_and_its_transfer_completes() {
 }
 
 #[test]
+fn a_tcp_sender_that_permits_fragments_gets_them() {
+    let plan = Plan { underlay_mtu: UNDERLAY_MTU, ..Plan::default() };
+    let Some(world) = world("a_tcp_sender_that_permits", plan) else { return };
+    for host in [&world.client, &world.servers[0]] {
+        // "Don't fragment" is left out, and what routers say of a path is not believed.
+        host.netns().set_sysctl("net.ipv4.ip_no_pmtu_disc", "1").unwrap();
+    }
+    let _nva = world.start_appliances();
+    let mut gateway = world.start_gateway();
+    for (from, to) in directions(&world) {
+        let before = gateway.settled();
+        let transfer = traffic::transfer(from, to, Family::V4, 8 << 20);
+        assert_eq!(transfer.mss, 1500 - 20 - TCP_HEADER, "full segments");
+        let after = gateway.settled();
+        // Each full segment became two; a few are not full.
+        let segments = (8 << 20) / u64::from(transfer.mss);
+        let made = after.tun.generated - before.tun.generated;
+        assert!(made > segments * 9 / 10, "{made} of {segments}: {after:#?}");
+        assert_eq!(after.tun.replied, before.tun.replied, "nobody was told anything");
+    }
+    let status = gateway.settled();
+    assert!(status.is_balanced() && status.drops().is_empty(), "{status:#?}");
+    assert_eq!(status.targets[0].kept_packets, 0);
+    gateway.stop();
+}
+
+#[test]
+fn with_the_segment_size_clamped_everything_fits_from_the_beginning() {
+    let load_balancer = "tcp_mss_clamp = true";
+    let plan = Plan { underlay_mtu: UNDERLAY_MTU, load_balancer, ..Plan::default() };
+    let Some(world) = world("with_the_segment_size_clamped", plan) else { return };
+    let _nva = world.start_appliances();
+    let mut gateway = world.start_gateway();
+    for family in FAMILIES {
+        for (from, to) in directions(&world) {
+            let transfer = traffic::transfer(from, to, family, 8 << 20);
+            assert_eq!(transfer.mss, segment(family), "{family:?}");
+        }
+    }
+    let status = gateway.settled();
+    assert!(status.is_balanced() && status.drops().is_empty(), "{status:#?}");
+    assert_eq!((status.tun.generated, status.tun.replied), (0, 0), "{status:#?}");
+    gateway.stop();
+}
+
+#[test]
 fn datagrams_that_do_not_fit_arrive_in_fragments() {
     let plan = Plan { underlay_mtu: UNDERLAY_MTU, ..Plan::default() };
     let Some(world) = world("datagrams_that_do_not_fit", plan) else { return };

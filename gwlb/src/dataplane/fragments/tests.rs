@@ -111,7 +111,7 @@ fn who_waits_for_too_long_is_given_back() {
     let (start, moment) = (start(), Duration::from_millis(10));
     for number in 0..3 {
         let now = start + moment * number;
-        table.hold(id(number % 2), waiting(number.into(), 100), now).unwrap();
+        table.hold(id(number % 2), waiting(number, 100), now).unwrap();
     }
     let due = table.poll_timeout().unwrap();
     assert_eq!(due, start + FragmentTable::HOLD);

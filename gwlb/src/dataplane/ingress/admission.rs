@@ -99,12 +99,12 @@ mod tests {
         let start = start();
         let idle = Duration::from_secs(350);
         let mut admission = Admission::new(start);
-        let late = start + idle;
-        assert!(admission.adopts(true, idle, late - Duration::from_nanos(1)));
+        let (late, nearly) = (start + idle, Duration::from_nanos(349_999_999_999));
+        assert!(admission.adopts(true, idle, start + nearly));
         assert!(!admission.adopts(true, idle, late));
         assert!(!admission.adopts(false, idle, start));
         admission.overflow(late);
-        assert!(admission.adopts(false, idle, late + idle - Duration::from_nanos(1)));
+        assert!(admission.adopts(false, idle, late + nearly));
         assert!(!admission.adopts(false, idle, late + idle));
     }
 }

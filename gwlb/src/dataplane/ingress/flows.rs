@@ -82,8 +82,15 @@ impl Ingress {
                     if let Transport::Tcp { flags, .. } = frame.inner.transport
                         && matches!(frame.inner.fragment, Fragment::Whole)
                     {
-                        self.stats.flows.reset.add(1);
-                        self.forget(number);
+                        // Where both ends are reset, either may ask back, and is answered; so the
+                        // flow is kept for as long as a closed one.
+                        if pool.reset_both_ends && flow.tcp.is_some() && !opens(flags) {
+                            let closed = Some(TcpState::CLOSED);
+                            self.flows.touch(number, closed, pool.timers.tcp_closed, now);
+                        } else {
+                            self.stats.flows.reset.add(1);
+                            self.forget(number);
+                        }
                         if opens(flags) {
                             return Ok(None);
                         }
@@ -127,7 +134,11 @@ impl Ingress {
             }
             (known, _) => known,
         };
-        let idle_timeout = idle_timeout(tcp, frame, pool);
+        let mut idle_timeout = idle_timeout(tcp, frame, pool);
+        if pool.stickiness == Stickiness::TwoTuple {
+            // One flow of all protocols: the ping beside a connection does not shorten its life.
+            idle_timeout = idle_timeout.max(self.flows.get(number).idle_timeout);
+        }
         self.flows.touch(number, tcp, idle_timeout, now);
         self.note_end(number, segment, frame);
     }
@@ -163,9 +174,10 @@ impl Ingress {
             // An error about a flow that nobody knows begins none: it goes where the flow would, if
             // that were to begin now.
             Transport::IcmpError { .. } => tracked = false,
-            Transport::Tcp { flags, .. } if !opens(flags) && !bypass => {
+            transport if is_tcp(frame) && !opening(&transport) && !bypass => {
+                let reset = matches!(transport, Transport::Tcp { flags, .. }
+                    if flags.contains(TcpFlags::RST));
                 let lost = self.admission.adopts(pool.adopt_after_start, pool.timers.tcp_idle, now);
-                let reset = flags.contains(TcpFlags::RST);
                 match pool.unknown_flow {
                     _ if lost => adopted = true,
                     UnknownFlow::Adopt => adopted = true,
@@ -256,8 +268,7 @@ impl Ingress {
 /// What of the packet its flow's state depends on, if the flow is one TCP connection.
 fn segment(frame: &Frame<'_>, tuple: &FlowKey, pool: &Pool) -> Option<Segment> {
     let Transport::Tcp { flags, header_len, .. } = frame.inner.transport else { return None };
-    if pool.stickiness != Stickiness::FiveTuple || !matches!(frame.inner.fragment, Fragment::Whole)
-    {
+    if pool.stickiness != Stickiness::FiveTuple {
         return None;
     }
     Some(Segment {
@@ -267,11 +278,21 @@ fn segment(frame: &Frame<'_>, tuple: &FlowKey, pool: &Pool) -> Option<Segment> {
     })
 }
 
+/// Whether the packet is TCP, be it a fragment that shows nothing of it.
+fn is_tcp(frame: &Frame<'_>) -> bool {
+    frame.inner.flow_key().protocol() == protocol::TCP || frame.inner.protocol == protocol::TCP
+}
+
+/// Whether it can be seen that a packet opens a connection.
+fn opening(transport: &Transport) -> bool {
+    matches!(transport, Transport::Tcp { flags, .. } if opens(*flags))
+}
+
 /// How long a flow is remembered without a packet.
 fn idle_timeout(tcp: Option<TcpState>, frame: &Frame<'_>, pool: &Pool) -> Duration {
     match tcp {
         Some(state) => state.idle_timeout(&pool.timers),
-        None if frame.inner.protocol == protocol::TCP => pool.timers.tcp_idle,
+        None if is_tcp(frame) => pool.timers.tcp_idle,
         None => pool.timers.other_idle,
     }
 }

@@ -54,7 +54,7 @@ impl Ingress {
         for (flow, ends) in gone {
             self.stats.flows.expired.add(1);
             self.count_ended(flow.placement.inspector);
-            let over = flow.tcp.is_some_and(|state| state.is_closed());
+            let over = flow.tcp.is_some_and(TcpState::is_closed);
             if !over
                 && pool_of(&snapshot, &flow.id).is_some_and(|p| p.reset_idle && p.reset_both_ends)
             {

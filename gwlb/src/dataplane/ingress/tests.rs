@@ -457,6 +457,12 @@ fn both_ends_are_reset_at_once_where_that_is_wanted() {
     assert_eq!(resets, expected, "of the others nobody has acknowledged anything");
     assert_eq!(plane.totals().resets.on_unhealthy, 2);
     // An end that does not believe it asks back, and is answered.
-    let doubt = plane.send(app, &ack(SERVER, CLIENT, (80, port), b""));
-    assert!(matches!(doubt, Verdict::Reply(_)), "{doubt:?}");
+    for (from, packet) in
+        [(app, ack(SERVER, CLIENT, (80, port), b"")), (igw, ack(CLIENT, SERVER, (port, 80), b""))]
+    {
+        let doubt = plane.send(from, &packet);
+        assert!(matches!(doubt, Verdict::Reply(_)), "{doubt:?}");
+    }
+    let again = plane.hop(igw, &syn(CLIENT, SERVER, (port, 80)));
+    assert_eq!(again.target.0, 1, "a new connection");
 }

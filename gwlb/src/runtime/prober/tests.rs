@@ -287,6 +287,13 @@ fn what_is_wrong_here_is_not_the_targets_fault() {
     let nowhere = ProbeJob { netns: 1, ..job.clone() };
     assert_eq!(bench.probe(nowhere), ProbeOutcome::Local);
 
+    let (open, served) = server(2, |stream| closed(&stream));
+    let no_request = HealthCheck { path: "/<".to_owned(), ..health(HealthProtocol::Http) };
+    assert_eq!(bench.ask(no_request, open), ProbeOutcome::Local);
+    let no_name = HealthCheck { host: Some("-".to_owned()), ..health(HealthProtocol::Https) };
+    assert_eq!(bench.ask(no_name, open), ProbeOutcome::Local);
+    served.join().unwrap();
+
     bench.prober.under_way.forget_permits(AT_ONCE);
     assert_eq!(bench.probe(ProbeJob { timeout: SHORT, ..job.clone() }), ProbeOutcome::Local);
     bench.prober.under_way.add_permits(1);
@@ -324,7 +331,7 @@ fn probes_are_made_in_the_namespace_of_the_underlay() {
     assert_eq!(probe("10.9.0.1", "10.9.0.2:9", SHORT), ProbeOutcome::TimedOut);
     assert_eq!(probe("10.9.0.1", "10.9.0.3:9", PATIENCE), ProbeOutcome::Failed);
     // No route leads there.
-    assert_eq!(probe("10.9.0.1", "192.0.2.1:9", PATIENCE), ProbeOutcome::Local);
+    assert_eq!(probe("10.9.0.1", "192.0.2.1:9", PATIENCE), ProbeOutcome::Failed);
 }
 
 /// A CA, and what a target shows that has a certificate of it.

@@ -94,18 +94,24 @@ fn config(provider: Arc<CryptoProvider>, verifier: Arc<dyn ServerCertVerifier>) 
     config
 }
 
-/// Shakes hands over `stream`. The name that is verified, and asked for (SNI) if it is a DNS name,
-/// is the configured host, else the target's address.
+/// The name that a target has to prove, and that is asked for (SNI) if it is a DNS name: the
+/// configured host, else the target's address.
+pub(super) fn server_name(
+    health: &HealthCheck,
+    address: SocketAddr,
+) -> Option<ServerName<'static>> {
+    match &health.host {
+        Some(host) => ServerName::try_from(host.clone()).ok(),
+        None => Some(ServerName::from(address.ip())),
+    }
+}
+
+/// Shakes hands over `stream`.
 pub(super) async fn connect(
     stream: TcpStream,
     config: Arc<ClientConfig>,
-    health: &HealthCheck,
-    address: SocketAddr,
+    name: ServerName<'static>,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let name = match &health.host {
-        Some(host) => ServerName::try_from(host.clone()).map_err(io::Error::other)?,
-        None => ServerName::from(address.ip()),
-    };
     TlsConnector::from(config).connect(name, stream).await
 }
 

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use etherparse::{TcpHeader, TcpOptionElement};
 use geneve::{
     Dialect, Fragment, Header, IcmpErrorKind, Inner, IpVersion, PORT, Tags, TcpFlags, Transport,
     outer, protocol,
@@ -91,7 +92,11 @@ fn upper(inner: &Inner, packet: &[u8]) -> String {
         Transport::Tcp { flags, .. } => {
             let sequence = packet.get(inner.header_len + 4..).and_then(<[u8]>::first_chunk);
             let sequence = u32::from_be_bytes(*sequence.unwrap_or(&[0; 4]));
-            format!("TCP {} {sequence}", flag_names(flags))
+            let mut text = format!("TCP {} {sequence}", flag_names(flags));
+            if let Some(mss) = packet.get(inner.header_len..).and_then(mss) {
+                let _ = write!(text, " MSS {mss}");
+            }
+            text
         }
         Transport::IcmpError { kind, about } => {
             format!("ICMP {} about {about}", icmp_error(kind))
@@ -126,6 +131,16 @@ fn flag_names(flags: TcpFlags) -> String {
     set.join("+")
 }
 
+/// The largest segment that the options of a TCP header state.
+fn mss(segment: &[u8]) -> Option<u16> {
+    let (tcp, _) = TcpHeader::from_slice(segment).ok()?;
+    let mut options = tcp.options_iterator().map_while(Result::ok);
+    options.find_map(|option| match option {
+        TcpOptionElement::MaximumSegmentSize(mss) => Some(mss),
+        _ => None,
+    })
+}
+
 fn icmp_error(kind: IcmpErrorKind) -> String {
     match kind {
         IcmpErrorKind::Unreachable { code } => format!("unreachable ({code})"),
@@ -151,6 +166,8 @@ mod tests {
         let ip = Ip::new("203.0.113.7", "10.0.1.11");
         let packet = ip.tcp((1000, 80), Tcp::SYN_ACK, &[]);
         let line = "203.0.113.7:1000 > 10.0.1.11:80 TCP SYN+ACK 4999999, 40 bytes";
+        let said = describe(&ip.tcp((1000, 80), Tcp::SYN_ACK.mss(1400), &[]));
+        assert!(said.ends_with("TCP SYN+ACK 4999999 MSS 1400, 44 bytes"), "{said}");
         assert_eq!(describe(&packet), line);
 
         let mut buffer = PacketBuf::from_slice(&packet);

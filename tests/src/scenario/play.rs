@@ -199,6 +199,10 @@ impl Player<'_> {
             self.note_sent(when, sent);
         }
         for delivered in delivered {
+            if !flows::is_sound(&delivered.packet) {
+                let broken = format!("{when}: a wrong checksum in {}", describe(&delivered.packet));
+                self.outcome.violations.push(broken);
+            }
             let stream = format!("at-{}", self.gateway.device(delivered.at));
             self.note(&stream, Captured { time: delivered.time, packet: delivered.packet });
         }

@@ -5,7 +5,9 @@ mod failover;
 mod flows;
 mod fragments;
 mod icmp;
+mod lifetimes;
 mod protocols;
+mod reload;
 mod returns;
 mod routes;
 mod sizes;
@@ -41,6 +43,8 @@ impl Inputs {
         routes::add(&mut inputs);
         flows::add(&mut inputs);
         failover::add(&mut inputs);
+        lifetimes::add(&mut inputs);
+        reload::add(&mut inputs);
         inputs
     }
 

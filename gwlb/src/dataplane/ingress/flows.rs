@@ -164,15 +164,16 @@ impl Ingress {
         now: Instant,
     ) -> Result<Way, DropReason> {
         let bypass = pool.traffic_mode == TrafficMode::Bypass;
+        let reset = matches!(frame.inner.transport, Transport::Tcp { flags, .. }
+            if flags.contains(TcpFlags::RST));
         let mut adopted = false;
-        let mut tracked = true;
+        // The last word of a flow is nothing to remember it for.
+        let mut tracked = !reset;
         match frame.inner.transport {
             // An error about a flow that nobody knows begins none: it goes where the flow would, if
             // that were to begin now.
             Transport::IcmpError { .. } => tracked = false,
             transport if is_tcp(frame) && !opening(&transport) && !bypass => {
-                let reset = matches!(transport, Transport::Tcp { flags, .. }
-                    if flags.contains(TcpFlags::RST));
                 let lost = self.admission.adopts(id.endpoint, pool, now);
                 match pool.unknown_flow {
                     _ if lost => adopted = true,
@@ -182,8 +183,6 @@ impl Ingress {
                     UnknownFlow::Reset => return Ok(Way::Reset(ReplyCause::UnknownTcpFlow)),
                     UnknownFlow::Drop => return Err(DropReason::UnknownTcpFlow),
                 }
-                // The last word of a flow is nothing to remember it for.
-                tracked = !reset;
             }
             _ => {}
         }

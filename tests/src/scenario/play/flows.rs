@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use geneve::checksum::{self, Integrity};
 use geneve::flow::CanonicalKey;
 use geneve::{Fragment, Header, Inner, TcpFlags, Transport};
 use gwlb::dataplane::snapshot::{Fate, Snapshot, TargetSlot};
@@ -60,6 +61,9 @@ impl Flows {
         let (Ok(tags), Ok(inner)) = (dialect.read(&header), Inner::parse(payload)) else {
             return Err(format!("sent {}", describe::datagram(&sent.bytes)));
         };
+        if !is_sound(payload) {
+            return Err(format!("a wrong checksum in {}", describe::datagram(&sent.bytes)));
+        }
         let key = match (inner.fragment, inner.transport) {
             (Fragment::First { id } | Fragment::Later { id, .. }, _) => {
                 let protocol = inner.flow_key().protocol();
@@ -119,7 +123,97 @@ impl Flows {
     }
 }
 
+/// Whether the checksums of a packet are right, as far as it has any.
+pub(super) fn is_sound(packet: &[u8]) -> bool {
+    let inner = Inner::parse(packet);
+    inner.is_ok_and(|inner| checksum::verify(&inner, packet) != Integrity::Invalid)
+}
+
 fn opens(transport: Transport) -> bool {
     let Transport::Tcp { flags, .. } = transport else { return false };
     flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use router::source::Source;
+
+    use super::*;
+    use crate::gateway::{Gateway, Packet, Setup};
+    use crate::packets::{Ip, Problem, Tcp, fragments};
+
+    struct Watched {
+        gateway: Gateway,
+        flows: Flows,
+    }
+
+    impl Watched {
+        fn new() -> Watched {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/gateway.toml");
+            let settings = gwlb::config::parse(&Source::read(&path).unwrap()).unwrap();
+            Watched { gateway: Gateway::new(settings, Setup::of(1)), flows: Flows::default() }
+        }
+
+        /// What the gateway makes of a packet, changed by `change` before it is looked at.
+        fn note(&mut self, packet: Vec<u8>, change: impl FnOnce(&mut Sent)) -> Result<(), String> {
+            let igw = self.gateway.attachment("igw").unwrap();
+            self.gateway.enter(igw, &[Packet::plain(packet)], None);
+            let [mut sent] = <[_; 1]>::try_from(self.gateway.take_sent()).unwrap();
+            change(&mut sent);
+            self.flows.note_sent(&sent, self.gateway.snapshot(), false)
+        }
+    }
+
+    fn elsewhere(sent: &mut Sent) {
+        sent.to.set_ip([192, 0, 2, 99].into());
+    }
+
+    fn there() -> Ip {
+        Ip::new("203.0.113.7", "10.0.1.11")
+    }
+
+    #[test]
+    fn a_flow_that_moves_without_a_cause_is_found() {
+        let syn = || there().tcp((1000, 80), Tcp::SYN, &[]);
+        let mut watched = Watched::new();
+        watched.note(syn(), |_| {}).unwrap();
+        assert!(watched.note(syn(), elsewhere).unwrap_err().contains("now to 192.0.2.99"));
+        let refused = there().icmp_error(Problem::TimeExceeded, &syn(), 40);
+        assert!(watched.note(refused, elsewhere).unwrap_err().contains("now to 192.0.2.99"));
+        let late = |sent: &mut Sent| {
+            sent.time += Duration::from_secs(30);
+            elsewhere(sent);
+        };
+        watched.note(syn(), late).expect("it may have been forgotten");
+    }
+
+    #[test]
+    fn causes_are_what_the_configuration_says() {
+        let data = || there().tcp((1000, 80), Tcp::DATA, b"data");
+        let mut watched = Watched::new();
+        let mut target = None;
+        watched.note(data(), |sent| target = Some(sent.to)).unwrap();
+        watched.flows.note_failover(target.unwrap(), Duration::ZERO);
+        watched.note(data(), elsewhere).expect("its target has lost its flows");
+
+        let mut watched = Watched::new();
+        watched.note(data(), |_| {}).unwrap();
+        watched.note(there().tcp((1000, 80), Tcp::DATA.flags(TcpFlags::RST), &[]), |_| {}).unwrap();
+        watched.note(data(), elsewhere).expect_err("reset or not, this packet is of that flow");
+        watched.note(there().tcp((1000, 80), Tcp::SYN, &[]), elsewhere).expect("a new flow");
+    }
+
+    #[test]
+    fn fragments_that_part_and_wrong_checksums_are_found() {
+        let [first, later] = fragments(&there().udp((1, 2), &[7; 100]), 5, 64).try_into().unwrap();
+        let mut watched = Watched::new();
+        watched.note(first, |_| {}).unwrap();
+        watched.note(later.clone(), |_| {}).unwrap();
+        assert!(watched.note(later, elsewhere).unwrap_err().contains("a later fragment"));
+        let spoil = |sent: &mut Sent| *sent.bytes.last_mut().unwrap() ^= 1;
+        let error = watched.note(there().udp((3, 4), b"data"), spoil).unwrap_err();
+        assert!(error.contains("a wrong checksum"), "{error}");
+    }
 }

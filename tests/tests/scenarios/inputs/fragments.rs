@@ -44,6 +44,9 @@ pub(super) fn add(inputs: &mut Inputs) {
         inputs.file(&name, "05-from-app-a", vec![cut(&back, (53, 1000), 7).remove(1)]);
     }
 
+    orders(inputs);
+    hostile(inputs);
+
     let name = "fragments-of-extension-headers";
     let there = six();
     let whole = |ip: &Ip, ports| behind_options(&ip.udp(ports, &text(2000)));
@@ -67,6 +70,73 @@ pub(super) fn add(inputs: &mut Inputs) {
         packets.extend(fragments(&there.echo_request(1, 1), 10, 8));
     }
     inputs.file(name, "01-from-igw", packets);
+}
+
+/// Three fragments in each of their six orders, those that wait for their first included.
+fn orders(inputs: &mut Inputs) {
+    const ORDERS: [[usize; 3]; 6] =
+        [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for (family, there) in families() {
+        let name = format!("fragments-orders-{family}");
+        let whole = (0..6).map(|n| there.udp((1000 + n, 53), b"whole")).collect();
+        inputs.file(&name, "01-from-igw", whole);
+        let ordered = |ip: &Ip, ports: &dyn Fn(u16) -> (u16, u16), id: u16| {
+            let orders = (0..).zip(ORDERS);
+            let packets = orders.flat_map(|(n, order)| {
+                let fragments = fragments(&ip.udp(ports(n), &text(3000)), id + n, SIZE);
+                order.map(|index| fragments[index].clone())
+            });
+            packets.collect::<Vec<_>>()
+        };
+        let there_ports = |n| (1000 + n, 53);
+        inputs.file(&name, "02-from-igw", ordered(&there, &there_ports, 100));
+        let back_ports = |n| (53, 1000 + n);
+        inputs.file(&name, "03-from-app-a", ordered(&there.reversed(), &back_ports, 200));
+        // One that no flow was there for: its first fragment begins the flow.
+        inputs.file(&name, "04-from-igw", ordered(&there, &|n| (2000 + n, 53), 300));
+    }
+}
+
+/// What honest senders hardly do.
+fn hostile(inputs: &mut Inputs) {
+    let name = "fragments-hostile";
+    let (mut used, mut reused) = (vec![], vec![]);
+    let (mut tiny, mut long, mut flood) = (vec![], vec![], vec![]);
+    for (_, there) in families() {
+        // The same identification for another flow.
+        used.extend(fragments(&there.udp((1000, 53), &text(2000)), 7, SIZE));
+        reused.extend(fragments(&there.udp((1001, 53), &text(2000)), 7, SIZE));
+        // Ports in the first and flags in the second fragment (RFC 1858).
+        tiny.extend(fragments(&there.tcp((1000, 80), Tcp::SYN, &text(64)), 8, 8));
+        // The last fragment reaches past 65,535 bytes.
+        let mut packets = fragments(&there.udp((1002, 53), &text(2000)), 9, SIZE);
+        far_off(&mut packets[1]);
+        long.extend(packets);
+        // More than may wait for one first fragment.
+        let packets = fragments(&there.udp((1003, 53), &text(8 * 70)), 10, 8);
+        flood.extend(packets.into_iter().skip(1));
+    }
+    for (name_of_file, packets) in [
+        ("01-from-igw", used),
+        ("02-from-igw", reused),
+        ("03-from-igw", tiny),
+        ("04-from-igw", long),
+        ("05-from-igw", flood),
+    ] {
+        inputs.file(name, name_of_file, packets);
+    }
+}
+
+/// Moves a fragment as far behind as its offset can say.
+fn far_off(packet: &mut [u8]) {
+    if packet[0] >> 4 == 4 {
+        packet[6..8].copy_from_slice(&0x1fff_u16.to_be_bytes());
+        packet[10..12].fill(0);
+        let sum = geneve::checksum::of(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        packet[42..44].copy_from_slice(&(0x1fff_u16 << 3).to_be_bytes());
+    }
 }
 
 /// Puts destination options in front of the upper layer of an IPv6 packet.

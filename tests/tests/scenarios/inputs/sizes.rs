@@ -40,6 +40,9 @@ pub(super) fn add(inputs: &mut Inputs) {
     let flood = (0..60).map(|n| datagram(&four().identification(n), 20, FITS + 1)).collect();
     inputs.file("oversize-flood", "01-from-igw", flood);
 
+    fragmented(inputs);
+    clamped(inputs);
+
     for (family, there) in families() {
         super_packets(inputs, family, &there);
         let name = format!("surplus-{family}");
@@ -79,4 +82,47 @@ fn super_packets(inputs: &mut Inputs, family: &str, there: &Ip) {
     let name = format!("super-packets-udp-{family}");
     inputs.file(&name, "01-from-igw", vec![there.udp(ports, &text(6100))]);
     inputs.file(&name, "02-from-app-a", vec![back.udp(answering, &text(2400))]);
+}
+
+/// With DF clear: packets and fragments that are cut on the way to the appliance, both ways.
+fn fragmented(inputs: &mut Inputs) {
+    let name = "oversize-fragmented";
+    let (there, back) = (four().may_fragment(), four().may_fragment().reversed());
+    let datagram = |ip: &Ip, ports, id| ip.clone().identification(id).udp(ports, &text(1460));
+    let out = (0..4).map(|n| datagram(&there, (1000 + n, 53), 10 + n));
+    inputs.file(name, "01-from-igw", out.collect());
+    let answers = (0..4).map(|n| datagram(&back, (53, 1000 + n), 20 + n));
+    inputs.file(name, "02-from-app-a", answers.collect());
+    // Fragments that are cut again: the last of them is none any more; one with options; and a ping,
+    // which has no ports at all.
+    let mut again = fragments(&there.udp((1000, 53), &text(4000)), 30, 1480);
+    again
+        .push(there.clone().identification(31).options(&[1, 1, 1, 0]).udp((1001, 53), &text(1460)));
+    again.push(there.clone().identification(32).protocol(47, &text(1470)));
+    inputs.file(name, "03-from-igw", again);
+    let opened = [there.tcp((2000, 80), Tcp::SYN, &[])];
+    inputs.file(name, "04-from-igw", opened.into());
+    let long = there.clone().identification(40).tcp((2000, 80), Tcp::DATA, &text(4400));
+    inputs.file(name, "05-from-igw", vec![long]);
+}
+
+/// What says how large segments may be.
+fn clamped(inputs: &mut Inputs) {
+    let name = "mss-clamp";
+    let ports = (1000, 80);
+    let open = |ip: &Ip, mss| ip.tcp(ports, Tcp::SYN.mss(mss), &[]);
+    let accept = |ip: &Ip, mss| ip.reversed().tcp((80, 1000), Tcp::SYN_ACK.mss(mss), &[]);
+    inputs.file(name, "01-from-igw", vec![open(&four(), 1460), open(&six(), 1440)]);
+    inputs.file(name, "02-from-app-a", vec![accept(&four(), 1460), accept(&six(), 1440)]);
+    // Small enough; just small enough; without the option; and no part of a handshake.
+    let small = vec![
+        four().tcp((1001, 80), Tcp::SYN.mss(536), &[]),
+        four().tcp((1002, 80), Tcp::SYN.mss(1392), &[]),
+        four().tcp((1003, 80), Tcp::SYN.mss(1393), &[]),
+        six().tcp((1002, 80), Tcp::SYN.mss(1372), &[]),
+        six().tcp((1003, 80), Tcp::SYN.mss(1373), &[]),
+        four().tcp((1004, 80), Tcp::SYN, &[]),
+        four().tcp(ports, Tcp::DATA.mss(1460), b"data"),
+    ];
+    inputs.file(name, "03-from-igw", small);
 }

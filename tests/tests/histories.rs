@@ -1,0 +1,349 @@
+//! Random histories of a gateway in virtual time: appliances fail and recover, come and go, the
+//! configuration changes, connections open and close. A model beside it knows what the
+//! configuration allows, from what was asked of the gateway and the events that it tells.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, and nothing else")]
+
+mod histories {
+    pub(crate) mod model;
+    pub(crate) mod policy;
+}
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use geneve::TcpFlags;
+use gwlb::config::TrafficMode;
+use gwlb::control::{Input, ProbeOutcome, TargetSpec};
+use gwlb_tests::appliance::echo;
+use gwlb_tests::gateway::{Answer, Gateway, Packet, Queues, Sent, Setup};
+use gwlb_tests::packets::{Ip, Problem, Tcp, fragments};
+use histories::model::Model;
+use histories::policy::{Policy, Variant, policy};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// What can happen.
+#[derive(Debug, Clone)]
+enum Event {
+    /// A packet of a flow.
+    Packet(Flow, Kind),
+    /// Packets of every kind of a flow, at one moment, beginning somewhere in the list of kinds.
+    Volley(Flow, usize),
+    /// Appliances return all that they got.
+    Echo,
+    Advance(u64),
+    Probe {
+        target: usize,
+        node: Option<usize>,
+        outcome: ProbeOutcome,
+    },
+    Suspect(usize),
+    Register {
+        target: usize,
+        weight: u16,
+    },
+    Deregister(usize),
+    Reload(Variant),
+    Switch(TrafficMode),
+}
+
+/// One of few flows.
+#[derive(Debug, Clone, Copy)]
+struct Flow {
+    host: Host,
+    udp: bool,
+    port: u16,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Host {
+    Near,
+    Six,
+    Far,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Open,
+    Accept,
+    Data,
+    Answer,
+    Finish,
+    FinishBack,
+    Reset,
+    Fragments,
+    FragmentsBackwards,
+    ErrorThere,
+    ErrorBack,
+}
+
+/// In a volley: whatever does not end the flow.
+const VOLLEY: [Kind; 6] = [
+    Kind::Data,
+    Kind::Answer,
+    Kind::Fragments,
+    Kind::ErrorThere,
+    Kind::ErrorBack,
+    Kind::FragmentsBackwards,
+];
+
+/// The targets that there can be; the third one stands in the other zone.
+const TARGETS: [[u8; 4]; 4] = [[192, 0, 2, 11], [192, 0, 2, 12], [192, 0, 2, 21], [192, 0, 2, 13]];
+const NODES: [[u8; 4]; 2] = [[192, 0, 2, 1], [192, 0, 2, 2]];
+
+fn event() -> impl Strategy<Value = Event> {
+    use Kind::{
+        Accept, Answer, Data, ErrorBack, ErrorThere, Finish, FinishBack, Fragments,
+        FragmentsBackwards, Open, Reset,
+    };
+    let kinds = vec![
+        Open,
+        Open,
+        Accept,
+        Data,
+        Answer,
+        Finish,
+        FinishBack,
+        Reset,
+        Fragments,
+        FragmentsBackwards,
+        ErrorThere,
+        ErrorBack,
+    ];
+    let host = select(vec![Host::Near, Host::Near, Host::Six, Host::Far]);
+    let flow = (host, prop::bool::weighted(0.25), 1000..1003_u16)
+        .prop_map(|(host, udp, port)| Flow { host, udp, port });
+    let outcomes = vec![
+        ProbeOutcome::Passed,
+        ProbeOutcome::Passed,
+        ProbeOutcome::TimedOut,
+        ProbeOutcome::Refused,
+        ProbeOutcome::Mismatch(503),
+    ];
+    let node = prop_oneof![3 => Just(None), 1 => (0..2_usize).prop_map(Some)];
+    prop_oneof![
+        10 => (flow.clone(), select(kinds)).prop_map(|(flow, kind)| Event::Packet(flow, kind)),
+        6 => (flow, 0..VOLLEY.len()).prop_map(|(flow, first)| Event::Volley(flow, first)),
+        2 => Just(Event::Echo),
+        5 => prop_oneof![0..1000_u64, 1000..15_000_u64, 15_000..130_000_u64, Just(351_000_u64)]
+            .prop_map(Event::Advance),
+        4 => (0..4_usize, node, select(outcomes))
+            .prop_map(|(target, node, outcome)| Event::Probe { target, node, outcome }),
+        1 => (0..4_usize).prop_map(Event::Suspect),
+        2 => (0..4_usize, select(vec![100, 100, 300, 0]))
+            .prop_map(|(target, weight)| Event::Register { target, weight }),
+        2 => (0..4_usize).prop_map(Event::Deregister),
+        1 => select(Variant::ALL.to_vec()).prop_map(Event::Reload),
+        1 => select(vec![TrafficMode::LoadBalance, TrafficMode::LoadBalance, TrafficMode::Bypass])
+            .prop_map(Event::Switch),
+    ]
+}
+
+impl Flow {
+    fn ip(self) -> Ip {
+        match self.host {
+            Host::Near => Ip::new("203.0.113.7", "10.0.1.11"),
+            Host::Six => Ip::new("2001:db8:113::7", "fd00:10:0:1::11"),
+            Host::Far => Ip::new("203.0.113.7", "10.0.2.11"),
+        }
+    }
+
+    /// The device of the server.
+    fn home(self) -> &'static str {
+        match self.host {
+            Host::Near | Host::Six => "app-a",
+            Host::Far => "app-b",
+        }
+    }
+
+    /// The packets of this kind, and the device that they come from.
+    fn packets(self, kind: Kind, id: u16) -> (&'static str, Vec<Vec<u8>>) {
+        let (there, back) = (self.ip(), self.ip().reversed());
+        let (out, home) = ((self.port, 80), (80, self.port));
+        let fin = TcpFlags::FIN | TcpFlags::ACK;
+        let tcp = |tcp: Tcp, payload: &[u8]| there.tcp(out, tcp, payload);
+        let tcp_back = |tcp: Tcp, payload: &[u8]| back.tcp(home, tcp, payload);
+        let (data, answer) = if self.udp {
+            (there.udp(out, &[7; 300]), back.udp(home, &[7; 300]))
+        } else {
+            (tcp(Tcp::DATA, &[7; 300]), tcp_back(Tcp::ANSWER, &[7; 300]))
+        };
+        let pieces = || fragments(&data, id, 104);
+        match kind {
+            Kind::Data => ("igw", vec![data]),
+            Kind::Answer => (self.home(), vec![answer]),
+            Kind::Fragments => ("igw", pieces()),
+            Kind::FragmentsBackwards => ("igw", pieces().into_iter().rev().collect()),
+            Kind::ErrorThere => {
+                ("igw", vec![there.icmp_error(Problem::TooBig(1280), &answer, 100)])
+            }
+            Kind::ErrorBack => {
+                (self.home(), vec![back.icmp_error(Problem::PortUnreachable, &data, 100)])
+            }
+            _ if self.udp => ("igw", vec![data]),
+            Kind::Open => ("igw", vec![tcp(Tcp::SYN, b"")]),
+            Kind::Accept => (self.home(), vec![tcp_back(Tcp::SYN_ACK, b"")]),
+            Kind::Finish => ("igw", vec![tcp(Tcp::DATA.flags(fin), b"")]),
+            Kind::FinishBack => (self.home(), vec![tcp_back(Tcp::ANSWER.flags(fin), b"")]),
+            Kind::Reset => ("igw", vec![tcp(Tcp::DATA.flags(TcpFlags::RST), b"")]),
+        }
+    }
+}
+
+/// A gateway, the model of it, and what appliances hold.
+struct History {
+    policy: Policy,
+    gateway: Gateway,
+    model: Model,
+    held: Vec<Sent>,
+    /// The identification of the next packet that is cut.
+    id: u16,
+}
+
+impl History {
+    fn new(policy: &Policy, setup: Setup) -> History {
+        let gateway = Gateway::new(policy.settings(Variant::AsItWas), setup);
+        let model = Model::new(policy);
+        let mut history =
+            History { policy: policy.clone(), gateway, model, held: Vec::new(), id: 0 };
+        history.look(false);
+        history
+    }
+
+    fn step(&mut self, event: &Event) {
+        match *event {
+            Event::Packet(flow, kind) => {
+                self.enter(flow, kind);
+            }
+            Event::Volley(flow, first) => self.volley(flow, first),
+            Event::Echo => {
+                let datagrams: Vec<_> = self.held.drain(..).map(|sent| echo(&sent)).collect();
+                self.gateway.receive(&datagrams, None);
+                // What came back is delivered; that is no packet past the appliances.
+                self.gateway.take_delivered();
+                self.look(false);
+            }
+            Event::Advance(milliseconds) => {
+                // Not so far at once that a target could fail and recover unseen.
+                let (mut left, piece) = (Duration::from_millis(milliseconds), 1000);
+                while !left.is_zero() {
+                    let piece = left.min(Duration::from_millis(piece));
+                    self.gateway.advance(piece);
+                    left = left.saturating_sub(piece);
+                    self.look(false);
+                }
+            }
+            Event::Probe { target, node, outcome } => {
+                let node = node.map(|node| NODES[node].into());
+                let target = TARGETS[target].into();
+                let (kind, largest) = (None, None);
+                self.gateway.answer_probes(Answer { target, node, kind, outcome, largest });
+            }
+            Event::Suspect(target) => {
+                if let Some(target) = self.gateway.target(TARGETS[target].into()) {
+                    self.gateway.control(Input::Suspect(target));
+                }
+                self.look(false);
+            }
+            Event::Register { target, weight } => {
+                let zone = if target == 2 { "az2" } else { "az1" };
+                let weight = gwlb::config::Weight::new(weight.into()).unwrap();
+                let spec = TargetSpec {
+                    address: TARGETS[target].into(),
+                    port: None,
+                    zone: Some(zone.to_owned()),
+                    weight: Some(weight),
+                };
+                self.gateway.command(|it, now| it.register("fw", &spec, now)).unwrap();
+                self.look(false);
+            }
+            Event::Deregister(target) => {
+                let address: IpAddr = TARGETS[target].into();
+                // Whether it is there is of no interest.
+                let _ = self.gateway.command(|it, now| it.deregister("fw", address, None, now));
+                self.look(false);
+            }
+            Event::Reload(variant) => {
+                self.gateway.reload(self.policy.settings(variant));
+                self.model.note_mode(TrafficMode::LoadBalance);
+                self.look(false);
+            }
+            Event::Switch(mode) => {
+                self.gateway.command(|it, now| it.set_traffic_mode("fw", mode, now)).unwrap();
+                self.model.note_mode(mode);
+                self.look(false);
+            }
+        }
+    }
+
+    /// Returns where packets of the flow went: to which targets, and whether any past them.
+    fn enter(&mut self, flow: Flow, kind: Kind) -> (Vec<IpAddr>, bool) {
+        self.id = self.id.wrapping_add(1);
+        let (device, packets) = flow.packets(kind, self.id);
+        let at = self.gateway.attachment(device).unwrap();
+        let mut went = (Vec::new(), false);
+        for packet in packets {
+            self.gateway.enter(at, &[Packet::plain(packet)], None);
+            let (targets, bypassed) = self.look(true);
+            went.0.extend(targets);
+            went.1 |= bypassed;
+        }
+        went
+    }
+
+    /// All that a flow says at one moment goes one way.
+    fn volley(&mut self, flow: Flow, first: usize) {
+        let resets = self.gateway.totals().resets;
+        let mut ways = Vec::new();
+        for kind in VOLLEY.iter().cycle().skip(first).take(VOLLEY.len()) {
+            let (targets, bypassed) = self.enter(flow, *kind);
+            ways.extend(targets.into_iter().map(Some));
+            ways.extend(bypassed.then_some(None));
+        }
+        // What was reset begins anew.
+        if self.gateway.totals().resets == resets {
+            ways.dedup();
+            assert!(ways.len() <= 1, "{flow:?} goes several ways at one moment: {ways:?}");
+        }
+    }
+
+    /// Holds everything that must hold, and notes what happened; after packets from a device
+    /// entered also says where they went.
+    fn look(&mut self, entered: bool) -> (Vec<IpAddr>, bool) {
+        let events = self.gateway.take_events();
+        self.model.note_events(&events);
+        self.model.note_view(&self.gateway);
+        let sent = self.gateway.take_sent();
+        let delivered = self.gateway.take_delivered();
+        let bypassed = self.model.judge(&self.gateway, &sent, &delivered, entered);
+        let targets = sent.iter().map(|sent| sent.to.ip()).collect();
+        self.held.extend(sent);
+        (targets, bypassed)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn flows_move_for_no_other_cause_than_the_configuration_names(
+        policy in policy(),
+        workers in 1..=3_u16,
+        in_turn: bool,
+        events in vec(event(), 1..120),
+    ) {
+        let queues = if in_turn { Queues::InTurn } else { Queues::ByFlow };
+        let mut history = History::new(&policy, Setup { queues, ..Setup::of(workers) });
+        for event in &events {
+            history.step(event);
+        }
+        history.step(&Event::Echo);
+        // In the end everything is forgotten, and nothing waits.
+        history.step(&Event::Advance(360_000));
+        let totals = history.gateway.totals();
+        prop_assert_eq!(totals.flows.active(), 0);
+        prop_assert_eq!((totals.tun.queued(), totals.udp.queued()), (0, 0));
+        prop_assert_eq!(totals.flows.untracked, 0);
+    }
+}

@@ -164,9 +164,10 @@ impl World {
         let stats = self.stats_socket(number);
         let stats = stats.to_str().expect("a path in Unicode");
         let mut command = self.command(&["nva-sample"]);
-        let health = match self.plan.health {
-            true => SocketAddr::new(self.plan.target(number), HEALTH_PORT).to_string(),
-            false => "none".to_owned(),
+        let health = if self.plan.health {
+            SocketAddr::new(self.plan.target(number), HEALTH_PORT).to_string()
+        } else {
+            "none".to_owned()
         };
         command.args(arguments).args(["--listen", &listen, "--health", &health, "--stats", stats]);
         command.args(["--drain-seconds", "0"]);

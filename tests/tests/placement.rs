@@ -19,8 +19,8 @@ fn key(secret: u8) -> PlacementKey {
 }
 
 fn flow(n: u32) -> CanonicalKey {
-    let [a, b, c, d] = n.to_be_bytes();
-    let client = SocketAddr::from(([198, 18, a, b], u16::from_be_bytes([c, d])));
+    let [high, low] = ((n >> 16) as u16).to_be_bytes();
+    let client = SocketAddr::from(([198, 18, high, low], n as u16));
     FlowKey::new(client, SocketAddr::from(([192, 0, 2, 1], 443)), 6).unwrap().canonical()
 }
 

@@ -1,13 +1,20 @@
 //! The `gwlb` command: arguments in, exit status out; one file for each subcommand.
 //!
-//! Exit status: 0 done, 1 the answer is no or something failed, 2 wrong usage or configuration.
+//! Exit status: 0 done, 1 the answer is no or something failed, 2 wrong usage or configuration,
+//! 130 interrupted while waiting.
 //! Errors go to stderr, data to stdout, and a closed pipe is a clean end.
 
+mod bypass;
 mod check;
-pub(crate) mod client;
+mod client;
+mod diff;
+mod reload;
 mod run;
 mod schema;
+mod shown;
 mod status;
+mod target;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -19,6 +26,8 @@ use clap::{Parser, Subcommand};
 pub(crate) const FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
 pub(crate) const WRONG_USE: u8 = 2;
+/// Ctrl-C, as shells count it: 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// The open gateway load balancer: steers IP traffic, by route tables, through a fleet of
 /// firewalls and other network appliances over Geneve, and back.
@@ -33,6 +42,8 @@ const AFTER_HELP: &str = "\
 See it work, on this machine and in a minute:   gwlb demo
 Look over a configuration before it runs:       gwlb check gateway.toml
 Then run it, until Ctrl-C:                      gwlb run gateway.toml
+See what it does, and take an appliance out:    gwlb status
+                                                gwlb target deregister fw 192.0.2.11 --wait
 
 Exit status: 0 done; 1 something failed, or a check found something; 2 wrong usage or
 configuration. GWLB_LOG sets what is logged (error, warn, info, debug).";
@@ -41,7 +52,11 @@ configuration. GWLB_LOG sets what is logged (error, warn, info, debug).";
 enum Command {
     Check(check::CheckArgs),
     Run(run::RunArgs),
+    Reload(reload::ReloadArgs),
+    Diff(diff::DiffArgs),
     Status(status::StatusArgs),
+    Target(target::TargetArgs),
+    Bypass(bypass::BypassArgs),
     Schema(schema::SchemaArgs),
     #[cfg(feature = "lab")]
     Demo(crate::lab::DemoArgs),
@@ -69,7 +84,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match arguments.command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Target(arguments) => target::run(&arguments),
+        Command::Bypass(arguments) => bypass::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "lab")]
         Command::Demo(arguments) => crate::lab::run(&arguments),
@@ -78,6 +97,21 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             nva_sample::cli::main(std::iter::once("gwlb appliance".into()).chain(arguments))
         }
     }
+}
+
+/// Lines of text, each with its end.
+fn lines<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text += &line.to_string();
+        text.push('\n');
+    }
+    text
+}
+
+/// Whether a person reads the answer, not a program.
+fn for_people(json: bool) -> bool {
+    !json && io::stdout().is_terminal()
 }
 
 /// Writes data to stdout. A reader that went away has seen enough: that is no failure.

@@ -22,6 +22,7 @@ mod notes;
 mod preset;
 mod probe_times;
 mod reader;
+mod report;
 mod schema;
 mod service;
 mod settings;
@@ -41,6 +42,7 @@ use serde::de::DeserializeOwned;
 
 pub use diff::{Change, ChangeKind, diff};
 pub use reader::Note;
+pub use report::{Place, ProblemReport};
 pub use schema::schema;
 pub use settings::*;
 pub use values::*;

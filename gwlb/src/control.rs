@@ -27,6 +27,7 @@ pub mod event;
 mod health;
 mod lifecycle;
 mod member;
+pub mod overview;
 mod pool;
 mod probe;
 mod reload;
@@ -52,11 +53,12 @@ use router::Topology;
 pub use command::{CommandError, MAX_TARGETS_PER_ZONE, TargetSpec};
 pub use event::Event;
 pub use health::{CheckId, ProbeRequest};
+pub use overview::{LoadBalancerStatus, NodePackets, NodeStatus};
 pub use probe::ProbeOutcome;
 pub use silence::{Diagnosis, Symptoms};
 pub use status::TargetStatus;
 pub use target::{ReasonCode, Standing, TargetState};
-pub use tunnel::{TunnelOutcome, TunnelRequest, recognise};
+pub use tunnel::{Recognised, TunnelOutcome, TunnelRequest, recognise};
 
 use agenda::Agenda;
 use event::BypassCause;
@@ -201,7 +203,8 @@ impl Control {
             registry: Registry::default(),
             members: BTreeMap::new(),
             checks: AHashMap::new(),
-            last_check: 0,
+            // So that no probe of an earlier process, or of another gateway, is taken for ours.
+            last_check: wall_clock.as_nanos() as u64,
             watches: BTreeMap::new(),
             agenda: Agenda::default(),
             now,
@@ -286,6 +289,20 @@ impl Control {
     /// The configuration that is in force. Targets that were registered since are not in it.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
+    }
+
+    /// The configuration with what was changed since by commands: what a reload is compared with.
+    pub fn effective_settings(&self) -> Settings {
+        let mut settings = Settings::clone(&self.settings);
+        for (balancer, mode) in settings.load_balancers.iter_mut().zip(&self.traffic_modes) {
+            balancer.traffic_mode = *mode;
+        }
+        for group in &mut settings.target_groups {
+            let registered = self.registry.live().map(|(_, it)| it).filter(|it| it.is_registered());
+            let of_group = registered.filter(|it| it.group == group.name.as_str());
+            group.targets = of_group.map(|it| it.settings(group.port)).collect();
+        }
+        settings
     }
 
     /// Switches a load balancer between inspection and bypass, until the next switch or reload.

@@ -60,7 +60,7 @@ impl Gateway {
     pub fn start(settings: Settings, file: Option<PathBuf>) -> Result<Self, StartError> {
         let Built { shared, workers, control, listeners } = build::build(settings)?;
         let (control, handle) = ControlLoop::start(control, Arc::clone(&shared), ConfigFile(file))?;
-        let admin = match AdminServer::start(listeners, Arc::clone(&shared), handle.clone()) {
+        let admin = match AdminServer::start(listeners, Arc::clone(&shared), &handle) {
             Ok(admin) => admin,
             Err(error) => {
                 control.stop();
@@ -89,7 +89,7 @@ impl Gateway {
 
     /// What the gateway is doing now. Not for use within an asynchronous task.
     pub fn status(&self) -> Status {
-        Status::of(&self.shared, self.handle.targets_blocking())
+        Status::of(&self.shared, &self.handle.view_blocking())
     }
 
     /// The way to change what it does.
@@ -106,7 +106,7 @@ impl Gateway {
             let _ = worker.join();
         }
         self.shared.empty_inboxes();
-        let status = Status::of(&self.shared, self.handle.targets_blocking());
+        let status = Status::of(&self.shared, &self.handle.view_blocking());
         self.admin.stop();
         self.control.stop();
         status

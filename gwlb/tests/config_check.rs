@@ -40,6 +40,30 @@ fn a_right_file_is_summed_up_as_json() {
 }
 
 #[test]
+fn targets_that_help_out_are_summed_up() {
+    let two_zones = include_str!("../examples/two-zones.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gateway.toml");
+    for (line, expected) in [
+        ("spill_over_below_healthy_targets = 0", "1 target of group fw\n"),
+        (
+            "spill_over_below_healthy_targets = 1",
+            "1 target of group fw, and 2 of other zones when none of these is healthy\n",
+        ),
+        (
+            "spill_over_below_healthy_targets = 3",
+            "1 target of group fw, and 2 of other zones when fewer than 3 of these are healthy\n",
+        ),
+    ] {
+        let was = "# spill_over_below_healthy_targets = 0       # 1: other";
+        assert!(two_zones.contains(was));
+        std::fs::write(&path, two_zones.replace(was, &format!("{line} # other"))).unwrap();
+        let output = gwlb(&["check", path.to_str().unwrap()]);
+        assert!(text(&output.stdout).contains(expected), "{}", text(&output.stdout));
+    }
+}
+
+#[test]
 fn a_wrong_file_is_told_on_stderr() {
     let output = gwlb(&["check", "tests/wrong/weight-too-large.toml"]);
     assert_eq!(output.status.code(), Some(2));

@@ -5,57 +5,22 @@
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
 #![expect(clippy::panic, reason = "the way of a test to fail")]
 
-use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
-use std::time::Duration;
+mod lab;
 
-use netio::process::{ChildExt, CommandExt, Preflight, Start};
-use serde_json::Value;
+use std::io::BufReader;
+use std::process::{Command, Stdio};
 
-const GWLB: &str = env!("CARGO_BIN_EXE_gwlb");
+use lab::{GWLB, assert_clean, end, finish, json, read_until};
+use netio::process::{CommandExt, Preflight, Start};
+
 /// The transfers are about correctness here.
 const LITTLE_DATA: [&str; 2] = ["--size", "4"];
-/// Much longer than a demo takes on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(3);
 
-/// The command, or `None` and the reason on stderr where the demo cannot run.
+/// The command with little data, or `None` where the demo cannot run.
 fn demo(test: &str) -> Option<Command> {
-    let preflight = Preflight::check();
-    if preflight.start() == Start::Impossible {
-        let must = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-        assert!(!must, "{test} may not be skipped here, but: {preflight}");
-        eprintln!("SKIP {test}: {preflight}");
-        return None;
-    }
-    let mut command = Command::new(GWLB);
-    command.arg("demo").args(LITTLE_DATA).stdin(Stdio::null()).die_with_parent();
+    let mut command = lab::demo(test)?;
+    command.args(LITTLE_DATA);
     Some(command)
-}
-
-/// Runs it to its end: what it said, and its process id.
-fn finish(command: &mut Command) -> (Output, u32) {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let id = child.id();
-    (child.wait_with_output().unwrap(), id)
-}
-
-/// Nothing that bears the run's name is left.
-fn assert_clean(id: u32) {
-    let name = format!("gwlb-demo-{id}");
-    for directory in ["/run/netns".into(), std::env::temp_dir()] {
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
-        let left: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|entry| *entry == name || entry.starts_with(&format!("{name}-")))
-            .collect();
-        assert!(left.is_empty(), "{} still has {left:?}", directory.display());
-    }
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}\n{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 #[test]
@@ -183,28 +148,6 @@ fn an_interruption_leaves_nothing() {
     assert_clean(id);
 }
 
-/// Everything up to and including the line with `text`.
-fn read_until(stderr: &mut BufReader<ChildStderr>, text: &str) -> String {
-    let mut said = String::new();
-    while !said.lines().last().is_some_and(|line| line.contains(text)) {
-        let read = stderr.read_line(&mut said).unwrap();
-        assert!(read > 0, "it ended without saying {text:?}: {said}");
-    }
-    said
-}
-
-/// Asks the demo to end; its exit status. The few lines that it still says wait in the pipe.
-fn end(child: &mut Child, mut stderr: BufReader<ChildStderr>) -> Option<i32> {
-    child.terminate().unwrap();
-    let Some(status) = child.wait_timeout(PATIENCE).unwrap() else {
-        child.kill().unwrap();
-        let mut rest = String::new();
-        stderr.read_to_string(&mut rest).unwrap();
-        panic!("it does not end: {rest}");
-    };
-    status.code()
-}
-
 #[test]
 fn it_works_inside_a_user_namespace() {
     let Some(mut command) = demo("it_works_inside_a_user_namespace") else { return };
@@ -252,7 +195,9 @@ fn wrong_use_is_told_as_such() {
         let mut command = Command::new(GWLB);
         command.arg("demo").args(arguments).output().unwrap()
     };
-    for wrong in [&["--break", "nothing"][..], &["--size", "0"], &["--no-such-option"]] {
+    // A fault of the second act breaks nothing in the first.
+    let alone = &["--break", "no-rebalance"][..];
+    for wrong in [&["--break", "nothing"][..], &["--size", "0"], &["--no-such-option"], alone] {
         assert_eq!(run(wrong).status.code(), Some(2), "{wrong:?}");
     }
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();

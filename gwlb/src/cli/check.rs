@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use router::source::{Look, Problem, Problems, Source};
+use router::source::{Look, Problems, Source};
 use serde::Serialize;
 
 use super::WRONG_USE;
-use crate::config::{self, Note, Settings};
+use crate::config::{self, Note, ProblemReport, Settings};
 
 /// Check a configuration file, and bring nothing up.
 ///
@@ -54,7 +54,7 @@ struct Report<'a> {
     ok: bool,
     file: &'a str,
     summary: Option<Summary>,
-    problems: Vec<ProblemReport<'a>>,
+    problems: Vec<ProblemReport>,
     notes: Vec<NoteReport<'a>>,
 }
 
@@ -72,24 +72,6 @@ struct Summary {
 }
 
 #[derive(Debug, Serialize)]
-struct ProblemReport<'a> {
-    message: &'a str,
-    help: Option<&'a str>,
-    /// The place itself first, then what else it is about.
-    places: Vec<Place<'a>>,
-}
-
-/// Lines and columns count from 1, columns in characters; the end is behind the last character.
-#[derive(Debug, Serialize)]
-struct Place<'a> {
-    line: usize,
-    column: usize,
-    end_line: usize,
-    end_column: usize,
-    label: &'a str,
-}
-
-#[derive(Debug, Serialize)]
 struct NoteReport<'a> {
     message: &'a str,
     line: Option<usize>,
@@ -99,37 +81,13 @@ struct NoteReport<'a> {
 impl<'a> Report<'a> {
     fn new(file: &'a str, result: Result<&'a (Settings, Source), &'a Problems>) -> Report<'a> {
         let settings = result.ok().map(|(settings, _)| settings);
-        let problems = result.err().map_or_else(Vec::new, |problems| {
-            let report = |problem| ProblemReport::new(problem, problems.source());
-            problems.iter().map(report).collect()
-        });
+        let problems = result.err().map(ProblemReport::list).unwrap_or_default();
         Report {
             ok: settings.is_some(),
             file,
             summary: settings.map(Summary::of),
             problems,
             notes: settings.into_iter().flat_map(|s| &s.notes).map(NoteReport::new).collect(),
-        }
-    }
-}
-
-impl<'a> ProblemReport<'a> {
-    fn new(problem: &'a Problem, source: &Source) -> ProblemReport<'a> {
-        let place = |label: &'a router::source::Label| {
-            let start = source.position(label.span.start);
-            let end = source.position(label.span.end);
-            Place {
-                line: start.line,
-                column: start.column,
-                end_line: end.line,
-                end_column: end.column,
-                label: &label.text,
-            }
-        };
-        ProblemReport {
-            message: problem.message(),
-            help: problem.advice(),
-            places: problem.places().map(place).collect(),
         }
     }
 }
@@ -179,10 +137,15 @@ fn text(name: &str, settings: &Settings) -> String {
         let balancer = &settings.load_balancers[binding.load_balancer];
         let node = &balancer.nodes[binding.node];
         let group = &settings.target_groups[balancer.target_group];
-        let in_reach = |zone: &str| balancer.cross_zone || zone == node.zone;
-        let targets = group.targets.iter().filter(|target| in_reach(&target.zone)).count();
+        let own = group.targets.iter().filter(|target| target.zone == node.zone).count();
+        let others = group.targets.len() - own;
+        let (targets, help) = if balancer.cross_zone {
+            (group.targets.len(), String::new())
+        } else {
+            (own, helpers(balancer.spill_over_below, others))
+        };
         format!(
-            "  endpoint {} in {} -> load balancer {} at {} -> {} of group {}",
+            "  endpoint {} in {} -> load balancer {} at {} -> {} of group {}{help}",
             endpoint.name,
             node.zone,
             balancer.name,
@@ -197,6 +160,17 @@ fn text(name: &str, settings: &Settings) -> String {
     });
     let lines: Vec<String> = std::iter::once(counts).chain(bound).chain(notes).collect();
     lines.join("\n") + "\n"
+}
+
+/// Who helps out a zone with few healthy targets.
+fn helpers(below: u32, others: usize) -> String {
+    match (below, others) {
+        (0, _) | (_, 0) => String::new(),
+        (1, others) => format!(", and {others} of other zones when none of these is healthy"),
+        (below, others) => {
+            format!(", and {others} of other zones when fewer than {below} of these are healthy")
+        }
+    }
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -11,8 +11,8 @@ use netio::process::{Preflight, Start};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{FAILED, WRONG_USE, fail};
-use crate::config;
-use crate::runtime::{Gateway, Status};
+use crate::config::{self, ProblemReport};
+use crate::runtime::{ControlHandle, Gateway, ReloadError, ReloadReport, Status};
 
 /// Run the gateway that a configuration file describes, in the foreground.
 ///
@@ -20,7 +20,7 @@ use crate::runtime::{Gateway, Status};
 /// namespaces, their addresses and routes, and the sockets of the underlay. "ready" on stdout says
 /// that packets flow. On SIGTERM or Ctrl-C no more packets are taken in, those that are with the
 /// appliances are waited for, and everything that was built is removed; a second signal ends the
-/// program at once.
+/// program at once. SIGHUP reads the file again, as `gwlb reload` does.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// The configuration file (TOML); `gwlb check` looks it over.
@@ -65,7 +65,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Until the first signal, or until a worker ends by itself; a second signal ends the process.
 fn wait(gateway: &Gateway) -> io::Result<()> {
-    let first = take_signals()?;
+    let first = take_signals(gateway.control().clone())?;
     tracing::info!(workers = gateway.status().workers, "packets flow");
     let mut stdout = io::stdout();
     // Whoever started us may not be listening.
@@ -82,12 +82,22 @@ fn wait(gateway: &Gateway) -> io::Result<()> {
 }
 
 /// Takes signals on a thread of its own: it tells of the first, and ends the process at the second.
-/// One thread takes both, so that none is lost in between.
-fn take_signals() -> io::Result<mpsc::Receiver<()>> {
+/// One thread takes both, so that none is lost in between. At a SIGHUP the configuration is read
+/// again, which holds up no other signal.
+fn take_signals(control: ControlHandle) -> io::Result<mpsc::Receiver<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) = {
+    let (mut terminate, mut interrupt, mut hang_up) = {
         let _context = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        )
+    };
+    let reloads = async move {
+        while hang_up.recv().await.is_some() {
+            tell_of_reload(control.reload(None, false).await);
+        }
     };
     let mut next = async move || {
         tokio::select! {
@@ -97,6 +107,7 @@ fn take_signals() -> io::Result<mpsc::Receiver<()>> {
     };
     let (tell, first) = mpsc::channel();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.spawn(reloads);
         runtime.block_on(async {
             next().await;
             // Whoever waits for it does so until the end.
@@ -106,6 +117,30 @@ fn take_signals() -> io::Result<mpsc::Receiver<()>> {
         });
     })?;
     Ok(first)
+}
+
+/// Logs what a reload has changed, or why it has changed nothing.
+fn tell_of_reload(done: Result<ReloadReport, ReloadError>) {
+    match done {
+        Ok(report) => {
+            for change in &report.changes {
+                tracing::info!("reload: {change}");
+            }
+            for note in &report.notes {
+                tracing::warn!("reload: {note}");
+            }
+            tracing::info!(changes = report.changes.len(), "reloaded");
+        }
+        Err(ReloadError::Wrong(problems)) => {
+            let file = problems.source().name();
+            for problem in ProblemReport::list(&problems) {
+                tracing::error!("reload: {}", problem.line(file));
+            }
+            let problems = problems.len();
+            tracing::error!(problems, "not reloaded: the file is wrong, and nothing has changed");
+        }
+        Err(error) => tracing::error!("not reloaded, and nothing has changed: {error}"),
+    }
 }
 
 /// What the gateway did, in a few lines.

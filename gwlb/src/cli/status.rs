@@ -1,48 +1,43 @@
 //! `gwlb status`: what a running gateway does.
 
-use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
-use super::{client, fail, print};
+use super::client::{Client, GatewayArgs};
+use super::shown::{Target, table};
+use super::{for_people, lines, print};
 
 /// Show what a running gateway does: where packets went, what was dropped and why, and what each
 /// target got and gave back.
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// The gateway's admin socket (`admin` in its configuration).
-    #[arg(long, value_name = "PATH", default_value = "/run/gwlb/main.sock")]
-    socket: PathBuf,
+    #[command(flatten)]
+    gateway: GatewayArgs,
     /// Print JSON, as `GET /v1/status` gives it; the default where stdout is no terminal.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &StatusArgs) -> ExitCode {
-    let answer = client::get(&arguments.socket, "/v1/status")
-        .and_then(|body| serde_json::from_slice::<Value>(&body).map_err(io::Error::other));
-    match answer {
-        Ok(status) if arguments.json || !io::stdout().is_terminal() => {
-            print(&format!("{status:#}\n"))
+    arguments.gateway.ask(async |client: &Client| {
+        let status = client.get("/v1/status").await?;
+        if !for_people(arguments.json) {
+            return Ok(print(&format!("{status:#}\n")));
         }
-        Ok(status) => print(&tables(&status)),
-        Err(error) => {
-            let socket = arguments.socket.display();
-            fail(&format!("cannot ask the gateway at {socket}: {error}"))
-        }
-    }
+        let shown = Target::list(&status["targets"])?;
+        Ok(print(&tables(&status, &shown)))
+    })
 }
 
-fn tables(status: &Value) -> String {
+fn tables(status: &Value, shown: &[Target]) -> String {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let mut packets = table(&["packets", "from the networks", "from appliances"]);
+    let sides = ["from the networks", "from appliances"];
+    let mut packets = table(&["packets", sides[0], sides[1]], &sides);
     for name in ["received", "generated", "encapsulated", "delivered", "replied"] {
         packets.add_row([name.to_owned(), text(&status["tun"][name]), text(&status["udp"][name])]);
     }
@@ -59,37 +54,63 @@ fn tables(status: &Value) -> String {
         };
         packets.add_row([format!("dropped: {reason}"), count("tun"), count("udp")]);
     }
-    let mut targets =
-        table(&["target", "group", "zone", "flows", "sent", "returned", "kept", "path MTU"]);
-    for target in status["targets"].as_array().into_iter().flatten() {
-        let columns = [
-            "address",
-            "target_group",
-            "zone",
-            "new_flows",
-            "sent_packets",
-            "returned_packets",
-            "kept_packets",
-            "path_mtu",
+    let numbers = ["flows", "sent", "returned", "kept", "path MTU"];
+    let mut header = vec!["target", "group", "zone", "state", "reason", "draining"];
+    header.extend(numbers);
+    let mut targets = table(&header, &numbers);
+    for (target, counted) in shown.iter().zip(status["targets"].as_array().into_iter().flatten()) {
+        let numbers =
+            ["active_flows", "sent_packets", "returned_packets", "kept_packets", "path_mtu"];
+        let mut row = vec![
+            target.address.clone(),
+            target.target_group.clone(),
+            target.zone.clone(),
+            target.state.clone(),
+            target.reason.clone().unwrap_or_default(),
+            target.drain(),
         ];
-        targets.add_row(columns.map(|column| text(&target[column])));
+        row.extend(numbers.map(|column| text(&counted[column])));
+        targets.add_row(row);
     }
     format!(
-        "gwlb {}, {}, up {} s, {} workers, {} flows\n\n{packets}\n\n{targets}\n",
+        "gwlb {}, {}, up {} s, {} workers, {} flows\n{}\n{packets}\n\n{targets}\n",
         text(&status["version"]),
         text(&status["state"]),
         status["uptime_seconds"],
         status["workers"],
         status["active_flows"],
+        warnings(status, shown),
     )
 }
 
-/// A table whose first column is text and whose others are numbers.
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
+/// What nobody should overlook, a line each.
+fn warnings(status: &Value, targets: &[Target]) -> String {
+    let mut warnings = Vec::new();
+    for balancer in status["load_balancers"].as_array().into_iter().flatten() {
+        let name = balancer["name"].as_str().unwrap_or_default();
+        if balancer["traffic_mode"] == "bypass" {
+            let why = format!("its traffic mode is bypass (`gwlb bypass off {name}` ends it)");
+            warnings.push(format!("!!! {name}: PACKETS PASS UNINSPECTED: {why}"));
+            continue;
+        }
+        for node in balancer["nodes"].as_array().into_iter().flatten() {
+            let zone = node["zone"].as_str().unwrap_or_default();
+            match node["packets"].as_str() {
+                Some("bypassed") => warnings.push(format!(
+                    "!!! {name} in {zone}: PACKETS PASS UNINSPECTED: no target is healthy"
+                )),
+                Some("dropped") => warnings.push(format!(
+                    "!!! {name} in {zone}: NEW FLOWS ARE DROPPED: no target may take them"
+                )),
+                _ => {}
+            }
+        }
     }
-    table
+    for target in targets {
+        if let Some(diagnosis) = &target.diagnosis {
+            warnings
+                .push(format!("!!! {}: {}: {}", target.address, diagnosis.code, diagnosis.text));
+        }
+    }
+    lines(warnings)
 }

@@ -8,21 +8,24 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
 use rows::{Cell, Row, Value};
 
 /// One table of the file that is not what it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema,
+)]
 pub struct Change {
     /// What happened to it.
     pub kind: ChangeKind,
     /// Its kind, such as `target` or `route_table`.
-    pub table: &'static str,
+    pub table: Cow<'static, str>,
     /// Which one, such as `fw` or `fw/192.0.2.13:6081`; empty for `gateway`, of which there is one.
     pub name: String,
     /// What changed in it, such as `weight: 100 -> 50`. Empty for what is added or removed whole.
@@ -32,7 +35,18 @@ pub struct Change {
 }
 
 /// What happened to a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
     /// Only the new file has it.
@@ -66,7 +80,7 @@ fn by_name(rows: &[Row]) -> HashMap<(&'static str, &str), &Row> {
 }
 
 fn whole(kind: ChangeKind, row: &Row) -> Change {
-    let (table, name) = (row.table, row.name.clone());
+    let (table, name) = (Cow::Borrowed(row.table), row.name.clone());
     Change { kind, table, name, details: Vec::new(), restart: false }
 }
 

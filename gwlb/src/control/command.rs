@@ -9,6 +9,10 @@ use crate::config::{Port, Settings, TargetGroup, Weight};
 /// The most targets of a group in one zone (semantics 1a: "targets per AZ per GENEVE TG", fixed).
 pub const MAX_TARGETS_PER_ZONE: usize = 300;
 
+/// The most targets that are deregistered and not gone yet, of all groups. New ones are refused
+/// until some are gone; so nobody can fill the memory by registering and deregistering.
+pub const MAX_LEAVING: usize = 1000;
+
 /// A target that is to be registered, or of which something is to be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetSpec {
@@ -80,6 +84,11 @@ pub enum CommandError {
         /// A node's.
         node: IpAddr,
     },
+    /// Too many that were deregistered are not gone yet.
+    #[error(
+        "{MAX_LEAVING} targets that were deregistered still have flows; wait until some have ended"
+    )]
+    TooManyLeaving,
     /// The zone is full.
     #[error(
         "target group {group:?} has {MAX_TARGETS_PER_ZONE} targets in zone {zone:?}, and no more are allowed"
@@ -96,21 +105,21 @@ impl CommandError {
     /// The field of the request that is wrong, as the API names it.
     pub fn field(&self) -> Option<&'static str> {
         match self {
-            Self::UnknownGroup { .. } => Some("target_group"),
+            Self::UnknownGroup { .. } => Some("group"),
             Self::UnknownLoadBalancer { .. } => Some("load_balancer"),
             Self::UnknownTarget { .. } | Self::Family { .. } => Some("address"),
             Self::NoNodeInZone { .. } | Self::ZoneMissing { .. } => Some("zone"),
-            Self::TooMany { .. } => None,
+            Self::TooMany { .. } | Self::TooManyLeaving => None,
         }
     }
 
-    pub(super) fn unknown_group(group: &str, settings: &Settings) -> Self {
+    pub(crate) fn unknown_group(group: &str, settings: &Settings) -> Self {
         let known: Vec<_> = settings.target_groups.iter().map(|it| it.name.to_string()).collect();
         let nearest = nearest(group, &known);
         Self::UnknownGroup { group: group.to_owned(), known, nearest }
     }
 
-    pub(super) fn unknown_load_balancer(load_balancer: &str, settings: &Settings) -> Self {
+    pub(crate) fn unknown_load_balancer(load_balancer: &str, settings: &Settings) -> Self {
         let known: Vec<_> = settings.load_balancers.iter().map(|it| it.name.to_string()).collect();
         let nearest = nearest(load_balancer, &known);
         Self::UnknownLoadBalancer { load_balancer: load_balancer.to_owned(), known, nearest }

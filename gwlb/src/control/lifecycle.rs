@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::command::{CommandError, MAX_TARGETS_PER_ZONE, TargetSpec, group_named, zone_for};
+use super::command::{
+    CommandError, MAX_LEAVING, MAX_TARGETS_PER_ZONE, TargetSpec, group_named, zone_for,
+};
 use super::event::{DrainEnd, Event};
 use super::target::{Life, Particulars, Registration};
 use super::{Control, Item};
@@ -45,6 +47,10 @@ impl Control {
         });
         if others.count() >= MAX_TARGETS_PER_ZONE {
             return Err(CommandError::TooMany { group: name.to_owned(), zone });
+        }
+        let leaving = self.registry.live().filter(|(_, it)| !it.is_registered()).count();
+        if known.is_none() && leaving >= MAX_LEAVING {
+            return Err(CommandError::TooManyLeaving);
         }
         let weight = weight.unwrap_or(Weight::default().get());
         self.put(index, Particulars { address, zone: &zone, weight });

@@ -54,9 +54,9 @@ impl Member {
             || self.tunnel.as_ref().is_some_and(Tunnel::is_faulted);
         let unhealthy = |reason| Standing::new(TargetState::Unhealthy, reason);
         match (health, tunnel) {
-            _ if faulted => Standing::new(TargetState::Unavailable, ReasonCode::InternalError),
             (Some(Finding::Unhealthy(outcome)), _) => unhealthy(reason(outcome)),
             (_, Some(Finding::Unhealthy(_))) => unhealthy(ReasonCode::FailedHealthChecks),
+            _ if faulted => Standing::new(TargetState::Unavailable, ReasonCode::InternalError),
             (Some(Finding::Initial { .. }), _) | (_, Some(Finding::Initial { .. })) => {
                 let begun = |finding| !matches!(finding, Finding::Initial { probed: false, .. });
                 let any = [health, tunnel].into_iter().flatten().any(begun);

@@ -79,8 +79,10 @@ pub(super) struct Choice {
 /// What a node with these rules does with these targets.
 pub(super) fn choose(rules: &Rules, participants: &[Participant]) -> Choice {
     let all = || participants.iter().filter(|it| it.registered && it.weight > 0);
-    // At the start, before the first probes have ended, a zone is not poor in targets but unknown.
-    let near = all().filter(|it| it.near && it.health.has_not_failed()).count();
+    // At the start, before the first probes have ended, a zone is not poor in targets but unknown. A
+    // target that is new to a gateway which runs has to show that it is healthy.
+    let counts = |health| matches!(health, Health::Healthy | Health::Presumed);
+    let near = all().filter(|it| it.near && counts(it.health)).count();
     let far = rules.cross_zone || near < rules.spill_over_below as usize;
     let eligible: Vec<_> = all().filter(|it| it.near || far).collect();
 
@@ -89,8 +91,11 @@ pub(super) fn choose(rules: &Rules, participants: &[Participant]) -> Choice {
         .iter()
         .map(|it| Candidate { target: it.slot, id: it.id, weight: it.effective_weight })
         .collect();
-    // As long as nobody knows that none is healthy, nothing goes past the appliances.
-    let known = eligible.iter().all(|it| !it.health.is_open());
+    // As long as nobody knows that none is healthy, nothing goes past the appliances; nor does it
+    // because healthy ones have weight 0.
+    let healthy =
+        |it: &Participant| it.registered && (it.near || far) && it.health == Health::Healthy;
+    let known = eligible.iter().all(|it| !it.health.is_open()) && !participants.iter().any(healthy);
     let none = match rules.when_none_healthy {
         WhenNoneHealthy::Bypass if known => NoCandidate::Bypass,
         _ => NoCandidate::Drop,
@@ -331,6 +336,26 @@ mod tests {
             assert_eq!(fate, expected, "{case:?}");
             assert_eq!(choice.fates.first().copied().unwrap_or_default(), Fate::Stay);
         }
+    }
+
+    #[test]
+    fn a_target_that_is_new_does_not_make_its_zone_rich() {
+        let rules = Rules { spill_over_below: 1, when_none_healthy: FailClosed, ..RULES };
+        let far = Participant { near: false, ..target(1, Healthy) };
+        let of = |near| choose(&rules, &[target(0, near), far]).candidates.len();
+        assert_eq!((of(Initial), of(Doubtful), of(Unhealthy)), (1, 1, 1), "the other zone helps");
+        // At the start it is not known whether the zone needs help.
+        assert_eq!(of(Presumed), 0);
+    }
+
+    #[test]
+    fn nothing_passes_uninspected_because_healthy_targets_have_weight_0() {
+        let rules = Rules { when_none_healthy: Bypass, ..RULES };
+        let weightless = Participant { weight: 0, effective_weight: 0, ..target(0, Healthy) };
+        assert_eq!(choose(&rules, &[weightless]).none, NoCandidate::Drop);
+        let dead = Participant { health: Unhealthy, ..weightless };
+        assert_eq!(choose(&rules, &[dead]).none, NoCandidate::Bypass);
+        assert_eq!(choose(&rules, &[weightless, target(1, Unhealthy)]).none, NoCandidate::Drop);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Symptoms {
 }
 
 /// What is probably wrong with a target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Diagnosis {
     /// For programs.
     pub code: DiagnosisCode,
@@ -48,7 +48,7 @@ pub struct Diagnosis {
 }
 
 /// What is probably wrong with a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DiagnosisCode {
     /// It sends wrong outer UDP checksums.

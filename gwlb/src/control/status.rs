@@ -13,7 +13,7 @@ use crate::dataplane::snapshot::TargetSlot;
 use crate::dataplane::stats::TargetTotals;
 
 /// One target: what it is thought of, and what happened with it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct TargetStatus {
     /// The target group.
     pub target_group: String,
@@ -55,7 +55,7 @@ pub struct TargetStatus {
 }
 
 /// How far a deregistration has come.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Draining {
     /// Flows that have not ended.
     pub flows_left: u64,
@@ -64,7 +64,7 @@ pub struct Draining {
 }
 
 /// What one node thinks of a target.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct ZoneStatus {
     /// The load balancer.
     pub load_balancer: String,
@@ -79,7 +79,7 @@ pub struct ZoneStatus {
 }
 
 /// What probes through the tunnel have found out.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct TunnelStatus {
     /// `initial`, `healthy`, `unhealthy`, or `unavailable` where it cannot be probed.
     pub state: TargetState,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use geneve::dialect::Dialect;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Target, TargetGroup};
+use crate::config::{Port, Target, TargetGroup, Weight};
 use crate::dataplane::select::TargetId;
 use crate::dataplane::snapshot::{TargetSlot, TargetView};
 use crate::dataplane::stats::{TargetCounters, TargetTotals};
@@ -30,7 +30,7 @@ const REST_TICK: Duration = Duration::from_secs(1);
 pub(super) const NO_GROUP: usize = usize::MAX;
 
 /// The state of a target, as AWS names it (semantics 1b, `TargetHealthStateEnum`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetState {
     /// Registered, and not found healthy or unhealthy yet.
@@ -68,7 +68,7 @@ impl fmt::Display for TargetState {
 }
 
 /// Why a target is in its state, as AWS names it (semantics 1b, `TargetHealthReasonEnum`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub enum ReasonCode {
     /// `initial`: no probe has ended.
     #[serde(rename = "Elb.RegistrationInProgress")]
@@ -236,6 +236,13 @@ impl Registration {
             life: Life::Registered,
             since,
         }
+    }
+
+    /// As a configuration would have it, in a group with this port.
+    pub fn settings(&self, port: Port) -> Target {
+        let own = Port::new(self.address.port().into()).ok().filter(|own| *own != port);
+        let weight = Weight::new(self.weight.into()).unwrap_or_default();
+        Target { address: self.address.ip(), port: own, zone: self.zone.clone(), weight }
     }
 
     /// Whether it may get new flows.

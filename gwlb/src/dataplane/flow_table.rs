@@ -164,15 +164,8 @@ impl FlowTable {
     /// returned: the wheel will not come upon that one any more.
     pub fn insert(&mut self, flow: Flow) -> Result<(FlowNumber, Option<Flow>), Full> {
         if let Some(&number) = self.index.get(&flow.id) {
-            let entry = &mut self.entries[number as usize];
-            // Its timer comes up before or at its time, and that is soon enough for the new one,
-            // unless that has less time left.
-            if self.wheel.tick_of(flow.deadline()) < entry.armed {
-                entry.armed = self.wheel.schedule(number, flow.deadline());
-            }
-            let expired = std::mem::replace(&mut entry.flow, flow);
-            self.forget_ends(number);
-            return Ok((FlowNumber(number), Some(expired)));
+            let number = FlowNumber(number);
+            return Ok((number, Some(self.replace(number, flow))));
         }
         let number = match self.free.last() {
             Some(&number) => number,
@@ -189,6 +182,19 @@ impl FlowTable {
         self.index.insert(flow.id, number);
         self.forget_ends(number);
         Ok((FlowNumber(number), None))
+    }
+
+    /// Puts a flow in the place of one with the same identity.
+    pub fn replace(&mut self, number: FlowNumber, flow: Flow) -> Flow {
+        let entry = &mut self.entries[number.0 as usize];
+        // Its timer comes up before or at its time, and that is soon enough for the new one, unless
+        // that has less time left: so whoever begins a flow again and again fills no wheel.
+        if self.wheel.tick_of(flow.deadline()) < entry.armed {
+            entry.armed = self.wheel.schedule(number.0, flow.deadline());
+        }
+        let before = std::mem::replace(&mut entry.flow, flow);
+        self.forget_ends(number.0);
+        before
     }
 
     /// Forgets a flow.
@@ -272,6 +278,12 @@ impl FlowTable {
     /// How many flows are in the table, idle ones that were not swept yet included.
     pub fn len(&self) -> usize {
         self.index.len()
+    }
+
+    /// How many timers there are, lapsed ones included.
+    #[cfg(test)]
+    pub(super) fn timers(&self) -> usize {
+        self.wheel.slots.iter().map(Vec::len).sum()
     }
 
     /// Whether there is no flow.

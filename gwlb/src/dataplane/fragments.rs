@@ -322,7 +322,7 @@ macro_rules! hostile {
         }
 
         /// What fragments did that honest senders hardly do, over all workers since the start.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
         pub struct HostileTotals {
             $($(#[doc = $doc])+ pub $field: u64,)+
         }
@@ -330,7 +330,7 @@ macro_rules! hostile {
         impl HostileTotals {
             /// Name, help text and value of each, for listings.
             pub fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-                [$((stringify!($field), concat!($($doc),+), self.$field)),+].into_iter()
+                [$((stringify!($field), concat!($($doc),+).trim_ascii(), self.$field)),+].into_iter()
             }
         }
     };

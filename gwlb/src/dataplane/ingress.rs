@@ -72,6 +72,9 @@ pub struct IngressConfig {
     pub stats: Arc<WorkerStats>,
 }
 
+/// The smallest MTU of IPv6 (RFC 8200 section 5).
+const IPV6_MIN_MTU: u16 = 1280;
+
 /// How many endpoints a packet may bypass in a row. Routes do not lead in circles; this is for a
 /// topology that nobody would draw.
 const MAX_BYPASSED: usize = 8;
@@ -226,7 +229,12 @@ impl Ingress {
             }
         };
         let Inspector::Target(slot) = placement.inspector else { return Ok(Balanced::Passes) };
-        let fits = snapshot.target(slot).inner_mtu();
+        let fits = match frame.inner.version {
+            IpVersion::V4 => snapshot.target(slot).inner_mtu(),
+            // Every link has to carry as much of IPv6 (RFC 8200 section 5), and hosts believe no
+            // router that says less; where it does not fit, the outer packet is fragmented.
+            IpVersion::V6 => snapshot.target(slot).inner_mtu().max(IPV6_MIN_MTU),
+        };
         let mut change = None;
         if frame.shape.largest > u32::from(fits) {
             if !may_fragment(&frame.inner) {

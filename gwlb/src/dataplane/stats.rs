@@ -47,7 +47,7 @@ macro_rules! counters {
         }
 
         #[doc = concat!("Sums of [`", stringify!($name), "`] at one moment.")]
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
         pub struct $totals {
             $($(#[doc = $field_doc])+ pub $field: u64,)+
         }
@@ -60,7 +60,8 @@ macro_rules! counters {
 
             /// Name, help text and value of each, for listings.
             pub fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-                [$((stringify!($field), concat!($($field_doc),+), self.$field)),+].into_iter()
+                [$((stringify!($field), concat!($($field_doc),+).trim_ascii(), self.$field)),+]
+                    .into_iter()
             }
         }
     };
@@ -132,9 +133,9 @@ counters! {
         expired,
         /// Flows that were over, and whose addresses and ports began a new one.
         reopened,
-        /// Flows that moved because their target was gone.
+        /// Flows that moved: their target was gone, or they had none and are inspected again.
         rebalanced,
-        /// Flows that were forgotten because they were reset.
+        /// Flows that were reset because their target was gone.
         reset,
         /// Packets placed without a flow, since the table was full or took no more in that second.
         untracked,
@@ -144,7 +145,7 @@ counters! {
 impl FlowTableTotals {
     /// Flows in the tables now.
     pub const fn active(&self) -> u64 {
-        self.created.saturating_sub(self.expired + self.reopened + self.reset)
+        self.created.saturating_sub(self.expired + self.reopened)
     }
 }
 
@@ -233,7 +234,7 @@ impl WorkerStats {
 }
 
 /// A ledger's sums over workers at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct LedgerTotals {
     /// Everything but the drops.
     #[serde(flatten)]
@@ -269,7 +270,7 @@ impl LedgerTotals {
 }
 
 /// The sums over all workers at one moment, as the admin API shows them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Totals {
     /// Packets that came by TUN devices.
     pub tun: LedgerTotals,

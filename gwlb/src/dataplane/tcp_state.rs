@@ -52,6 +52,11 @@ impl TcpState {
         self.0 & RESET != 0 || self.finished() == 2
     }
 
+    /// Whether an end has reset it.
+    pub fn is_reset(self) -> bool {
+        self.0 & RESET != 0
+    }
+
     /// How long a flow in this state is remembered without a packet.
     pub fn idle_timeout(self, timers: &FlowTimers) -> Duration {
         if self.is_closed() {

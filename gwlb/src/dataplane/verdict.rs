@@ -211,7 +211,7 @@ macro_rules! drop_reasons {
 
             /// What it means, in a sentence or two.
             pub const fn help(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+),)+ }
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
             }
         }
     };
@@ -325,6 +325,6 @@ mod tests {
 
     #[test]
     fn help_is_the_documentation() {
-        assert_eq!(DropReason::NoRoute.help(), " No route matches the destination.");
+        assert_eq!(DropReason::NoRoute.help(), "No route matches the destination.");
     }
 }

@@ -61,17 +61,19 @@ pub(super) fn appliance(
     } else {
         arguments.push(appliance.kind.command().into());
         let file = match appliance.kind {
-            ApplianceKind::Firewall => Some(("--rules", "firewall.toml", firewall_rules())),
-            ApplianceKind::PickUpFirewall => {
-                let rules = format!("pick_up = true\n{}", firewall_rules());
-                Some(("--rules", "pick-up.toml", rules))
+            ApplianceKind::Firewall | ApplianceKind::StrictFirewall => {
+                Some(("--rules", firewall_rules()))
             }
-            ApplianceKind::StrictFirewall => Some(("--rules", "strict.toml", firewall_rules())),
-            ApplianceKind::Ids => Some(("--patterns", "ids.toml", IDS_PATTERNS.to_owned())),
+            ApplianceKind::PickUpFirewall => {
+                Some(("--rules", format!("pick_up = true\n{}", firewall_rules())))
+            }
+            ApplianceKind::Ids => Some(("--patterns", IDS_PATTERNS.to_owned())),
             ApplianceKind::Passthrough => None,
         };
-        if let Some((option, name, text)) = file {
-            arguments.extend([option.into(), directory.write(name, &text)?.into_os_string()]);
+        if let Some((option, text)) = file {
+            // A file for each: another one may be reading its own while this one is written.
+            let path = directory.write(&format!("{}.toml", appliance.name), &text)?;
+            arguments.extend([option.into(), path.into_os_string()]);
         }
     }
     for (option, port) in [("--listen", geneve::PORT), ("--health", HEALTH_PORT)] {

@@ -140,7 +140,11 @@ mod tests {
     fn routes_of(plan: &Plan) -> Vec<Check> {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("gwlb.toml");
-        std::fs::write(&file, configuration::gateway(plan, directory.path())).unwrap();
+        std::fs::write(
+            &file,
+            configuration::gateway(plan, &configuration::balancing(plan), directory.path()),
+        )
+        .unwrap();
         routes(plan, &file)
     }
 

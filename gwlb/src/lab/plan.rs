@@ -124,7 +124,7 @@ pub enum Sabotage {
     Silent,
     /// With --failover: flows stay with their appliance when it dies.
     NoRebalance,
-    /// With --failover: health checks are four times as slow as they are to be.
+    /// With --failover: health checks are half as frequent as the checks of the demo expect.
     SlowHealth,
     /// With --failover: dead appliances' connections are not reset.
     NoReset,

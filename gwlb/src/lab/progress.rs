@@ -23,7 +23,8 @@ pub(super) struct Event {
     #[serde(rename = "t")]
     pub seconds: f64,
     /// What.
-    pub event: String,
+    #[serde(rename = "event")]
+    pub what: String,
     /// Whether it belongs to the second act.
     #[serde(skip)]
     pub second_act: bool,
@@ -52,12 +53,12 @@ impl Progress {
 
     /// Something that happened at this time, which may be a little while ago.
     pub(super) fn happened(&mut self, at: Instant, what: impl Into<String>) {
-        let event = what.into();
+        let what = what.into();
         let seconds = at.saturating_duration_since(self.start).as_secs_f64();
-        self.say(&format!("{seconds:7.2} s  {event}"));
+        self.say(&format!("{seconds:7.2} s  {what}"));
         let seconds = (seconds * 1e3).round() / 1e3;
         let behind = self.timeline.iter().rposition(|earlier| earlier.seconds <= seconds);
-        let event = Event { seconds, event, second_act: self.second_act };
+        let event = Event { seconds, what, second_act: self.second_act };
         self.timeline.insert(behind.map_or(0, |index| index + 1), event);
     }
 

@@ -136,7 +136,7 @@ impl Report {
             text.push_str("\nThe second act: failover\n");
             let events = self.timeline.iter().filter(|event| event.second_act && !told);
             for event in events {
-                let _ = writeln!(text, "  {:6.2} s  {}", event.seconds, event.event);
+                let _ = writeln!(text, "  {:6.2} s  {}", event.seconds, event.what);
             }
         }
         for (number, scene) in self.failover.iter().enumerate() {
@@ -155,9 +155,13 @@ impl Report {
         let (all, packets) = (self.checks.len(), self.gateway.packets);
         let calls = self.gateway.syscalls_per_packet;
         if self.ok {
+            let failover = match self.failover.len() {
+                0 => String::new(),
+                scenes => format!(" The second act's {scenes} scenes went as they should."),
+            };
             format!(
                 "PASS: all {all} checks held. {packets} packets came in; none was delivered without \
-                 inspection, and none is unaccounted for. {calls:.3} system calls for each packet taken in."
+                 inspection, and none is unaccounted for. {calls:.3} system calls for each packet taken in.{failover}"
             )
         } else {
             let first = self.checks.iter().find(|check| !check.ok);

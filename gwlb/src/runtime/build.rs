@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::control_loop::{ControlParts, smallest_by_target};
 use super::error::StartError;
-use super::rigging::{Planned, Rigging};
+use super::rigging::{Answering, Planned, Rigging};
 use super::shared::{Inbox, Published, Shared};
 use super::underlay;
 use super::worker::{Worker, WorkerConfig};
@@ -38,7 +38,10 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let listeners = super::admin::Listeners::bind(&settings.gateway)?;
 
     let mut rigging = Rigging::new(workers, source_ports);
-    let Planned { refit, probing } = rigging.plan(settings, &control.snapshot().targets, None)?;
+    let Planned { refit, probing } = {
+        let targets = Answering::all(settings, &control.snapshot());
+        rigging.plan(settings, &targets, None)?
+    };
     let targets = control.snapshot();
     for (target, mtu) in smallest_by_target(probing.measure(&targets.targets, |_| true)) {
         control.handle(Input::PathMtu { target, mtu }, now);

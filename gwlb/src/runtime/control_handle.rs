@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use router::source::{Problems, Source};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::StartError;
 use super::clock;
-use crate::config::{Change, Port, TrafficMode};
-use crate::control::{CommandError, TargetSpec, TargetStatus};
+use crate::config::{self, Change, Port, Settings, TrafficMode};
+use crate::control::{CommandError, Control, LoadBalancerStatus, TargetSpec, TargetStatus};
 
 /// Requests that may wait.
 const QUEUE: usize = 64;
@@ -27,16 +27,31 @@ const FRESH: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
 pub struct ControlHandle {
     requests: mpsc::Sender<Request>,
-    targets: Arc<Mutex<Option<Known>>>,
+    known: Arc<Mutex<Known>>,
 }
 
-/// What was known of the targets at a moment.
-type Known = (Instant, Arc<Vec<TargetStatus>>);
+/// What was seen last, and when.
+type Known = Option<(Instant, Arc<View>)>;
+
+/// What is seen of the control plane at one moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct View {
+    /// Every target, by group.
+    pub targets: Arc<Vec<TargetStatus>>,
+    /// Every load balancer.
+    pub load_balancers: Vec<LoadBalancerStatus>,
+}
+
+impl View {
+    pub fn of(control: &Control) -> Self {
+        Self { targets: Arc::new(control.targets()), load_balancers: control.load_balancers() }
+    }
+}
 
 /// What is asked of the control thread.
 #[derive(Debug)]
 pub(super) enum Request {
-    Targets(oneshot::Sender<Vec<TargetStatus>>),
+    View(oneshot::Sender<View>),
     Register {
         group: String,
         target: TargetSpec,
@@ -77,7 +92,7 @@ pub enum ControlError {
 }
 
 /// What a reload has changed, or would change.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReloadReport {
     /// Whether it was done, or only looked at.
     pub applied: bool,
@@ -96,7 +111,8 @@ pub enum ReloadError {
     /// The file cannot be read, or something is wrong with it.
     #[error("{0}")]
     Wrong(Box<Problems>),
-    /// It changes what a running gateway cannot change.
+    /// It changes what a running gateway cannot change. These are all the changes, and each says
+    /// whether it is one of those.
     #[error("a running gateway cannot change this; restart it: {}", listing(.0))]
     Restart(Vec<Change>),
     /// What it needs could not be had.
@@ -108,40 +124,52 @@ pub enum ReloadError {
 }
 
 fn listing(changes: &[Change]) -> String {
-    changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let restart = changes.iter().filter(|change| change.restart);
+    restart.map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl ControlHandle {
     pub(super) fn new() -> (Self, mpsc::Receiver<Request>) {
         let (requests, receiver) = mpsc::channel(QUEUE);
-        (Self { requests, targets: Arc::default() }, receiver)
+        (Self { requests, known: Arc::default() }, receiver)
+    }
+
+    /// Another handle, whose users do not stand in line with those of this one.
+    pub(super) fn apart(&self) -> Self {
+        Self { requests: self.requests.clone(), known: Arc::default() }
     }
 
     /// Every target with what is thought of it and what happened with it, not older than a moment.
     pub async fn targets(&self) -> Arc<Vec<TargetStatus>> {
+        Arc::clone(&self.view().await.targets)
+    }
+
+    /// Targets and load balancers, not older than a moment, and not older than the last change that
+    /// was asked for through this handle or its clones.
+    pub(super) async fn view(&self) -> Arc<View> {
         // Who waits for the lock finds the answer that another one has got.
-        let mut known = self.targets.lock().await;
+        let mut known = self.known.lock().await;
         let fresh = |at: &Instant| clock::now().saturating_duration_since(*at) < FRESH;
-        if let Some((_, targets)) = known.as_ref().filter(|(at, _)| fresh(at)) {
-            return Arc::clone(targets);
+        if let Some((_, view)) = known.as_ref().filter(|(at, _)| fresh(at)) {
+            return Arc::clone(view);
         }
-        match self.ask(Request::Targets).await {
-            Some(targets) => {
-                let targets = Arc::new(targets);
-                *known = Some((clock::now(), Arc::clone(&targets)));
-                targets
+        match self.ask(Request::View).await {
+            Some(view) => {
+                let view = Arc::new(view);
+                *known = Some((clock::now(), Arc::clone(&view)));
+                view
             }
             // At the very end, what was known last.
-            None => known.as_ref().map(|(_, targets)| Arc::clone(targets)).unwrap_or_default(),
+            None => known.as_ref().map(|(_, view)| Arc::clone(view)).unwrap_or_default(),
         }
     }
 
     /// The same for a thread that may wait.
-    pub(super) fn targets_blocking(&self) -> Vec<TargetStatus> {
+    pub(super) fn view_blocking(&self) -> View {
         let (reply, answer) = oneshot::channel();
-        match self.requests.blocking_send(Request::Targets(reply)) {
+        match self.requests.blocking_send(Request::View(reply)) {
             Ok(()) => answer.blocking_recv().unwrap_or_default(),
-            Err(_) => Vec::new(),
+            Err(_) => View::default(),
         }
     }
 
@@ -151,7 +179,7 @@ impl ControlHandle {
     /// [`ControlError`]; then nothing has changed.
     pub async fn register(&self, group: String, target: TargetSpec) -> Result<(), ControlError> {
         let ask = |reply| Request::Register { group, target, reply };
-        self.ask(ask).await.unwrap_or(Err(ControlError::Ending))
+        self.change(ask).await.unwrap_or(Err(ControlError::Ending))
     }
 
     /// Deregisters a target, which drains it.
@@ -165,7 +193,7 @@ impl ControlHandle {
         port: Option<Port>,
     ) -> Result<(), ControlError> {
         let ask = |reply| Request::Deregister { group, address, port, reply };
-        self.ask(ask).await.unwrap_or(Err(ControlError::Ending))
+        self.change(ask).await.unwrap_or(Err(ControlError::Ending))
     }
 
     /// Has a load balancer's packets inspected or go past the appliances.
@@ -178,7 +206,7 @@ impl ControlHandle {
         mode: TrafficMode,
     ) -> Result<(), ControlError> {
         let ask = |reply| Request::TrafficMode { load_balancer, mode, reply };
-        self.ask(ask).await.unwrap_or(Err(ControlError::Ending))
+        self.change(ask).await.unwrap_or(Err(ControlError::Ending))
     }
 
     /// Takes up a configuration: the one given, or the file that the gateway was started from.
@@ -192,7 +220,14 @@ impl ControlHandle {
         dry_run: bool,
     ) -> Result<ReloadReport, ReloadError> {
         let ask = |reply| Request::Reload { source, dry_run, reply };
-        self.ask(ask).await.unwrap_or(Err(ReloadError::Ending))
+        self.change(ask).await.unwrap_or(Err(ReloadError::Ending))
+    }
+
+    /// Asks for a change, and forgets what was seen before it.
+    async fn change<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        let answer = self.ask(request).await;
+        *self.known.lock().await = None;
+        answer
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
@@ -206,22 +241,116 @@ impl ControlHandle {
 #[derive(Debug, Clone, Default)]
 pub(super) struct ConfigFile(pub Option<PathBuf>);
 
+/// A reload that can be done.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub settings: Settings,
+    /// What it changes; not applied yet.
+    pub report: ReloadReport,
+}
+
+impl Plan {
+    /// Reads and checks what is to be taken up: `source`, or else the file. `fit` is what the
+    /// gateway does to the settings before it works with them.
+    pub fn of(
+        present: &Settings,
+        file: &ConfigFile,
+        source: Option<Source>,
+        fit: impl FnOnce(&mut Settings),
+    ) -> Result<Self, ReloadError> {
+        let wrong = |problems| ReloadError::Wrong(Box::new(problems));
+        let source = match (source, &file.0) {
+            (Some(source), _) => source,
+            (None, Some(path)) => Source::read(path).map_err(wrong)?,
+            (None, None) => return Err(ReloadError::NoFile),
+        };
+        let mut settings = config::parse(&source).map_err(wrong)?;
+        fit(&mut settings);
+        let changes = config::diff(present, &settings);
+        if changes.iter().any(|change| change.restart) {
+            return Err(ReloadError::Restart(changes));
+        }
+        let notes = settings.notes.iter().map(|note| note.message.clone()).collect();
+        Ok(Self { settings, report: ReloadReport { applied: false, changes, notes } })
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::control::Control;
+    use crate::control::{Input, Output};
 
-    /// A handle to a control plane that has no workers and does nothing but answer about targets,
-    /// until the handle is gone.
+    /// A handle to a control plane that has no workers and probes nobody, but does all that it is
+    /// asked for, until the handle is gone.
     pub(in crate::runtime) fn answered(control: Control) -> ControlHandle {
+        answered_with(control, ConfigFile::default())
+    }
+
+    /// The same for one that was started from a file.
+    pub(in crate::runtime) fn answered_with(
+        mut control: Control,
+        file: ConfigFile,
+    ) -> ControlHandle {
         let (handle, mut requests) = ControlHandle::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         std::thread::spawn(move || {
-            while let Some(request) = requests.blocking_recv() {
-                if let Request::Targets(reply) = request {
-                    let _ = reply.send(control.targets());
+            runtime.block_on(async {
+                loop {
+                    let due = control.poll_timeout().unwrap_or_else(|| clock::now() + FRESH);
+                    tokio::select! {
+                        request = requests.recv() => match request {
+                            Some(request) => answer(&mut control, &file, request),
+                            None => break,
+                        },
+                        () = tokio::time::sleep_until(due.into()) => {
+                            control.handle_timeout(clock::now());
+                        }
+                    }
+                    while let Some(output) = control.poll_output() {
+                        if let Output::Publish(view) = output {
+                            // As workers would that have nothing else to do.
+                            let held = Input::Acknowledged(view.generation);
+                            control.handle(held, clock::now());
+                        }
+                    }
                 }
-            }
+            });
         });
         handle
+    }
+
+    fn answer(control: &mut Control, file: &ConfigFile, request: Request) {
+        let now = clock::now();
+        match request {
+            Request::View(reply) => drop(reply.send(View::of(control))),
+            Request::Register { group, target, reply } => {
+                let done = control.register(&group, &target, now);
+                drop(reply.send(done.map_err(ControlError::from)));
+            }
+            Request::Deregister { group, address, port, reply } => {
+                let done = control.deregister(&group, address, port, now);
+                drop(reply.send(done.map_err(ControlError::from)));
+            }
+            Request::TrafficMode { load_balancer, mode, reply } => {
+                let done = control.set_traffic_mode(&load_balancer, mode, now);
+                drop(reply.send(done.map_err(ControlError::from)));
+            }
+            Request::Reload { source, dry_run, reply } => {
+                drop(reply.send(reload(control, file, source, dry_run)));
+            }
+        }
+    }
+
+    fn reload(
+        control: &mut Control,
+        file: &ConfigFile,
+        source: Option<Source>,
+        dry_run: bool,
+    ) -> Result<ReloadReport, ReloadError> {
+        let plan = Plan::of(&control.effective_settings(), file, source, |_| {})?;
+        if !dry_run {
+            control.reload(Arc::new(plan.settings), clock::now());
+        }
+        Ok(ReloadReport { applied: !dry_run, ..plan.report })
     }
 }

@@ -3,7 +3,7 @@
 //! It does what [`Control`] says and decides nothing itself. The admin API has a thread of its own,
 //! so that no load on it delays a probe.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,17 +16,17 @@ use router::source::Source;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::control_handle::{
-    ConfigFile, ControlError, ControlHandle, ReloadError, ReloadReport, Request,
+    ConfigFile, ControlError, ControlHandle, Plan, ReloadError, ReloadReport, Request, View,
 };
 use super::error::StartError;
 use super::prober::ProbeJob;
-use super::rigging::{Planned, Probing, Rigging};
+use super::rigging::{Answering, Planned, Probing, Rigging};
 use super::shared::{Published, Shared};
 use super::{build, clock};
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::control::{
     CheckId, Control, Input, Output, ProbeRequest, Symptoms, TargetSpec, TunnelOutcome,
-    TunnelRequest, recognise,
+    TunnelRequest,
 };
 use crate::dataplane::snapshot::TargetSlot;
 use crate::dataplane::stats::Totals;
@@ -116,7 +116,7 @@ struct Driver {
     results: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     /// Probes through tunnels that have neither come back nor run out of time.
-    under_way: HashSet<(CheckId, u32)>,
+    under_way: HashMap<(CheckId, u32), TargetSlot>,
     /// To be told when the first look at the targets is over.
     looked: Option<oneshot::Sender<()>>,
 }
@@ -136,7 +136,7 @@ impl Driver {
     ) -> Self {
         let ControlParts { control, rigging, probing } = parts;
         let (results, events) = mpsc::channel(RESULTS);
-        let under_way = HashSet::new();
+        let under_way = HashMap::new();
         let looked = Some(looked);
         Self { control, rigging, probing, shared, file, results, events, under_way, looked }
     }
@@ -221,7 +221,7 @@ impl Driver {
         let sent = node.map_or_else(gone, |node| node.socket.send(&meta, &[IoSlice::new(packet)]));
         let outcome = match sent {
             Ok(()) => {
-                self.under_way.insert((check, sequence));
+                self.under_way.insert((check, sequence), request.target);
                 let results = self.results.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(timeout).await;
@@ -245,7 +245,7 @@ impl Driver {
         match *event {
             Event::Input(input) => self.control.handle(input, now),
             Event::TunnelTime(check, sequence) => {
-                if self.under_way.remove(&(check, sequence)) {
+                if self.under_way.remove(&(check, sequence)).is_some() {
                     let outcome = TunnelOutcome::Lost;
                     self.control.handle(Input::TunnelProbe { check, sequence, outcome }, now);
                 }
@@ -260,11 +260,11 @@ impl Driver {
         while let Some(target) = self.shared.notices.suspects.pop() {
             self.control.handle(Input::Suspect(target), now);
         }
-        let keys = &self.control.snapshot().keys;
-        while let Some(payload) = self.shared.notices.probes.pop() {
-            let Some(probe) = recognise(keys, &payload) else { continue };
+        while let Some((by, probe)) = self.shared.notices.probes.pop() {
             let (check, sequence) = (probe.check, probe.sequence);
-            if self.under_way.remove(&(check, sequence)) {
+            // Nobody can vouch for another.
+            if self.under_way.get(&(check, sequence)) == Some(&by) {
+                self.under_way.remove(&(check, sequence));
                 let outcome = TunnelOutcome::Returned;
                 self.control.handle(Input::TunnelProbe { check, sequence, outcome }, now);
             }
@@ -322,7 +322,7 @@ impl Driver {
     fn answer(&mut self, request: Request) {
         // Whoever asked may be gone; what was asked for is done all the same.
         match request {
-            Request::Targets(reply) => drop(reply.send(self.control.targets())),
+            Request::View(reply) => drop(reply.send(View::of(&self.control))),
             Request::Register { group, target, reply } => {
                 let _ = reply.send(self.register(&group, &target));
             }
@@ -347,8 +347,8 @@ impl Driver {
         let port = target.port.map(crate::config::Port::get);
         let planned = match index.zip(port) {
             Some((group, port)) if !self.rigging.hears(&settings, group, port) => {
-                let snapshot = self.control.snapshot();
-                Some(self.rigging.plan(&settings, &snapshot.targets, Some((group, port)))?)
+                let targets = Answering::all(&settings, &self.control.snapshot());
+                Some(self.rigging.plan(&settings, &targets, Some((group, port)))?)
             }
             _ => None,
         };
@@ -357,7 +357,9 @@ impl Driver {
             self.rigging.fit(refit, &self.shared);
             self.probing = probing;
         }
-        self.measure_paths(|_| true, clock::now());
+        let snapshot = self.control.snapshot();
+        let new = |slot| snapshot.target(slot).address.ip() == target.address;
+        self.measure_paths(new, clock::now());
         Ok(())
     }
 
@@ -366,29 +368,20 @@ impl Driver {
         source: Option<Source>,
         dry_run: bool,
     ) -> Result<ReloadReport, ReloadError> {
-        let wrong = |problems| ReloadError::Wrong(Box::new(problems));
-        let source = match (source, &self.file.0) {
-            (Some(source), _) => source,
-            (None, Some(path)) => Source::read(path).map_err(wrong)?,
-            (None, None) => return Err(ReloadError::NoFile),
+        let workers = self.shared.stats.len() as u16;
+        let fit = |settings: &mut Settings| {
+            build::fit_source_ports(settings, workers);
         };
-        let mut settings = config::parse(&source).map_err(wrong)?;
-        build::fit_source_ports(&mut settings, self.shared.stats.len() as u16);
-        let changes = config::diff(self.control.settings(), &settings);
-        let notes = settings.notes.iter().map(|note| note.message.clone()).collect();
-        let restart: Vec<_> = changes.iter().filter(|change| change.restart).cloned().collect();
-        if !restart.is_empty() {
-            return Err(ReloadError::Restart(restart));
-        }
+        let plan = Plan::of(&self.control.effective_settings(), &self.file, source, fit)?;
         if !dry_run {
-            self.apply(Arc::new(settings))?;
+            self.apply(Arc::new(plan.settings))?;
         }
-        Ok(ReloadReport { applied: !dry_run, changes, notes })
+        Ok(ReloadReport { applied: !dry_run, ..plan.report })
     }
 
     fn apply(&mut self, settings: Arc<Settings>) -> Result<(), StartError> {
-        let snapshot = self.control.snapshot();
-        let Planned { refit, probing } = self.rigging.plan(&settings, &snapshot.targets, None)?;
+        let targets = Answering::all(self.control.settings(), &self.control.snapshot());
+        let Planned { refit, probing } = self.rigging.plan(&settings, &targets, None)?;
         self.rigging.fit(refit, &self.shared);
         self.probing = probing;
         self.control.reload(Arc::clone(&settings), clock::now());

@@ -206,7 +206,10 @@ impl Exit {
         let counters = &target.counters[usize::from(id.0)];
         let count = |batch: &Batch<'_>, result: io::Result<()>| {
             let segments = batch.segments as u64;
-            if result.is_err() {
+            if let Err(error) = result {
+                if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
+                    let _ = shared.notices.too_long.push(lane.target);
+                }
                 return ledger.drops.add(DropReason::SendFailed, segments);
             }
             let headers = batch.segments * target.dialect.header_len();

@@ -23,7 +23,7 @@ use super::prober::{Prober, client_config};
 use super::rig::{Parts, Rig};
 use super::shared::{PortLinks, Shared};
 use super::underlay::{Underlay, Wanted};
-use crate::config::{AttachmentSettings, LoadBalancer, NetnsName, Node, Port, Settings};
+use crate::config::{AttachmentSettings, LoadBalancer, Name, NetnsName, Node, Port, Settings};
 use crate::dataplane::snapshot::{Pool, Snapshot, TargetSlot, TargetView};
 
 /// The devices and sockets that there are.
@@ -38,6 +38,24 @@ pub(super) struct Rigging {
     senders: Senders,
     ports: Vec<AttachmentSettings>,
     rig: Arc<Rig>,
+}
+
+/// A target that may answer: its group's name, and its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answering {
+    pub group: Name,
+    pub port: u16,
+}
+
+impl Answering {
+    /// The targets of a view, which has their groups as these settings number them.
+    pub fn all(settings: &Settings, snapshot: &Snapshot) -> Vec<Self> {
+        let group = |view: &TargetView| settings.target_groups.get(view.group);
+        let named = snapshot.targets.iter().filter_map(|view| Some((group(view)?, view)));
+        named
+            .map(|(group, view)| Self { group: group.name.clone(), port: view.address.port() })
+            .collect()
+    }
 }
 
 /// An attachment whose device stays, before and after, and its namespace.
@@ -211,7 +229,7 @@ impl Rigging {
     pub fn plan(
         &mut self,
         settings: &Settings,
-        targets: &[TargetView],
+        targets: &[Answering],
         port: Option<(usize, u16)>,
     ) -> Result<Planned, StartError> {
         // A namespace may have been made anew under its name.
@@ -262,16 +280,15 @@ impl Rigging {
     fn plan_underlays(
         &mut self,
         settings: &Settings,
-        targets: &[TargetView],
+        targets: &[Answering],
         port: Option<(usize, u16)>,
         refit: &mut Refit,
     ) -> Result<(), StartError> {
         for balancer in &settings.load_balancers {
             let index = balancer.target_group;
             let group = &settings.target_groups[index];
-            let of_group = targets.iter().filter(|target| target.group == index);
-            let mut ports: BTreeSet<u16> = of_group.map(|target| target.address.port()).collect();
-            ports.insert(group.port.get());
+            let mut ports: BTreeSet<u16> = BTreeSet::from([group.port.get()]);
+            ports.extend(targets.iter().filter(|it| it.group == group.name).map(|it| it.port));
             ports.extend(group.targets.iter().filter_map(|t| t.port).map(Port::get));
             ports.extend(port.filter(|(group, _)| *group == index).map(|(_, port)| port));
             for node in &balancer.nodes {
@@ -287,6 +304,10 @@ impl Rigging {
                     }
                     if open.tolerates != tolerates {
                         return Err(StartError::Fixed("tolerate_bad_udp_checksum"));
+                    }
+                    // Listeners on ports that no target uses any more are let go.
+                    if !open.sends && open.ports.is_disjoint(&ports) {
+                        continue;
                     }
                     missing.retain(|port| !open.ports.contains(port));
                     refit.rig.underlays.push(number);

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use super::clock;
 use super::rig::{Parts, Rig};
 use crate::config::Settings;
+use crate::control::Recognised;
 use crate::dataplane::fragments::FragmentTable;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::snapshot::{Snapshot, TargetSlot};
@@ -66,8 +67,8 @@ pub(super) struct Notices {
     pub too_long: ArrayQueue<TargetSlot>,
     /// Targets of which the underlay said that they cannot be reached.
     pub suspects: ArrayQueue<TargetSlot>,
-    /// The UDP payloads of probes that came back through an appliance.
-    pub probes: ArrayQueue<Vec<u8>>,
+    /// Probes that came back, and through which target.
+    pub probes: ArrayQueue<(TargetSlot, Recognised)>,
     wake: Notify,
 }
 
@@ -91,9 +92,9 @@ impl Notices {
         }
     }
 
-    /// Tells of a probe that has come back.
-    pub fn probe(&self, payload: &[u8]) {
-        if self.probes.push(payload.to_vec()).is_ok() {
+    /// Tells of a probe that has come back through a target.
+    pub fn probe(&self, by: TargetSlot, probe: Recognised) {
+        if self.probes.push((by, probe)).is_ok() {
             self.wake.notify_one();
         }
     }

@@ -2,16 +2,18 @@
 
 use router::Attachment;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::clock;
+use super::control_handle::View;
 use super::shared::Shared;
 use crate::config::{NetnsName, Settings};
-use crate::control::TargetStatus;
+use crate::control::{LoadBalancerStatus, TargetStatus};
 use crate::dataplane::fragments::HostileTotals;
 use crate::dataplane::stats::Totals;
 
 /// The state of a gateway at one moment; `GET /v1/status`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Status {
     /// The version of the program.
     pub version: &'static str,
@@ -28,6 +30,8 @@ pub struct Status {
     pub totals: Totals,
     /// What fragments did that honest senders hardly do.
     pub fragments: HostileTotals,
+    /// Every load balancer, and what becomes of its packets.
+    pub load_balancers: Vec<LoadBalancerStatus>,
     /// Every target of every group.
     pub targets: Vec<TargetStatus>,
     /// Every attachment with its device.
@@ -35,7 +39,7 @@ pub struct Status {
 }
 
 /// Whether a gateway takes packets in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GatewayState {
     /// It does.
@@ -45,7 +49,7 @@ pub enum GatewayState {
 }
 
 /// One attachment, and what its device lost.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct AttachmentStatus {
     /// The subnet or internet gateway, as `subnet:NAME` or `internet_gateway:NAME`.
     pub at: String,
@@ -61,7 +65,7 @@ pub struct AttachmentStatus {
 }
 
 impl Status {
-    pub(super) fn of(shared: &Shared, targets: Vec<TargetStatus>) -> Self {
+    pub(super) fn of(shared: &Shared, view: &View) -> Self {
         let settings = shared.settings.load();
         let links = shared.links.lock();
         let attachments = settings
@@ -95,7 +99,8 @@ impl Status {
             active_flows: totals.flows.active(),
             totals,
             fragments: shared.fragments.hostile(),
-            targets,
+            load_balancers: view.load_balancers.clone(),
+            targets: view.targets.to_vec(),
             attachments,
         }
     }

@@ -21,6 +21,7 @@ use super::exit::Exit;
 use super::rig::Parts;
 use super::shared::{Handover, INBOX, Published, Shared};
 use super::underlay::Underlay;
+use crate::control::recognise;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::snapshot::{Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
@@ -68,6 +69,8 @@ pub(super) struct Worker {
     tun_slots: Vec<Slot<Offload>>,
     udp_slots: Vec<Slot<Datagram>>,
     coalescer: Coalescer<usize>,
+    /// What it works with.
+    taken_up: Arc<Published>,
     /// Devices and sockets that are not in use yet.
     waiting: Vec<Parts>,
     /// What devices and sockets that are gone had counted.
@@ -130,6 +133,7 @@ impl Worker {
             tun_slots: (0..TUN_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
             udp_slots: (0..UDP_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
             coalescer: Coalescer::new(limits),
+            taken_up: Arc::clone(&published),
             waiting: Vec::new(),
             retired: Retired::default(),
         };
@@ -138,7 +142,8 @@ impl Worker {
     }
 
     /// Takes up a new view, and the devices and sockets that it needs.
-    fn take_up(&mut self, published: &Published, now: Instant) {
+    fn take_up(&mut self, published: &Arc<Published>, now: Instant) {
+        self.taken_up = Arc::clone(published);
         if published.rig.number != self.exit.rig.number
             && let Err(error) = self.refit(published)
         {
@@ -217,7 +222,6 @@ impl Worker {
     pub fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut published = Cache::new(&shared.published);
-        let mut current = shared.published.load_full();
         let mut ready = Vec::new();
         let mut active: Vec<Source> = Vec::new();
         let mut drain = None;
@@ -252,9 +256,8 @@ impl Worker {
             // Once for each batch, not for each packet: the time and the configuration.
             let now = clock::now();
             let latest = published.load();
-            if !Arc::ptr_eq(latest, &current) {
-                current = Arc::clone(latest);
-                self.take_up(&current, now);
+            if !Arc::ptr_eq(latest, &self.taken_up) {
+                self.take_up(&Arc::clone(latest), now);
             }
             if self.ingress.poll_timeout().is_some_and(|at| at <= now) {
                 self.ingress.handle_timeout(now);
@@ -460,7 +463,10 @@ impl Worker {
                         Way::Probe => {
                             exit.stats.udp.flow.probes.add(1);
                             let payload = inner.get(returned.inner.header_len + UDP_HEADER..);
-                            shared.notices.probe(payload.unwrap_or_default());
+                            let payload = payload.unwrap_or_default();
+                            if let Some(probe) = recognise(&exit.snapshot.keys, payload) {
+                                shared.notices.probe(returned.target, probe);
+                            }
                         }
                     }
                 }

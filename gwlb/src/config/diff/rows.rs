@@ -255,7 +255,7 @@ fn balancer_row(balancer: &LoadBalancer, groups: &[TargetGroup]) -> Row {
         one("send_tcp_reset_on_idle_timeout", send_tcp_reset_on_idle_timeout),
         one("tcp_unknown_flow", word(tcp_unknown_flow)),
         one("adopt_after_start", adopt_after_start),
-        one("outer_dont_fragment", outer_dont_fragment),
+        one("outer_dont_fragment", outer_dont_fragment).restarting(),
         one("tcp_mss_clamp", tcp_mss_clamp),
     ];
     Row { table: "load_balancer", name: name.to_string(), cells }
@@ -282,9 +282,11 @@ fn group_row(group: &TargetGroup) -> Row {
     let Causes { on_unhealthy: reset_unhealthy, on_deregistration: reset_deregistered } =
         send_tcp_reset;
     let mut cells = vec![
-        one("dialect", dialect.name()),
+        // Packets under way would come back in the other one.
+        one("dialect", dialect.name()).restarting(),
         one("port", port),
-        one("stickiness", stickiness.name()),
+        // "Drain or terminate all existing flows first" (semantics 1a): none would be found again.
+        one("stickiness", stickiness.name()).restarting(),
         one("deregistration_delay", in_words(*deregistration_delay)),
         one("target_failover.on_unhealthy", word(unhealthy)),
         one("target_failover.on_deregistration", word(deregistered)),
@@ -294,7 +296,7 @@ fn group_row(group: &TargetGroup) -> Row {
         one("when_none_healthy", word(when_none_healthy)),
         one("after_bypass", word(after_bypass)),
         one("slow_start", in_words(*slow_start)),
-        one("tolerate_bad_udp_checksum", tolerate_bad_udp_checksum),
+        one("tolerate_bad_udp_checksum", tolerate_bad_udp_checksum).restarting(),
     ];
     health_check_cells(&mut cells, health_check);
     cells.push(one("tunnel_check", if tunnel_check.is_some() { "on" } else { "off" }));

@@ -300,8 +300,8 @@ fn what_does_not_fit_is_refused_in_words() {
     let errors = errors.map(Result::unwrap_err);
     let told: Vec<_> = errors.iter().map(|it| (it.field(), it.to_string())).collect();
     let expected = [
-        ("target_group", "there is no target group \"fv\"; did you mean \"fw\"?"),
-        ("target_group", "there is no target group \"something\"; there are: fw"),
+        ("group", "there is no target group \"fv\"; did you mean \"fw\"?"),
+        ("group", "there is no target group \"something\"; there are: fw"),
         ("zone", "the zone of the target must be given; there are nodes in: az1, az2"),
         (
             "zone",
@@ -311,7 +311,7 @@ fn what_does_not_fit_is_refused_in_words() {
         ("address", "the target is IPv6, but the load balancer's nodes are IPv4: 192.0.2.1"),
         ("address", "target group \"fw\" has no target 192.0.2.12:6081 registered"),
         ("address", "target group \"fw\" has no target 192.0.2.11:1 registered"),
-        ("target_group", "there is no target group \"fx\"; did you mean \"fw\"?"),
+        ("group", "there is no target group \"fx\"; did you mean \"fw\"?"),
         ("load_balancer", "there is no load balancer \"lc\"; did you mean \"lb\"?"),
     ];
     let expected: Vec<_> =

@@ -115,7 +115,7 @@ fn when_none_is_healthy(
     world.manners.remove(&12);
     world.run_until(10_000);
     assert_eq!(world.candidates(0), [12]);
-    let text = "lb in az1: packets are inspected again: a target may take them";
+    let text = "lb in az1: new flows are inspected again: a target may take them";
     assert_eq!(world.take_events().iter().any(|it| it == text), none == NoCandidate::Bypass);
 }
 
@@ -185,7 +185,7 @@ fn bypass_by_hand_lasts_until_the_next_reload() {
     assert_eq!(modes(&world), [TrafficMode::LoadBalance; 2]);
     assert_eq!(
         world.take_events()[0],
-        "lb: packets are inspected again: the traffic mode is load_balance again"
+        "lb: new flows are inspected again: the traffic mode is load_balance again"
     );
 }
 

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use ahash::AHashMap;
+
+use crate::dataplane::snapshot::Pool;
+
 /// Nanoseconds in a second.
 const NANOS: u64 = 1_000_000_000;
 
@@ -9,9 +13,9 @@ const NANOS: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub(super) struct Admission {
     started: Instant,
-    /// The last time that a packet was placed without a flow: its flow goes on, and is not in the
-    /// table.
-    overloaded: Option<Instant>,
+    /// By endpoint (its id on the wire), until when there may be TCP flows that were placed without
+    /// being taken in.
+    overloaded: AHashMap<u64, Instant>,
     per_second: u32,
     /// In flows; at most what a tenth of a second brings.
     tokens: u32,
@@ -20,7 +24,7 @@ pub(super) struct Admission {
 
 impl Admission {
     pub fn new(now: Instant) -> Self {
-        Self { started: now, overloaded: None, per_second: 0, tokens: 0, filled: now }
+        Self { started: now, overloaded: AHashMap::new(), per_second: 0, tokens: 0, filled: now }
     }
 
     /// Takes in at most so many new flows a second; 0: as many as come.
@@ -58,23 +62,24 @@ impl Admission {
         (self.per_second / 10).max(1)
     }
 
-    /// A packet was placed without a flow.
-    pub fn overflow(&mut self, now: Instant) {
-        self.overloaded = Some(now);
+    /// A TCP packet of this endpoint was placed without a flow. What begins so may go on for as long
+    /// as a silent flow would have been remembered after its last packet.
+    pub fn overflow(&mut self, endpoint: u64, tcp_idle: Duration, now: Instant) {
+        self.overloaded.insert(endpoint, now + tcp_idle);
     }
 
     /// Whether a TCP flow in its middle may be one that this worker lost, or never took in: after a
-    /// start without state (`adopt`), or after more flows came than it takes, both for as long as a
-    /// silent flow would have been remembered.
-    pub fn adopts(&self, adopt: bool, tcp_idle: Duration, now: Instant) -> bool {
-        let recent = |since: Instant| now < since + tcp_idle;
-        (adopt && recent(self.started)) || self.overloaded.is_some_and(recent)
+    /// start without state, or after more flows came than it takes, both for as long as a silent
+    /// flow would have been remembered.
+    pub fn adopts(&self, endpoint: u64, pool: &Pool, now: Instant) -> bool {
+        (pool.adopt_after_start && now < self.started + pool.timers.tcp_idle)
+            || self.overloaded.get(&endpoint).is_some_and(|until| now < *until)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::testing::start;
+    use super::super::super::testing::{Plane, start};
     use super::*;
 
     #[test]
@@ -96,15 +101,20 @@ mod tests {
 
     #[test]
     fn flows_are_taken_on_for_one_idle_timeout() {
-        let start = start();
-        let idle = Duration::from_secs(350);
+        let plane = Plane::new("drop");
+        let mut pool = plane.snapshot.pools[0].clone();
+        let (start, idle) = (plane.now, pool.timers.tcp_idle);
+        let nearly = idle.checked_sub(Duration::from_nanos(1)).unwrap();
         let mut admission = Admission::new(start);
-        let (late, nearly) = (start + idle, Duration::from_nanos(349_999_999_999));
-        assert!(admission.adopts(true, idle, start + nearly));
-        assert!(!admission.adopts(true, idle, late));
-        assert!(!admission.adopts(false, idle, start));
-        admission.overflow(late);
-        assert!(admission.adopts(false, idle, late + nearly));
-        assert!(!admission.adopts(false, idle, late + idle));
+        pool.adopt_after_start = true;
+        assert!(admission.adopts(1, &pool, start + nearly));
+        assert!(!admission.adopts(1, &pool, start + idle));
+        pool.adopt_after_start = false;
+        assert!(!admission.adopts(1, &pool, start));
+        let late = start + idle;
+        admission.overflow(1, idle, late);
+        assert!(admission.adopts(1, &pool, late + nearly));
+        assert!(!admission.adopts(2, &pool, late + nearly), "another endpoint has lost nothing");
+        assert!(!admission.adopts(1, &pool, late + idle));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use geneve::flow::{FlowKey, Stickiness};
-use geneve::inner::{Fragment, TcpFlags, Transport, protocol};
+use geneve::inner::{TcpFlags, Transport, protocol};
 
 use super::Ingress;
 use crate::config::{AfterBypass, TrafficMode, UnknownFlow};
@@ -43,16 +43,13 @@ impl Ingress {
         now: Instant,
     ) -> Result<Way, DropReason> {
         let segment = segment(frame, tuple, pool);
-        if let Some(number) = self.flows.find(&id, now) {
-            let over = self.flows.get(number).tcp.is_some_and(TcpState::is_closed);
-            if over && segment.is_some_and(|segment| opens(segment.flags)) {
-                self.stats.flows.reopened.add(1);
-                self.forget(number);
-            } else if let Some(way) = self.follow(number, segment, frame, pool, now)? {
-                return Ok(way);
-            }
+        let found = self.flows.find(&id, now);
+        if let Some(number) = found
+            && let Some(way) = self.follow(number, segment, frame, pool, now)?
+        {
+            return Ok(way);
         }
-        self.begin(id, port, segment, frame, pool, now)
+        self.begin(id, port, segment, found, frame, pool, now)
     }
 
     /// Where a packet of a flow in the table goes; `None` if the flow is no more, and the packet
@@ -67,6 +64,10 @@ impl Ingress {
     ) -> Result<Option<Way>, DropReason> {
         let flow = *self.flows.get(number);
         let mut placement = flow.placement;
+        let opening = segment.is_some_and(|segment| opens(segment.flags));
+        if opening && flow.tcp.is_some_and(TcpState::is_closed) {
+            return Ok(None);
+        }
         match placement.inspector {
             _ if pool.traffic_mode == TrafficMode::Bypass => {
                 // The flow stays where it is, for when the switch is turned back.
@@ -77,25 +78,18 @@ impl Ingress {
             Inspector::Target(target) => match pool.fate(target) {
                 Fate::Stay => {}
                 Fate::Rebalance => placement.inspector = self.choose(&flow.id, pool)?,
+                // Of what is no TCP connection there is nothing to reset: it stays.
+                Fate::Reset(_) if segment.is_none() || flow.tcp.is_none() => {}
+                Fate::Reset(_) if opening => return Ok(None),
                 Fate::Reset(cause) => {
-                    // Of what is no TCP there is nothing to reset: it stays.
-                    if let Transport::Tcp { flags, .. } = frame.inner.transport
-                        && matches!(frame.inner.fragment, Fragment::Whole)
-                    {
-                        // Where both ends are reset, either may ask back, and is answered; so the
-                        // flow is kept for as long as a closed one.
-                        if pool.reset_both_ends && flow.tcp.is_some() && !opens(flags) {
-                            let closed = Some(TcpState::CLOSED);
-                            self.flows.touch(number, closed, pool.timers.tcp_closed, now);
-                        } else {
-                            self.stats.flows.reset.add(1);
-                            self.forget(number);
-                        }
-                        if opens(flags) {
-                            return Ok(None);
-                        }
-                        return Ok(Some(Way::Reset(ReplyCause::TargetGone(cause))));
+                    if !flow.tcp.is_some_and(TcpState::is_closed) {
+                        self.stats.flows.reset.add(1);
                     }
+                    // Kept for as long as a closed one: the other end is answered, too, and an end
+                    // that does not believe the reset asks back (RFC 5961 section 3.2).
+                    let closed = Some(TcpState::CLOSED);
+                    self.flows.touch(number, closed, pool.timers.tcp_closed, now);
+                    return Ok(Some(Way::Reset(ReplyCause::TargetGone(cause))));
                 }
             },
             Inspector::Bypass => {
@@ -158,11 +152,13 @@ impl Ingress {
     }
 
     /// Where a packet goes whose flow is not in the table, which it may be from now on.
+    #[expect(clippy::too_many_arguments, reason = "all that it depends on")]
     fn begin(
         &mut self,
         id: FlowId,
         port: u16,
         segment: Option<Segment>,
+        before: Option<FlowNumber>,
         frame: &Frame<'_>,
         pool: &Pool,
         now: Instant,
@@ -178,7 +174,7 @@ impl Ingress {
             // that were to begin now.
             Transport::IcmpError { .. } => tracked = false,
             transport if is_tcp(frame) && !opening(&transport) && !bypass => {
-                let lost = self.admission.adopts(pool.adopt_after_start, pool.timers.tcp_idle, now);
+                let lost = self.admission.adopts(id.endpoint, pool, now);
                 match pool.unknown_flow {
                     _ if lost => adopted = true,
                     UnknownFlow::Adopt => adopted = true,
@@ -190,34 +186,60 @@ impl Ingress {
             }
             _ => {}
         }
-        let inspector = if bypass { Inspector::Bypass } else { self.choose(&id, pool)? };
+        let inspector = match before.and_then(|before| self.kept(before, pool)) {
+            _ if bypass => Inspector::Bypass,
+            Some(kept) => kept,
+            None => self.choose(&id, pool)?,
+        };
         let placement = Placement { inspector, port };
         if tracked {
-            self.remember(id, placement, segment, frame, pool, adopted, now);
+            let tcp = segment.map(|segment| TcpState::begin(segment.flags, segment.end));
+            let idle_timeout = idle_timeout(tcp, frame, pool);
+            let flow = Flow { id, placement, tcp, last_seen: now, idle_timeout };
+            match before {
+                Some(before) => self.reopen(before, flow),
+                None => self.remember(flow, segment, frame, adopted, pool, now),
+            }
         }
         Ok(Way::Placed(placement))
     }
 
+    /// The target that a connection keeps which begins again: if it was reset and the target still
+    /// gets new flows. A reset can be forged, and nobody is to move flows with one.
+    fn kept(&self, before: FlowNumber, pool: &Pool) -> Option<Inspector> {
+        let flow = self.flows.get(before);
+        let Inspector::Target(target) = flow.placement.inspector else { return None };
+        let reset = flow.tcp.is_some_and(TcpState::is_reset);
+        let candidate = pool.candidates.iter().any(|it| it.target == target && it.weight > 0);
+        (reset && candidate && pool.fate(target) == Fate::Stay).then_some(flow.placement.inspector)
+    }
+
+    /// Begins a connection anew where an older one of the same addresses and ports was.
+    fn reopen(&mut self, before: FlowNumber, flow: Flow) {
+        let old = self.flows.replace(before, flow);
+        self.stats.flows.reopened.add(1);
+        self.stats.flows.created.add(1);
+        self.count_ended(old.placement.inspector);
+        self.count_new(flow.placement.inspector);
+    }
+
     /// Takes a flow into the table, if there is room and it is not too many at once. A flow that is
     /// not taken in goes where it would go, packet by packet.
-    #[expect(clippy::too_many_arguments, reason = "all that a flow is made of")]
     fn remember(
         &mut self,
-        id: FlowId,
-        placement: Placement,
+        flow: Flow,
         segment: Option<Segment>,
         frame: &Frame<'_>,
-        pool: &Pool,
         adopted: bool,
+        pool: &Pool,
         now: Instant,
     ) {
-        let tcp = segment.map(|segment| TcpState::begin(segment.flags, segment.end));
-        let idle_timeout = idle_timeout(tcp, frame, pool);
-        let flow = Flow { id, placement, tcp, last_seen: now, idle_timeout };
         let inserted = if self.admission.take(now) { self.flows.insert(flow).ok() } else { None };
         let Some((number, expired)) = inserted else {
             self.stats.flows.untracked.add(frame.segments());
-            self.admission.overflow(now);
+            if is_tcp(frame) {
+                self.admission.overflow(flow.id.endpoint, pool.timers.tcp_idle, now);
+            }
             return;
         };
         if let Some(expired) = expired {
@@ -226,7 +248,7 @@ impl Ingress {
         }
         self.stats.flows.created.add(1);
         self.stats.flows.adopted.add(u64::from(adopted));
-        self.count_new(placement.inspector);
+        self.count_new(flow.placement.inspector);
         self.note_end(number, segment, frame);
     }
 
@@ -239,12 +261,6 @@ impl Ingress {
                 NoCandidate::Drop => Err(DropReason::NoTarget),
             },
         }
-    }
-
-    /// Takes a flow out of the table that has not idled out.
-    pub(super) fn forget(&mut self, number: FlowNumber) {
-        let flow = self.flows.remove(number);
-        self.count_ended(flow.placement.inspector);
     }
 
     pub(super) fn count_ended(&self, inspector: Inspector) {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use router::{Entry, NextHop};
 
 use super::Ingress;
+use crate::config::TrafficMode;
 use crate::dataplane::flow_table::{Ends, Flow, FlowId, Inspector, LastWord};
 use crate::dataplane::reply;
 use crate::dataplane::snapshot::{Fate, Pool, ResetCause, Snapshot, TargetSlot};
@@ -14,7 +15,7 @@ use crate::dataplane::tcp_state::TcpState;
 use crate::dataplane::verdict::{Reply, ReplyCause};
 
 /// Flows looked at in one call, so that packets do not wait long for it.
-const PIECE: usize = 1024;
+const PIECE: usize = 128;
 
 /// Goes through the table once, piece by piece.
 #[derive(Debug, Default)]
@@ -77,6 +78,8 @@ impl Ingress {
                 // What has ended by itself needs no reset.
                 let over = flow.tcp.is_none_or(TcpState::is_closed);
                 match pool.fate(target) {
+                    // What bypasses the appliances has not lost anything.
+                    _ if pool.traffic_mode == TrafficMode::Bypass => None,
                     Fate::Reset(cause) if pool.reset_both_ends && !over => {
                         Some((number, cause, pool.timers.tcp_closed))
                     }
@@ -90,6 +93,7 @@ impl Ingress {
             self.reset_ends(&flow.id, ends, ReplyCause::TargetGone(cause));
             // It is not forgotten yet: an end that has got data since its last acknowledgement does
             // not believe this reset and asks back (RFC 5961 section 3.2), and is answered then.
+            self.stats.flows.reset.add(1);
             self.flows.touch(number, Some(TcpState::CLOSED), closed, now);
         }
         self.sweep.next = (end < self.flows.numbers()).then_some((end, now));

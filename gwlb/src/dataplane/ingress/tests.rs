@@ -288,10 +288,90 @@ fn flows_stay_move_once_or_are_reset_as_their_target_s_fate_says() {
     let (mut plane, targets, lost) = rescued(RESET);
     let counted = plane.totals();
     assert_eq!((counted.flows.reset, counted.resets.on_unhealthy), (lost, lost));
-    assert_eq!(totals(&plane, 0).active_flows(), 0);
+    assert_eq!(totals(&plane, 0).active_flows(), lost, "the other end is answered, too");
     let (port, _) = targets.iter().find(|(_, target)| target.0 == 0).unwrap();
     let again = plane.hop(plane.igw, &syn(CLIENT, SERVER, (*port, 80)));
     assert_eq!(again.target.0, 1, "a new connection goes to who is healthy");
+}
+
+#[test]
+fn a_forged_reset_moves_no_flow() {
+    let (mut plane, targets) = with_flows("drop");
+    let igw = plane.igw;
+    let only_one = plane.snapshot.pools[0].candidates[0];
+    plane.change(|snapshot| {
+        // What was placed by two would be placed otherwise now.
+        let mut newcomer = only_one;
+        newcomer.id = crate::dataplane::select::TargetId::new("fw", ([192, 0, 2, 99], 1).into());
+        newcomer.weight = 1000;
+        snapshot.pools[0].candidates.push(newcomer);
+    });
+    for (port, target) in targets {
+        let mut reset = ack(CLIENT, SERVER, (port, 80), b"");
+        reset[33] = 4;
+        plane.hop(igw, &reset);
+        assert_eq!(plane.hop(igw, &syn(CLIENT, SERVER, (port, 80))).target, target);
+    }
+    assert_eq!(plane.totals().flows.reopened, 20);
+}
+
+#[test]
+fn what_opens_again_and_again_takes_no_memory() {
+    let mut plane = Plane::new("drop");
+    let igw = plane.igw;
+    let mut reset = ack(CLIENT, SERVER, (1, 80), b"");
+    reset[33] = 4;
+    for _ in 0..1000 {
+        plane.hop(igw, &syn(CLIENT, SERVER, (1, 80)));
+        plane.hop(igw, &reset);
+    }
+    assert_eq!(plane.ingress.flows.timers(), 2, "one for each of its two terms");
+    assert_eq!(plane.totals().flows.active(), 1);
+}
+
+#[test]
+fn a_fragment_opens_no_tcp_flow() {
+    let mut plane = Plane::new("drop");
+    let igw = plane.igw;
+    // The first eight bytes of TCP, with more to come.
+    let mut tiny = ack(CLIENT, SERVER, (1, 80), b"");
+    tiny.truncate(28);
+    (tiny[2], tiny[3], tiny[6], tiny[7]) = (0, 28, 0x20, 0);
+    let verdict = plane.send(igw, &tiny);
+    assert!(matches!(verdict, Verdict::Drop(DropReason::UnknownTcpFlow)), "{verdict:?}");
+}
+
+#[test]
+fn with_2_tuple_stickiness_a_ping_shortens_no_connection() {
+    let mut plane = Plane::new("drop");
+    let igw = plane.igw;
+    plane.change(|snapshot| {
+        snapshot.pools[0].stickiness = geneve::flow::Stickiness::TwoTuple;
+    });
+    plane.hop(igw, &syn(CLIENT, SERVER, (1, 80)));
+    plane.hop(igw, &udp(CLIENT, SERVER, (1, 53), b"?"));
+    plane.now += Duration::from_secs(349);
+    plane.hop(igw, &ack(CLIENT, SERVER, (1, 80), b"still there"));
+}
+
+#[test]
+fn ipv6_is_told_of_no_mtu_that_nobody_would_believe() {
+    let mut plane = Plane::new("drop");
+    let igw = plane.igw;
+    plane.change(|snapshot| snapshot.targets.iter_mut().for_each(|it| it.path_mtu = 1300));
+    let packet = |len: usize| {
+        let builder = etherparse::PacketBuilder::ipv6(
+            "2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets(),
+            "fd00:10:0:1::11".parse::<std::net::Ipv6Addr>().unwrap().octets(),
+            64,
+        );
+        let mut packet = Vec::new();
+        builder.udp(1, 53).write(&mut packet, &vec![0; len - 48]).unwrap();
+        packet
+    };
+    plane.hop(igw, &packet(1280));
+    let verdict = plane.send(igw, &packet(1281));
+    assert!(matches!(verdict, Verdict::Reply(_)), "{verdict:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::admin::Admin;
 use super::design::Design;
-use super::load::{Connection, Load, State};
+use super::load::{Connection, Load, PACE, State};
 use super::report::Scene;
 use super::witness::{Arrival, Witness, monotonic};
 use crate::lab::diagnosis;
@@ -296,8 +296,13 @@ impl<'a> Act<'a> {
         since: &Mark,
     ) -> Result<(), LabError> {
         let caught_up = self.catch_up().await?;
+        let mut harm = Harm::between(&since.connections, &self.load.connections());
+        if harm.lost() > 0 {
+            // Whether a repetition was needless, its receiver says after the answer.
+            self.watch_for(2 * PACE).await?;
+            harm = Harm::between(&since.connections, &self.load.connections());
+        }
         let gateway = self.look().await?.since(&since.gateway);
-        let harm = Harm::between(&since.connections, &self.load.connections());
         let drops = losses(&gateway, &since.gateway);
         let ok = caught_up && harm.missing == 0 && harm.wrong == 0 && harm.lost() == 0;
         let explained = match harm.needless {

@@ -106,9 +106,10 @@ impl Admin {
         let (mut sender, connection) = handshake.map_err(io::Error::other)?;
         tokio::spawn(connection);
         let request = Request::builder().method(method).uri(path).header(header::HOST, "gwlb");
-        let request = match body.is_empty() {
-            true => request,
-            false => request.header(header::CONTENT_TYPE, content_type),
+        let request = if body.is_empty() {
+            request
+        } else {
+            request.header(header::CONTENT_TYPE, content_type)
         };
         let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
         let answer = sender.send_request(request).await.map_err(io::Error::other)?;

@@ -69,7 +69,7 @@ impl Design {
             sabotage: plan.sabotage,
             targets: registered.map(|appliance| (*appliance, weight(appliance))).collect(),
             strict: Failover::Rebalance,
-            deregistration_delay: Duration::from_secs(60),
+            deregistration_delay: Duration::from_mins(1),
             tcp_idle_seconds: 350,
         }
     }
@@ -132,7 +132,7 @@ impl Design {
     }
 
     fn health_check(&self, text: &mut String) {
-        let slower = if self.sabotage == Some(Sabotage::SlowHealth) { 4 } else { 1 };
+        let slower = if self.sabotage == Some(Sabotage::SlowHealth) { 2 } else { 1 };
         // HTTP, since the kernel goes on to accept the TCP connections of a process that hangs.
         let _ = write!(
             text,

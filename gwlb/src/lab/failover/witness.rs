@@ -87,6 +87,13 @@ impl Witness {
         at.map(|(appliance, _)| *appliance)
     }
 
+    /// When this appliance was last sent a packet.
+    pub(super) fn last_at(&self, appliance: usize) -> Option<Instant> {
+        let seen = self.seen.lock();
+        let at = seen.flows.values().filter_map(|homes| homes.get(&appliance));
+        at.map(|sighting| sighting.last).max()
+    }
+
     /// Everybody who was sent a packet of the flow at this time or later.
     pub(super) fn visited_since(&self, flow: CanonicalKey, since: Instant) -> Vec<usize> {
         let seen = self.seen.lock();
@@ -207,5 +214,68 @@ impl Seen {
         });
         sighting.last = sighting.last.max(at);
         sighting.ways[from_low] = Some(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+    use geneve::header::{HeaderBuilder, ProtocolType};
+
+    use super::*;
+
+    const CLIENT: [u8; 4] = [203, 0, 113, 10];
+    const SERVER: [u8; 4] = [10, 0, 1, 11];
+
+    /// A TCP packet in Geneve; `port` is the client's.
+    fn tunnelled(port: u16, from_client: bool, payload: &[u8]) -> Vec<u8> {
+        let (ends, ports) = if from_client {
+            ((CLIENT, SERVER), (port, 7000))
+        } else {
+            ((SERVER, CLIENT), (7000, port))
+        };
+        let mut inner = Vec::new();
+        let builder = PacketBuilder::ipv4(ends.0, ends.1, 64).tcp(ports.0, ports.1, 1, 1000);
+        builder.write(&mut inner, payload).unwrap();
+        let header = HeaderBuilder::new(ProtocolType::IPV4);
+        let mut packet = vec![0; 64];
+        let len = header.write(&mut packet).unwrap();
+        packet.truncate(len);
+        packet.extend(inner);
+        packet
+    }
+
+    #[test]
+    fn datagrams_that_are_not_cut_apart_yet_are_all_seen() {
+        let mut seen = Seen::default();
+        let at = clock::now();
+        let both = [tunnelled(1000, true, b"hello"), tunnelled(1001, true, b"world")].concat();
+        seen.note(&both, 3, at);
+        assert_eq!(seen.arrivals.len(), 2);
+        assert_ne!(seen.arrivals[0].flow, seen.arrivals[1].flow);
+        assert_eq!((seen.arrivals[0].appliance, seen.arrivals[0].at), (3, at));
+    }
+
+    #[test]
+    fn directions_and_homes_are_told_apart() {
+        let witness = Witness { seen: Arc::default(), stop: Arc::default() };
+        let start = clock::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let note = |from_client, appliance, millis| {
+            witness.seen.lock().note(&tunnelled(1000, from_client, b""), appliance, at(millis));
+        };
+        note(true, 0, 1);
+        let flow = witness.arrivals_since(start)[0].flow;
+        assert!(!witness.both_ways_since(flow, 0, start));
+        note(false, 0, 2);
+        assert!(witness.both_ways_since(flow, 0, start));
+        assert!(!witness.both_ways_since(flow, 0, at(2)));
+        assert_eq!(witness.home(flow), Some(0));
+        note(true, 1, 3);
+        assert_eq!(witness.home(flow), Some(1));
+        assert_eq!((witness.last_at(0), witness.last_at(2)), (Some(at(2)), None));
+        assert_eq!(witness.visited_since(flow, at(3)), [1]);
+        assert_eq!(witness.arrivals_since(at(2)).len(), 1);
+        assert!(witness.knew(flow, at(3)) && !witness.knew(flow, at(1)));
     }
 }

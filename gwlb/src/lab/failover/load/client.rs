@@ -216,3 +216,59 @@ impl Talk<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What the book says of a connection whose server does `serve`.
+    fn held(serve: impl AsyncFnOnce(TcpStream)) -> Connection {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let near = End { state: State::Open, ..End::NEW };
+        let connection = Connection { id: 0, zone: 0, short: true, flow: None, near, far: None };
+        let book = Mutex::new(Book { connections: vec![connection], ..Book::default() });
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            let talk = Talk { id: 0, short: true, book: &book, unanswered: VecDeque::new() };
+            let (_mode, watched) = watch::channel(Mode::Run);
+            tokio::join!(talk.hold(stream, watched), serve(accepted));
+        });
+        book.into_inner().connections[0]
+    }
+
+    #[test]
+    fn a_short_connection_ends_in_order_when_all_is_answered() {
+        let connection = held(async |mut server| {
+            let (mut from, mut to) = server.split();
+            tokio::io::copy(&mut from, &mut to).await.unwrap();
+        });
+        assert_eq!(connection.near.state, State::Closed);
+        let End { sent, received, wrong, .. } = connection.near;
+        assert_eq!((sent, received, wrong), (SHORT, SHORT, 0));
+    }
+
+    #[test]
+    fn a_changed_record_and_a_reset_are_noticed() {
+        let connection = held(async |mut server| {
+            let mut record = [0; RECORD];
+            server.read_exact(&mut record).await.unwrap();
+            record[RECORD - 1] ^= 1;
+            server.write_all(&record).await.unwrap();
+            server.read_exact(&mut record).await.unwrap();
+            socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+        });
+        assert!(connection.near.reset_at().is_some(), "{:?}", connection.near.state);
+        let End { sent, received, wrong, .. } = connection.near;
+        assert_eq!((sent, received, wrong), (2, 1, 1));
+    }
+
+    #[test]
+    fn an_early_end_is_a_failure() {
+        let connection = held(async |server| drop(server));
+        assert!(matches!(connection.near.state, State::Failed(_, io::ErrorKind::UnexpectedEof)));
+    }
+}

@@ -24,7 +24,7 @@ pub(in crate::lab::failover) struct Outage {
     /// How many connections it had, and how many the others.
     pub victims: usize,
     pub others: usize,
-    /// Of its connections, those that go on at another appliance.
+    /// Of its connections, those that go on at another appliance, with every record in its place.
     pub on: usize,
     /// Those that moved more than once, or back.
     pub twice: usize,
@@ -71,9 +71,10 @@ async fn go(act: &mut Act<'_>, scene: &mut Scene, going: Going) -> Result<Outage
     } else {
         act.stage.appliance(index).kill()?;
     }
-    let (what, why, check) = match hangs {
-        true => ("hangs (SIGSTOP)", "by health checks alone", "active"),
-        false => ("is killed (SIGKILL)", "with passive signals", "passive"),
+    let (what, why, check) = if hangs {
+        ("hangs (SIGSTOP)", "by health checks alone", "active")
+    } else {
+        ("is killed (SIGKILL)", "with passive signals", "passive")
     };
     act.progress.happened(began, format!("{name} {what}, with {} connections", victims.ids.len()));
     // Longer than it may be, to tell by how much it was too long.
@@ -111,7 +112,8 @@ async fn go(act: &mut Act<'_>, scene: &mut Scene, going: Going) -> Result<Outage
         act.stage.appliance(index).kill()?;
     }
     act.stage.restart_appliance(act.plan, index).await?;
-    act.say(format!("{name} is started again"));
+    let first = if hangs { "killed and " } else { "" };
+    act.say(format!("{name} is {first}started again"));
     let back = act.wait_for_state(index, "healthy", INTERVAL * 8).await?;
     act.watch_for(WHILE).await?;
     let took = over.map(|over| over.saturating_duration_since(began));
@@ -135,7 +137,8 @@ fn moves(
         let visited = visited.unwrap_or_default();
         let goes_on = connection.near.last_received.is_some_and(|last| last > settled);
         let elsewhere = !visited.is_empty() && !visited.contains(&victims.appliance);
-        on += usize::from(connection.is_open() && goes_on && elsewhere);
+        let right = connection.near.wrong == 0 && connection.far.is_some_and(|far| far.wrong == 0);
+        on += usize::from(connection.is_open() && goes_on && elsewhere && right);
         twice += usize::from(visited.len() > 1);
     }
     let others: HashMap<_, _> = homes

@@ -43,7 +43,10 @@ fn judge(act: &Act<'_>, scene: &mut Scene, outage: &Outage) {
     scene.check(
         &format!("all-go-on-{name}"),
         *victims > 0 && on == victims && outage.took.is_some(),
-        format!("{on} of {victims} connections of {name} go on at another appliance"),
+        format!(
+            "{on} of {victims} connections of {name} go on at another appliance, with every record \
+             in its place"
+        ),
     );
     scene.check(
         &format!("moved-once-{name}"),

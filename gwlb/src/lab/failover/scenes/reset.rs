@@ -65,6 +65,11 @@ async fn both_ends(act: &mut Act<'_>, scene: &mut Scene) -> Result<(), LabError>
     act.reload().await?;
     act.say("from now on, both ends at once (reload)");
     let sent: Vec<_> = act.load.connections().iter().map(|it| it.near.sent).collect();
+    // What an end must be told it says itself, in what it acknowledges: from now on that is noted.
+    act.wait("both ends have said something", PATIENCE, |act, _| {
+        act.lasting(1).iter().all(|it| it.near.received > sent[it.id] + 1)
+    })
+    .await?;
     let victims = kill_in_silence(act, "nva-5").await?;
     let both = |it: &Connection| {
         it.near.reset_at().is_some() && it.far.is_some_and(|far| far.reset_at().is_some())

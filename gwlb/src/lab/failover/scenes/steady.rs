@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::act::Act;
+use super::super::load::PACE;
 use crate::lab::error::LabError;
 
 /// Connections to the server of each zone: those of the first are what most scenes are about.
@@ -26,7 +27,10 @@ pub(in crate::lab::failover) async fn play(act: &mut Act<'_>) -> Result<(), LabE
         opened && open == CONNECTIONS,
         format!("{all} of {} connections are open", CONNECTIONS.iter().sum::<usize>()),
     );
-    act.say(format!("{all} connections are open, each with {} records a second", 5));
+    act.say(format!(
+        "{all} connections are open, each with {:.0} records a second",
+        1.0 / PACE.as_secs_f64()
+    ));
 
     let mark = act.mark().await?;
     act.watch_for(WHILE).await?;

@@ -1,0 +1,61 @@
+//! `gwlb diff`: what a reload would change.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use router::source::Source;
+use serde_json::{Value, json};
+
+use super::client::{AskError, Client, GatewayArgs};
+use super::reload::{read, wrong};
+use super::{FAILED, WRONG_USE, fail, for_people, lines, print};
+use crate::config::Change;
+
+/// Show what a reload would change, and change nothing.
+///
+/// Targets that were registered or changed while the gateway runs are not compared: the difference
+/// is that of what the files say.
+///
+/// Exit status: 0 no difference; 1 there are some; 2 the file is wrong, or the gateway cannot be
+/// asked.
+#[derive(Debug, Args)]
+pub(super) struct DiffArgs {
+    /// The configuration file; absent: the one that the gateway was started from.
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    gateway: GatewayArgs,
+    /// Print JSON; the default where stdout is no terminal.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &DiffArgs) -> ExitCode {
+    let source = match arguments.file.as_deref().map(read).transpose() {
+        Ok(source) => source,
+        Err(problems) => return wrong(&problems),
+    };
+    let compared = arguments.gateway.try_ask(async |client: &Client| {
+        let text = source.as_ref().map(Source::text);
+        let changes = match client.post("/v1/reload?dry_run=true", text).await {
+            Ok(mut report) => changes(report["changes"].take())?,
+            // Some of them take a restart: they are differences all the same.
+            Err(AskError::Refused(refusal)) if !refusal.changes.is_empty() => refusal.changes,
+            Err(error) => return Err(error),
+        };
+        let printed = if for_people(arguments.json) {
+            print(&lines(&changes))
+        } else {
+            print(&format!("{:#}\n", json!({ "changes": changes })))
+        };
+        Ok(if changes.is_empty() { printed } else { ExitCode::from(FAILED) })
+    });
+    compared.unwrap_or_else(|error| {
+        fail(&error.to_string());
+        ExitCode::from(WRONG_USE)
+    })
+}
+
+fn changes(list: Value) -> Result<Vec<Change>, AskError> {
+    serde_json::from_value(list).map_err(|error| AskError::Other(format!("the changes: {error}")))
+}

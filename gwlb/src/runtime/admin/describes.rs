@@ -1,0 +1,130 @@
+//! The description of the API holds: every route is in it, everything in it is there, and answers
+//! are what it says.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::testing::{Api, exchange, status};
+
+const TARGET: &str = "/v1/target-groups/{group}/targets/{address}";
+const BALANCER: &str = "/v1/load-balancers/{load_balancer}";
+
+/// Everything that the API does, with a body that does it.
+const REQUESTS: &[(&str, &str, &str)] = &[
+    ("get", "/v1/status", ""),
+    ("get", "/v1/target-groups", ""),
+    ("get", "/v1/target-groups/{group}/targets", ""),
+    ("get", TARGET, ""),
+    ("put", TARGET, r#"{"zone": "az1", "weight": 100}"#),
+    ("delete", TARGET, ""),
+    ("get", "/v1/load-balancers", ""),
+    ("get", BALANCER, ""),
+    ("patch", BALANCER, r#"{"traffic_mode": "bypass"}"#),
+    ("post", "/v1/reload", include_str!("../../../examples/two-zones.toml")),
+    ("get", "/v1/openapi.json", ""),
+    ("get", "/live", ""),
+    ("get", "/ready", ""),
+    ("get", "/metrics", ""),
+];
+
+fn named(path: &str) -> String {
+    path.replace("{group}", "fw")
+        .replace("{address}", "192.0.2.11")
+        .replace("{load_balancer}", "fw")
+}
+
+/// Holds a document against a schema of the description. Fields that the schema does not have are
+/// wrong, too.
+fn hold(document: &Value, schema: &Value, description: &Value) -> Result<(), String> {
+    let mut whole = schema.clone();
+    whole["components"] = description["components"].clone();
+    whole["unevaluatedProperties"] = json!(false);
+    let validator = jsonschema::draft202012::new(&whole).map_err(|error| error.to_string())?;
+    validator.validate(document).map_err(|error| format!("{error} in {document}"))
+}
+
+#[test]
+fn everything_is_described_and_everything_described_answers_so() {
+    let api = Api::start();
+    let (_, description) = api.ask("GET", "/v1/openapi.json");
+    assert!(description["openapi"].as_str().unwrap().starts_with("3.1"));
+    let described: BTreeSet<(&str, &str)> = description["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| {
+            item.as_object().unwrap().keys().map(move |method| (method.as_str(), path.as_str()))
+        })
+        .collect();
+    let known: BTreeSet<_> = REQUESTS.iter().map(|&(method, path, _)| (method, path)).collect();
+    assert_eq!(described, known);
+
+    for &(method, path, body) in REQUESTS {
+        let operation = &description["paths"][path][method];
+        assert!(operation["summary"].is_string(), "{method} {path} is not described");
+        let content = operation["requestBody"]["content"].as_object();
+        let headers: Vec<_> = content
+            .iter()
+            .flat_map(|content| content.keys().map(|it| format!("Content-Type: {it}")))
+            .collect();
+        assert_eq!(headers.is_empty(), body.is_empty(), "{method} {path}");
+        let headers: Vec<_> = headers.iter().map(String::as_str).collect();
+        if let Some(schema) = content.and_then(|it| it.get("application/json")) {
+            hold(&serde_json::from_str(body).unwrap(), &schema["schema"], &description).unwrap();
+        }
+        let (head, answer) =
+            exchange(&api.socket, &method.to_uppercase(), &named(path), &headers, body.as_bytes());
+        assert_eq!(status(&head), 200, "{method} {path}: {}", String::from_utf8_lossy(&answer));
+        let content = operation["responses"]["200"]["content"].as_object().unwrap();
+        let (of_type, media) = content.iter().next().unwrap();
+        assert!(head.contains(&format!("content-type: {of_type}")), "{method} {path}: {head}");
+        if of_type == "application/json" && path != "/v1/openapi.json" {
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            hold(&answer, &media["schema"], &description)
+                .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn refusals_are_described() {
+    let api = Api::start();
+    let (_, description) = api.ask("GET", "/v1/openapi.json");
+    let wrong = include_str!("../../../examples/two-zones.toml").replace("az1", "");
+    let restart = "semantics = \"aws\"\nworkers = 9";
+    let restart =
+        include_str!("../../../examples/two-zones.toml").replace("semantics = \"aws\"", restart);
+    let toml = &["Content-Type: application/toml"];
+    let requests = [
+        (400, api.json("PUT", &named(TARGET), r#"{"weight": -1}"#)),
+        (404, api.ask("DELETE", "/v1/target-groups/fw/targets/192.0.2.99")),
+        (409, api.send("POST", "/v1/reload", toml, restart.as_bytes())),
+        (422, api.send("POST", "/v1/reload", toml, wrong.as_bytes())),
+    ];
+    for (code, (got, problem)) in requests {
+        assert_eq!(got, code, "{problem}");
+        let described = &description["paths"]["/v1/reload"]["post"]["responses"][code.to_string()];
+        let schema = &described["content"]["application/problem+json"]["schema"];
+        hold(&problem, schema, &description).unwrap();
+    }
+}
+
+#[test]
+fn what_is_not_as_described_is_noticed() {
+    let api = Api::start();
+    let (_, description) = api.ask("GET", "/v1/openapi.json");
+    let schema = json!({ "$ref": "#/components/schemas/Registration" });
+    for (document, right) in [
+        (json!({ "zone": "az1", "weight": 0 }), true),
+        (json!({}), true),
+        (json!({ "weight": 1001 }), false),
+        (json!({ "weigth": 1 }), false),
+    ] {
+        let held = hold(&document, &schema, &description);
+        assert_eq!(held.is_ok(), right, "{document}: {held:?}");
+        // What the schema takes is what the API takes.
+        let (code, problem) = api.json("PUT", &named(TARGET), &document.to_string());
+        assert_eq!(code == 200, right, "{document}: {problem}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Commands and a gateway: what is done, what is said, and the exit status.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use rstest::rstest;
+use serde_json::json;
+
+use crate::rig::{Gateway, at_terminal, command, text};
+
+#[test]
+fn targets_come_and_go() {
+    let gateway = Gateway::start();
+    let target = gateway.target.to_string();
+    let registered = gateway.json(&["target", "register", "fw", &target, "--wait"]);
+    assert_eq!(registered["state"], "healthy");
+    let other = gateway.json(&["target", "register", "fw", "192.0.2.13", "--weight", "7"]);
+    assert_eq!((&other["weight"], &other["zone"]), (&json!(7), &json!("az1")));
+    let list = gateway.json(&["target", "list", "fw"]);
+    assert_eq!(list["items"].as_array().unwrap().len(), 2);
+    assert_eq!(gateway.json(&["target", "list"])["items"].as_array().unwrap().len(), 2);
+    let one = gateway.json(&["target", "health", "fw", &target]);
+    assert_eq!(one["items"][0]["state"], "healthy");
+    let gone = gateway.json(&["target", "deregister", "fw", "192.0.2.13"]);
+    assert!(["draining", "unused"].contains(&gone["state"].as_str().unwrap()), "{gone}");
+    // Nothing was ever sent to it: it is drained soon.
+    let output = gateway.run(&["target", "deregister", "fw", "192.0.2.13", "--wait"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("its last flow has ended"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn people_get_tables() {
+    let gateway = Gateway::start();
+    let target = gateway.target.to_string();
+    gateway.json(&["target", "register", "fw", &target, "--wait"]);
+    let shown = |arguments: &[&str]| {
+        let (code, shown) = at_terminal(command(&gateway.socket(), arguments));
+        assert_eq!(code, Some(0), "{arguments:?}: {shown}");
+        shown
+    };
+    let health = shown(&["target", "health"]);
+    let line = health.lines().find(|line| line.contains(&target)).unwrap();
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(words[1..4], ["fw", "az1", "healthy"], "{health}");
+    assert!(line.contains(" s ago"), "{health}");
+    assert!(shown(&["target", "list", "fw"]).contains("weight"));
+
+    let calm = shown(&["status"]);
+    assert!(!calm.contains("!!!"), "{calm}");
+    let bypass = shown(&["bypass", "on", "fw"]);
+    assert!(bypass.starts_with("fw: PACKETS PASS UNINSPECTED"), "{bypass}");
+    let status = shown(&["status"]);
+    assert!(status.contains("!!! fw: PACKETS PASS UNINSPECTED"), "{status}");
+    let line = status.lines().find(|line| line.contains(&target)).unwrap();
+    assert!(line.contains("healthy"), "{status}");
+    shown(&["bypass", "off", "fw"]);
+    assert!(!shown(&["status"]).contains("!!!"));
+
+    let registered = shown(&["target", "register", "fw", "192.0.2.13", "--weight", "9"]);
+    assert!(registered.contains("192.0.2.13:6081 is registered in az1 with weight 9"));
+    assert!(
+        shown(&["target", "deregister", "fw", "192.0.2.13"]).contains("fw: 192.0.2.13:6081 is")
+    );
+    // Whoever asks for JSON gets it here, too.
+    assert!(shown(&["status", "--json"]).starts_with('{'));
+}
+
+#[rstest]
+#[case::weight(&["target", "register", "fw", "192.0.2.13", "--weight", "1001"], 1,
+    "gwlb: weight is 0 to 1000, and not 1001")]
+#[case::negative(&["target", "register", "fw", "192.0.2.13", "--weight", "-1"], 1, "and not -1")]
+#[case::zone(&["target", "register", "fw", "192.0.2.13", "--zone", "az9"], 1,
+    "gwlb: zone: no load balancer of the target group has a node in zone \"az9\"; there are nodes in: az1")]
+#[case::family(&["target", "register", "fw", "2001:db8::1"], 1, "gwlb: address: the target is IPv6")]
+#[case::group(&["target", "list", "fx"], 1, "there is no target group \"fx\"; did you mean \"fw\"?")]
+#[case::odd_group(&["target", "list", "a/b c?"], 1, "there is no target group \"a/b c?\"")]
+#[case::target(&["target", "deregister", "fw", "192.0.2.99", "--wait"], 1, "no target 192.0.2.99:6081")]
+#[case::port(&["target", "health", "fw", "192.0.2.99", "--port", "7"], 1, "no target 192.0.2.99:7")]
+#[case::balancer(&["bypass", "on", "nope"], 1, "there is no load balancer \"nope\"")]
+#[case::no_address(&["target", "register", "fw", "fw-1"], 2, "invalid value 'fw-1'")]
+#[case::no_port(&["target", "register", "fw", "192.0.2.1", "--port", "0"], 2, "1..=65535")]
+#[case::no_switch(&["bypass", "maybe", "fw"], 2, "possible values: on, off")]
+#[case::half_a_url(&["status", "--url", "http://127.0.0.1:1"], 2, "--token-file")]
+fn what_is_refused_is_said(#[case] arguments: &[&str], #[case] code: i32, #[case] said: &str) {
+    let gateway = Gateway::start();
+    let output = gateway.run(arguments);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(stderr.contains(said), "{stderr}");
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn who_cannot_be_reached_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("nobody.sock");
+    let said = |code| {
+        let output = command(&socket, &["status"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        text(&output.stderr).to_owned()
+    };
+    let missing = said(1);
+    assert!(missing.contains("nobody.sock") && missing.contains("Is the gateway running"));
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let left = said(1);
+    assert!(left.contains("has ended") && left.contains("gwlb run"), "{left}");
+    // The other commands say the same; for diff it is no difference.
+    let output = command(&socket, &["diff"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_file_is_compared_and_taken_up() {
+    let gateway = Gateway::start();
+    let run = |arguments: &[&str]| {
+        let output = gateway.run(arguments);
+        (output.status.code(), text(&output.stdout).to_owned(), text(&output.stderr).to_owned())
+    };
+    assert_eq!(run(&["diff"]).0, Some(0));
+    gateway.edit("weight = 100", "weight = 50");
+    let (code, shown, _) = run(&["diff"]);
+    assert_eq!(code, Some(1));
+    assert!(shown.contains("weight: 100 -> 50"), "{shown}");
+    let (_, table) = at_terminal(command(&gateway.socket(), &["diff"]));
+    assert!(table.starts_with("changed target fw/127."), "{table}");
+    let weight = || gateway.json(&["target", "list"])["items"][0]["weight"].clone();
+    assert_eq!(weight(), 100, "a difference is looked at and not taken up");
+    let (code, shown) = at_terminal(command(&gateway.socket(), &["reload"]));
+    assert_eq!(code, Some(0));
+    assert!(shown.starts_with("changed target fw/"), "{shown}");
+    assert_eq!(weight(), 50);
+    assert_eq!(run(&["diff"]).0, Some(0));
+
+    // Another file.
+    let other = gateway.directory.path().join("other.toml");
+    let before = fs::read_to_string(gateway.file()).unwrap();
+    fs::write(&other, before.replace("weight = 50", "weight = 60")).unwrap();
+    let other = other.to_str().unwrap();
+    assert_eq!(run(&["diff", other]).0, Some(1));
+    assert_eq!(run(&["reload", "--file", other]).0, Some(0));
+    assert_eq!(weight(), 60);
+
+    // A wrong one, here and there.
+    gateway.edit("weight = 50", "weight = 1001");
+    let file = gateway.file();
+    for arguments in [&["diff", file.to_str().unwrap()][..], &["diff"], &["reload"]] {
+        let (code, _, said) = run(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {said}");
+        assert!(said.contains("gateway.toml:44:10"), "{said}");
+    }
+    assert_eq!(weight(), 60);
+
+    // What takes a restart is a difference, and is refused.
+    gateway.edit("weight = 1001", "weight = 60");
+    gateway.edit("workers = 1", "workers = 2");
+    let (code, shown, _) = run(&["diff"]);
+    assert!(code == Some(1) && shown.contains("\"restart\": true"), "{shown}");
+    let (code, _, said) = run(&["reload"]);
+    assert!(code == Some(1) && said.contains("workers: 1 -> 2 (takes a restart)"), "{said}");
+}
+
+#[test]
+fn a_hang_up_reads_the_file_again() {
+    let gateway = Gateway::start();
+    gateway.edit("weight = 100", "weight = 50");
+    gateway.signal(Signal::SIGHUP);
+    let log = gateway.log_until("reloaded changes=1");
+    assert!(log.iter().any(|line| line.contains("weight: 100 -> 50")), "{log:#?}");
+    let weight = || gateway.json(&["target", "list"])["items"][0]["weight"].clone();
+    assert_eq!(weight(), 50);
+
+    gateway.edit("weight = 50", "weight = 1001\nwheight = 1");
+    gateway.signal(Signal::SIGHUP);
+    let log = gateway.log_until("not reloaded").join("\n");
+    for place in ["gateway.toml:44:10", "gateway.toml:45:1"] {
+        assert!(log.contains(place), "{place}: {log}");
+    }
+    assert_eq!(weight(), 50);
+}

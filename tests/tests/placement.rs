@@ -19,14 +19,15 @@ fn key(secret: u8) -> PlacementKey {
 }
 
 fn flow(n: u32) -> CanonicalKey {
-    let [high, low] = ((n >> 16) as u16).to_be_bytes();
-    let client = SocketAddr::from(([198, 18, high, low], n as u16));
+    let [high, low] = [(n >> 16) as u16, n as u16];
+    let [third, fourth] = high.to_be_bytes();
+    let client = SocketAddr::from(([198, 18, third, fourth], low));
     FlowKey::new(client, SocketAddr::from(([192, 0, 2, 1], 443)), 6).unwrap().canonical()
 }
 
 fn candidate(number: u16, weight: u16) -> Candidate<u16> {
-    let [a, b] = number.to_be_bytes();
-    let address = SocketAddr::from(([10, 0, a, b], 6081));
+    let [third, fourth] = number.to_be_bytes();
+    let address = SocketAddr::from(([10, 0, third, fourth], 6081));
     Candidate { target: number, id: TargetId::new("fw", address), weight }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Model {
     fragments: BTreeMap<(IpAddr, IpAddr, u32), FlowKey>,
     /// The targets that a zone's node finds unhealthy.
     unhealthy: BTreeSet<(IpAddr, String)>,
+    /// And those that it finds healthy.
+    healthy: BTreeSet<(IpAddr, String)>,
     /// Targets that were deregistered, and whose delay is over.
     over: BTreeSet<IpAddr>,
     /// The last time that the flows of a target had a cause to leave it, by the node's zone.
@@ -81,6 +83,7 @@ impl Model {
             flows: BTreeMap::new(),
             fragments: BTreeMap::new(),
             unhealthy: BTreeSet::new(),
+            healthy: BTreeSet::new(),
             over: BTreeSet::new(),
             cause: BTreeMap::new(),
             slots: Vec::new(),
@@ -99,14 +102,17 @@ impl Model {
                 Event::Registered { target, .. } => {
                     self.over.remove(&target.ip());
                     self.unhealthy.retain(|(it, _)| *it != target.ip());
+                    self.healthy.retain(|(it, _)| *it != target.ip());
                 }
                 Event::TargetState { target, zone, to, .. } => {
                     let key = (target.ip(), zone.clone());
-                    if to.state == TargetState::Unhealthy {
-                        self.unhealthy.insert(key);
-                    } else {
-                        self.unhealthy.remove(&key);
-                    }
+                    self.unhealthy.remove(&key);
+                    self.healthy.remove(&key);
+                    match to.state {
+                        TargetState::Unhealthy => self.unhealthy.insert(key),
+                        TargetState::Healthy => self.healthy.insert(key),
+                        _ => false,
+                    };
                 }
                 Event::DrainEnded { target, cause, .. } => {
                     if *cause == DrainEnd::Registered {
@@ -207,8 +213,11 @@ impl Model {
         assert_eq!(self.mode, TrafficMode::LoadBalance, "{tuple} is inspected in bypass");
 
         let id = (tags.endpoint, tuple.canonical());
-        let candidate =
-            pool.candidates.iter().any(|it| snapshot.target(it.target).address == sent.to);
+        let candidates = || pool.candidates.iter().map(|it| snapshot.target(it.target).address);
+        let candidate = candidates().any(|it| it == sent.to);
+        let of_zone = |target: IpAddr| (target, pool.zone.clone());
+        let dead = self.unhealthy.contains(&of_zone(target));
+        let better = candidates().any(|it| self.healthy.contains(&of_zone(it.ip())));
         let known = self.flows.get(&id).filter(|flow| sent.time < flow.last + flow.patience());
         let begins = known.is_none_or(|flow| flow.is_closed() && opens(&inner));
         if let Some(flow) = known
@@ -233,7 +242,10 @@ impl Model {
                     "{tuple} went past the appliances, now to {target}"
                 ),
             },
-            _ => assert!(candidate, "{tuple} begins with {target}, which is no candidate"),
+            _ => {
+                assert!(candidate, "{tuple} begins with {target}, which is no candidate");
+                assert!(!(dead && better), "{tuple} begins with {target}, which is unhealthy");
+            }
         }
         self.note(id, &tuple, &inner, Some(target), sent.time);
     }

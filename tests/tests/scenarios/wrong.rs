@@ -175,6 +175,17 @@ fn a_wrong_scenario_is_told_as_such() {
         ("echo = {}", "echo = { by = [\"fw9\"] }", "no appliance is called fw9"),
         ("echo = {}", "echo = { change = [{ only = [9] }] }", "step 2: there is no datagram 9"),
         ("echo = {}", "eccho = {}", "unknown variant `eccho`"),
+        ("echo = {}", "register = { appliance = \"fw9\" }", "no appliance is called fw9"),
+        (
+            "echo = {}",
+            "reload = { configure = [{ table = \"gateway\", set = { workers = 2 } }] }",
+            "step 2: this configuration takes a restart",
+        ),
+        (
+            "echo = {}",
+            "reload = { configure = [{ table = \"subnet\", name = \"moon\", how = \"remove\" }] }",
+            "the configuration has no [[subnet]] called moon",
+        ),
     ];
     for (from, to, expected) in cases {
         let copy = Copy::of("udp-ipv4");

@@ -72,7 +72,7 @@ async fn wrong(act: &mut Act<'_>, scene: &mut super::super::report::Scene) -> Re
     );
     let answer = act.admin.reload(Some(wrong)).await?;
     let problems = answer.body["problems"].as_array().map_or(0, Vec::len);
-    act.say(format!("a wrong file: status {}, {problems} problems", answer.status.as_u16()));
+    act.say(format!("a wrong file: status {}, problems: {problems}", answer.status.as_u16()));
     // What would change if the right file were read again: nothing, if nothing has changed.
     let difference = act.admin.preview(right).await?;
     let unchanged = difference.body["changes"].as_array().is_some_and(Vec::is_empty);
@@ -83,7 +83,7 @@ async fn wrong(act: &mut Act<'_>, scene: &mut super::super::report::Scene) -> Re
     scene.check(
         "wrong-file",
         answer.status == StatusCode::UNPROCESSABLE_ENTITY && problems > 0 && unchanged,
-        format!("a file with {problems} problems was refused ({}), and {detail}", answer.status),
+        format!("a wrong file was refused ({}, problems: {problems}), and {detail}", answer.status),
     );
     Ok(())
 }

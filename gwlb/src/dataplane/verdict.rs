@@ -235,8 +235,8 @@ drop_reasons! {
     NoTarget = "no_target",
     /// A TCP packet without SYN for a flow that is not in the table (`tcp_unknown_flow = "drop"`).
     UnknownTcpFlow = "unknown_tcp_flow",
-    /// A TCP reset of a flow whose target is gone: the flow is forgotten, and a reset is not
-    /// answered.
+    /// A packet of a TCP flow that is reset because its target is gone, and that cannot be answered:
+    /// a reset, or a fragment.
     TargetGone = "target_gone",
     /// A fragment whose first fragment did not come: nothing says to which flow it belongs.
     FragmentWithoutFirst = "fragment_without_first",

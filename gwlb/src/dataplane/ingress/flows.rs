@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use geneve::flow::{FlowKey, Stickiness};
-use geneve::inner::{TcpFlags, Transport, protocol};
+use geneve::inner::{Fragment, TcpFlags, Transport, protocol};
 
 use super::Ingress;
 use crate::config::{AfterBypass, TrafficMode, UnknownFlow};
@@ -79,8 +79,12 @@ impl Ingress {
                 Fate::Stay => {}
                 Fate::Rebalance => placement.inspector = self.choose(&flow.id, pool)?,
                 // Of what is no TCP connection there is nothing to reset: it stays.
-                Fate::Reset(_) if segment.is_none() || flow.tcp.is_none() => {}
+                Fate::Reset(_) if flow.tcp.is_none() || !is_tcp(frame) => {}
                 Fate::Reset(_) if opening => return Ok(None),
+                // A fragment cannot be answered, and its packet is not to be inspected by halves.
+                Fate::Reset(_) if !matches!(frame.inner.fragment, Fragment::Whole) => {
+                    return Err(DropReason::TargetGone);
+                }
                 Fate::Reset(cause) => {
                     if !flow.tcp.is_some_and(TcpState::is_closed) {
                         self.stats.flows.reset.add(1);

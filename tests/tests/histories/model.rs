@@ -300,6 +300,7 @@ impl Model {
                 "{tuple} passes uninspected, and nothing says so"
             );
             // By the switch a flow passes that has a target, and keeps it.
+            let known = known.filter(|flow| !(flow.is_closed() && opens(&inner)));
             let target = known.and_then(|flow| flow.target);
             let target = target.filter(|_| self.mode == TrafficMode::Bypass);
             self.note(id, &tuple, &inner, target, packet.time);
@@ -334,7 +335,13 @@ impl Model {
             return;
         }
         let known = self.flows.get(&id).filter(|flow| now < flow.last + flow.patience());
-        let known = known.filter(|flow| !(flow.is_closed() && opens(inner)));
+        // Where flows are reset that lose their target, a SYN is answered by a new flow instead.
+        let resetting = [self.policy.on_unhealthy, self.policy.on_deregistration];
+        let resetting = resetting.contains(&Loss::Reset);
+        let known = known.filter(|flow| {
+            let lost = resetting && flow.target != target;
+            !((flow.is_closed() || lost) && opens(inner))
+        });
         let resets = matches!(inner.transport, Transport::Tcp { flags, .. }
             if flags.contains(TcpFlags::RST));
         if known.is_none() && resets {

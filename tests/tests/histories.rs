@@ -284,6 +284,7 @@ impl History {
         let at = self.gateway.attachment(device).unwrap();
         let mut went = (Vec::new(), false);
         for packet in packets {
+            self.model.note_entering(&packet);
             self.gateway.enter(at, &[Packet::plain(packet)], None);
             let (targets, bypassed) = self.look(true);
             went.0.extend(targets);

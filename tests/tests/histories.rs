@@ -21,6 +21,7 @@ use histories::model::Model;
 use histories::policy::{Policy, Variant, policy};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use proptest::sample::select;
 
 /// What can happen.
@@ -284,6 +285,7 @@ impl History {
         let at = self.gateway.attachment(device).unwrap();
         let mut went = (Vec::new(), false);
         for packet in packets {
+            self.model.note_entering(&packet);
             self.gateway.enter(at, &[Packet::plain(packet)], None);
             let (targets, bypassed) = self.look(true);
             went.0.extend(targets);
@@ -323,8 +325,18 @@ impl History {
     }
 }
 
+/// Which histories are played.
+fn seed() -> RngSeed {
+    match ProptestConfig::default().rng_seed {
+        RngSeed::Random => RngSeed::Fixed(7),
+        given => given,
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    // The same histories in every run, so that nobody's change fails for what it did not do;
+    // PROPTEST_RNG_SEED and PROPTEST_CASES play others.
+    #![proptest_config(ProptestConfig { rng_seed: seed(), ..ProptestConfig::with_cases(96) })]
 
     #[test]
     fn flows_move_for_no_other_cause_than_the_configuration_names(

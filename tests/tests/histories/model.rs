@@ -50,8 +50,7 @@ struct Flow {
     finished: [bool; 2],
     reset: bool,
     tcp: bool,
-    /// Whether both of its ends may have been reset, so that nobody can tell whether it is still
-    /// known: they were not, if the target came back at the same moment.
+    /// Whether it may have been reset, so that it is over: nobody has seen that here.
     maybe_over: bool,
 }
 
@@ -96,6 +95,12 @@ impl Model {
         self.mode = mode;
     }
 
+    /// A packet is about to enter: of fragments, the first one says what the others belong to,
+    /// whatever becomes of it.
+    pub(crate) fn note_entering(&mut self, packet: &[u8]) {
+        self.tuple(&Inner::parse(packet).unwrap());
+    }
+
     pub(crate) fn note_events(&mut self, events: &[(Duration, Event)]) {
         for (_, event) in events {
             match event {
@@ -123,7 +128,7 @@ impl Model {
                 }
                 Event::Failover { target, action, .. } => {
                     let resets = *action != FailoverAction::Rebalance;
-                    if resets && self.policy.both_ends {
+                    if resets {
                         let flows = self.flows.values_mut();
                         for flow in flows.filter(|flow| flow.target == Some(target.ip())) {
                             flow.maybe_over |= flow.tcp;
@@ -339,7 +344,7 @@ impl Model {
         let resetting = [self.policy.on_unhealthy, self.policy.on_deregistration];
         let resetting = resetting.contains(&Loss::Reset);
         let known = known.filter(|flow| {
-            let lost = resetting && flow.target != target;
+            let lost = resetting && flow.target.is_some() && flow.target != target;
             !((flow.is_closed() || lost) && opens(inner))
         });
         let resets = matches!(inner.transport, Transport::Tcp { flags, .. }

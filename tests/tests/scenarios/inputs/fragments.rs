@@ -104,16 +104,16 @@ fn hostile(inputs: &mut Inputs) {
     let (mut tiny, mut long, mut flood) = (vec![], vec![], vec![]);
     for (_, there) in families() {
         // The same identification for another flow.
-        used.extend(fragments(&there.udp((1000, 53), &text(2000)), 7, SIZE));
-        reused.extend(fragments(&there.udp((1001, 53), &text(2000)), 7, SIZE));
+        used.extend(fragments(&there.udp((1000, 53), &text(2000)), 47, SIZE));
+        reused.extend(fragments(&there.udp((1001, 53), &text(2000)), 47, SIZE));
         // Ports in the first and flags in the second fragment (RFC 1858).
-        tiny.extend(fragments(&there.tcp((1000, 80), Tcp::SYN, &text(64)), 8, 8));
+        tiny.extend(fragments(&there.tcp((1000, 80), Tcp::SYN, &text(64)), 48, 8));
         // The last fragment reaches past 65,535 bytes.
-        let mut packets = fragments(&there.udp((1002, 53), &text(2000)), 9, SIZE);
+        let mut packets = fragments(&there.udp((1002, 53), &text(2000)), 49, SIZE);
         far_off(&mut packets[1]);
         long.extend(packets);
         // More than may wait for one first fragment.
-        let packets = fragments(&there.udp((1003, 53), &text(8 * 70)), 10, 8);
+        let packets = fragments(&there.udp((1003, 53), &text(8 * 70)), 50, 8);
         flood.extend(packets.into_iter().skip(1));
     }
     for (name_of_file, packets) in [

@@ -68,7 +68,7 @@ pub(super) fn add(inputs: &mut Inputs) {
     inputs.file(
         "target-states",
         "01-from-igw",
-        (0..4).map(|n| four().udp((5000 + n, 53), b"x")).collect(),
+        (0..4).map(|n| four().udp((5000 + n, 53), b"question")).collect(),
     );
 }
 

@@ -98,7 +98,7 @@ fn fragmented(inputs: &mut Inputs) {
     let mut again = fragments(&there.udp((1000, 53), &text(4000)), 30, 1480);
     again
         .push(there.clone().identification(31).options(&[1, 1, 1, 0]).udp((1001, 53), &text(1460)));
-    again.push(there.clone().identification(32).protocol(47, &text(1470)));
+    again.push(there.clone().identification(32).protocol(253, &text(1470)));
     inputs.file(name, "03-from-igw", again);
     let opened = [there.tcp((2000, 80), Tcp::SYN, &[])];
     inputs.file(name, "04-from-igw", opened.into());

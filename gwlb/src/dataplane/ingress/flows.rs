@@ -71,7 +71,9 @@ impl Ingress {
         match placement.inspector {
             _ if pool.traffic_mode == TrafficMode::Bypass => {
                 // The flow stays where it is, for when the switch is turned back.
-                self.note(number, segment, frame, pool, now);
+                if !matches!(frame.inner.transport, Transport::IcmpError { .. }) {
+                    self.note(number, segment, frame, pool, now);
+                }
                 let inspector = Inspector::Bypass;
                 return Ok(Some(Way::Placed(Placement { inspector, ..placement })));
             }

@@ -21,8 +21,8 @@ use histories::model::Model;
 use histories::policy::{Policy, Variant, policy};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use proptest::sample::select;
+use proptest::test_runner::RngSeed;
 
 /// What can happen.
 #[derive(Debug, Clone)]

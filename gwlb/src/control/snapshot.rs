@@ -166,9 +166,13 @@ impl Control {
                 };
                 let known = before.pools.get(index).is_some_and(|it| it.fate(slot) == fate);
                 let Some(registration) = self.registry.get(slot) else { continue };
-                // A node that never chose the target has nothing to tell of it.
+                // A node that could not choose the target has nothing to tell of it.
+                let balancer = self.nodes[index].place.map(|(balancer, _)| balancer);
                 let concerned = registration.zone == pool.zone
-                    || self.members.contains_key(&(slot, PoolId(index as u16)));
+                    || balancer.is_some_and(|balancer| {
+                        let balancer = &self.settings.load_balancers[balancer];
+                        balancer.cross_zone || balancer.spill_over_below > 0
+                    });
                 let flows = registration.active_flows();
                 if known || !concerned || flows == 0 {
                     continue;

@@ -57,7 +57,8 @@ pub struct Flow {
 }
 
 impl Flow {
-    fn deadline(&self) -> Instant {
+    /// When it has idled out; the table may still hold it for a while.
+    pub fn deadline(&self) -> Instant {
         self.last_seen + self.idle_timeout
     }
 }

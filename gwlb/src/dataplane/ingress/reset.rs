@@ -75,8 +75,8 @@ impl Ingress {
                 let flow = self.flows.get(number);
                 let Inspector::Target(target) = flow.placement.inspector else { return None };
                 let pool = pool_of(&self.snapshot, &flow.id)?;
-                // What has ended by itself needs no reset.
-                let over = flow.tcp.is_none_or(TcpState::is_closed);
+                // What has ended by itself, or idled out, needs no reset.
+                let over = flow.tcp.is_none_or(TcpState::is_closed) || flow.deadline() <= now;
                 match pool.fate(target) {
                     // What bypasses the appliances has not lost anything.
                     _ if pool.traffic_mode == TrafficMode::Bypass => None,

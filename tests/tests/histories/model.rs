@@ -66,6 +66,8 @@ impl Flow {
     fn patience(&self) -> Duration {
         Duration::from_secs(match self {
             flow if !flow.tcp => 120,
+            // It may have begun anew since, with whatever came then.
+            flow if flow.maybe_over => 350,
             flow if flow.is_closed() => return CLOSED,
             flow if flow.finished != [false; 2] => 120,
             flow if !flow.answered => 60,
@@ -341,10 +343,13 @@ impl Model {
         }
         let known = self.flows.get(&id).filter(|flow| now < flow.last + flow.patience());
         // Where flows are reset that lose their target, a SYN is answered by a new flow instead.
-        let resetting = [self.policy.on_unhealthy, self.policy.on_deregistration];
-        let resetting = resetting.contains(&Loss::Reset);
+        let resetting = |before: IpAddr| {
+            let unhealthy = self.unhealthy.iter().any(|(dead, _)| *dead == before);
+            unhealthy && self.policy.on_unhealthy == Loss::Reset
+                || self.over.contains(&before) && self.policy.on_deregistration == Loss::Reset
+        };
         let known = known.filter(|flow| {
-            let lost = resetting && flow.target.is_some() && flow.target != target;
+            let lost = flow.target != target && flow.target.is_some_and(resetting);
             !((flow.is_closed() || lost) && opens(inner))
         });
         let resets = matches!(inner.transport, Transport::Tcp { flags, .. }

@@ -5,7 +5,7 @@
 //! sends traffic through the kernels' stacks; judges what was seen; and takes all of it away again.
 //!
 //! A second act, on a network of its own with more appliances, shows what becomes of connections
-//! when something goes: [`failover`].
+//! when something goes: `failover`.
 //!
 //! Where to read on: `plan` says what is built, `network` and `stage` build it, `traffic` is what
 //! the machines do, `trial`, `ledger` and `diagnosis` judge, `report` tells.

@@ -329,7 +329,7 @@ impl History {
 fn seed() -> RngSeed {
     match ProptestConfig::default().rng_seed {
         RngSeed::Random => RngSeed::Fixed(7),
-        given => given,
+        given @ RngSeed::Fixed(_) => given,
     }
 }
 

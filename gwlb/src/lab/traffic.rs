@@ -1,7 +1,7 @@
 //! Real traffic through the kernels' stacks: what the machines at the ends serve and ask for.
 //!
 //! Services and clients are plain programs on plain sockets. They know nothing of the gateway, and
-//! what they find out is judged elsewhere ([`super::checks`]).
+//! what they find out is judged elsewhere (`super::trial`).
 
 pub(super) mod bulk;
 pub(super) mod http;

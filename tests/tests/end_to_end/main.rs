@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
 
+mod api;
 mod carrying;
 mod commands;
 mod faults;

@@ -135,7 +135,7 @@ impl Ingress {
         self.sweep.begin_if(&self.snapshot, &snapshot, now);
         self.flows.keep_ends(snapshot.pools.iter().any(|pool| pool.reset_both_ends));
         self.admission.limit(snapshot.max_new_flows_per_second, now);
-        self.stats.generation.set(snapshot.generation);
+        self.stats.generation.announce(snapshot.generation);
         self.snapshot = snapshot;
     }
 

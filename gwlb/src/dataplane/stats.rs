@@ -32,6 +32,23 @@ impl Counter {
     }
 }
 
+/// Which snapshot a worker holds. Who reads it sees all that the worker counted before, so that a
+/// target which no newer snapshot gives flows to, and which has none, will have none.
+#[derive(Debug, Default)]
+pub struct Generation(AtomicU64);
+
+impl Generation {
+    /// The worker holds this one from now on.
+    pub fn announce(&self, generation: u64) {
+        self.0.store(generation, Ordering::Release);
+    }
+
+    /// The one that the worker holds, or an earlier one.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// Makes a set of counters and, with the same names and help texts, the set of their sums.
 macro_rules! counters {
     (
@@ -220,7 +237,7 @@ pub struct WorkerStats {
     /// System calls, and what the kernel lost.
     pub io: IoCounters,
     /// The generation of the snapshot that the worker holds.
-    pub generation: Counter,
+    pub generation: Generation,
 }
 
 impl WorkerStats {

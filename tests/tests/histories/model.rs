@@ -33,6 +33,8 @@ pub(crate) struct Model {
     over: BTreeSet<IpAddr>,
     /// The last time that the flows of a target had a cause to leave it, by the node's zone.
     cause: BTreeMap<(IpAddr, String), Duration>,
+    /// What a zone's node last said that becomes of the flows of a target.
+    losing: BTreeMap<(IpAddr, String), FailoverAction>,
     /// Who has which slot.
     slots: Vec<(TargetId, Arc<[TargetCounters]>)>,
     /// Counters of those who had a slot before: nothing is counted there any more.
@@ -87,6 +89,7 @@ impl Model {
             healthy: BTreeSet::new(),
             over: BTreeSet::new(),
             cause: BTreeMap::new(),
+            losing: BTreeMap::new(),
             slots: Vec::new(),
             gone: Vec::new(),
             before: Totals::default(),
@@ -128,7 +131,8 @@ impl Model {
                         self.over.insert(target.ip());
                     }
                 }
-                Event::Failover { target, action, .. } => {
+                Event::Failover { target, zone, action, .. } => {
+                    self.losing.insert((target.ip(), zone.clone()), *action);
                     let resets = *action != FailoverAction::Rebalance;
                     if resets {
                         let flows = self.flows.values_mut();
@@ -231,7 +235,7 @@ impl Model {
             && flow.maybe_over
         {
             assert!(candidate || flow.target == Some(target), "{tuple} goes to {target}");
-            return self.note(id, &tuple, &inner, Some(target), sent.time);
+            return self.note(id, &tuple, &inner, Some(target), &pool.zone, sent.time);
         }
         match known {
             Some(flow) if !begins => match flow.target {
@@ -254,7 +258,7 @@ impl Model {
                 assert!(!(dead && better), "{tuple} begins with {target}, which is unhealthy");
             }
         }
-        self.note(id, &tuple, &inner, Some(target), sent.time);
+        self.note(id, &tuple, &inner, Some(target), &pool.zone, sent.time);
     }
 
     /// With `rebalance`, a flow stays with an unhealthy target only if nobody is better.
@@ -310,7 +314,7 @@ impl Model {
             let known = known.filter(|flow| !(flow.is_closed() && opens(&inner)));
             let target = known.and_then(|flow| flow.target);
             let target = target.filter(|_| self.mode == TrafficMode::Bypass);
-            self.note(id, &tuple, &inner, target, packet.time);
+            self.note(id, &tuple, &inner, target, &pool.zone, packet.time);
         }
     }
 
@@ -336,17 +340,18 @@ impl Model {
         tuple: &FlowKey,
         inner: &Inner,
         target: Option<IpAddr>,
+        zone: &str,
         now: Duration,
     ) {
         if let Transport::IcmpError { .. } = inner.transport {
             return;
         }
         let known = self.flows.get(&id).filter(|flow| now < flow.last + flow.patience());
-        // Where flows are reset that lose their target, a SYN is answered by a new flow instead.
+        // Where flows are reset that lose their target, a SYN is answered by a new flow instead. A
+        // target can be gone for two causes, of which only one resets: what the node said counts.
         let resetting = |before: IpAddr| {
-            let unhealthy = self.unhealthy.iter().any(|(dead, _)| *dead == before);
-            unhealthy && self.policy.on_unhealthy == Loss::Reset
-                || self.over.contains(&before) && self.policy.on_deregistration == Loss::Reset
+            let action = self.losing.get(&(before, zone.to_owned()));
+            action.is_some_and(|&action| action != FailoverAction::Rebalance)
         };
         let known = known.filter(|flow| {
             let lost = flow.target != target && flow.target.is_some_and(resetting);

@@ -27,8 +27,8 @@
 //! 7. The packet leaves through the TUN device of an attachment, joined again with its neighbours
 //!    ([`netio::offload::Coalescer`]).
 //!
-//! Every packet ends in exactly one of: sent, delivered, answered, or dropped with one named reason
-//! ([`dataplane::verdict`]), and [`dataplane::stats`] balances.
+//! Every packet ends in exactly one of: sent, delivered, bypassed, answered, or dropped with one
+//! named reason ([`dataplane::verdict`]), and [`dataplane::stats`] balances.
 //!
 //! # The rooms
 //!
@@ -37,8 +37,10 @@
 //! sockets and the clock, and [`cli`] is the command. `lab` is the demonstration network.
 //!
 //! ```no_run
-//! let settings = gwlb::config::load("gateway.toml".as_ref())?;
-//! let gateway = gwlb::runtime::Gateway::start(settings)?;
+//! let file = std::path::PathBuf::from("gateway.toml");
+//! let settings = gwlb::config::load(&file)?;
+//! // Given the file, it can be told to read it again.
+//! let gateway = gwlb::runtime::Gateway::start(settings, Some(file))?;
 //! println!("{} packets came in", gateway.status().totals.tun.flow.received);
 //! gateway.stop();
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -14,8 +14,8 @@ use crate::config::Change;
 
 /// Show what a reload would change, and change nothing.
 ///
-/// Targets that were registered or changed while the gateway runs are not compared: the difference
-/// is that of what the files say.
+/// The file is compared with what is in force: a target that was registered, deregistered or changed
+/// by command, and a bypass that was switched, is a difference, too, which a reload would undo.
 ///
 /// Exit status: 0 no difference; 1 there are some; 2 the file is wrong, or the gateway cannot be
 /// asked.

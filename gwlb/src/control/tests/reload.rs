@@ -2,8 +2,9 @@
 
 use rstest::rstest;
 
+use crate::config::{TrafficMode, diff};
 use crate::control::Input;
-use crate::control::testing::{Manner, World, file};
+use crate::control::testing::{Manner, World, file, settings};
 use crate::dataplane::snapshot::{Fate, PoolId};
 
 const THREE: &[(u8, &str)] = &[(11, "az1"), (12, "az1"), (21, "az2")];
@@ -226,4 +227,30 @@ fn a_group_that_is_not_there_any_more_drains() {
     assert_eq!(world.state(11), ("unused", Some("Target.NotRegistered")));
     world.handle(Input::Suspect(world.slot(11)));
     assert_eq!(world.fate(0, 11), Fate::Stay);
+}
+
+#[test]
+fn commands_are_differences_that_a_reload_undoes() {
+    let file = text("", "", "", THREE);
+    let mut world = World::new(&file);
+    world.run_until(1_000);
+    let differences = |world: &World| -> Vec<String> {
+        let changes = diff(&world.control.effective_settings(), &settings(&file));
+        changes.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(differences(&world), [""; 0]);
+    let now = world.now();
+    world.control.set_traffic_mode("lb", TrafficMode::Bypass, now).unwrap();
+    world.deregister(12);
+    world.register(13, "az1");
+    assert_eq!(
+        differences(&world),
+        [
+            "changed load_balancer lb: traffic_mode: bypass -> load_balance",
+            "removed target fw/192.0.2.13:6081",
+            "added target fw/192.0.2.12:6081",
+        ]
+    );
+    world.reload(&file);
+    assert_eq!(differences(&world), [""; 0]);
 }

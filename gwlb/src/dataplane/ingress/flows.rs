@@ -203,7 +203,10 @@ impl Ingress {
             let idle_timeout = idle_timeout(tcp, frame, pool);
             let flow = Flow { id, placement, tcp, last_seen: now, idle_timeout };
             match before {
-                Some(before) => self.reopen(before, flow),
+                Some(before) => {
+                    self.reopen(before, flow);
+                    self.note_end(before, segment, frame);
+                }
                 None => self.remember(flow, segment, frame, adopted, pool, now),
             }
         }

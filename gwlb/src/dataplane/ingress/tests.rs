@@ -546,3 +546,25 @@ fn both_ends_are_reset_at_once_where_that_is_wanted() {
     let again = plane.hop(igw, &syn(CLIENT, SERVER, (port, 80)));
     assert_eq!(again.target.0, 1, "a new connection");
 }
+
+#[test]
+fn a_connection_that_began_again_is_reset_by_its_new_first_word() {
+    let (mut plane, targets) = with_flows("drop");
+    let igw = plane.igw;
+    let (port, _) = *targets.iter().find(|(_, target)| target.0 == 0).unwrap();
+    plane.change(|snapshot| snapshot.pools[0].reset_both_ends = true);
+    let mut reset = ack(CLIENT, SERVER, (port, 80), b"");
+    reset[33] = 4;
+    plane.hop(igw, &reset);
+    let mut again = syn(CLIENT, SERVER, (port, 80));
+    again[24..28].copy_from_slice(&1000_u32.to_be_bytes());
+    assert_eq!(plane.hop(igw, &again).target.0, 0, "kept");
+    assert_eq!(plane.totals().flows.reopened, 1);
+    with(&mut plane, [RESET, Fate::Stay], &[1], NoCandidate::Drop);
+    plane.ingress.handle_timeout(plane.now);
+    let reply = plane.ingress.poll_reply().expect("a reset of the end that has spoken");
+    let inner = Inner::parse(reply.packet.bytes()).unwrap();
+    let numbers = TcpNumbers::of(reply.packet.bytes(), &inner).unwrap();
+    assert_eq!((inner.dst, numbers.ack), (IpAddr::from(CLIENT), Some(1001)));
+    assert!(plane.ingress.poll_reply().is_none(), "the other end has not said anything");
+}

@@ -153,6 +153,14 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_hidden() {
+        let before = prctl::get_dumpable().unwrap();
+        hide_memory().unwrap();
+        assert!(!prctl::get_dumpable().unwrap());
+        prctl::set_dumpable(before).unwrap();
+    }
+
+    #[test]
     fn a_status_is_read_by_name() {
         let status = "Name:\tx\nCapInh:\t0000000000000001\nCapPrm:\t0000000000000002\n\
                       CapEff:\t0000000000000004\nCapBnd:\t000001ffffffffff\n\

@@ -17,6 +17,7 @@ mod devices;
 mod error;
 mod exit;
 mod metrics;
+mod private_file;
 mod prober;
 mod rig;
 mod rigging;

@@ -1,5 +1,6 @@
 //! The page about dependencies says what is linked: every crate, its version, and how often its
 //! sources say `unsafe`. What nobody has looked at fails here.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests, and nothing else")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -124,7 +124,7 @@ impl std::fmt::Debug for PlacementKey {
 ///
 /// Who guesses one for a flow of which he has seen none, at a target, and tells the epochs, which
 /// are no secret, hits with 2⁻³⁰; with cookies of 32 random bits, of whose four tags three are
-/// accepted, with ¾ · 2⁻³⁰. A packet is tried against up to six flows
+/// accepted, with ¾ · 2⁻³⁰. A packet is tried against up to three flows
 /// ([`Return`](super::Return)): two for an ordinary one, with ports and without.
 #[derive(Clone)]
 pub struct CookieKeys {
@@ -259,7 +259,7 @@ mod tests {
     /// Every way in which bytes come out when somebody prints them.
     fn shows(text: &str, bytes: &[u8]) -> bool {
         let list = bytes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let plain = String::from_utf8_lossy(bytes);
         [list, hex.to_uppercase(), hex, plain.into_owned()].iter().any(|form| text.contains(form))
     }

@@ -1,7 +1,7 @@
 //! Files that hold a secret: read only if nobody else could read or change them.
 //!
-//! The rules are those of ssh for private keys (`StrictModes`, ssh_config(5)): what others may read
-//! is not secret, so it is refused and not only warned of.
+//! The rules are those of ssh for private keys (ssh(1), FILES): what others may read is not secret, so
+//! it is refused and not only warned of.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};

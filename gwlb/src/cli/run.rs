@@ -53,6 +53,9 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
         Ok(gateway) => gateway,
         Err(error) => {
             let failed = fail(&format!("cannot start: {error}"));
+            // What keys there were are wiped, and what hides them would keep the look at what is
+            // missing from trying user namespaces. If it cannot be taken back, they seem to be.
+            let _ = privileges::reveal_memory();
             let preflight = Preflight::check();
             if preflight.start() != Start::Directly {
                 let _ = writeln!(io::stderr(), "\n{preflight}");

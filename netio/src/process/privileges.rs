@@ -120,8 +120,16 @@ pub fn give_up() -> io::Result<Privileges> {
 
 /// Keeps the memory of the process to itself: no core dump, and no other process of its user may
 /// attach to it or read its memory (`PR_SET_DUMPABLE`). Root may, with `CAP_SYS_PTRACE`.
+///
+/// Its files under `/proc` are root's then, so that a process of another user, or a child of it that
+/// has not started a program yet, cannot set up a user namespace.
 pub fn hide_memory() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
+}
+
+/// Takes [`hide_memory`] back: for a process that has no secrets any more.
+pub fn reveal_memory() -> io::Result<()> {
+    Ok(prctl::set_dumpable(true)?)
 }
 
 #[cfg(test)]
@@ -153,11 +161,11 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_hidden() {
-        let before = prctl::get_dumpable().unwrap();
+    fn memory_is_hidden_and_revealed() {
         hide_memory().unwrap();
         assert!(!prctl::get_dumpable().unwrap());
-        prctl::set_dumpable(before).unwrap();
+        reveal_memory().unwrap();
+        assert!(prctl::get_dumpable().unwrap());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! and routes.
 //!
 //! This takes privileges, which a running gateway has not any more, so attachments stay what they
-//! were at the start ([`crate::config::diff`] says so of every change). The devices go with the
+//! were at the start ([`crate::config::diff()`] says so of every change). The devices go with the
 //! process.
 
 use std::net::IpAddr;

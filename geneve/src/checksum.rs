@@ -84,7 +84,8 @@ pub enum Integrity {
     /// The IPv4 header is right, and the upper layer has none: UDP over IPv4 with a zero.
     Absent,
     /// The IPv4 header is right, and the upper layer's cannot be told: a fragment, a protocol that
-    /// is not known here, a source route that hides the final destination.
+    /// is not known here, a source route that hides the final destination, a home address in place
+    /// of the source.
     Unknown,
     /// One of them is wrong; UDP over IPv6 without one is (RFC 8200 §8.1).
     Invalid,
@@ -149,7 +150,7 @@ struct Upper {
 impl Upper {
     /// `None` where the checksum cannot be known. `packet` is `inner.total_len` bytes long.
     fn of(inner: &Inner, packet: &[u8]) -> Option<Upper> {
-        if inner.fragment != Fragment::Whole || inner.source_routed {
+        if inner.fragment != Fragment::Whole || inner.readdressed {
             return None;
         }
         let start = inner.header_len;
@@ -206,7 +207,7 @@ mod tests {
         let known = matches!(inner.protocol, protocol::TCP | protocol::UDP)
             || inner.version == IpVersion::V4 && inner.protocol == protocol::ICMP
             || inner.version == IpVersion::V6 && inner.protocol == protocol::ICMPV6;
-        if known && inner.fragment == Fragment::Whole && !inner.source_routed {
+        if known && inner.fragment == Fragment::Whole && !inner.readdressed {
             Integrity::Valid
         } else {
             Integrity::Unknown

@@ -11,6 +11,7 @@ pub mod clock;
 mod control_handle;
 mod control_loop;
 mod error;
+mod exchange;
 mod exit;
 mod metrics;
 mod prober;

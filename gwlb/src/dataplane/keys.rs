@@ -155,7 +155,9 @@ fn mac(key: &[u8; 16], endpoint: u64, target: TargetId, flow: &CanonicalKey) -> 
 /// SipHash-2-4 over pieces that follow each other.
 fn cookie_hash(key: &[u8; 16], pieces: [&[u8]; 3]) -> u64 {
     let mut hasher = SipHasher24::new_with_key(key);
-    pieces.iter().for_each(|piece| hasher.write(piece));
+    for piece in pieces {
+        hasher.write(piece);
+    }
     hasher.finish()
 }
 

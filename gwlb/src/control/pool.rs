@@ -215,7 +215,8 @@ mod tests {
                 assert!(of(now) <= weight && (of(now) > 0 || weight == 0));
                 while let Some(next) = next_step(begun, slow_start, now) {
                     assert!(next > now, "time goes on");
-                    assert_eq!(of(now), of(next - nanosecond), "it changes before its time");
+                    let before = next.checked_sub(nanosecond).unwrap();
+                    assert_eq!(of(now), of(before), "it changes before its time");
                     assert!(of(next) >= of(now), "it shrinks");
                     let expected = u32::from(weight) * (steps + 1) / STEPS;
                     assert_eq!(u32::from(of(next)), expected.max(1).min(weight.into()));

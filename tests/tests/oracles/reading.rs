@@ -132,7 +132,8 @@ fn icmp(version: IpVersion, kind: IcmpErrorKind) -> String {
 }
 
 pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 /// Every field that two do not read alike. What we do not judge, nobody else has to leave alone:

@@ -15,6 +15,7 @@ mod control_handle;
 mod control_loop;
 mod devices;
 mod error;
+mod exchange;
 mod exit;
 mod metrics;
 mod private_file;

@@ -194,19 +194,31 @@ impl std::fmt::Debug for CookieKeys {
 }
 
 fn mac(key: &Key, endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
-    let mut hasher = SipHasher24::new_with_key(&key.0);
-    hasher.write(&endpoint.to_be_bytes());
-    hasher.write(&target.get().to_be_bytes());
-    hasher.write(&flow.to_bytes());
-    hasher.finish() as u32 & MAC_MASK
+    let (endpoint, target) = (endpoint.to_be_bytes(), target.get().to_be_bytes());
+    cookie_hash(&key.0, [&endpoint, &target, &flow.to_bytes()]) as u32 & MAC_MASK
 }
+
+/// SipHash-2-4 over pieces that follow each other.
+fn cookie_hash(key: &[u8; 16], pieces: [&[u8]; 3]) -> u64 {
+    let mut hasher = SipHasher24::new_with_key(key);
+    for piece in pieces {
+        hasher.write(piece);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod vectors;
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 
+    use geneve::arbitrary;
     use geneve::flow::FlowKey;
+    use proptest::prelude::*;
 
+    use super::vectors::{KEY, SIP_1_3, SIP_2_4, siphash};
     use super::*;
 
     fn at(epoch: u64) -> CookieKeys {
@@ -262,6 +274,97 @@ mod tests {
         let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let plain = String::from_utf8_lossy(bytes);
         [list, hex.to_uppercase(), hex, plain.into_owned()].iter().any(|form| text.contains(form))
+    }
+
+    /// Our hashes are those that were published, however the message is cut into pieces; and so is
+    /// the plain implementation that judges what no vector can say.
+    #[test]
+    fn hashes_are_the_published_ones() {
+        let message: Vec<u8> = (0..64).collect();
+        for (len, (sip_1_3, sip_2_4)) in SIP_1_3.into_iter().zip(SIP_2_4).enumerate() {
+            let message = &message[..len];
+            assert_eq!(PlacementKey(Key(KEY)).hash(message), sip_1_3, "{len}");
+            assert_eq!(siphash::<1, 3>(&KEY, message), sip_1_3, "{len}");
+            assert_eq!(siphash::<2, 4>(&KEY, message), sip_2_4, "{len}");
+            for first in 0..=len {
+                for second in first..=len {
+                    let pieces = [&message[..first], &message[first..second], &message[second..]];
+                    assert_eq!(cookie_hash(&KEY, pieces), sip_2_4, "{first} {second} {len}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// A cookie is made of SipHash-2-4 over what its documentation says, in that order.
+        #[test]
+        fn a_cookie_is_the_hash_of_endpoint_target_and_flow(
+            key: [u8; 16], endpoint: u64, group in "[a-z]{0,9}", address in arbitrary::socket_pair(),
+            flow in arbitrary::flow_key(),
+        ) {
+            let (flow, target) = (flow.canonical(), TargetId::new(&group, address.0));
+            let mut message = endpoint.to_be_bytes().to_vec();
+            message.extend(target.get().to_be_bytes());
+            message.extend(flow.to_bytes());
+            let expected = siphash::<2, 4>(&key, &message);
+            prop_assert_eq!(mac(&Key(key), endpoint, target, &flow), expected as u32 & 0x3fff_ffff);
+            let keys = CookieKeys { epoch: 6, keys: [[0; 16], key, [0; 16]].map(Key) };
+            let cookie = keys.stamp(endpoint, target, &flow);
+            prop_assert_eq!(u64::from(cookie), 2 << 30 | expected & 0x3fff_ffff);
+        }
+
+        /// And a target's identity of SipHash-1-3 over group and address.
+        #[test]
+        fn an_identity_is_the_hash_of_group_and_address(
+            group in "[a-z]{0,99}", address in arbitrary::socket_pair(),
+        ) {
+            let address = address.0;
+            let mut message = (group.len() as u64).to_be_bytes().to_vec();
+            message.extend(group.as_bytes());
+            match address.ip() {
+                std::net::IpAddr::V4(ip) => message.extend(ip.octets()),
+                std::net::IpAddr::V6(ip) => message.extend(ip.octets()),
+            }
+            message.extend(address.port().to_be_bytes());
+            let expected = siphash::<1, 3>(b"gwlb target id 1", &message);
+            prop_assert_eq!(TargetId::new(&group, address).get(), expected);
+        }
+    }
+
+    /// Every pair of the epoch that stamps and the epoch that verifies, all the way round the two
+    /// bits and across the ends of the number.
+    #[test]
+    fn epochs_turn_without_a_gap() {
+        let secret = Secret::from_bytes([1; 32]);
+        let numbers = [0_u64, 1, 2, 3, 4, 5, 20_000, u64::MAX - 4, u64::MAX - 1, u64::MAX];
+        for stamped in numbers {
+            let flow = flow(1000).canonical();
+            let cookie = CookieKeys::derive(&secret, stamped).stamp(5, target(1), &flow);
+            assert_eq!(u64::from(cookie >> 30), stamped % 4, "{stamped}");
+            for distance in -9..=9_i64 {
+                let at = stamped.wrapping_add_signed(distance);
+                let verified = CookieKeys::derive(&secret, at).verify(cookie, 5, target(1), &flow);
+                assert_eq!(verified, distance.abs() <= 1, "{stamped} at {at}");
+            }
+        }
+    }
+
+    /// Each of the 32 bits counts: no other cookie within one bit of the right one is taken.
+    #[test]
+    fn every_bit_of_a_cookie_counts() {
+        for epoch in 4..8 {
+            let keys = at(epoch);
+            let flow = flow(1000).canonical();
+            let cookie = keys.stamp(5, target(1), &flow);
+            assert!(keys.verify(cookie, 5, target(1), &flow));
+            for bit in 0..32 {
+                assert!(!keys.verify(cookie ^ 1 << bit, 5, target(1), &flow), "{epoch} {bit}");
+            }
+            for tag in (0..4).filter(|tag| u64::from(*tag) != epoch % 4) {
+                let other = cookie & MAC_MASK | tag << MAC_BITS;
+                assert!(!keys.verify(other, 5, target(1), &flow), "{epoch} {tag}");
+            }
+        }
     }
 
     #[test]

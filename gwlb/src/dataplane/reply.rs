@@ -356,6 +356,62 @@ mod tests {
         }
     }
 
+    /// RFC 9293 section 3.10.7.1, across the end of the number space: every combination of flags, at
+    /// every distance that payload, SYN and FIN together can have from it.
+    #[test]
+    fn the_number_that_a_reset_acknowledges_wraps() {
+        for from_end in 0..8_u32 {
+            for (len, flags) in (0..6).flat_map(|len| (0..=u8::MAX).map(move |flags| (len, flags)))
+            {
+                let mut packet = ack(CLIENT, SERVER, (4000, 80), &vec![7; len]);
+                let seq = u32::MAX - from_end;
+                packet[24..28].copy_from_slice(&seq.to_be_bytes());
+                packet[33] = flags;
+                let answer = tcp_reset(&packet, &Inner::parse(&packet).unwrap());
+                let flags = TcpFlags(flags);
+                let Some(answer) = answer else {
+                    assert!(flags.contains(TcpFlags::RST));
+                    continue;
+                };
+                let header = reset_between(&answer, (SERVER, 80).into(), (CLIENT, 4000).into());
+                if flags.contains(TcpFlags::ACK) {
+                    assert_eq!((header.sequence_number, header.ack), (77, false));
+                } else {
+                    let counted = [TcpFlags::SYN, TcpFlags::FIN].map(|it| flags.contains(it));
+                    let next =
+                        u64::from(seq) + len as u64 + counted.map(u64::from).iter().sum::<u64>();
+                    assert_eq!(u64::from(header.acknowledgment_number), next % (1 << 32));
+                    assert_eq!((header.sequence_number, header.ack), (0, true));
+                }
+            }
+        }
+    }
+
+    /// Every way in which six calls can come, at, just before and just after the turn of a
+    /// millisecond: as a bucket that is filled at every turn gives.
+    #[test]
+    fn a_bucket_gives_what_the_plain_one_gives() {
+        const BURST: u32 = 3;
+        const RATE: u32 = 2;
+        let steps = [0, 1, 999, 1_000, 1_001, 2_500_u64];
+        for way in 0..steps.len().pow(6) {
+            let start = start();
+            let mut bucket = RateLimit::full(BURST, RATE, start);
+            let (mut micros, mut turns, mut tokens) = (0, 0, BURST);
+            for call in 0..6 {
+                micros += steps[way / steps.len().pow(call) % steps.len()];
+                while (turns + 1) * 1_000 <= micros {
+                    turns += 1;
+                    tokens = (tokens + RATE).min(BURST);
+                }
+                let expected = tokens > 0;
+                tokens = tokens.saturating_sub(1);
+                let taken = bucket.take(start + Duration::from_micros(micros));
+                assert_eq!(taken, expected, "way {way}, call {call}");
+            }
+        }
+    }
+
     #[rstest]
     #[case(RateLimit::new, 50, 1)]
     #[case(RateLimit::for_resets, 10_000, 100)]

@@ -12,7 +12,7 @@ use super::devices::Devices;
 use super::error::StartError;
 use super::rigging::{Answering, Planned, Rigging};
 use super::rooms::Rooms;
-use super::shared::{Inbox, Published, Shared};
+use super::shared::{INBOX, Inbox, Published, Shared};
 use super::underlay;
 use super::worker::{Worker, WorkerConfig};
 use super::{clock, secret};
@@ -53,8 +53,10 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     }
 
     let stats: Vec<_> = (0..workers).map(|_| Arc::new(WorkerStats::default())).collect();
-    let inboxes =
-        (0..workers).map(|_| Inbox::new()).collect::<Result<_, _>>().map_err(StartError::Poll)?;
+    let inboxes = (0..workers)
+        .map(|_| Inbox::new(INBOX))
+        .collect::<Result<_, _>>()
+        .map_err(StartError::Poll)?;
     let nothing = Published { snapshot: control.snapshot(), rig: Arc::default() };
     let shared = Arc::new(Shared::new(Arc::clone(settings), nothing, stats, inboxes));
     *shared.links.lock() = links;

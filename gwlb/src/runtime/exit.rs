@@ -227,19 +227,11 @@ impl Exit {
         let packet = PacketBuf::from_slice(frame.packet);
         let epoch = self.snapshot.topology_epoch;
         let handover = Handover { from, epoch, packet, offload: *frame.offload };
-        let inbox = &self.shared.inboxes[usize::from(to.0)];
+        let inbox = &self.shared.exchange.inboxes[usize::from(to.0)];
         let ledger = self.stats.ledger(from.side);
-        // Counted before it is pushed: the owner may take it at once, and a reader must never see
-        // more taken than given.
-        if inbox.packets.is_full() {
-            return ledger.drops.add(DropReason::HandoverFull, segments);
+        if inbox.give(handover, &ledger.flow, segments).is_err() {
+            ledger.drops.add(DropReason::HandoverFull, segments);
         }
-        ledger.flow.handed_over.add(segments);
-        if inbox.packets.push(handover).is_err() {
-            ledger.flow.taken_over.add(segments);
-            return ledger.drops.add(DropReason::HandoverFull, segments);
-        }
-        let _ = inbox.waker.wake();
     }
 
     /// Writes a packet to the device that it leaves by; a failure is counted here.

@@ -255,7 +255,7 @@ impl Rigging {
     /// Hands new sockets to the workers. What the new rig does not use is let go when
     /// it is published.
     pub fn fit(&mut self, refit: Refit, shared: &Shared) {
-        for (inbox, parts) in shared.inboxes.iter().zip(refit.parts) {
+        for (inbox, parts) in shared.exchange.inboxes.iter().zip(refit.parts) {
             inbox.parts.push(parts);
         }
         self.underlays = refit.underlays;

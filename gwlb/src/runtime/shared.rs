@@ -193,7 +193,7 @@ pub(super) mod tests {
     fn what_is_left_at_the_end_has_a_name() {
         let stats = vec![Arc::new(WorkerStats::default())];
         let Shared { settings, exchange, .. } = idle();
-        let snapshot = Arc::clone(&exchange.published.load().snapshot);
+        let snapshot = Arc::clone(&exchange.published.load_full().snapshot);
         let published = Published { snapshot, rig: Arc::default() };
         let inboxes = vec![Inbox::new(INBOX).unwrap()];
         let shared = Shared::new(settings.load_full(), published, stats, inboxes);

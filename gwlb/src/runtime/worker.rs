@@ -566,7 +566,7 @@ mod tests {
     /// A worker that has one receiver on the loopback and nothing else.
     fn worker() -> Worker {
         let Shared { settings, exchange, .. } = idle();
-        let snapshot = Arc::clone(&exchange.published.load().snapshot);
+        let snapshot = Arc::clone(&exchange.published.load_full().snapshot);
         let rig = Rig { number: 1, underlays: vec![0], ..Rig::default() };
         let published = Published { snapshot, rig: Arc::new(rig) };
         let (inboxes, stats) = (vec![Inbox::new(INBOX).unwrap()], vec![Arc::default()]);

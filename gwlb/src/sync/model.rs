@@ -40,10 +40,6 @@ impl<T> ArcSwap<T> {
         self.latest.store(at, Ordering::Release);
     }
 
-    pub(crate) fn load(&self) -> Arc<T> {
-        self.load_full()
-    }
-
     pub(crate) fn load_full(&self) -> Arc<T> {
         self.at(self.latest.load(Ordering::Acquire))
     }
@@ -105,7 +101,7 @@ impl<T> ArrayQueue<T> {
             let (slot, lap) = self.slot(tail);
             let stamp = slot.stamp.load(Ordering::Acquire);
             if stamp == 2 * lap {
-                match self.take_turn(&self.tail, tail) {
+                match take_turn(&self.tail, tail) {
                     Ok(()) => {
                         slot.value.with(|place| *place = Some(value));
                         slot.stamp.store(2 * lap + 1, Ordering::Release);
@@ -131,7 +127,7 @@ impl<T> ArrayQueue<T> {
             let (slot, lap) = self.slot(head);
             let stamp = slot.stamp.load(Ordering::Acquire);
             if stamp == 2 * lap + 1 {
-                match self.take_turn(&self.head, head) {
+                match take_turn(&self.head, head) {
                     Ok(()) => {
                         let value = slot.value.with(Option::take);
                         slot.stamp.store(2 * (lap + 1), Ordering::Release);
@@ -160,8 +156,8 @@ impl<T> ArrayQueue<T> {
     fn slot(&self, turn: usize) -> (&Slot<T>, usize) {
         (&self.slots[turn % self.slots.len()], turn / self.slots.len())
     }
+}
 
-    fn take_turn(&self, turns: &AtomicUsize, turn: usize) -> Result<(), usize> {
-        turns.compare_exchange(turn, turn + 1, Ordering::SeqCst, Ordering::Relaxed).map(|_| ())
-    }
+fn take_turn(turns: &AtomicUsize, turn: usize) -> Result<(), usize> {
+    turns.compare_exchange(turn, turn + 1, Ordering::SeqCst, Ordering::Relaxed).map(|_| ())
 }

@@ -164,7 +164,7 @@ fn a_target_is_registered_and_changed() {
 fn a_target_is_drained_and_restored() {
     let api = Api::start();
     let path = "/v1/target-groups/fw/targets/192.0.2.11";
-    let published = api.shared.exchange.published.load();
+    let published = api.shared.exchange.published.load_full();
     let counters = &published.snapshot.targets[0].counters[0];
     counters.new_flows.add(3);
     counters.ended_flows.add(1);
@@ -534,7 +534,7 @@ fn take_one(mut stream: &UnixStream) -> u16 {
 #[test]
 fn gauges_say_what_there_is() {
     let api = Api::start();
-    let counters = &api.shared.exchange.published.load().snapshot.targets[1].counters[0];
+    let counters = &api.shared.exchange.published.load_full().snapshot.targets[1].counters[0];
     counters.new_flows.add(5);
     counters.ended_flows.add(2);
     api.ask("DELETE", "/v1/target-groups/fw/targets/192.0.2.12");

@@ -4,13 +4,19 @@
 //! The appliances are the sample firewall, which denies the canary and lets everything else pass.
 //! What is done to the gateway is [`nemesis`](super::nemesis)'s business, and the tests'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use netio::netns::Netns;
 
 use super::canary::{self, Canary};
 use super::status::Status;
 use super::traffic::Stream;
-use super::{Appliance, Family, Gateway, World, wait_until};
+use super::{Appliance, Family, Gateway, HEALTH_PORT, LIMIT, World, wait_until};
 
 /// A world at work.
 #[derive(Debug)]
@@ -23,6 +29,8 @@ pub struct Ordeal {
     pub gateway: Gateway,
     /// Connections that must come to no harm.
     pub streams: Vec<Stream>,
+    /// Where others answer health checks in place of an appliance.
+    doors: HashMap<usize, Door>,
     canary: Canary,
     /// How the gateway is started: see [`World::launch_gateway_by`].
     starter: Vec<String>,
@@ -59,14 +67,14 @@ impl Ordeal {
         world.write("canary.toml", canary::rules());
         let numbers = 0..world.plan.appliances.len();
         let appliances =
-            numbers.map(|number| wanted(number).then(|| start(&world, number))).collect();
+            numbers.map(|number| wanted(number).then(|| start(&world, number, &[]))).collect();
         let process = world.launch_gateway_by(starter, &world.configuration());
         let gateway = world.gateway_of(process);
         wait_until("the gateway answers", || gateway.is_ready());
         let canary = Canary::start(&world);
         let starter = starter.iter().map(|&word| word.to_owned()).collect();
         let streams = Vec::new();
-        Self { world, appliances, gateway, streams, canary, starter, denied: 0 }
+        Self { world, appliances, gateway, streams, doors: HashMap::new(), canary, starter, denied: 0 }
     }
 
     /// Opens connections: so many in each direction and family, to each server.
@@ -116,7 +124,27 @@ impl Ordeal {
 
     /// Starts an appliance, and waits until it takes packets.
     pub fn start_appliance(&mut self, number: usize) {
-        self.appliances[number] = Some(start(&self.world, number));
+        self.appliances[number] = Some(start(&self.world, number, &[]));
+    }
+
+    /// Starts an appliance anew as one that answers no health checks; the test answers them.
+    pub fn answer_for(&mut self, number: usize) {
+        self.kill_appliance(number);
+        self.appliances[number] = Some(start(&self.world, number, &["--health", "none"]));
+        self.mend_health(number);
+    }
+
+    /// Answers health checks for an appliance of [`Self::answer_for`] again.
+    pub fn mend_health(&mut self, number: usize) {
+        self.doors.insert(number, Door::open(&self.world, number));
+    }
+
+    /// Answers them no more, while the appliance carries packets as ever.
+    ///
+    /// # Panics
+    /// If it does so already.
+    pub fn fail_health(&mut self, number: usize) {
+        self.doors.remove(&number).expect("a port where health checks are answered");
     }
 
     /// The state of a target.
@@ -213,12 +241,49 @@ impl Gateway {
     }
 }
 
-fn start(world: &World, number: usize) -> Appliance {
+fn start(world: &World, number: usize, more: &[&str]) -> Appliance {
     let rules = world.folder().join("canary.toml");
-    world.start_appliance(
-        number,
-        &["firewall", "--rules", rules.to_str().expect("a path in Unicode")],
-    )
+    let rules = rules.to_str().expect("a path in Unicode");
+    world.start_appliance(number, &[&["firewall", "--rules", rules], more].concat())
+}
+
+/// A port that answers health checks for an appliance, as the clouds' checks over TCP want it: it
+/// takes connections.
+#[derive(Debug)]
+struct Door {
+    closing: Arc<AtomicBool>,
+    address: SocketAddr,
+    thread: Option<JoinHandle<()>>,
+    netns: Netns,
+}
+
+impl Door {
+    fn open(world: &World, number: usize) -> Self {
+        let site = &world.appliances[number];
+        let address = SocketAddr::new(world.plan.target(number), HEALTH_PORT);
+        let listener = site.run(|| TcpListener::bind(address)).expect("a port that is free");
+        let closing = Arc::new(AtomicBool::new(false));
+        let closed = Arc::clone(&closing);
+        let thread = std::thread::spawn(move || {
+            for _visitor in listener.incoming() {
+                if closed.load(Ordering::Acquire) {
+                    break;
+                }
+            }
+        });
+        Self { closing, address, thread: Some(thread), netns: site.netns().clone() }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        // Whoever waits for visitors sees it at the next.
+        let _ = self.netns.run(|| TcpStream::connect_timeout(&self.address, LIMIT));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// The packets that the hosts' devices brought in, as their kernels count them; a super-packet once.

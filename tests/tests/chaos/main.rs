@@ -8,6 +8,8 @@
 //! in the environment a skip is a failure.
 #![forbid(unsafe_code)]
 
+mod configuration;
+mod links;
 mod processes;
 
 use gwlb_tests::notice;

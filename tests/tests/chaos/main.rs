@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod configuration;
+mod exhaustion;
 mod links;
 mod processes;
 

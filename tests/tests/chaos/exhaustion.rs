@@ -1,6 +1,10 @@
 //! What runs out: room for the log, file descriptors, memory.
 
-use gwlb_tests::world::Ordeal;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use gwlb_tests::world::status::Status;
+use gwlb_tests::world::{Fault, Ordeal, wait_until};
 
 use super::{tell, three, world};
 
@@ -40,4 +44,117 @@ fn a_full_disk_for_stderr_stops_nothing() {
 fn a_full_disk_for_all_output_stops_nothing() {
     let all = "exec \"$0\" \"$@\" >/dev/full 2>/dev/full";
     goes_on_without_a_log("all_output_is_full", &["sh", "-c", all]);
+}
+
+#[test]
+fn a_disk_that_fills_up_costs_lines_of_the_log_and_nothing_else() {
+    let Some(world) = world("a_disk_that_fills_up", three()) else { return };
+    let disk = world.folder().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let disk = disk.to_str().unwrap();
+    // Sixteen kibibytes, in a mount namespace of the gateway's own; the log says much.
+    let script = format!(
+        "mount -t tmpfs -o size=16k none {disk} && export GWLB_LOG=debug && \
+         exec \"$0\" \"$@\" 2>>{disk}/log"
+    );
+    let starter = ["unshare", "--mount", "sh", "-c", &script];
+    let mut ordeal = Ordeal::begin_by(world, &starter);
+    ordeal.open_streams(1);
+    let log = format!("/proc/{}/root{disk}/log", ordeal.gateway.process.id());
+    let size = || std::fs::metadata(&log).unwrap().len();
+    let other = ordeal.world.other_configuration();
+    wait_until("the disk is full", || {
+        ordeal.gateway.reload(&other).unwrap();
+        ordeal.gateway.reload(&ordeal.world.configuration()).unwrap();
+        size() == 16 << 10
+    });
+    ordeal.breathe();
+    ordeal.kill_appliance(2);
+    ordeal.wait_for_state(2, "unhealthy");
+    ordeal.start_appliance(2);
+    ordeal.wait_for_state(2, "healthy");
+    assert_eq!(size(), 16 << 10);
+
+    // As soon as there is room, it is used again.
+    std::fs::File::options().write(true).open(&log).unwrap().set_len(0).unwrap();
+    wait_until("something is written again", || {
+        ordeal.gateway.reload(&other).unwrap();
+        std::fs::read_to_string(&log).unwrap().contains("registered")
+    });
+    ordeal.gateway.reload(&ordeal.world.configuration()).unwrap();
+    let outcome = ordeal.end();
+    outcome.assert_drops([]);
+    tell("a disk of 16 KiB for the log", &outcome);
+}
+
+#[test]
+fn file_descriptors_that_run_out_cost_probes_and_clients_and_come_back() {
+    let Some(world) = world("file_descriptors_run_out", three()) else { return };
+    let mut ordeal = Ordeal::begin(world);
+    for number in 0..3 {
+        ordeal.wait_for_state(number, "healthy");
+    }
+    ordeal.open_streams(2);
+    let has = ordeal.gateway.process.open_files();
+    for _ in 0..2 {
+        // Nothing more can be opened: no connection to a target, none from a client.
+        ordeal.strike(&Fault::StarveFiles(Duration::from_secs(1)));
+        ordeal.breathe();
+        // What could not be probed for a reason of the gateway's own is not called unhealthy.
+        let status = ordeal.gateway.status();
+        for target in &status.targets {
+            let reason = target.reason.as_deref();
+            let known = target.state == "healthy"
+                || (target.state == "unavailable" && reason == Some("Elb.InternalError"));
+            assert!(known, "{target:#?}");
+        }
+        for number in 0..3 {
+            ordeal.wait_for_state(number, "healthy");
+        }
+    }
+    // Probes do find out again who is dead.
+    ordeal.kill_appliance(1);
+    ordeal.wait_for_state(1, "unhealthy");
+    ordeal.start_appliance(1);
+    ordeal.wait_for_state(1, "healthy");
+    wait_until("nothing that was opened stays open", || {
+        ordeal.gateway.process.open_files() <= has + 4
+    });
+    let outcome = ordeal.end();
+    outcome.assert_drops([]);
+    assert_eq!(outcome.status.flows.rebalanced, 0, "{:#?}", outcome.status);
+    tell("no file descriptor left for 1 s, twice", &outcome);
+}
+
+#[test]
+fn clients_that_take_every_place_are_refused_and_cost_no_target_its_health() {
+    let Some(world) = world("clients_that_take_every_place", three()) else { return };
+    let starter = ["prlimit", "--nofile=128:128"];
+    let mut ordeal = Ordeal::begin_by(world, &starter);
+    for number in 0..3 {
+        ordeal.wait_for_state(number, "healthy");
+    }
+    ordeal.open_streams(1);
+    let socket = ordeal.world.admin_socket();
+    let before = ordeal.gateway.status();
+    for _ in 0..3 {
+        // Many more than there are file descriptors; they say nothing, and do not go away.
+        let clients: Vec<_> = (0..400).map_while(|_| UnixStream::connect(&socket).ok()).collect();
+        assert!(clients.len() > 128, "{}", clients.len());
+        ordeal.breathe();
+        drop(clients);
+        wait_until("a client gets in again", || Status::read(&socket).is_ok());
+    }
+    for number in 0..3 {
+        ordeal.wait_for_state(number, "healthy");
+    }
+    let after = ordeal.gateway.status();
+    assert_eq!(after.flows.rebalanced, before.flows.rebalanced, "{after:#?}");
+    ordeal.kill_appliance(1);
+    ordeal.wait_for_state(1, "unhealthy");
+    ordeal.start_appliance(1);
+    ordeal.wait_for_state(1, "healthy");
+    let outcome = ordeal.end();
+    outcome.assert_drops([]);
+    tell("400 clients for 128 file descriptors, three times", &outcome);
 }

@@ -22,12 +22,21 @@ pub const PORT: u16 = 9;
 /// The name of that rule.
 const RULE: &str = "canary";
 
-/// Rules for the sample firewall: everything may pass but the canary.
+/// The port that floods go to, which the appliances deny as well: "chargen" (RFC 864).
+pub const FLOOD_PORT: u16 = 19;
+
+/// The name of that rule.
+const FLOOD_RULE: &str = "flood";
+
+/// Rules for the sample firewall: everything may pass but the canary and floods.
 pub fn rules() -> String {
-    format!(
-        "default = \"allow\"\npick_up = true\n\
-         [[rule]]\nname = \"{RULE}\"\naction = \"deny\"\nprotocol = \"udp\"\nports = [{PORT}]\n"
-    )
+    let deny = |name: &str, port: u16| {
+        format!(
+            "[[rule]]\nname = \"{name}\"\naction = \"deny\"\nprotocol = \"udp\"\nports = [{port}]\n"
+        )
+    };
+    let (canary, flood) = (deny(RULE, PORT), deny(FLOOD_RULE, FLOOD_PORT));
+    format!("default = \"allow\"\npick_up = true\n{canary}{flood}")
 }
 
 /// Between two rounds: a packet in each direction and family.
@@ -133,6 +142,11 @@ impl Silent {
 /// How often the appliances have denied it, by what they say themselves.
 pub fn denied(report: &super::status::Report) -> u64 {
     report.hits(RULE)
+}
+
+/// How many packets of floods an appliance has denied, by what it says itself.
+pub fn flood_denied(report: &super::status::Report) -> u64 {
+    report.hits(FLOOD_RULE)
 }
 
 fn hosts(world: &World) -> impl Iterator<Item = &Host> {

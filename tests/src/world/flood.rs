@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::time::Duration;
 
+use super::canary::FLOOD_PORT;
 use super::raw::RawSender;
-use super::{Family, Host, World, now};
+use super::{Host, World, now};
 
 /// Packets that are sent before it is looked whether the gateway has taken them: fewer than a TUN
 /// device queues (500), so that a flood that waits loses nothing.
@@ -41,11 +42,13 @@ pub struct Flooded {
 }
 
 /// Sends one packet for each number in `flows`, each of the flow with that number, from the
-/// internet to a port of the first server. Of numbers below 2^32 no two are the same flow.
+/// internet to a port of the first server that the appliances deny. Of numbers below 2^32 no two
+/// are the same flow.
 ///
 /// # Panics
 /// If the client's device is not there.
-pub fn flood(world: &World, to: SocketAddrV4, flows: Range<u64>, patience: Patience) -> Flooded {
+pub fn flood(world: &World, flows: Range<u64>, patience: Patience) -> Flooded {
+    let to = SocketAddrV4::new(world.plan.server(0).v4.0, FLOOD_PORT);
     let sender = RawSender::new(&world.client);
     let started = now();
     let mut next = flows.start;
@@ -72,20 +75,6 @@ pub fn flood(world: &World, to: SocketAddrV4, flows: Range<u64>, patience: Patie
 fn taken(client: &Host) -> u64 {
     let counted = client.links().statistics("igw").expect("the client's device");
     counted.tx_packets + counted.tx_dropped
-}
-
-/// Where a flood goes that nobody answers: a socket that nobody reads.
-///
-/// # Panics
-/// If the server has no free port.
-pub fn sink(server: &Host) -> (std::net::UdpSocket, SocketAddrV4) {
-    let socket = server
-        .run(|| std::net::UdpSocket::bind((server.address(Family::V4), 0)))
-        .expect("a free port");
-    match socket.local_addr() {
-        Ok(std::net::SocketAddr::V4(address)) => (socket, address),
-        other => panic!("bound to IPv4, and at {other:?}"),
-    }
 }
 
 /// The packet of a flow; the kernel fills in the checksum of the IP header.

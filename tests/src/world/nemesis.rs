@@ -163,8 +163,7 @@ impl Ordeal {
                 self.gateway.process.limit("--nofile=1024:");
             }
             Fault::Flood(flows) => {
-                let (_sink, to) = flood::sink(&self.world.servers[0]);
-                flood::flood(&self.world, to, 0..flows, Patience::Waits);
+                flood::flood(&self.world, 0..flows, Patience::Waits);
             }
             Fault::Malformed(datagrams) => self.send_malformed(datagrams),
         }

@@ -63,6 +63,7 @@ pub struct Flows {
     pub expired: u64,
     pub rebalanced: u64,
     pub reset: u64,
+    pub untracked: u64,
 }
 
 /// What was asked of the kernel.

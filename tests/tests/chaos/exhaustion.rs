@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gwlb_tests::world::status::Status;
 use gwlb_tests::world::{Fault, Ordeal, wait_until};
+use nix::sys::signal::Signal;
 
 use super::{tell, three, world};
 
@@ -111,6 +112,17 @@ fn file_descriptors_that_run_out_cost_probes_and_clients_and_come_back() {
         for number in 0..3 {
             ordeal.wait_for_state(number, "healthy");
         }
+    }
+    ordeal.gateway.process.wait_for_line("unavailable (Elb.InternalError)");
+    // A configuration that cannot even be read changes nothing.
+    ordeal.world.write("gateway.toml", ordeal.world.other_configuration());
+    ordeal.gateway.process.limit("--nofile=4:");
+    ordeal.gateway.process.signal(Signal::SIGHUP);
+    ordeal.gateway.process.wait_for_line("not reloaded");
+    ordeal.gateway.process.limit("--nofile=1024:");
+    assert_eq!(ordeal.gateway.status().targets.len(), 3);
+    for number in 0..3 {
+        ordeal.wait_for_state(number, "healthy");
     }
     // Probes do find out again who is dead.
     ordeal.kill_appliance(1);

@@ -10,6 +10,7 @@
 
 mod configuration;
 mod exhaustion;
+mod floods;
 mod links;
 mod processes;
 

@@ -1,0 +1,116 @@
+//! A million flows that nobody opened: more than the tables hold, and than they take in a second.
+
+use gwlb_tests::notice;
+use gwlb_tests::world::canary::flood_denied;
+use gwlb_tests::world::flood::{Patience, flood};
+use gwlb_tests::world::{Ordeal, Plan};
+
+use super::{tell, world};
+
+/// Flows of a flood that waits for the gateway to take each packet: three times what the tables
+/// hold.
+const FILLING: u64 = 100_000;
+/// Flows of a flood at the rate of the kernel, in which most is lost before the gateway.
+const AT_ONCE: u64 = 100_000;
+/// How often that is done: a million flows in all.
+const TIMES: u64 = 9;
+
+/// What the tables of both workers hold.
+const TABLES: u64 = 2 * 16_384;
+/// What a flow takes at most in a full table, index included.
+const BYTES_OF_A_FLOW: u64 = 400;
+/// How far the memory in use may be off: buffers that have not been used before, and what the
+/// allocator keeps.
+const MARGIN: u64 = 8 << 20;
+
+fn small_tables() -> Plan {
+    Plan {
+        appliances: vec![0, 0],
+        gateway: "max_flows_per_worker = 16384\nmax_new_flows_per_second_per_worker = 5000",
+        load_balancer: "other_idle_timeout_seconds = 5\nextended_ranges = true",
+        ..Plan::default()
+    }
+}
+
+#[test]
+fn a_million_spoofed_flows_harm_no_connection_and_fill_no_more_than_the_tables() {
+    let Some(world) = world("a_million_spoofed_flows", small_tables()) else { return };
+    let mut ordeal = Ordeal::begin(world);
+    ordeal.open_streams(1);
+    let before = ordeal.gateway.process.resident();
+    let quarter = FILLING / 4;
+    let mut took = std::time::Duration::ZERO;
+    for number in 0..4 {
+        let part = number * quarter..(number + 1) * quarter;
+        took += flood(&ordeal.world, part, Patience::Waits).took;
+        ordeal.breathe();
+    }
+    let status = ordeal.gateway.status();
+    assert!(status.active_flows <= TABLES, "{status:#?}");
+    // The cap on new flows, the limit of the tables, or both: most of them were not remembered.
+    assert!(status.flows.untracked > FILLING / 8, "{status:#?}");
+    let full = ordeal.gateway.process.resident();
+    let allowed = before + TABLES * BYTES_OF_A_FLOW + MARGIN;
+    assert!(full < allowed, "{full} bytes with full tables, {before} before");
+
+    let mut lost = std::time::Duration::ZERO;
+    for number in 0..TIMES {
+        let start = FILLING + number * AT_ONCE;
+        lost += flood(&ordeal.world, start..start + AT_ONCE, Patience::None).took;
+        ordeal.breathe();
+    }
+    let after = ordeal.gateway.process.resident();
+    assert!(after < full + MARGIN / 2, "{full} bytes with full tables, {after} bytes later");
+    let reports = ordeal.appliances.iter().flatten().map(|nva| flood_denied(&nva.report()));
+    let denied: u64 = reports.sum();
+    let outcome = ordeal.end();
+    let dropped = outcome.assert_only(&["handover_full"]);
+    let queue: u64 = outcome.status.attachments.iter().filter_map(|at| at.tx_dropped).sum();
+    let lost_behind: u64 = outcome.status.targets.iter().map(|target| target.kept_packets).sum();
+    let sent = FILLING + TIMES * AT_ONCE;
+    // Each packet of the flood was denied by an appliance, or is among what is counted as lost.
+    let explained = lost_behind + dropped + queue + outcome.status.io.kernel_drops;
+    assert!(denied > 0 && denied <= sent, "{denied} of {sent} denied");
+    assert!(sent <= explained, "{sent} sent, {explained} explained: {:#?}", outcome.status);
+    tell("a million spoofed flows", &outcome);
+    notice::say(&format!(
+        "a million spoofed flows: {FILLING} in {:.1} s one by one, the others in {:.1} s; {denied} \
+         reached an appliance, {queue} were lost in the device's queue, {dropped} between workers; \
+         {} not remembered; {} MB before, {} MB with full tables, {} MB afterwards\n",
+        took.as_secs_f64(),
+        lost.as_secs_f64(),
+        outcome.status.flows.untracked,
+        before >> 20,
+        full >> 20,
+        after >> 20,
+    ));
+}
+
+#[test]
+fn a_flood_kills_no_gateway_whose_memory_is_limited_to_what_its_tables_take() {
+    let Some(world) = world("a_flood_with_little_memory", small_tables()) else { return };
+    // All writable memory of its own, stacks and what the allocator holds included.
+    let limit = 40_u64 << 20;
+    let starter = format!("--data={limit}:{limit}");
+    let mut ordeal = Ordeal::begin_by(world, &["prlimit", &starter]);
+    ordeal.open_streams(1);
+    let before = ordeal.gateway.process.data();
+    assert!(before + TABLES * BYTES_OF_A_FLOW / 2 < limit, "{before} of {limit} bytes at rest");
+    flood(&ordeal.world, 0..FILLING, Patience::Waits);
+    ordeal.breathe();
+    for number in 0..2 {
+        let start = FILLING + number * AT_ONCE;
+        flood(&ordeal.world, start..start + AT_ONCE, Patience::None);
+        ordeal.breathe();
+    }
+    let after = ordeal.gateway.process.data();
+    assert!(ordeal.gateway.status().flows.created >= TABLES / 2, "the flood filled something");
+    let outcome = ordeal.end();
+    outcome.assert_only(&["handover_full"]);
+    tell("a flood with 40 MiB of memory", &outcome);
+    notice::say(&format!(
+        "a flood with 40 MiB of memory: {} MB at rest, {} MB after it\n",
+        before >> 20,
+        after >> 20,
+    ));
+}

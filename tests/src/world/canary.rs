@@ -149,6 +149,11 @@ pub fn flood_denied(report: &super::status::Report) -> u64 {
     report.hits(FLOOD_RULE)
 }
 
+/// Whether there is the mark in it.
+pub fn is_marked(packet: &[u8]) -> bool {
+    packet.windows(MARK.len()).any(|bytes| bytes == MARK)
+}
+
 fn hosts(world: &World) -> impl Iterator<Item = &Host> {
     std::iter::once(&world.client).chain(&world.servers)
 }
@@ -157,8 +162,7 @@ fn watch(host: &Host) -> [Listener<Arrived>; 2] {
     [Domain::IPV4, Domain::IPV6].map(|domain| {
         Listener::start(host, domain, Arrived::default(), |arrived, packet| {
             arrived.datagrams += 1;
-            let marked = packet.windows(MARK.len()).any(|bytes| bytes == MARK);
-            arrived.marked += u64::from(marked);
+            arrived.marked += u64::from(is_marked(packet));
         })
     })
 }

@@ -1,5 +1,5 @@
 //! An appliance that cannot be trusted: it returns what it gets, as it should, and each time
-//! something else besides.
+//! something else besides. The canary it keeps to itself, as all of them do.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use geneve::PORT;
 
 use super::World;
+use super::canary::is_marked;
 use super::raw::RawSender;
 use super::rogue::{Genuine, envelope};
 
@@ -50,6 +51,9 @@ impl Impostor {
             let mut buffer = vec![0; 65_536];
             while !end.load(Ordering::Acquire) {
                 let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+                if is_marked(&buffer[..len]) {
+                    continue;
+                }
                 // An answer goes back with the same two ports, in the same places.
                 let answer = |datagram: &[u8]| {
                     let source = SocketAddr::new(target, from.port());

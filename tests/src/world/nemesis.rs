@@ -202,7 +202,10 @@ impl World {
     pub fn other_configuration(&self) -> String {
         let mut text = self.configuration_with(&[
             ("dialect = \"aws\"", "dialect = \"aws\"\nslow_start_seconds = 1"),
-            ("tcp_unknown_flow = \"", "tcp_half_closed_timeout_seconds = 90\ntcp_unknown_flow = \""),
+            (
+                "tcp_unknown_flow = \"",
+                "tcp_half_closed_timeout_seconds = 90\ntcp_unknown_flow = \"",
+            ),
         ]);
         let count = self.plan.appliances.len();
         for number in 0..count {

@@ -74,7 +74,16 @@ impl Ordeal {
         let canary = Canary::start(&world);
         let starter = starter.iter().map(|&word| word.to_owned()).collect();
         let streams = Vec::new();
-        Self { world, appliances, gateway, streams, doors: HashMap::new(), canary, starter, denied: 0 }
+        Self {
+            world,
+            appliances,
+            gateway,
+            streams,
+            doors: HashMap::new(),
+            canary,
+            starter,
+            denied: 0,
+        }
     }
 
     /// Opens connections: so many in each direction and family, to each server.
@@ -290,8 +299,9 @@ impl Drop for Door {
 fn given(world: &World) -> u64 {
     let devices = [(&world.client, "igw"), (&world.servers[0], "app-a")];
     let second = world.servers.get(1).map(|server| (server, "app-b"));
-    let counted = devices.into_iter().chain(second).map(|(host, device)| {
-        host.links().statistics(device).expect("a host's device").rx_packets
-    });
+    let counted = devices
+        .into_iter()
+        .chain(second)
+        .map(|(host, device)| host.links().statistics(device).expect("a host's device").rx_packets);
     counted.sum()
 }

@@ -109,15 +109,17 @@ impl<T: Send + 'static> Listener<T> {
         let end = Arc::clone(&ending);
         let thread = std::thread::spawn(move || {
             let mut buffer = vec![0; 65_536];
-            loop {
-                // Read before looking, so that what came before the end was asked for is heard.
-                let ended = end.load(Ordering::Acquire);
-                match socket.recv(&mut buffer) {
-                    Ok(len) => hear(&mut collected, &buffer[..len]),
-                    Err(_) if ended => return collected,
-                    Err(_) => {}
+            while !end.load(Ordering::Acquire) {
+                if let Ok(len) = socket.recv(&mut buffer) {
+                    hear(&mut collected, &buffer[..len]);
                 }
             }
+            // What came before the end was asked for is heard, too.
+            socket.set_nonblocking(true).expect("a socket");
+            while let Ok(len) = socket.recv(&mut buffer) {
+                hear(&mut collected, &buffer[..len]);
+            }
+            collected
         });
         Self { ending, thread }
     }

@@ -4,14 +4,15 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::time::Duration;
 
 use geneve::outer::{self, OuterHeader, UdpChecksum};
 use geneve::{Header, Inner, PORT, PacketBuf};
 use socket2::Domain;
 
-use super::World;
 use super::canary::MARK;
 use super::raw::{Listener, RawSender};
+use super::{World, now};
 use crate::packets::Ip;
 
 /// Where the flow cookie is in a header of the AWS dialect: the last four of its forty bytes.
@@ -59,12 +60,14 @@ impl Rogue {
         envelope(from, self.gateway, datagram)
     }
 
-    /// Sends packets as fast as the kernel takes them.
+    /// Sends packets as fast as the kernel takes them, and says how long that took.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn send<P: AsRef<[u8]>>(&self, packets: &[P]) -> io::Result<()> {
-        self.sender.send(packets)
+    pub fn send<P: AsRef<[u8]>>(&self, packets: &[P]) -> io::Result<Duration> {
+        let begun = now();
+        self.sender.send(packets)?;
+        Ok(now().saturating_duration_since(begun))
     }
 }
 
@@ -72,8 +75,7 @@ impl Rogue {
 pub(super) fn envelope(src: SocketAddr, dst: SocketAddr, datagram: &[u8]) -> Vec<u8> {
     let mut packet = PacketBuf::from_slice(datagram);
     let checksum = UdpChecksum::On;
-    let header =
-        OuterHeader { src, dst, ttl: 64, tos: 0, dont_fragment: false, id: 0, checksum };
+    let header = OuterHeader { src, dst, ttl: 64, tos: 0, dont_fragment: false, id: 0, checksum };
     outer::encapsulate(&header, &mut packet).expect("a datagram that fits");
     packet.bytes().to_vec()
 }

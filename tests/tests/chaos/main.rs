@@ -13,6 +13,7 @@ mod exhaustion;
 mod floods;
 mod links;
 mod processes;
+mod rogues;
 
 use gwlb_tests::notice;
 use gwlb_tests::world::{Outcome, Plan, World};

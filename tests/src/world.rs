@@ -292,6 +292,12 @@ impl Drop for Appliance {
     }
 }
 
+/// The time since this was asked for first.
+pub fn since_start() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    now().saturating_duration_since(*START.get_or_init(now))
+}
+
 /// Lets a fault last for a while. Nothing is waited for: the time is part of the fault.
 pub fn hold(duration: Duration) {
     std::thread::sleep(duration);

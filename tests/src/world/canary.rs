@@ -3,7 +3,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -49,6 +49,9 @@ const ROUNDS_OF_A_FLOW: u64 = 64;
 #[derive(Debug)]
 pub struct Canary {
     sent: Arc<AtomicU64>,
+    /// How many have arrived.
+    marked: Arc<AtomicU64>,
+    hushed: Arc<AtomicBool>,
     stop: mpsc::Sender<()>,
     thread: JoinHandle<()>,
     /// On each host, for IPv4 and IPv6.
@@ -67,8 +70,11 @@ pub struct Arrived {
 impl Canary {
     /// Begins to watch all hosts, and to send.
     pub fn start(world: &World) -> Self {
-        let watchers = hosts(world).flat_map(watch).collect();
+        let marked = Arc::new(AtomicU64::new(0));
+        let watchers = hosts(world).flat_map(|host| watch(host, &marked)).collect();
         let sent = Arc::new(AtomicU64::new(0));
+        let hushed = Arc::new(AtomicBool::new(false));
+        let silent = Arc::clone(&hushed);
         let (stop, stopped) = mpsc::channel();
         let counter = Arc::clone(&sent);
         let netns = hosts(world).map(|host| host.netns().clone()).collect::<Vec<_>>();
@@ -93,6 +99,9 @@ impl Canary {
                     sockets = ways.iter().map(open).collect();
                 }
                 for (socket, to) in &sockets {
+                    if silent.load(Ordering::Acquire) {
+                        break;
+                    }
                     // There may be no way at all while a fault lasts.
                     if socket.send_to(MARK, to).is_ok() {
                         counter.fetch_add(1, Ordering::Relaxed);
@@ -103,7 +112,17 @@ impl Canary {
                 }
             }
         });
-        Self { sent, stop, thread, watchers }
+        Self { sent, marked, hushed, stop, thread, watchers }
+    }
+
+    /// Sends nothing for as long as this is `true`.
+    pub fn hush(&self, silent: bool) {
+        self.hushed.store(silent, Ordering::Release);
+    }
+
+    /// How many packets with the mark have arrived so far.
+    pub fn arrived(&self) -> u64 {
+        self.marked.load(Ordering::Relaxed)
     }
 
     /// How many packets were sent so far.
@@ -158,11 +177,14 @@ fn hosts(world: &World) -> impl Iterator<Item = &Host> {
     std::iter::once(&world.client).chain(&world.servers)
 }
 
-fn watch(host: &Host) -> [Listener<Arrived>; 2] {
+fn watch(host: &Host, counter: &Arc<AtomicU64>) -> [Listener<Arrived>; 2] {
     [Domain::IPV4, Domain::IPV6].map(|domain| {
-        Listener::start(host, domain, Arrived::default(), |arrived, packet| {
+        let counter = Arc::clone(counter);
+        Listener::start(host, domain, Arrived::default(), move |arrived, packet| {
+            let marked = u64::from(is_marked(packet));
             arrived.datagrams += 1;
-            arrived.marked += u64::from(is_marked(packet));
+            arrived.marked += marked;
+            counter.fetch_add(marked, Ordering::Relaxed);
         })
     })
 }

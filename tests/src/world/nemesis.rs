@@ -1,14 +1,14 @@
 //! Faults of the machine and of the network, as things that can be done to a world at work.
 //!
-//! Each strikes and is over when [`Ordeal::strike`] returns; what has to hold afterwards is for
-//! [`Ordeal::end`] and the tests to say.
+//! Each is inflicted and relieved, or both by [`Ordeal::strike`]; what has to hold afterwards is
+//! for [`Ordeal::end`] and the tests to say.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::flood::{self, Patience};
 use super::rogue::{self, Rogue};
-use super::{Ordeal, World, hold, site};
+use super::{Appliance, Host, Ordeal, World, hold, raw, site};
 
 /// Something that is done to a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub enum Fault {
     Flood(u64),
     /// So many datagrams that are wrong in every way, from a target and from nobody.
     Malformed(u64),
+    /// So many datagrams that the gateway has sent to an appliance, with other cookies.
+    Forge(usize, u64),
 }
 
 impl fmt::Display for Fault {
@@ -55,6 +57,9 @@ impl fmt::Display for Fault {
             Self::StarveFiles(time) => write!(f, "no more files for {time:?}"),
             Self::Flood(flows) => write!(f, "flood of {flows} flows"),
             Self::Malformed(datagrams) => write!(f, "{datagrams} malformed datagrams"),
+            Self::Forge(number, datagrams) => {
+                write!(f, "{datagrams} forged datagrams of appliance {number}")
+            }
         }
     }
 }
@@ -74,6 +79,7 @@ impl Fault {
             Self::StarveFiles(_) => "files starved",
             Self::Flood(_) => "flood",
             Self::Malformed(_) => "malformed",
+            Self::Forge(..) => "forged",
         }
     }
 
@@ -82,9 +88,8 @@ impl Fault {
         match self {
             // Longer packets come out of the devices than the workers hand over in time.
             Self::PauseGateway(_) | Self::Flood(_) => &["handover_full"],
-            Self::CutCable(..) => &["send_failed"],
+            Self::CutCable(..) | Self::ShrinkMtu(..) => &["send_failed"],
             Self::DownTun(..) => &["delivery_failed"],
-            Self::ShrinkMtu(..) => &["send_failed"],
             Self::Reload(_) => &["reconfigured"],
             Self::Malformed(_) => &[
                 "malformed_geneve",
@@ -96,6 +101,7 @@ impl Fault {
                 "unknown_endpoint",
                 "unknown_source",
             ],
+            Self::Forge(..) => &["bad_cookie"],
             Self::KillGateway
             | Self::KillAppliance(..)
             | Self::PauseAppliance(..)
@@ -104,68 +110,130 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// How long it lasts until it is relieved.
+    fn time(&self) -> Duration {
+        match *self {
+            Self::PauseGateway(time)
+            | Self::KillAppliance(_, time)
+            | Self::PauseAppliance(_, time)
+            | Self::CutCable(_, time)
+            | Self::DownTun(_, time)
+            | Self::ShrinkMtu(_, _, time)
+            | Self::Reload(time)
+            | Self::StarveFiles(time) => time,
+            Self::KillGateway | Self::Flood(_) | Self::Malformed(_) | Self::Forge(..) => {
+                Duration::ZERO
+            }
+        }
+    }
+}
+
 impl Ordeal {
-    /// Does a fault, and undoes it.
+    /// Does a fault, lets it last, and undoes it.
     ///
     /// # Panics
     /// If it cannot be done, or not be undone.
     pub fn strike(&mut self, fault: &Fault) {
+        self.inflict(fault);
+        hold(fault.time());
+        self.relieve(fault);
+    }
+
+    /// Does two faults, the second while the first lasts, and undoes the first before the second.
+    ///
+    /// # Panics
+    /// As [`Self::strike`].
+    pub fn strike_both(&mut self, first: &Fault, second: &Fault) {
+        self.inflict(first);
+        hold(first.time() / 2);
+        self.inflict(second);
+        hold(first.time() / 2);
+        self.relieve(first);
+        hold(second.time() / 2);
+        self.relieve(second);
+    }
+
+    fn inflict(&mut self, fault: &Fault) {
         match *fault {
             Fault::KillGateway => self.restart_gateway(),
-            Fault::PauseGateway(time) => {
-                self.gateway.process.suspend();
-                hold(time);
-                self.gateway.process.resume();
-            }
-            Fault::KillAppliance(number, time) => {
-                self.kill_appliance(number);
-                hold(time);
-                self.start_appliance(number);
-            }
-            Fault::PauseAppliance(number, time) => {
-                let process = &self.appliances[number].as_ref().expect("an appliance").process;
-                process.suspend();
-                hold(time);
-                process.resume();
-            }
-            Fault::CutCable(number, time) => {
+            Fault::PauseGateway(_) => self.gateway.process.suspend(),
+            Fault::KillAppliance(number, _) => self.kill_appliance(number),
+            Fault::PauseAppliance(number, _) => self.appliance(number).process.suspend(),
+            Fault::CutCable(number, _) => {
                 let cable = site::cable(number);
                 self.world.gateway.links().set_down(&cable).expect("a cable");
-                hold(time);
-                self.world.gateway.links().set_up(&cable).expect("a cable");
-                site::lay_routes(&self.world.plan, &self.world.gateway, number);
             }
-            Fault::DownTun(number, time) => {
-                let (host, device) = match number {
-                    0 => (&self.world.client, "igw"),
-                    1 => (&self.world.servers[0], "app-a"),
-                    _ => (&self.world.servers[1], "app-b"),
-                };
+            Fault::DownTun(number, _) => {
+                let (host, device) = host(&self.world, number);
                 host.links().set_down(device).expect("a host's device");
-                hold(time);
-                host.links().set_up(device).expect("a host's device");
-                host.restore(device);
             }
-            Fault::ShrinkMtu(number, mtu, time) => {
-                set_mtu(&self.world, number, mtu);
-                hold(time);
-                set_mtu(&self.world, number, self.world.plan.underlay_mtu);
-            }
-            Fault::Reload(time) => {
+            Fault::ShrinkMtu(number, mtu, _) => set_mtu(&self.world, number, mtu),
+            Fault::Reload(_) => {
                 self.gateway.reload(&self.world.other_configuration()).expect("a configuration");
-                hold(time);
-                self.gateway.reload(&self.world.configuration()).expect("a configuration");
             }
-            Fault::StarveFiles(time) => {
-                // The lowest number that is free is beyond this.
-                self.gateway.process.limit("--nofile=4:");
-                hold(time);
-                self.gateway.process.limit("--nofile=1024:");
-            }
+            // The lowest number that is free is beyond this.
+            Fault::StarveFiles(_) => self.gateway.process.limit("--nofile=4:"),
             Fault::Flood(flows) => {
                 flood::flood(&self.world, 0..flows, Patience::Waits);
             }
             Fault::Malformed(datagrams) => self.send_malformed(datagrams),
+            Fault::Forge(number, datagrams) => self.send_forged(number, datagrams),
+        }
+    }
+
+    fn relieve(&mut self, fault: &Fault) {
+        match *fault {
+            Fault::PauseGateway(_) => self.gateway.process.resume(),
+            Fault::KillAppliance(number, _) => self.start_appliance(number),
+            Fault::PauseAppliance(number, _) => self.appliance(number).process.resume(),
+            Fault::CutCable(number, _) => {
+                let cable = site::cable(number);
+                self.world.gateway.links().set_up(&cable).expect("a cable");
+                site::lay_routes(&self.world.plan, &self.world.gateway, number);
+            }
+            Fault::DownTun(number, _) => {
+                let (host, device) = host(&self.world, number);
+                host.links().set_up(device).expect("a host's device");
+                host.restore(device);
+            }
+            Fault::ShrinkMtu(number, ..) => {
+                set_mtu(&self.world, number, self.world.plan.underlay_mtu);
+            }
+            Fault::Reload(_) => {
+                self.gateway.reload(&self.world.configuration()).expect("a configuration");
+            }
+            Fault::StarveFiles(_) => self.gateway.process.limit("--nofile=1024:"),
+            Fault::KillGateway | Fault::Flood(_) | Fault::Malformed(_) | Fault::Forge(..) => {}
+        }
+    }
+
+    fn appliance(&self, number: usize) -> &Appliance {
+        self.appliances[number].as_ref().expect("an appliance that runs")
+    }
+
+    fn send_forged(&self, number: usize, datagrams: u64) {
+        let recording = rogue::tap(&self.world, number);
+        // As long as it takes for the canary and the streams to be heard.
+        hold(Duration::from_millis(100));
+        let mut recorded = recording.take();
+        // Joined packets of streams would go out in fragments, if at all.
+        recorded.retain(|genuine| genuine.inner.len() < 1400);
+        let rogue = Rogue::new(&self.world, number);
+        let target = self.world.plan.target(number);
+        let mut sent = 0;
+        while sent < datagrams && !recorded.is_empty() {
+            let packets: Vec<_> = recorded
+                .iter()
+                .take(raw::BATCH)
+                .map(|genuine| {
+                    let turn = 1 << (sent % 32);
+                    let datagram = genuine.with_cookie(|cookie| cookie ^ turn);
+                    rogue.packet((target, genuine.port).into(), &datagram)
+                })
+                .collect();
+            rogue.send(&packets).expect("a way to the gateway");
+            sent += packets.len() as u64;
         }
     }
 
@@ -187,8 +255,16 @@ impl Ordeal {
     }
 }
 
-/// Changes both ends of a cable. The end that sends is first to send less, and last to send more,
-/// as somebody would do it who means no harm.
+/// A host with its device: the client (0), or a server (1, 2).
+fn host(world: &World, number: usize) -> (&Host, &'static str) {
+    match number {
+        0 => (&world.client, "igw"),
+        1 => (&world.servers[0], "app-a"),
+        _ => (&world.servers[1], "app-b"),
+    }
+}
+
+/// Changes both ends of a cable. Between the two, one of them is sent more than it takes.
 pub(crate) fn set_mtu(world: &World, number: usize, mtu: u32) {
     let cable = site::cable(number);
     world.gateway.links().set_mtu(&cable, mtu).expect("its MTU");

@@ -163,6 +163,30 @@ impl Ordeal {
         })
     }
 
+    /// How many packets have arrived that no appliance let pass.
+    pub fn past_the_appliances(&self) -> u64 {
+        self.canary.arrived()
+    }
+
+    /// Ends all streams and has the canary fall silent until everything stands still, and checks
+    /// what has to hold then; gives the bytes that the streams carried, the longest time that one
+    /// stood still, and what the gateway counts.
+    ///
+    /// # Panics
+    /// If anything of it does not hold.
+    pub fn rest(&mut self) -> (u64, Duration, Status) {
+        let streams = std::mem::take(&mut self.streams);
+        let transfers: Vec<_> = streams.into_iter().map(Stream::finish).collect();
+        self.canary.hush(true);
+        let status = self.gateway.settled();
+        assert_sound(&status);
+        assert_eq!(self.past_the_appliances(), 0, "no appliance let it pass: {status:#?}");
+        self.canary.hush(false);
+        let bytes = transfers.iter().map(|transfer| transfer.bytes).sum();
+        let longest = transfers.iter().map(|transfer| transfer.longest_pause).max();
+        (bytes, longest.unwrap_or_default(), status)
+    }
+
     /// Ends everything in order, and checks what has to hold whatever was done: every connection
     /// carried to its end exactly what was sent, everything is accounted for, nothing was delivered
     /// that no appliance has let pass, and nobody has panicked.

@@ -7,6 +7,7 @@
 //! panicked. They need root and `/dev/net/tun`, and say so where they are skipped; with `CI=true`
 //! in the environment a skip is a failure.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
 
 mod configuration;
 mod exhaustion;
@@ -14,6 +15,7 @@ mod floods;
 mod links;
 mod processes;
 mod rogues;
+mod soak;
 
 use gwlb_tests::notice;
 use gwlb_tests::world::{Outcome, Plan, World};

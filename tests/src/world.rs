@@ -160,7 +160,17 @@ impl World {
     /// Starts a sample in the namespace of the appliance with that number, and waits until it takes
     /// packets. `arguments` begin with the sample's name.
     pub fn start_appliance(&self, number: usize, arguments: &[&str]) -> Appliance {
-        let mut process = self.launch_appliance(number, arguments);
+        self.start_appliance_by(&[], number, arguments)
+    }
+
+    /// The same by another command, as [`Self::launch_gateway_by`] does it.
+    pub fn start_appliance_by(
+        &self,
+        starter: &[&str],
+        number: usize,
+        arguments: &[&str],
+    ) -> Appliance {
+        let mut process = self.launch_appliance_by(starter, number, arguments);
         process.wait_for_line("ready");
         Appliance { process, stats: self.stats_socket(number) }
     }
@@ -173,6 +183,16 @@ impl World {
 
     /// Starts a sample without waiting for anything.
     pub fn launch_appliance(&self, number: usize, arguments: &[&str]) -> Process {
+        self.launch_appliance_by(&[], number, arguments)
+    }
+
+    /// The same by another command, as [`Self::launch_gateway_by`] does it.
+    pub fn launch_appliance_by(
+        &self,
+        starter: &[&str],
+        number: usize,
+        arguments: &[&str],
+    ) -> Process {
         let listen = SocketAddr::new(self.plan.target(number), geneve::PORT).to_string();
         let stats = self.stats_socket(number);
         let stats = stats.to_str().expect("a path in Unicode");
@@ -187,6 +207,7 @@ impl World {
             };
             command.args(["--health", &health]);
         }
+        let mut command = usage::by(starter, command);
         command.in_netns(self.appliances[number].netns());
         Process::start(&format!("appliance {number}"), command)
     }

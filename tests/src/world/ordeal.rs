@@ -136,6 +136,12 @@ impl Ordeal {
         self.appliances[number] = Some(start(&self.world, number, &[]));
     }
 
+    /// Kills an appliance and has another command start it, as [`World::launch_gateway_by`] does it.
+    pub fn restart_appliance_by(&mut self, number: usize, starter: &[&str]) {
+        self.kill_appliance(number);
+        self.appliances[number] = Some(start_by(starter, &self.world, number, &[]));
+    }
+
     /// Starts an appliance anew as one that answers no health checks; the test answers them.
     pub fn answer_for(&mut self, number: usize) {
         self.kill_appliance(number);
@@ -275,9 +281,13 @@ impl Gateway {
 }
 
 fn start(world: &World, number: usize, more: &[&str]) -> Appliance {
+    start_by(&[], world, number, more)
+}
+
+fn start_by(starter: &[&str], world: &World, number: usize, more: &[&str]) -> Appliance {
     let rules = world.folder().join("canary.toml");
     let rules = rules.to_str().expect("a path in Unicode");
-    world.start_appliance(number, &[&["firewall", "--rules", rules], more].concat())
+    world.start_appliance_by(starter, number, &[&["firewall", "--rules", rules], more].concat())
 }
 
 /// A port that answers health checks for an appliance, as the clouds' checks over TCP want it: it

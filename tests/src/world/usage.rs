@@ -58,12 +58,14 @@ impl World {
     pub fn launch_gateway_by(&self, starter: &[&str], configuration: &str) -> Process {
         let file = self.write("gateway.toml", configuration);
         let file = file.to_str().expect("a path in Unicode");
-        let gateway = self.command(&["gwlb", "run", file]);
-        let Some((first, rest)) = starter.split_first() else {
-            return Process::start("gwlb", gateway);
-        };
-        let mut command = Command::new(first);
-        command.args(rest).arg(gateway.get_program()).args(gateway.get_args());
-        Process::start("gwlb", command)
+        Process::start("gwlb", by(starter, self.command(&["gwlb", "run", file])))
     }
+}
+
+/// A command that another one starts, which gets it as further arguments; or itself.
+pub(super) fn by(starter: &[&str], command: Command) -> Command {
+    let Some((first, rest)) = starter.split_first() else { return command };
+    let mut whole = Command::new(first);
+    whole.args(rest).arg(command.get_program()).args(command.get_args());
+    whole
 }

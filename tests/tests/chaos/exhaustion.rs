@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use gwlb_tests::world::canary;
 use gwlb_tests::world::status::Status;
 use gwlb_tests::world::{Fault, Ordeal, wait_until};
 use nix::sys::signal::Signal;
@@ -45,6 +46,26 @@ fn a_full_disk_for_stderr_stops_nothing() {
 fn a_full_disk_for_all_output_stops_nothing() {
     let all = "exec \"$0\" \"$@\" >/dev/full 2>/dev/full";
     goes_on_without_a_log("all_output_is_full", &["sh", "-c", all]);
+}
+
+#[test]
+fn an_appliance_whose_log_cannot_be_written_takes_new_rules_all_the_same() {
+    let Some(world) = world("an_appliance_without_a_log", three()) else { return };
+    let mut ordeal = Ordeal::begin(world);
+    ordeal.open_streams(1);
+    ordeal.restart_appliance_by(0, &["sh", "-c", "exec \"$0\" \"$@\" 2>/dev/full"]);
+    for rules in ["default = \"maybe\"".to_owned(), canary::rules()] {
+        ordeal.world.write("canary.toml", rules);
+        let appliance = ordeal.appliances[0].as_ref().unwrap();
+        let before = appliance.report().rules.len();
+        appliance.process.signal(Signal::SIGHUP);
+        ordeal.breathe();
+        assert_eq!(ordeal.appliances[0].as_ref().unwrap().report().rules.len(), before);
+    }
+    ordeal.wait_for_state(0, "healthy");
+    let outcome = ordeal.end();
+    outcome.assert_drops([]);
+    tell("an appliance without a log", &outcome);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use gwlb_tests::world::{Fault, Ordeal, Plan};
+use gwlb_tests::world::traffic::{self, EchoServer};
+use gwlb_tests::world::{Family, Fault, Ordeal, Plan};
 
 use super::{tell, three, world};
 
@@ -55,4 +56,28 @@ fn an_underlay_whose_mtu_changes_under_transfers_carries_them_on() {
     outcome.assert_only(&["send_failed"]);
     assert!(outcome.status.tun.generated > 0, "senders were told: {:#?}", outcome.status);
     tell("MTU of the underlay changed five times", &outcome);
+}
+
+#[test]
+fn a_gateway_that_starts_while_a_cable_is_cut_uses_it_when_it_is_mended() {
+    let Some(world) = world("starts_while_a_cable_is_cut", three()) else { return };
+    let mut ordeal = Ordeal::begin(world);
+    ordeal.strike_both(&Fault::CutCable(1, MOMENT), &Fault::KillGateway);
+    for number in 0..3 {
+        ordeal.wait_for_state(number, "healthy");
+    }
+    let server = EchoServer::start(&ordeal.world.servers[0], Family::V4);
+    for _ in 0..32 {
+        let socket = traffic::datagrams(&ordeal.world.client, server.address());
+        // As long as there was no way to measure, what fits is what fits Ethernet.
+        for length in &traffic::LENGTHS[..7] {
+            traffic::exchange(&socket, &vec![0x5a; *length]).unwrap();
+        }
+    }
+    let status = ordeal.gateway.status();
+    assert!(status.targets[1].returned_packets > 0, "{status:#?}");
+    drop(server);
+    let outcome = ordeal.end();
+    outcome.assert_only(&["send_failed"]);
+    tell("started while a cable was cut", &outcome);
 }

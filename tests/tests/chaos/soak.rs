@@ -1,6 +1,7 @@
 //! Half an hour of everything at once: a random nemesis on mixed traffic, checked all the while.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use gwlb_tests::notice::say;
@@ -17,6 +18,10 @@ const FAULTS_TO_A_REST: u64 = 8;
 const MEMORY: u64 = 64 << 20;
 /// How many more file descriptors it may have open than at first: connections that are being made.
 const MORE_FILES: usize = 16;
+
+/// How long an answer is waited for, and how often it is asked for.
+const AGAIN: Duration = Duration::from_secs(2);
+const TRIES: usize = 5;
 
 /// Numbers that a seed decides.
 struct Dice(blake3::OutputReader);
@@ -90,6 +95,14 @@ fn go_together(first: &Fault, second: &Fault) -> bool {
 
 fn environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// Exchanges a datagram as an application would: what does not arrive is sent again, since the first
+/// that is too long for a path that has changed only tells its sender so.
+fn persist(socket: &UdpSocket, payload: &[u8]) {
+    socket.set_read_timeout(Some(AGAIN)).unwrap();
+    let arrived = (0..TRIES).any(|_| traffic::exchange(socket, payload).is_ok());
+    assert!(arrived, "{} bytes got nowhere", payload.len());
 }
 
 /// Small tables that floods fill, and flows that leave a dead appliance.
@@ -212,7 +225,7 @@ impl Soak {
                 let echo = EchoServer::start(to, family);
                 for length in traffic::LENGTHS {
                     let socket = traffic::datagrams(from, echo.address());
-                    traffic::exchange(&socket, &vec![0x5a; length]).unwrap();
+                    persist(&socket, &vec![0x5a; length]);
                 }
                 traffic::ping(from, to.address(family), 100).unwrap();
                 self.exchanges += traffic::LENGTHS.len() as u64 + 2;

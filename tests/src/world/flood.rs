@@ -49,12 +49,37 @@ pub struct Flooded {
 /// If the client's device is not there.
 pub fn flood(world: &World, flows: Range<u64>, patience: Patience) -> Flooded {
     let to = SocketAddrV4::new(world.plan.server(0).v4.0, FLOOD_PORT);
+    send(world, flows, patience, |number| packet(number, to))
+}
+
+/// Sends, for each number in `packets`, the last fragment of a packet of which no other fragment
+/// comes.
+///
+/// # Panics
+/// As [`flood`].
+pub fn flood_of_fragments(world: &World, packets: Range<u64>, patience: Patience) -> Flooded {
+    let to = SocketAddrV4::new(world.plan.server(0).v4.0, FLOOD_PORT);
+    send(world, packets, patience, |number| {
+        let mut fragment = packet(number, to);
+        fragment[4..6].copy_from_slice(&(number as u16 | 1).to_be_bytes());
+        // No more fragments, and an offset of 1480 bytes.
+        fragment[6..8].copy_from_slice(&185_u16.to_be_bytes());
+        fragment
+    })
+}
+
+fn send(
+    world: &World,
+    flows: Range<u64>,
+    patience: Patience,
+    packet: impl Fn(u64) -> [u8; LENGTH],
+) -> Flooded {
     let sender = RawSender::new(&world.client);
     let started = now();
     let mut next = flows.start;
     while next < flows.end {
         let end = flows.end.min(next + STEP);
-        let packets: Vec<_> = (next..end).map(|number| packet(number, to)).collect();
+        let packets: Vec<_> = (next..end).map(&packet).collect();
         let before = taken(&world.client);
         sender.send(&packets).expect("a device that takes packets");
         if patience == Patience::Waits {

@@ -18,6 +18,11 @@ use super::status::Status;
 use super::traffic::Stream;
 use super::{Appliance, Family, Gateway, HEALTH_PORT, LIMIT, World, wait_until};
 
+/// How much more memory a gateway may have in use in the end than in the beginning, in bytes: small
+/// tables that were filled once, buffers that were used for the first time, and what the allocator
+/// keeps.
+const MORE_MEMORY: u64 = 16 << 20;
+
 /// A world at work.
 #[derive(Debug)]
 pub struct Ordeal {
@@ -36,6 +41,8 @@ pub struct Ordeal {
     starter: Vec<String>,
     /// Packets of the canary that appliances denied which have ended since.
     denied: u64,
+    /// The memory that the gateway had in use when it was started first.
+    memory: u64,
 }
 
 /// What came of it.
@@ -71,6 +78,7 @@ impl Ordeal {
         let process = world.launch_gateway_by(starter, &world.configuration());
         let gateway = world.gateway_of(process);
         wait_until("the gateway answers", || gateway.is_ready());
+        let memory = gateway.process.resident();
         let canary = Canary::start(&world);
         let starter = starter.iter().map(|&word| word.to_owned()).collect();
         let streams = Vec::new();
@@ -83,6 +91,7 @@ impl Ordeal {
             canary,
             starter,
             denied: 0,
+            memory,
         }
     }
 
@@ -195,7 +204,8 @@ impl Ordeal {
 
     /// Ends everything in order, and checks what has to hold whatever was done: every connection
     /// carried to its end exactly what was sent, everything is accounted for, nothing was delivered
-    /// that no appliance has let pass, and nobody has panicked.
+    /// that no appliance has let pass, the gateway has no more memory in use than it should, and
+    /// nobody has panicked.
     ///
     /// # Panics
     /// If anything of it does not hold.
@@ -208,6 +218,9 @@ impl Ordeal {
         let sent = silent.sent;
         let status = self.gateway.settled();
         assert_sound(&status);
+        let memory = self.gateway.process.resident();
+        let (first, most) = (self.memory, self.memory + MORE_MEMORY);
+        assert!(memory <= most, "{memory} bytes of memory in use, {first} in the beginning");
         // What the kernels of the hosts were given is no more than what was counted as delivered.
         let delivered = status.udp.delivered + status.tun.delivered;
         let given: u64 = given(&self.world);

@@ -2,7 +2,8 @@
 
 use gwlb_tests::notice;
 use gwlb_tests::world::canary::flood_denied;
-use gwlb_tests::world::flood::{Patience, flood};
+use gwlb_tests::world::flood::{Patience, flood, flood_of_fragments};
+use gwlb_tests::world::status::Status;
 use gwlb_tests::world::{Ordeal, Plan};
 
 use super::{tell, world};
@@ -14,6 +15,10 @@ const FILLING: u64 = 100_000;
 const AT_ONCE: u64 = 100_000;
 /// How often that is done: a million flows in all.
 const TIMES: u64 = 9;
+
+/// Fragments of a flood, and why they are dropped.
+const FRAGMENTS: u64 = 30_000;
+const FRAGMENT_REASONS: [&str; 2] = ["fragment_without_first", "fragment_queue_full"];
 
 /// What the tables of both workers hold.
 const TABLES: u64 = 2 * 16_384;
@@ -120,4 +125,34 @@ fn a_flood_fills_tables_no_faster_than_they_may_be_filled() {
     outcome.assert_only(&["handover_full"]);
     tell("a flood and a cap of 1000 new flows a second", &outcome);
     notice::say(&format!("a flood and a cap: {new} of {} remembered in {took:.1?}\n", FILLING / 2));
+}
+
+#[test]
+fn fragments_of_packets_that_never_come_are_dropped_by_name_and_take_no_room() {
+    let Some(world) = world("a_flood_of_fragments", small_tables()) else { return };
+    let limit = format!("--data={MEMORY}:{MEMORY}");
+    let mut ordeal = Ordeal::begin_by(world, &["prlimit", &limit]);
+    ordeal.open_streams(1);
+    let before = ordeal.gateway.process.resident();
+    flood_of_fragments(&ordeal.world, 0..FRAGMENTS, Patience::Waits);
+    ordeal.breathe();
+    // Those that wait for their first fragment do so for a second.
+    let of_fragments = |status: &Status| -> u64 {
+        let drops = &status.tun.drops;
+        FRAGMENT_REASONS.iter().filter_map(|&reason| drops.get(reason)).sum()
+    };
+    let lost = |status: &Status| -> u64 {
+        let queues = status.attachments.iter().filter_map(|at| at.tx_dropped);
+        queues.sum::<u64>() + status.tun.drops.get("handover_full").unwrap_or(&0)
+    };
+    let status = ordeal.gateway.wait_until("each of them is accounted for", |status| {
+        of_fragments(status) + lost(status) >= FRAGMENTS
+    });
+    assert!(of_fragments(&status) <= FRAGMENTS, "{status:#?}");
+    let after = ordeal.gateway.process.resident();
+    assert!(after < before + MARGIN, "{before} bytes before, {after} after");
+    let outcome = ordeal.end();
+    let [first, second] = FRAGMENT_REASONS;
+    outcome.assert_only(&[first, second, "handover_full"]);
+    tell("fragments of packets that never come", &outcome);
 }

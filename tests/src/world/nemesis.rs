@@ -154,7 +154,11 @@ impl Ordeal {
         self.relieve(second);
     }
 
-    fn inflict(&mut self, fault: &Fault) {
+    /// Does a fault, which lasts until it is relieved.
+    ///
+    /// # Panics
+    /// If it cannot be done.
+    pub fn inflict(&mut self, fault: &Fault) {
         match *fault {
             Fault::KillGateway => self.restart_gateway(),
             Fault::PauseGateway(_) => self.gateway.process.suspend(),
@@ -182,7 +186,11 @@ impl Ordeal {
         }
     }
 
-    fn relieve(&mut self, fault: &Fault) {
+    /// Undoes a fault that lasts.
+    ///
+    /// # Panics
+    /// If it cannot be undone.
+    pub fn relieve(&mut self, fault: &Fault) {
         match *fault {
             Fault::PauseGateway(_) => self.gateway.process.resume(),
             Fault::KillAppliance(number, _) => self.start_appliance(number),

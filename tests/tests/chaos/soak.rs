@@ -80,7 +80,7 @@ impl Dice {
 fn go_together(first: &Fault, second: &Fault) -> bool {
     use Fault::{
         CutCable, DownTun, Flood, Forge, KillAppliance, KillGateway, Malformed, PauseAppliance,
-        PauseGateway, Reload, StarveFiles,
+        PauseGateway, Reload, ShrinkMtu, StarveFiles,
     };
     match (first, second) {
         (KillAppliance(..) | PauseAppliance(..), KillAppliance(..) | PauseAppliance(..))
@@ -88,7 +88,7 @@ fn go_together(first: &Fault, second: &Fault) -> bool {
         | (PauseGateway(_), KillGateway | Flood(_))
         | (Reload(_), PauseGateway(_) | StarveFiles(_))
         | (DownTun(..), Flood(_))
-        | (CutCable(..), Malformed(_) | Forge(..)) => false,
+        | (CutCable(..) | ShrinkMtu(..), Malformed(_) | Forge(..)) => false,
         _ => first.kind() != second.kind(),
     }
 }

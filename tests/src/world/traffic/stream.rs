@@ -14,8 +14,8 @@ use crate::world::{Family, Host, LIMIT, now};
 /// What one write or read takes: much more than a super-packet.
 const CHUNK: usize = 256 << 10;
 
-/// How a stream is sent that leaves the machine time for others: four megabytes a second.
-const GENTLE: Pace = Pace { chunk: 16 << 10, pause: Duration::from_millis(4) };
+/// How a stream is sent that leaves the machine time for others: a megabyte a second.
+const GENTLE: Pace = Pace { chunk: 16 << 10, pause: Duration::from_millis(16) };
 
 /// How fast a stream is sent.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +78,7 @@ impl Stream {
         Self::open(from, to, to.address(family), None, Pace::NONE)
     }
 
-    /// Opens a connection and begins to send without end, but slowly: 4 MB/s at most. For tests in
+    /// Opens a connection and begins to send without end, but slowly: 1 MB/s at most. For tests in
     /// which many streams are to live, and none is to use up the machine.
     ///
     /// # Panics

@@ -92,7 +92,8 @@ pub(super) fn firewall(args: &FirewallArgs) -> Result<(), Failure> {
         Ok(()) => tracing::info!("new rules are in force"),
         Err(error) => {
             tracing::error!("the old rules stay in force");
-            eprintln!("{:?}", miette::Report::new(error));
+            // Nobody may be able to read it; the appliance goes on all the same.
+            let _ = writeln!(io::stderr(), "{:?}", miette::Report::new(error));
         }
     });
     sample.run(

@@ -6,6 +6,7 @@
 //! take, segments that fit the path, super-packets that are cut into what came back.
 
 mod exits;
+pub mod journal;
 mod probes;
 mod worker;
 
@@ -15,9 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use geneve::Inner;
-use gwlb::config::Settings;
+use gwlb::config::{Port, Settings, TrafficMode};
 use gwlb::control::{
-    Control, Event, Input, Output, TargetStatus, TunnelOutcome, TunnelRequest, recognise,
+    CommandError, Control, Event, Input, Output, TargetSpec, TargetStatus, TunnelOutcome,
+    TunnelRequest, recognise,
 };
 use gwlb::dataplane::fragments::{FragmentTable, HostileTotals};
 use gwlb::dataplane::keys::Secret;
@@ -29,6 +31,7 @@ use router::Attachment;
 
 use exits::Exits;
 pub use exits::{Delivered, Sent};
+use journal::{Command, Happened, Step};
 pub use probes::{Answer, ProbeKind};
 use probes::{Answers, Tunnelled};
 use worker::{Surroundings, Worker};
@@ -47,13 +50,15 @@ pub struct Setup {
     pub wall_clock: Duration,
     /// How many packets fit into the queue to a worker.
     pub inbox: usize,
+    /// Whether what happens is written down, for [`Gateway::take_journal`].
+    pub journal: bool,
 }
 
 impl Setup {
     /// Workers that read what the kernel would give them.
     pub fn of(workers: u16) -> Setup {
         let (queues, wall_clock) = (Queues::ByFlow, Duration::ZERO);
-        Setup { workers, queues, wall_clock, inbox: 1024 }
+        Setup { workers, queues, wall_clock, inbox: 1024, journal: false }
     }
 }
 
@@ -137,7 +142,7 @@ impl Gateway {
         };
         let workers =
             (0..setup.workers).map(|id| Worker::new(WorkerId(id), &surroundings)).collect();
-        let exits = Exits::new(snapshot, setup.inbox);
+        let exits = Exits::new(snapshot, setup.inbox, setup.journal);
         let mut gateway = Gateway {
             settings,
             control,
@@ -238,9 +243,10 @@ impl Gateway {
             self.hand_over();
             let over = self.unanswered.extract_if(.., |(due, _)| *due <= now);
             for (_, input) in over.collect::<Vec<_>>() {
-                self.control.handle(input, now);
+                self.tell(input);
             }
             self.control.handle_timeout(now);
+            self.exits.journal.note(|| Happened::Timeout);
             self.follow();
         }
         self.elapsed = end;
@@ -249,17 +255,63 @@ impl Gateway {
 
     /// The control plane is told something, and what it has to say reaches every worker.
     pub fn control(&mut self, input: Input) {
-        let now = self.now();
-        self.control.handle(input, now);
+        self.tell(input);
         self.follow();
     }
 
-    /// Something is asked of the control plane, and what it has to say reaches every worker.
-    pub fn command<T>(&mut self, command: impl FnOnce(&mut Control, Instant) -> T) -> T {
+    /// A target is registered, or changed.
+    ///
+    /// # Errors
+    /// [`CommandError`], as of [`Control::register`].
+    pub fn register(&mut self, group: &str, spec: &TargetSpec) -> Result<(), CommandError> {
+        let command = || Command::Register { group: group.to_owned(), spec: spec.clone() };
+        self.command(command, |control, now| control.register(group, spec, now))
+    }
+
+    /// A target is deregistered.
+    ///
+    /// # Errors
+    /// [`CommandError`], as of [`Control::deregister`].
+    pub fn deregister(
+        &mut self,
+        group: &str,
+        address: IpAddr,
+        port: Option<Port>,
+    ) -> Result<(), CommandError> {
+        let command = || Command::Deregister { group: group.to_owned(), address, port };
+        self.command(command, |control, now| control.deregister(group, address, port, now))
+    }
+
+    /// A load balancer is switched between inspection and bypass.
+    ///
+    /// # Errors
+    /// [`CommandError`], as of [`Control::set_traffic_mode`].
+    pub fn set_traffic_mode(
+        &mut self,
+        load_balancer: &str,
+        mode: TrafficMode,
+    ) -> Result<(), CommandError> {
+        let command = || Command::TrafficMode { load_balancer: load_balancer.to_owned(), mode };
+        self.command(command, |control, now| control.set_traffic_mode(load_balancer, mode, now))
+    }
+
+    fn command(
+        &mut self,
+        command: impl FnOnce() -> Command,
+        ask: impl FnOnce(&mut Control, Instant) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
         let now = self.now();
-        let answer = command(&mut self.control, now);
+        let answer = ask(&mut self.control, now);
+        let ok = answer.is_ok();
+        self.exits.journal.note(|| Happened::Command { command: command(), ok });
         self.follow();
         answer
+    }
+
+    fn tell(&mut self, input: Input) {
+        let now = self.now();
+        self.exits.journal.note(|| Happened::Told(input));
+        self.control.handle(input, now);
     }
 
     /// Another configuration takes the place of the present one.
@@ -271,7 +323,10 @@ impl Gateway {
         assert!(!difference.iter().any(|change| change.restart), "takes a restart: {difference:?}");
         self.settings = Arc::new(settings);
         let settings = Arc::clone(&self.settings);
-        self.command(|control, now| control.reload(settings, now));
+        let now = self.now();
+        self.exits.journal.note(|| Happened::Reloaded(Arc::clone(&settings)));
+        self.control.reload(settings, now);
+        self.follow();
     }
 
     /// How a target answers probes from now on.
@@ -295,20 +350,30 @@ impl Gateway {
         while let Some(output) = self.control.poll_output() {
             match output {
                 Output::Publish(snapshot) => {
+                    self.exits.journal.note(|| Happened::Published(Arc::clone(&snapshot)));
+                    let generation = snapshot.generation;
                     for worker in &mut self.workers {
                         worker.ingress.handle_snapshot(Arc::clone(&snapshot), now);
                         worker.returns.handle_snapshot(Arc::clone(&snapshot));
+                        let worker = worker.id;
+                        self.exits.journal.note(|| Happened::TookUp { worker, generation });
                     }
-                    let generation = snapshot.generation;
                     self.exits.snapshot = snapshot;
-                    self.control.handle(Input::Acknowledged(generation), now);
+                    self.tell(Input::Acknowledged(generation));
                 }
                 Output::Probe(request) => {
+                    self.exits.journal.note(|| Happened::Probe(request.clone()));
                     let (input, due) = self.answers.health(&request, now);
                     self.answer(input, due);
                 }
-                Output::TunnelProbe(request) => self.probe_tunnel(&request),
-                Output::Event(event) => self.events.push((self.elapsed, event)),
+                Output::TunnelProbe(request) => {
+                    self.exits.journal.note(|| Happened::TunnelProbe(request.clone()));
+                    self.probe_tunnel(&request);
+                }
+                Output::Event(event) => {
+                    self.exits.journal.note(|| Happened::Event(event.clone()));
+                    self.events.push((self.elapsed, event));
+                }
             }
         }
     }
@@ -318,7 +383,7 @@ impl Gateway {
         if due > now {
             self.unanswered.push((due, input));
         } else {
-            self.control.handle(input, now);
+            self.tell(input);
         }
     }
 
@@ -348,6 +413,11 @@ impl Gateway {
     /// How long the gateway has been there.
     pub fn elapsed(&self) -> Duration {
         self.elapsed
+    }
+
+    /// What has happened since the last call, in order; empty unless [`Setup::journal`] is set.
+    pub fn take_journal(&mut self) -> Vec<Step> {
+        self.exits.journal.take()
     }
 
     /// What was sent to appliances since the last call, in order.
@@ -392,7 +462,7 @@ impl Gateway {
     }
 
     fn now(&mut self) -> Instant {
-        self.exits.time = self.elapsed;
+        self.exits.journal.time = self.elapsed;
         self.start + self.elapsed
     }
 
@@ -451,4 +521,56 @@ fn flow_hash(packet: &[u8]) -> usize {
     let Ok(inner) = Inner::parse(packet) else { return 0 };
     let key = inner.flow_key().canonical().to_bytes();
     key.iter().fold(0, |hash: usize, &byte| hash.wrapping_mul(31) ^ usize::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::journal::Judgement;
+    use super::*;
+    use crate::appliance::echo;
+    use crate::packets::{Ip, Tcp};
+
+    #[test]
+    fn the_journal_tells_the_way_of_a_packet() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/gateway.toml");
+        let settings = gwlb::config::load(std::path::Path::new(file)).unwrap();
+        let mut gateway = Gateway::new(settings, Setup { journal: true, ..Setup::of(2) });
+        let start = gateway.take_journal();
+        assert!(start.iter().any(|step| matches!(step.what, Happened::Published(_))));
+        let took_up = |step: &&Step| matches!(step.what, Happened::TookUp { .. });
+        assert!(start.iter().filter(took_up).count() >= 2, "each worker");
+        let syn = Ip::new("203.0.113.7", "10.0.1.11").tcp((1000, 80), Tcp::SYN, b"");
+        let igw = gateway.attachment("igw").unwrap();
+        for queue in 0..2 {
+            gateway.enter(igw, &[Packet::plain(syn.clone())], Some(queue));
+        }
+        let datagrams: Vec<_> = gateway.take_sent().iter().map(echo).collect();
+        gateway.receive(&datagrams, None);
+        let told: Vec<_> = gateway
+            .take_journal()
+            .into_iter()
+            .map(|step| match step.what {
+                Happened::Judged { verdict: Judgement::ToAppliance(_), handed_over, .. } => {
+                    if handed_over {
+                        "taken over, to appliance"
+                    } else {
+                        "to appliance"
+                    }
+                }
+                Happened::Judged { verdict: Judgement::HandOver(..), .. } => "handed over",
+                Happened::Sent { .. } => "sent",
+                Happened::Returned { .. } => "returned",
+                Happened::Delivered { delivered, .. } => {
+                    assert_eq!(delivered.packet, syn);
+                    "delivered"
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let own = ["to appliance", "sent"];
+        let other = ["handed over", "taken over, to appliance", "sent"];
+        let back = ["returned", "delivered", "returned", "delivered"];
+        let orders = [[&own[..], &other, &back].concat(), [&other[..], &own, &back].concat()];
+        assert!(orders.contains(&told), "{told:?}");
+    }
 }

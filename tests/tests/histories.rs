@@ -256,13 +256,13 @@ impl History {
                     zone: Some(zone.to_owned()),
                     weight: Some(weight),
                 };
-                self.gateway.command(|it, now| it.register("fw", &spec, now)).unwrap();
+                self.gateway.register("fw", &spec).unwrap();
                 self.look(false);
             }
             Event::Deregister(target) => {
                 let address: IpAddr = TARGETS[target].into();
                 // Whether it is there is of no interest.
-                let _ = self.gateway.command(|it, now| it.deregister("fw", address, None, now));
+                let _ = self.gateway.deregister("fw", address, None);
                 self.look(false);
             }
             Event::Reload(variant) => {
@@ -271,7 +271,7 @@ impl History {
                 self.look(false);
             }
             Event::Switch(mode) => {
-                self.gateway.command(|it, now| it.set_traffic_mode("fw", mode, now)).unwrap();
+                self.gateway.set_traffic_mode("fw", mode).unwrap();
                 self.model.note_mode(mode);
                 self.look(false);
             }

@@ -13,12 +13,13 @@ use gwlb::dataplane::encap::{Batch, HOP_LIMIT};
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
 use gwlb::dataplane::translate::Head;
-use gwlb::dataplane::verdict::{Hop, Origin, WorkerId};
+use gwlb::dataplane::verdict::{Hop, Origin, Side, WorkerId};
 use netio::offload::{MAX_HEADERS, Offload, OffloadError, Run, Segmenter};
 use netio::udp::{MAX_GSO_BYTES, MAX_GSO_SEGMENTS};
 use router::Attachment;
 
 use super::Datagram;
+use super::journal::{Happened, Journal};
 
 /// A datagram that was sent to an appliance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +82,7 @@ pub(super) struct Full;
 #[derive(Debug)]
 pub(super) struct Exits {
     pub snapshot: Arc<Snapshot>,
-    pub time: Duration,
+    pub journal: Journal,
     pub sent: Vec<Sent>,
     pub sends: u64,
     pub delivered: Vec<Delivered>,
@@ -93,11 +94,11 @@ pub(super) struct Exits {
 }
 
 impl Exits {
-    pub fn new(snapshot: Arc<Snapshot>, inbox_limit: usize) -> Exits {
+    pub fn new(snapshot: Arc<Snapshot>, inbox_limit: usize, journal: bool) -> Exits {
         let inboxes = (0..snapshot.workers).map(|_| VecDeque::new()).collect();
         Exits {
             snapshot,
-            time: Duration::ZERO,
+            journal: Journal::new(journal),
             sent: Vec::new(),
             sends: 0,
             delivered: Vec::new(),
@@ -123,7 +124,7 @@ impl Exits {
     }
 
     /// Sends a batch as `UDP_SEGMENT` would.
-    pub fn send(&mut self, worker: WorkerId, hop: &Hop, batch: &Batch<'_>) {
+    pub fn send(&mut self, worker: WorkerId, side: Side, hop: &Hop, batch: &Batch<'_>) {
         let target = self.snapshot.target(hop.target);
         let version = IpVersion::of(hop.address.ip());
         let most = usize::from(target.path_mtu) - version.header_len() - outer::UDP_LEN;
@@ -132,22 +133,26 @@ impl Exits {
             source_port(worker, hop.port, self.snapshot.workers),
         );
         let bytes: Vec<u8> = batch.pieces.iter().flat_map(|piece| piece.to_vec()).collect();
-        let size = usize::from(batch.segment_size);
-        let datagrams: Vec<_> = bytes.chunks(size).map(<[u8]>::to_vec).collect();
+        let segment = usize::from(batch.segment_size);
+        let datagrams: Vec<_> = bytes.chunks(segment).map(<[u8]>::to_vec).collect();
         assert_eq!(datagrams.len(), batch.segments, "segments of one size but the last");
         assert!(batch.segments <= MAX_GSO_SEGMENTS, "{} in one send", batch.segments);
         assert!(bytes.len() <= MAX_GSO_BYTES, "{} bytes in one send", bytes.len());
-        assert!(size <= most, "{size} bytes fit into {most}");
+        assert!(segment <= most, "{segment} bytes fit into {most}");
         self.sends += 1;
-        let (time, to, target) = (self.time, hop.address, hop.target);
-        let sent = datagrams.into_iter().map(|bytes| Sent { time, from, to, target, bytes });
-        self.sent.extend(sent);
+        let (time, to, target) = (self.journal.time, hop.address, hop.target);
+        for bytes in datagrams {
+            let sent = Sent { time, from, to, target, bytes };
+            self.journal.note(|| Happened::Sent { worker, side, sent: sent.clone() });
+            self.sent.push(sent);
+        }
     }
 
     /// Writes a packet to a device, where the kernel cuts super-packets; returns how many packets
     /// it was.
     pub fn write(
         &mut self,
+        worker: WorkerId,
         at: Attachment,
         packet: &[u8],
         offload: &Offload,
@@ -161,7 +166,9 @@ impl Exits {
         for index in 0..segmenter.count() {
             let segment = segmenter.segment(index, &mut headers);
             let packet = [&headers[..segment.header_len], &packet[segment.payload]].concat();
-            self.delivered.push(Delivered { time: self.time, at, packet });
+            let delivered = Delivered { time: self.journal.time, at, packet };
+            self.journal.note(|| Happened::Delivered { worker, delivered: delivered.clone() });
+            self.delivered.push(delivered);
         }
         self.writes += 1;
         Ok(segmenter.count() as u64)
@@ -171,6 +178,7 @@ impl Exits {
     /// were delivered they are.
     pub fn deliver(
         &mut self,
+        worker: WorkerId,
         stats: &WorkerStats,
         batch: &[Datagram],
         run: &Run<'_, Attachment>,
@@ -180,7 +188,8 @@ impl Exits {
         for piece in run.pieces {
             packet.extend_from_slice(piece.of(&batch[piece.buffer as usize].bytes));
         }
-        let written = self.write(run.tag, &packet, &run.offload).expect("a run that can be cut");
+        let written = self.write(worker, run.tag, &packet, &run.offload);
+        let written = written.expect("a run that can be cut");
         assert_eq!(written, run.pieces.len() as u64, "cut into what it was made of");
         stats.udp.flow.delivered.add(written);
         first..self.delivered.len()

@@ -142,18 +142,14 @@ impl Player<'_> {
             Step::Deregister(deregister) => {
                 let address = self.address(&deregister.appliance)?;
                 let group = self.group(deregister.group.as_ref());
-                let deregistered = self
-                    .gateway
-                    .command(|control, now| control.deregister(&group, address, None, now));
+                let deregistered = self.gateway.deregister(&group, address, None);
                 said.extend(deregistered.err());
             }
             Step::TrafficMode(mode) => {
                 let balancers = self.gateway.settings().load_balancers.iter();
                 let names: Vec<_> = balancers.map(|it| it.name.to_string()).collect();
                 for name in names {
-                    let switched = self
-                        .gateway
-                        .command(|control, now| control.set_traffic_mode(&name, *mode, now));
+                    let switched = self.gateway.set_traffic_mode(&name, *mode);
                     said.extend(switched.err());
                 }
             }
@@ -220,7 +216,7 @@ impl Player<'_> {
             weight: weight.map_err(|error| ScenarioError::Configuration(error.to_string()))?,
         };
         let group = self.group(register.group.as_ref());
-        Ok(self.gateway.command(|control, now| control.register(&group, &spec, now)))
+        Ok(self.gateway.register(&group, &spec))
     }
 
     fn reload(&mut self, number: usize, reload: &Reload) -> Result<(), ScenarioError> {

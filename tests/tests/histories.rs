@@ -1,10 +1,9 @@
 //! Random histories of a gateway in virtual time: appliances fail and recover, come and go, the
-//! configuration changes, connections open and close. A model beside it knows what the
-//! configuration allows, from what was asked of the gateway and the events that it tells.
+//! configuration changes, connections open and close. The model follows every step, and objects to
+//! what the design does not allow.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, and nothing else")]
 
 mod histories {
-    pub(crate) mod model;
     pub(crate) mod policy;
 }
 
@@ -15,9 +14,10 @@ use geneve::TcpFlags;
 use gwlb::config::TrafficMode;
 use gwlb::control::{Input, ProbeOutcome, TargetSpec};
 use gwlb_tests::appliance::echo;
+use gwlb_tests::gateway::journal::{Happened, Judgement, Step};
 use gwlb_tests::gateway::{Answer, Gateway, Packet, Queues, Sent, Setup};
+use gwlb_tests::model::{Fleet, Model};
 use gwlb_tests::packets::{Ip, Problem, Tcp, fragments};
-use histories::model::Model;
 use histories::policy::{Policy, Variant, policy};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -204,11 +204,13 @@ struct History {
 
 impl History {
     fn new(policy: &Policy, setup: Setup) -> History {
-        let gateway = Gateway::new(policy.settings(Variant::AsItWas), setup);
-        let model = Model::new(policy);
+        let setup = Setup { journal: true, ..setup };
+        let settings = policy.settings(Variant::AsItWas);
+        let model = Model::new(&settings, &setup, &Fleet::new());
+        let gateway = Gateway::new(settings, setup);
         let mut history =
             History { policy: policy.clone(), gateway, model, held: Vec::new(), id: 0 };
-        history.look(false);
+        history.look();
         history
     }
 
@@ -221,19 +223,11 @@ impl History {
             Event::Echo => {
                 let datagrams: Vec<_> = self.held.drain(..).map(|sent| echo(&sent)).collect();
                 self.gateway.receive(&datagrams, None);
-                // What came back is delivered; that is no packet past the appliances.
-                self.gateway.take_delivered();
-                self.look(false);
+                self.look();
             }
             Event::Advance(milliseconds) => {
-                // Not so far at once that a target could fail and recover unseen.
-                let (mut left, piece) = (Duration::from_millis(milliseconds), 1000);
-                while !left.is_zero() {
-                    let piece = left.min(Duration::from_millis(piece));
-                    self.gateway.advance(piece);
-                    left = left.saturating_sub(piece);
-                    self.look(false);
-                }
+                self.gateway.advance(Duration::from_millis(milliseconds));
+                self.look();
             }
             Event::Probe { target, node, outcome } => {
                 let node = node.map(|node| NODES[node].into());
@@ -245,7 +239,7 @@ impl History {
                 if let Some(target) = self.gateway.target(TARGETS[target].into()) {
                     self.gateway.control(Input::Suspect(target));
                 }
-                self.look(false);
+                self.look();
             }
             Event::Register { target, weight } => {
                 let zone = if target == 2 { "az2" } else { "az1" };
@@ -257,23 +251,21 @@ impl History {
                     weight: Some(weight),
                 };
                 self.gateway.register("fw", &spec).unwrap();
-                self.look(false);
+                self.look();
             }
             Event::Deregister(target) => {
                 let address: IpAddr = TARGETS[target].into();
                 // Whether it is there is of no interest.
                 let _ = self.gateway.deregister("fw", address, None);
-                self.look(false);
+                self.look();
             }
             Event::Reload(variant) => {
                 self.gateway.reload(self.policy.settings(variant));
-                self.model.note_mode(TrafficMode::LoadBalance);
-                self.look(false);
+                self.look();
             }
             Event::Switch(mode) => {
                 self.gateway.set_traffic_mode("fw", mode).unwrap();
-                self.model.note_mode(mode);
-                self.look(false);
+                self.look();
             }
         }
     }
@@ -285,9 +277,8 @@ impl History {
         let at = self.gateway.attachment(device).unwrap();
         let mut went = (Vec::new(), false);
         for packet in packets {
-            self.model.note_entering(&packet);
             self.gateway.enter(at, &[Packet::plain(packet)], None);
-            let (targets, bypassed) = self.look(true);
+            let (targets, bypassed) = self.look();
             went.0.extend(targets);
             went.1 |= bypassed;
         }
@@ -310,18 +301,31 @@ impl History {
         }
     }
 
-    /// Holds everything that must hold, and notes what happened; after packets from a device
-    /// entered also says where they went.
-    fn look(&mut self, entered: bool) -> (Vec<IpAddr>, bool) {
-        let events = self.gateway.take_events();
-        self.model.note_events(&events);
-        self.model.note_view(&self.gateway);
-        let sent = self.gateway.take_sent();
-        let delivered = self.gateway.take_delivered();
-        let bypassed = self.model.judge(&self.gateway, &sent, &delivered, entered);
-        let targets = sent.iter().map(|sent| sent.to.ip()).collect();
-        self.held.extend(sent);
-        (targets, bypassed)
+    /// Has the model judge what happened. After packets from a device entered, also says where they
+    /// went: to which targets, and whether any past them.
+    fn look(&mut self) -> (Vec<IpAddr>, bool) {
+        let mut went = (Vec::new(), false);
+        for step in self.gateway.take_journal() {
+            match &step.what {
+                Happened::Judged { verdict: Judgement::ToAppliance(hop), .. } => {
+                    went.0.push(hop.address.ip());
+                }
+                Happened::Judged { verdict: Judgement::Bypass(_), .. } => went.1 = true,
+                _ => {}
+            }
+            self.follow(&step);
+        }
+        let books = self.model.check_books(&self.gateway.totals(), &self.gateway.target_totals());
+        books.unwrap_or_else(|violation| panic!("{violation}"));
+        let hostile = self.model.check_hostile(&self.gateway.hostile());
+        hostile.unwrap_or_else(|violation| panic!("{violation}"));
+        self.held.extend(self.gateway.take_sent());
+        self.gateway.take_delivered();
+        went
+    }
+
+    fn follow(&mut self, step: &Step) {
+        self.model.follow(step).unwrap_or_else(|violation| panic!("{violation}"));
     }
 }
 

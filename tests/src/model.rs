@@ -9,6 +9,7 @@
 
 mod books;
 mod bucket;
+mod control;
 mod exits;
 mod fleet;
 mod flow;
@@ -39,6 +40,7 @@ use thiserror::Error;
 pub use fleet::Fleet;
 
 use books::briefly;
+use control::Control;
 use flow::Who;
 use plane::{Judged, Plane};
 use returns::Datagram;
@@ -46,7 +48,7 @@ use routes::Routes;
 use view::View;
 
 use crate::gateway::Setup;
-use crate::gateway::journal::{Happened, Stage, Step};
+use crate::gateway::journal::{Command, Happened, Stage, Step};
 
 /// What must always hold, as the design names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +67,9 @@ pub enum Clause {
     Determinism,
     /// Every table and queue has its limit, and keeps to it.
     Bounded,
+    /// States and reasons, thresholds and times, candidates and events are those of the
+    /// documentation.
+    Documented,
 }
 
 /// A gateway has done what it must not do.
@@ -87,6 +92,7 @@ pub struct Violation {
 #[derive(Debug)]
 pub struct Model {
     plane: Plane,
+    control: Control,
     routes: Arc<Routes>,
     /// Those that a worker may still take up.
     views: BTreeMap<u64, Arc<View>>,
@@ -100,8 +106,11 @@ impl Model {
     /// The model of a gateway at its start. Gateways with one secret are of one fleet.
     pub fn new(settings: &Settings, setup: &Setup, fleet: &Fleet) -> Model {
         let max_flows = settings.gateway.max_flows_per_worker;
+        let plane = Plane::new(setup.workers, max_flows, fleet.clone());
+        let in_force = Arc::new(settings.clone());
         Model {
-            plane: Plane::new(setup.workers, max_flows, fleet.clone()),
+            control: Control::new(&in_force, setup.workers, setup.wall_clock, &plane.books),
+            plane,
             routes: Arc::new(Routes::of(settings)),
             views: BTreeMap::new(),
             latest: None,
@@ -172,19 +181,35 @@ impl Model {
         let now = step.time;
         if now > self.now {
             self.finished()?;
+            self.control.pass(now)?;
             self.now = now;
         }
+        let books = &self.plane.books;
         match &step.what {
             Happened::Reloaded(settings) => {
                 self.routes = Arc::new(Routes::of(settings));
+                self.control.reload(settings, now, books);
                 Ok(())
             }
             Happened::Published(snapshot) => {
+                self.control.publish(snapshot)?;
                 self.publish(snapshot);
                 Ok(())
             }
+            Happened::Told(input) => {
+                self.control.told(input, now, books);
+                Ok(())
+            }
+            Happened::Command { command, ok } => self.command(command, *ok),
+            Happened::Timeout => {
+                self.control.timeout(now, books);
+                Ok(())
+            }
+            Happened::Event(event) => self.control.event(event),
+            Happened::Probe(request) => self.control.probe(request),
             Happened::TookUp { worker, generation } => self.take_up(*worker, *generation),
             Happened::Judged { worker, origin, handed_over, released, packet, offload, verdict } => {
+                self.control.hold_up_to_date()?;
                 let judged = Judged {
                     worker: *worker,
                     origin: *origin,
@@ -210,13 +235,30 @@ impl Model {
             }
             Happened::Sent { worker, side, sent } => self.plane.sent(*worker, *side, sent),
             Happened::Delivered { worker, delivered } => self.plane.delivered(*worker, delivered),
-            Happened::TunnelProbe(request) => self.plane.probe(request, self.latest.as_deref()),
-            Happened::Told(_)
-            | Happened::Command { .. }
-            | Happened::Timeout
-            | Happened::Event(_)
-            | Happened::Probe(_) => Ok(()),
+            Happened::TunnelProbe(request) => {
+                self.control.tunnel_probe(request)?;
+                self.plane.probe(request, self.latest.as_deref())
+            }
         }
+    }
+
+    /// Something was asked of the control plane.
+    fn command(&mut self, command: &Command, ok: bool) -> Result<(), Wrong> {
+        let (now, books) = (self.now, &self.plane.books);
+        let control = &mut self.control;
+        let should = match command {
+            Command::Register { group, spec } => control.register(group, spec, now, books),
+            Command::Deregister { group, address, port } => {
+                control.deregister(group, (*address, *port), now, books)
+            }
+            Command::TrafficMode { load_balancer, mode } => {
+                control.switch(load_balancer, *mode, now, books)
+            }
+        };
+        hold(should == ok, Clause::Documented, || {
+            let was = if ok { "done" } else { "refused" };
+            format!("{command:?} should not have been {was}")
+        })
     }
 
     fn publish(&mut self, snapshot: &Arc<Snapshot>) {
@@ -310,7 +352,7 @@ impl Model {
 
 impl Clause {
     /// All of them.
-    pub const ALL: [Clause; 7] = [
+    pub const ALL: [Clause; 8] = [
         Clause::Conservation,
         Clause::Transparency,
         Clause::Symmetry,
@@ -318,6 +360,7 @@ impl Clause {
         Clause::NoUninspectedPath,
         Clause::Determinism,
         Clause::Bounded,
+        Clause::Documented,
     ];
 }
 
@@ -331,6 +374,7 @@ impl fmt::Display for Clause {
             Clause::NoUninspectedPath => "no uninspected path",
             Clause::Determinism => "determinism",
             Clause::Bounded => "bounded",
+            Clause::Documented => "as documented",
         })
     }
 }

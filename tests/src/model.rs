@@ -20,6 +20,7 @@ mod returns;
 mod routes;
 mod seen;
 mod timeouts;
+mod tuple;
 mod view;
 mod wire;
 mod worker;
@@ -182,6 +183,7 @@ impl Model {
         if now > self.now {
             self.finished()?;
             self.control.pass(now)?;
+            self.plane.pass(now)?;
             self.now = now;
         }
         let books = &self.plane.books;

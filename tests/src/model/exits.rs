@@ -9,6 +9,7 @@ use router::{AddressMapping, Attachment};
 
 use super::plane::Plane;
 use super::seen::Seen;
+use super::tuple::Tuple;
 use super::view::View;
 use super::wire::{clamped, piece_of, same_but_for_zero};
 use super::worker::{Cut, Leaving, Outbound, OwnReset, Worker};
@@ -281,7 +282,7 @@ impl Plane {
         let (header, packet) = geneve::Header::parse(&request.packet).map_err(|_| unfit())?;
         let tags = target.dialect.read(&header).map_err(|_| unfit())?;
         let inner = Inner::parse(packet).map_err(|_| unfit())?;
-        let purpose = (tags.endpoint, target.id.get(), inner.flow_key().canonical());
+        let purpose = (tags.endpoint, target.id.get(), Tuple::of(&inner).flow());
         self.fleet.issue(purpose, snapshot.keys.cookie.epoch(), tags.cookie)
     }
 }

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use geneve::flow::CanonicalKey;
-
+use super::tuple::Flow;
 use super::view::Set;
 use super::{Clause, Wrong, hold};
 
@@ -13,14 +12,14 @@ use super::{Clause, Wrong, hold};
 pub struct Fleet(Arc<Mutex<Known>>);
 
 /// What a cookie is for: the endpoint's id on the wire, the target's identity, the flow.
-pub(super) type Purpose = (u64, u64, CanonicalKey);
+pub(super) type Purpose = (u64, u64, Flow);
 
 #[derive(Debug, Default)]
 struct Known {
     /// The cookies that gateways have given out, by purpose and epoch.
     cookies: BTreeMap<Purpose, BTreeMap<u64, u32>>,
     /// The latest choices for a flow: among whom, and who.
-    choices: BTreeMap<CanonicalKey, Vec<(Arc<Set>, u64)>>,
+    choices: BTreeMap<Flow, Vec<(Arc<Set>, u64)>>,
 }
 
 /// How many choices are remembered for each flow.
@@ -55,7 +54,7 @@ impl Fleet {
     }
 
     /// Whom a flow chose among these, if anybody has seen it.
-    pub(super) fn chosen(&self, flow: &CanonicalKey, among: &Arc<Set>) -> Option<u64> {
+    pub(super) fn chosen(&self, flow: &Flow, among: &Arc<Set>) -> Option<u64> {
         let known = self.known();
         let choices = known.choices.get(flow)?;
         choices.iter().find(|(set, _)| set == among).map(|(_, chosen)| *chosen)
@@ -65,7 +64,7 @@ impl Fleet {
     /// where it was placed among others than those others demand.
     pub(super) fn choose(
         &self,
-        flow: &CanonicalKey,
+        flow: &Flow,
         among: &Arc<Set>,
         chosen: u64,
     ) -> Result<(), Wrong> {

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use geneve::flow::{CanonicalKey, FlowKey};
 use geneve::{Fragment, Inner, TcpFlags, Transport, protocol};
 use gwlb::config::FlowTimers;
 use gwlb::dataplane::snapshot::TargetSlot;
 use gwlb::dataplane::verdict::WorkerId;
 
+use super::tuple::{self, Tuple};
+
 /// What makes packets one flow: the endpoint's id on the wire, and the tuple that the stickiness
 /// looks at.
-pub(super) type FlowId = (u64, CanonicalKey);
+pub(super) type FlowId = (u64, tuple::Flow);
 
 /// Who inspects a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,9 +128,9 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Whether a packet is one of a connection that this tuple names.
-    pub(super) fn of(inner: &Inner, tuple: &FlowKey) -> Option<Segment> {
+    pub(super) fn of(inner: &Inner, tuple: &Tuple) -> Option<Segment> {
         let Transport::Tcp { flags, header_len, .. } = inner.transport else { return None };
-        let end = usize::from(tuple.canonical().directed() != *tuple);
+        let end = tuple.end();
         let data = inner.total_len > inner.header_len + header_len;
         Some(Segment { flags, end, data })
     }
@@ -197,7 +198,7 @@ pub(super) struct Flow {
     /// What its ends said last, if anybody wants to reset them.
     pub words: [Option<Word>; 2],
     /// The direction of its first packet.
-    pub begun: FlowKey,
+    pub begun: Tuple,
     /// At which whole second its worker looks whether it has idled out.
     pub looked_at: u64,
 }
@@ -320,6 +321,15 @@ impl Flows {
         gone
     }
 
+    /// The first second in which a worker is to look.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let of_workers = self.counts.keys().filter_map(|worker| {
+            let next = self.agenda.range((*worker, 0, smallest())..).next();
+            next.filter(|(owner, ..)| owner == worker).map(|(_, second, _)| *second)
+        });
+        of_workers.min().map(Duration::from_secs)
+    }
+
     /// The second in which a flow is to be looked at: the first one when its time is over.
     fn look_at(&self, flow: &Flow, looked: Option<u64>) -> u64 {
         let of_worker = || self.looked.get(&flow.worker).copied().unwrap_or_default();
@@ -330,7 +340,5 @@ impl Flows {
 
 /// Nothing is less.
 fn smallest() -> FlowId {
-    let zero = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-    let key = FlowKey::new(zero, zero, 0).expect("one family");
-    (0, key.canonical())
+    (0, tuple::Flow::least())
 }

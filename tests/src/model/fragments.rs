@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use geneve::flow::FlowKey;
 use geneve::{Fragment, Inner, IpVersion, PacketBuf, Transport, protocol};
 use gwlb::dataplane::fragments::HostileTotals;
 use gwlb::dataplane::verdict::Origin;
 
+use super::tuple::Tuple;
 use super::view::View;
 
 /// What the fragments of one packet have in common: the endpoint that they go through, addresses,
@@ -32,7 +32,7 @@ pub(super) struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
     /// The flow of a packet, since when it is known, and as which one it became so.
-    known: BTreeMap<PacketId, (FlowKey, Duration, u64)>,
+    known: BTreeMap<PacketId, (Tuple, Duration, u64)>,
     /// The same in the order in which they became known.
     order: BTreeMap<u64, PacketId>,
     number: u64,
@@ -69,7 +69,7 @@ pub(super) fn reaches_too_far(inner: &Inner) -> bool {
 
 impl Fragments {
     /// The first fragment of a packet is there. Returns those that waited for it.
-    pub(super) fn first(&mut self, id: PacketId, flow: FlowKey, now: Duration) -> Vec<Waiting> {
+    pub(super) fn first(&mut self, id: PacketId, flow: Tuple, now: Duration) -> Vec<Waiting> {
         if let Some((before, since, number)) = self.known.remove(&id) {
             self.order.remove(&number);
             if before != flow && now < since + KNOWN_FOR {
@@ -94,7 +94,7 @@ impl Fragments {
     }
 
     /// The flow of a packet whose first fragment was seen.
-    pub(super) fn later(&self, id: &PacketId, now: Duration) -> Option<FlowKey> {
+    pub(super) fn later(&self, id: &PacketId, now: Duration) -> Option<Tuple> {
         let (flow, since, _) = self.known.get(id)?;
         (now < *since + KNOWN_FOR).then_some(*flow)
     }
@@ -130,10 +130,6 @@ impl Fragments {
     /// When the next one has waited for too long.
     pub(super) fn due(&self) -> Option<Duration> {
         self.waiting.front().map(|waiting| waiting.since + HOLD)
-    }
-
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
     }
 
     /// Notes what looks like an attack and may go on (RFC 1858, RFC 3128).

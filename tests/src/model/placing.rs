@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use geneve::flow::FlowKey;
 use geneve::{Fragment, Inner, IpVersion, Stickiness};
 use gwlb::config::{AfterBypass, TrafficMode, UnknownFlow};
 use gwlb::dataplane::snapshot::{Fate, NoCandidate, Pool, PoolId, ResetCause, TargetSlot};
@@ -11,6 +10,7 @@ use gwlb::dataplane::verdict::{DropReason, ReplyCause};
 
 use super::flow::{Flow, FlowId, Segment, Tcp, Who, is_error, is_opening, is_reset, is_tcp};
 use super::seen::Seen;
+use super::tuple::Tuple;
 use super::view::View;
 
 /// All that a packet's way at an endpoint depends on.
@@ -19,7 +19,7 @@ pub(super) struct Case<'a> {
     pub pool_id: PoolId,
     pub id: FlowId,
     /// The tuple that decides to which flow the packet belongs, in its direction.
-    pub tuple: FlowKey,
+    pub tuple: Tuple,
     pub seen: &'a Seen,
     pub now: Duration,
     /// The flow, if it is one that has not idled out.

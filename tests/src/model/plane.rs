@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use geneve::flow::FlowKey;
-use geneve::{Fragment, Tags, Transport};
+use geneve::{Fragment, Tags};
 use gwlb::dataplane::snapshot::{PoolId, TargetSlot};
 use gwlb::dataplane::verdict::{
     Change as Changed, DropReason, Hop, Origin, ReplyCause, Side, WorkerId,
@@ -23,6 +22,7 @@ use super::fragments::{Fragments, Waiting, packet_id, reaches_too_far};
 use super::placing::{Case, Change, Plan};
 use super::routes::Next;
 use super::seen::Seen;
+use super::tuple::Tuple;
 use super::view::View;
 use super::wire::{Numbers, hold_reset, hold_too_big, may_be_reset, may_be_told};
 use super::worker::Worker;
@@ -209,19 +209,18 @@ impl Plane {
         view: &Arc<View>,
         (endpoint, from): (u64, Origin),
         now: Duration,
-    ) -> Result<Option<FlowKey>, DropReason> {
+    ) -> Result<Option<Tuple>, DropReason> {
         let inner = &seen.inner;
         if reaches_too_far(inner) {
             self.fragments.hostile.too_long += 1;
             return Err(DropReason::MalformedPacket);
         }
         match inner.fragment {
-            Fragment::Whole => Ok(Some(match inner.transport {
-                Transport::IcmpError { about, .. } => about,
-                _ => inner.flow_key(),
-            })),
+            Fragment::Whole => {
+                Ok(Some(Tuple::about(inner).unwrap_or_else(|| Tuple::of(inner))))
+            }
             Fragment::First { id } => {
-                let flow = inner.ported_key().unwrap_or_else(|| inner.flow_key());
+                let flow = Tuple::with_ports(inner).unwrap_or_else(|| Tuple::of(inner));
                 if !it.handed_over {
                     let ready = self.fragments.first(packet_id(endpoint, inner, id), flow, now);
                     self.release(it.worker, ready, view);
@@ -577,7 +576,7 @@ impl Plane {
     /// that the flow has moved; anything else, that it does not stay with its flow.
     fn moved_against(&self, it: &Judged<'_>, _view: &View) -> Clause {
         let Some(seen) = Seen::of(it.packet, it.offload) else { return Clause::Stability };
-        let own = seen.inner.flow_key();
+        let own = Tuple::of(&seen.inner);
         let same_way = |flow: &Flow| flow.begun == own;
         let begun_so = self.flows.iter().any(|(_, flow)| same_way(flow));
         if begun_so { Clause::Stability } else { Clause::Symmetry }
@@ -697,11 +696,11 @@ impl Plane {
             return Err(wrong_header(format!("is {header:02x?}")));
         }
         let key = match change {
-            Change::Cut(_) => seen.inner.flow_key().portless(),
-            _ => seen.inner.flow_key(),
+            Change::Cut(_) => Tuple::of(&seen.inner).without_ports(),
+            _ => Tuple::of(&seen.inner),
         };
         let epoch = view.snapshot.keys.cookie.epoch();
-        let purpose = (tags.endpoint, target.id.get(), key.canonical());
+        let purpose = (tags.endpoint, target.id.get(), key.flow());
         self.fleet.issue(purpose, epoch, tags.cookie)?;
         hold(hop.address == target.address, Clause::Determinism, || {
             format!("it goes to {}, and the target is {}", hop.address, target.address)
@@ -740,12 +739,12 @@ impl Plane {
     /// The flow of a packet that was let through, once more.
     fn seen_tuple(&self, view: &View, endpoint: u64, pool: PoolId, seen: &Seen) -> Option<FlowId> {
         let inner = &seen.inner;
-        let tuple = match (inner.fragment, inner.transport) {
-            (Fragment::Later { .. }, _) => return None,
-            (Fragment::First { .. }, _) => inner.ported_key().unwrap_or_else(|| inner.flow_key()),
-            (_, Transport::IcmpError { about, .. }) => about,
-            _ => inner.flow_key(),
+        let tuple = match inner.fragment {
+            Fragment::Later { .. } => return None,
+            Fragment::First { .. } => Tuple::with_ports(inner),
+            Fragment::Whole => Tuple::about(inner),
         };
+        let tuple = tuple.unwrap_or_else(|| Tuple::of(inner));
         Some((endpoint, tuple.sticky(view.pool(pool).stickiness)))
     }
 }

@@ -4,7 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use geneve::flow::CanonicalKey;
 use geneve::{Fragment, Header, HeaderError, Inner, IpVersion, ProtocolType, Transport};
 use geneve::DialectError;
 use gwlb::dataplane::snapshot::TargetSlot;
@@ -13,6 +12,7 @@ use router::{EndpointId, Entry};
 
 use super::plane::Plane;
 use super::routes::Next;
+use super::tuple::{Flow, Tuple};
 use super::view::View;
 use super::{Clause, Wrong, wrong};
 
@@ -137,13 +137,9 @@ impl Plane {
 /// What of a packet its cookie may have been given out for: "A return may match its 5-tuple MAC or
 /// its portless one, because appliances echo the latest header they saw"; and both of the flow that
 /// an ICMP error is about, since an appliance that rejects a packet answers with its header.
-fn flows_of(inner: &Inner) -> Vec<CanonicalKey> {
-    let about = match inner.transport {
-        Transport::IcmpError { about, .. } => Some(about),
-        _ => None,
-    };
-    let flows = [Some(inner.flow_key()), inner.ported_key(), about];
-    let both = |flow: geneve::FlowKey| [flow.canonical(), flow.portless().canonical()];
+fn flows_of(inner: &Inner) -> Vec<Flow> {
+    let flows = [Some(Tuple::of(inner)), Tuple::with_ports(inner), Tuple::about(inner)];
+    let both = |tuple: Tuple| [tuple.flow(), tuple.without_ports().flow()];
     flows.into_iter().flatten().flat_map(both).collect()
 }
 

@@ -10,7 +10,7 @@ use gwlb::dataplane::snapshot::{Fate, ResetCause};
 use gwlb::dataplane::verdict::{DropReason, ReplyCause, WorkerId};
 use router::Entry;
 
-use super::Wrong;
+use super::{Clause, Wrong, hold};
 use super::flow::{Flow, FlowId, Who};
 use super::plane::Plane;
 use super::routes::Next;
@@ -35,6 +35,17 @@ impl Plane {
                 }
             }
         }
+    }
+
+    /// Something happens now: what was due before was done.
+    pub(super) fn pass(&self, now: Duration) -> Result<(), Wrong> {
+        let is_late = |due: Option<Duration>| due.is_some_and(|due| due < now);
+        hold(!is_late(self.fragments.due()), Clause::Bounded, || {
+            format!("a fragment waits that should have been given up at {:?}", self.fragments.due())
+        })?;
+        hold(!is_late(self.flows.due()), Clause::Bounded, || {
+            format!("a flow should have been looked at, at {:?}", self.flows.due())
+        })
     }
 
     /// A worker does what is due.
@@ -85,7 +96,7 @@ impl Plane {
         cause: ReplyCause,
     ) {
         let Some(endpoint) = view.routes.endpoint(id.0) else { return };
-        let ends: [SocketAddr; 2] = [id.1.low(), id.1.high()];
+        let ends: [SocketAddr; 2] = id.1.ends();
         for (end, word) in flow.words.iter().enumerate() {
             let (to, from) = (ends[end], ends[1 - end]);
             let Some(word) = word else { continue };

@@ -333,7 +333,7 @@ impl Model {
                 self.plane.books.ledger(side).flow.handed_over -= segments;
             }
             (Stage::Leaving, DropReason::MalformedPacket | DropReason::DeliveryFailed) => {
-                self.plane.cannot_leave(worker, side, (reason, segments), packet)?;
+                self.plane.cannot_leave(worker, side, (reason, segments))?;
             }
             _ => return is(false, Clause::Conservation, "no worker drops for this reason"),
         }

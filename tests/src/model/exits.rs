@@ -3,7 +3,9 @@
 
 use geneve::checksum::{Integrity, verify};
 use geneve::{Inner, protocol};
-use gwlb::dataplane::verdict::{Hop, ReplyCause, Side, WorkerId};
+use gwlb::control::TunnelRequest;
+use gwlb::dataplane::snapshot::Snapshot;
+use gwlb::dataplane::verdict::{DropReason, Hop, ReplyCause, Side, WorkerId};
 use netio::offload::Offload;
 use router::{AddressMapping, Attachment};
 
@@ -54,18 +56,19 @@ impl Worker {
     }
 
     /// A packet is to leave through an attachment.
-    pub(super) fn leave(&mut self, at: Attachment, seen: &Seen, view: &View) {
+    pub(super) fn leave(&mut self, at: Attachment, bypass: bool, seen: &Seen, view: &View) {
         for packet in seen.packets() {
             let addresses = view.routes.addresses(at).to_vec();
             let zero_at = computed(seen, Change::None);
-            self.leaving.push(Leaving { at, packet, zero_at, addresses });
+            self.leaving.push(Leaving { at, bypass, packet, zero_at, addresses });
         }
     }
 
     /// The same for a packet that needs nothing done.
     pub(super) fn leave_plain(&mut self, at: Attachment, packet: Vec<u8>, view: &View) {
         let addresses = view.routes.addresses(at).to_vec();
-        self.leaving.push(Leaving { at, packet, zero_at: None, addresses });
+        let (bypass, zero_at) = (false, None);
+        self.leaving.push(Leaving { at, bypass, packet, zero_at, addresses });
     }
 }
 
@@ -249,22 +252,19 @@ impl Plane {
         &mut self,
         id: WorkerId,
         side: Side,
-        (reason, segments): (gwlb::dataplane::verdict::DropReason, u64),
-        _packet: &[u8],
+        (reason, segments): (DropReason, u64),
     ) -> Result<(), Wrong> {
         let worker = &mut self.workers[usize::from(id.0)];
         let count = segments as usize;
-        if reason == gwlb::dataplane::verdict::DropReason::DeliveryFailed {
-            let kept = worker.leaving.len().checked_sub(count);
-            let Some(kept) = kept else {
-                return wrong(Clause::Conservation, || "nothing was to leave".to_owned());
-            };
-            worker.leaving.truncate(kept);
-            self.books.ledger(side).flow.delivered -= segments;
+        let nothing = || Wrong::new(Clause::Conservation, "nothing was to leave".to_owned());
+        if reason == DropReason::DeliveryFailed {
+            let kept = worker.leaving.len().checked_sub(count).ok_or_else(nothing)?;
+            let bypass = worker.leaving.drain(kept..).any(|leaving| leaving.bypass);
+            let flow = &mut self.books.ledger(side).flow;
+            let counter = if bypass { &mut flow.bypassed } else { &mut flow.delivered };
+            *counter -= segments;
         } else {
-            let Some(kept) = worker.out.len().checked_sub(count) else {
-                return wrong(Clause::Conservation, || "nothing was to be sent".to_owned());
-            };
+            let kept = worker.out.len().checked_sub(count).ok_or_else(nothing)?;
             worker.out.truncate(kept);
         }
         Ok(())
@@ -273,8 +273,8 @@ impl Plane {
     /// A probe goes through the tunnel: it carries a cookie, too.
     pub(super) fn probe(
         &mut self,
-        request: &gwlb::control::TunnelRequest,
-        latest: Option<&gwlb::dataplane::snapshot::Snapshot>,
+        request: &TunnelRequest,
+        latest: Option<&Snapshot>,
     ) -> Result<(), Wrong> {
         let unfit = || Wrong::new(Clause::Conservation, format!("no probe: {request:02x?}"));
         let snapshot = latest.ok_or_else(unfit)?;

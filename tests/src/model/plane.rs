@@ -63,7 +63,7 @@ struct Lot {
 /// What has to become of a packet.
 #[derive(Debug, Clone)]
 enum Expected {
-    ToAppliance { slot: TargetSlot, change: Change },
+    ToAppliance { id: FlowId, pool: PoolId, slot: TargetSlot, change: Change },
     Deliver(Attachment),
     Bypass(Attachment),
     HandOver(WorkerId, Origin),
@@ -313,7 +313,10 @@ impl Plane {
         slot: TargetSlot,
     ) -> Expected {
         let change = case.change(slot);
-        let Change::TooBig(fits) = change else { return Expected::ToAppliance { slot, change } };
+        let Change::TooBig(fits) = change else {
+            let (id, pool) = (case.id, case.pool_id);
+            return Expected::ToAppliance { id, pool, slot, change };
+        };
         let told = back_to(it, case).filter(|_| may_be_told(&case.seen.inner));
         let Some(to) = told else { return Expected::Drop(DropReason::ExceedsMtu) };
         if self.worker(it.worker).errors.has_one(case.now) {
@@ -479,8 +482,8 @@ impl Plane {
     /// Whether a verdict is what is expected, as far as it can be told without doing it.
     fn is_alike(&self, it: &Judged<'_>, expected: &Expected, case: &Case<'_>) -> bool {
         match (expected, it.verdict) {
-            (Expected::ToAppliance { slot, change }, Judgement::ToAppliance(hop)) => {
-                hop.target == *slot && *change == changed(hop) && hop.pool == case.pool_id
+            (Expected::ToAppliance { slot, change, .. }, Judgement::ToAppliance(hop)) => {
+                hop.target == *slot && *change == changed(hop)
             }
             (Expected::TooBig { to, endpoint, fits }, Judgement::Reply { .. }) => {
                 self.hold_answer(it, case.seen, case.view, &Expected::TooBig {
@@ -540,7 +543,7 @@ impl Plane {
         expected: &Expected,
     ) -> Result<(), Wrong> {
         let alike = match (expected, it.verdict) {
-            (Expected::ToAppliance { slot, change }, Judgement::ToAppliance(hop)) => {
+            (Expected::ToAppliance { slot, change, .. }, Judgement::ToAppliance(hop)) => {
                 hop.target == *slot && *change == changed(hop)
             }
             (Expected::Deliver(to), Judgement::Deliver(went))
@@ -633,7 +636,7 @@ impl Plane {
                 let counter =
                     if bypass { &mut ledger.flow.bypassed } else { &mut ledger.flow.delivered };
                 *counter += segments;
-                self.worker(it.worker).leave(to, seen, view);
+                self.worker(it.worker).leave(to, bypass, seen, view);
             }
             Expected::HandOver(to, from) => {
                 ledger.flow.handed_over += segments;
@@ -657,9 +660,10 @@ impl Plane {
                     self.worker(it.worker).leave_plain(to, packet.clone(), view);
                 }
             }
-            Expected::ToAppliance { change, .. } => {
+            Expected::ToAppliance { id, pool, change, .. } => {
                 if let Judgement::ToAppliance(hop) = it.verdict {
-                    self.send(it, seen, view, hop, change)?;
+                    self.hold_port(it, view, hop, (id, pool))?;
+                    self.send(it, seen, view, hop, (id.0, change))?;
                 }
             }
         }
@@ -673,7 +677,7 @@ impl Plane {
         seen: &Seen,
         view: &Arc<View>,
         hop: &Hop,
-        change: Change,
+        (endpoint, change): (u64, Change),
     ) -> Result<(), Wrong> {
         let target = &view.snapshot.targets[hop.target.0 as usize];
         let wrong_header =
@@ -690,7 +694,7 @@ impl Plane {
             geneve::IpVersion::V6 => geneve::ProtocolType::IPV6,
         };
         let mut right = vec![0; target.dialect.header_len()];
-        let expected = Tags { attachment: 0, ..tags };
+        let expected = Tags { endpoint, attachment: 0, ..tags };
         let written = target.dialect.write(&expected, protocol, &mut right).is_ok();
         if !written || right != header {
             return Err(wrong_header(format!("is {header:02x?}")));
@@ -705,47 +709,31 @@ impl Plane {
         hold(hop.address == target.address, Clause::Determinism, || {
             format!("it goes to {}, and the target is {}", hop.address, target.address)
         })?;
-        self.hold_port(it, view, hop, &tags, seen)?;
         self.worker(it.worker).send(it.origin.side, seen, view, hop, change);
         Ok(())
     }
 
-    /// A flow is sent from one port for its whole life, and from one of those that there are.
+    /// A flow is sent by the node that serves its endpoint, from one port for its whole life, and
+    /// from one of those that there are.
     fn hold_port(
         &mut self,
         it: &Judged<'_>,
         view: &View,
         hop: &Hop,
-        tags: &Tags,
-        seen: &Seen,
+        (id, pool): (FlowId, PoolId),
     ) -> Result<(), Wrong> {
-        let served = view.routes.endpoint(tags.endpoint).map(|id| view.endpoint(id).pool);
-        hold(served == Some(hop.pool), Clause::Determinism, || {
-            format!("endpoint {:#x} is not of node {:?}", tags.endpoint, hop.pool)
+        hold(hop.pool == pool, Clause::Determinism, || {
+            format!("endpoint {:#x} is served by {pool:?}, and {:?} sends", id.0, hop.pool)
         })?;
         hold(hop.port < view.snapshot.source_ports, Clause::Bounded, || {
             format!("port {} of {}", hop.port, view.snapshot.source_ports)
         })?;
-        let Some(tuple) = self.seen_tuple(view, tags.endpoint, hop.pool, seen) else {
-            return Ok(());
-        };
-        let Some(lot) = self.lots.get_mut(&tuple) else { return Ok(()) };
+        let Some(lot) = self.lots.get_mut(&id) else { return Ok(()) };
         let port = *lot.port.get_or_insert(hop.port);
         hold(port == hop.port, Clause::Stability, || {
-            format!("{} is sent from port {} of worker {}, it was {port}", tuple.1, hop.port, it.worker.0)
+            let worker = it.worker.0;
+            format!("{} is sent from port {} of worker {worker}, it was {port}", id.1, hop.port)
         })
-    }
-
-    /// The flow of a packet that was let through, once more.
-    fn seen_tuple(&self, view: &View, endpoint: u64, pool: PoolId, seen: &Seen) -> Option<FlowId> {
-        let inner = &seen.inner;
-        let tuple = match inner.fragment {
-            Fragment::Later { .. } => return None,
-            Fragment::First { .. } => Tuple::with_ports(inner),
-            Fragment::Whole => Tuple::about(inner),
-        };
-        let tuple = tuple.unwrap_or_else(|| Tuple::of(inner));
-        Some((endpoint, tuple.sticky(view.pool(pool).stickiness)))
     }
 }
 

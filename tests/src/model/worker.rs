@@ -82,6 +82,8 @@ pub(super) struct Cut {
 #[derive(Debug)]
 pub(super) struct Leaving {
     pub at: Attachment,
+    /// Whether it goes past the appliances.
+    pub bypass: bool,
     pub packet: Vec<u8>,
     pub zero_at: Option<usize>,
     /// What is translated on the way out.

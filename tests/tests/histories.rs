@@ -14,7 +14,7 @@ use geneve::TcpFlags;
 use gwlb::config::TrafficMode;
 use gwlb::control::{Input, ProbeOutcome, TargetSpec};
 use gwlb_tests::appliance::echo;
-use gwlb_tests::gateway::journal::{Happened, Judgement, Step};
+use gwlb_tests::gateway::journal::{Happened, Judgement};
 use gwlb_tests::gateway::{Answer, Gateway, Packet, Queues, Sent, Setup};
 use gwlb_tests::model::{Fleet, Model};
 use gwlb_tests::packets::{Ip, Problem, Tcp, fragments};
@@ -192,24 +192,31 @@ impl Flow {
     }
 }
 
-/// A gateway, the model of it, and what appliances hold.
+/// Two gateways that share a secret and to which the same happens, and the identification of the
+/// next packet that is cut.
 struct History {
     policy: Policy,
-    gateway: Gateway,
-    model: Model,
-    held: Vec<Sent>,
-    /// The identification of the next packet that is cut.
+    both: [Followed; 2],
     id: u16,
 }
 
+/// A gateway, the model of it, and what appliances got from it.
+struct Followed {
+    gateway: Gateway,
+    model: Model,
+    held: Vec<Sent>,
+}
+
 impl History {
-    fn new(policy: &Policy, setup: Setup) -> History {
-        let setup = Setup { journal: true, ..setup };
-        let settings = policy.settings(Variant::AsItWas);
-        let model = Model::new(&settings, &setup, &Fleet::new());
-        let gateway = Gateway::new(settings, setup);
-        let mut history =
-            History { policy: policy.clone(), gateway, model, held: Vec::new(), id: 0 };
+    fn new(policy: &Policy, setups: [Setup; 2]) -> History {
+        let fleet = Fleet::new();
+        let both = setups.map(|setup| {
+            let setup = Setup { journal: true, ..setup };
+            let settings = policy.settings(Variant::AsItWas);
+            let model = Model::new(&settings, &setup, &fleet);
+            Followed { gateway: Gateway::new(settings, setup), model, held: Vec::new() }
+        });
+        let mut history = History { policy: policy.clone(), both, id: 0 };
         history.look();
         history
     }
@@ -218,28 +225,94 @@ impl History {
         match *event {
             Event::Packet(flow, kind) => {
                 self.enter(flow, kind);
+                return;
             }
-            Event::Volley(flow, first) => self.volley(flow, first),
-            Event::Echo => {
-                let datagrams: Vec<_> = self.held.drain(..).map(|sent| echo(&sent)).collect();
-                self.gateway.receive(&datagrams, None);
-                self.look();
+            Event::Volley(flow, first) => return self.volley(flow, first),
+            Event::Echo => self.echo(),
+            Event::Reload(variant) => {
+                for it in &mut self.both {
+                    it.gateway.reload(self.policy.settings(variant));
+                }
             }
-            Event::Advance(milliseconds) => {
-                self.gateway.advance(Duration::from_millis(milliseconds));
-                self.look();
+            _ => {
+                for it in &mut self.both {
+                    it.step(event);
+                }
             }
+        }
+        self.look();
+    }
+
+    /// Appliances return what they got from the one to the other: whoever has the secret can take
+    /// it.
+    fn echo(&mut self) {
+        let held = self.both.each_mut().map(|it| std::mem::take(&mut it.held));
+        for (it, held) in self.both.iter_mut().rev().zip(held) {
+            let datagrams: Vec<_> = held.iter().map(echo).collect();
+            let before = it.gateway.totals().udp.drops;
+            it.gateway.receive(&datagrams, None);
+            let dropped = it.gateway.totals().udp.drops;
+            assert_eq!(before.get("bad_cookie"), dropped.get("bad_cookie"), "all are genuine");
+        }
+    }
+
+    /// Returns where packets of the flow went: to which targets, and whether any past them.
+    fn enter(&mut self, flow: Flow, kind: Kind) -> (Vec<IpAddr>, bool) {
+        self.id = self.id.wrapping_add(1);
+        let (device, packets) = flow.packets(kind, self.id);
+        let mut went = (Vec::new(), false);
+        for packet in packets {
+            for it in &mut self.both {
+                let at = it.gateway.attachment(device).unwrap();
+                it.gateway.enter(at, &[Packet::plain(&packet[..])], None);
+            }
+            let (targets, bypassed) = self.look();
+            went.0.extend(targets);
+            went.1 |= bypassed;
+        }
+        went
+    }
+
+    /// All that a flow says at one moment goes one way.
+    fn volley(&mut self, flow: Flow, first: usize) {
+        let resets = self.both[0].gateway.totals().resets;
+        let mut ways = Vec::new();
+        for kind in VOLLEY.iter().cycle().skip(first).take(VOLLEY.len()) {
+            let (targets, bypassed) = self.enter(flow, *kind);
+            ways.extend(targets.into_iter().map(Some));
+            ways.extend(bypassed.then_some(None));
+        }
+        // What was reset begins anew.
+        if self.both[0].gateway.totals().resets == resets {
+            ways.dedup();
+            assert!(ways.len() <= 1, "{flow:?} goes several ways at one moment: {ways:?}");
+        }
+    }
+
+    /// Has the models judge what happened, and holds that it was the same with both gateways. Says
+    /// where packets went: to which targets, and whether any past them.
+    fn look(&mut self) -> (Vec<IpAddr>, bool) {
+        let [one, other] = self.both.each_mut().map(Followed::look);
+        assert_eq!(one, other, "gateways with one secret differ");
+        one
+    }
+}
+
+impl Followed {
+    fn step(&mut self, event: &Event) {
+        let gateway = &mut self.gateway;
+        match *event {
+            Event::Advance(milliseconds) => gateway.advance(Duration::from_millis(milliseconds)),
             Event::Probe { target, node, outcome } => {
                 let node = node.map(|node| NODES[node].into());
                 let target = TARGETS[target].into();
                 let (kind, largest) = (None, None);
-                self.gateway.answer_probes(Answer { target, node, kind, outcome, largest });
+                gateway.answer_probes(Answer { target, node, kind, outcome, largest });
             }
             Event::Suspect(target) => {
-                if let Some(target) = self.gateway.target(TARGETS[target].into()) {
-                    self.gateway.control(Input::Suspect(target));
+                if let Some(target) = gateway.target(TARGETS[target].into()) {
+                    gateway.control(Input::Suspect(target));
                 }
-                self.look();
             }
             Event::Register { target, weight } => {
                 let zone = if target == 2 { "az2" } else { "az1" };
@@ -250,59 +323,19 @@ impl History {
                     zone: Some(zone.to_owned()),
                     weight: Some(weight),
                 };
-                self.gateway.register("fw", &spec).unwrap();
-                self.look();
+                gateway.register("fw", &spec).unwrap();
             }
             Event::Deregister(target) => {
-                let address: IpAddr = TARGETS[target].into();
                 // Whether it is there is of no interest.
-                let _ = self.gateway.deregister("fw", address, None);
-                self.look();
+                let _ = gateway.deregister("fw", TARGETS[target].into(), None);
             }
-            Event::Reload(variant) => {
-                self.gateway.reload(self.policy.settings(variant));
-                self.look();
-            }
-            Event::Switch(mode) => {
-                self.gateway.set_traffic_mode("fw", mode).unwrap();
-                self.look();
+            Event::Switch(mode) => gateway.set_traffic_mode("fw", mode).unwrap(),
+            Event::Packet(..) | Event::Volley(..) | Event::Echo | Event::Reload(_) => {
+                panic!("{event:?} is the history's")
             }
         }
     }
 
-    /// Returns where packets of the flow went: to which targets, and whether any past them.
-    fn enter(&mut self, flow: Flow, kind: Kind) -> (Vec<IpAddr>, bool) {
-        self.id = self.id.wrapping_add(1);
-        let (device, packets) = flow.packets(kind, self.id);
-        let at = self.gateway.attachment(device).unwrap();
-        let mut went = (Vec::new(), false);
-        for packet in packets {
-            self.gateway.enter(at, &[Packet::plain(packet)], None);
-            let (targets, bypassed) = self.look();
-            went.0.extend(targets);
-            went.1 |= bypassed;
-        }
-        went
-    }
-
-    /// All that a flow says at one moment goes one way.
-    fn volley(&mut self, flow: Flow, first: usize) {
-        let resets = self.gateway.totals().resets;
-        let mut ways = Vec::new();
-        for kind in VOLLEY.iter().cycle().skip(first).take(VOLLEY.len()) {
-            let (targets, bypassed) = self.enter(flow, *kind);
-            ways.extend(targets.into_iter().map(Some));
-            ways.extend(bypassed.then_some(None));
-        }
-        // What was reset begins anew.
-        if self.gateway.totals().resets == resets {
-            ways.dedup();
-            assert!(ways.len() <= 1, "{flow:?} goes several ways at one moment: {ways:?}");
-        }
-    }
-
-    /// Has the model judge what happened. After packets from a device entered, also says where they
-    /// went: to which targets, and whether any past them.
     fn look(&mut self) -> (Vec<IpAddr>, bool) {
         let mut went = (Vec::new(), false);
         for step in self.gateway.take_journal() {
@@ -313,7 +346,7 @@ impl History {
                 Happened::Judged { verdict: Judgement::Bypass(_), .. } => went.1 = true,
                 _ => {}
             }
-            self.follow(&step);
+            self.model.follow(&step).unwrap_or_else(|violation| panic!("{violation}"));
         }
         let books = self.model.check_books(&self.gateway.totals(), &self.gateway.target_totals());
         books.unwrap_or_else(|violation| panic!("{violation}"));
@@ -322,10 +355,6 @@ impl History {
         self.held.extend(self.gateway.take_sent());
         self.gateway.take_delivered();
         went
-    }
-
-    fn follow(&mut self, step: &Step) {
-        self.model.follow(step).unwrap_or_else(|violation| panic!("{violation}"));
     }
 }
 
@@ -345,21 +374,27 @@ proptest! {
     #[test]
     fn flows_move_for_no_other_cause_than_the_configuration_names(
         policy in policy(),
-        workers in 1..=3_u16,
-        in_turn: bool,
+        workers in (1..=3_u16, 1..=3_u16),
+        in_turn: (bool, bool),
         events in vec(event(), 1..120),
     ) {
-        let queues = if in_turn { Queues::InTurn } else { Queues::ByFlow };
-        let mut history = History::new(&policy, Setup { queues, ..Setup::of(workers) });
+        let setup = |workers, in_turn| {
+            let queues = if in_turn { Queues::InTurn } else { Queues::ByFlow };
+            Setup { queues, ..Setup::of(workers) }
+        };
+        let setups = [setup(workers.0, in_turn.0), setup(workers.1, in_turn.1)];
+        let mut history = History::new(&policy, setups);
         for event in &events {
             history.step(event);
         }
         history.step(&Event::Echo);
         // In the end everything is forgotten, and nothing waits.
         history.step(&Event::Advance(360_000));
-        let totals = history.gateway.totals();
-        prop_assert_eq!(totals.flows.active(), 0);
-        prop_assert_eq!((totals.tun.queued(), totals.udp.queued()), (0, 0));
-        prop_assert_eq!(totals.flows.untracked, 0);
+        for it in &history.both {
+            let totals = it.gateway.totals();
+            prop_assert_eq!(totals.flows.active(), 0);
+            prop_assert_eq!((totals.tun.queued(), totals.udp.queued()), (0, 0));
+            prop_assert_eq!(totals.flows.untracked, 0);
+        }
     }
 }

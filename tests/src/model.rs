@@ -271,7 +271,12 @@ impl Model {
             }
         }
         let view = View::new(Arc::clone(snapshot), Arc::clone(&self.routes));
-        self.views.insert(snapshot.generation, Arc::new(view));
+        let view = Arc::new(view);
+        // Workers begin with the first one.
+        for worker in self.plane.workers.iter_mut().filter(|worker| worker.view.is_none()) {
+            worker.take_up(Arc::clone(&view), self.now);
+        }
+        self.views.insert(snapshot.generation, view);
         self.latest = Some(Arc::clone(snapshot));
     }
 

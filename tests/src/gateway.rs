@@ -15,11 +15,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use geneve::Inner;
+use geneve::{Inner, IpVersion, outer};
 use gwlb::config::{Port, Settings, TrafficMode};
 use gwlb::control::{
-    CommandError, Control, Event, Input, Output, TargetSpec, TargetStatus, TunnelOutcome,
-    TunnelRequest, recognise,
+    CheckId, CommandError, Control, Event, Input, Output, ProbeRequest, TargetSpec, TargetStatus,
+    TunnelOutcome, TunnelRequest, recognise,
 };
 use gwlb::dataplane::fragments::{FragmentTable, HostileTotals};
 use gwlb::dataplane::keys::Secret;
@@ -52,13 +52,18 @@ pub struct Setup {
     pub inbox: usize,
     /// Whether what happens is written down, for [`Gateway::take_journal`].
     pub journal: bool,
+    /// Whether nothing goes by itself between its parts: workers take up views, and what others
+    /// hand over to them, when they are told to ([`Gateway::take_up`], [`Gateway::serve_inbox`]);
+    /// probes are answered by whoever takes them ([`Gateway::take_probes`]), and those through the
+    /// tunnel are sent and received as all datagrams are.
+    pub by_hand: bool,
 }
 
 impl Setup {
     /// Workers that read what the kernel would give them.
     pub fn of(workers: u16) -> Setup {
         let (queues, wall_clock) = (Queues::ByFlow, Duration::ZERO);
-        Setup { workers, queues, wall_clock, inbox: 1024, journal: false }
+        Setup { workers, queues, wall_clock, inbox: 1024, journal: false, by_hand: false }
     }
 }
 
@@ -116,6 +121,14 @@ pub struct Gateway {
     answers: Answers,
     /// Probes that nobody answers, and when their time is over.
     unanswered: Vec<(Instant, Input)>,
+    /// Health probes that nobody has taken yet.
+    probes: Vec<ProbeRequest>,
+    /// By whom the probes through the tunnel are brought back that are under way.
+    tunnels: BTreeMap<(CheckId, u32), TargetSlot>,
+    /// The calendar's time, and when it was that.
+    wall_clock: (Duration, Duration),
+    /// The view that every worker holds, or a later one, as far as the control plane was told.
+    acknowledged: u64,
     events: Vec<(Duration, Event)>,
 }
 
@@ -156,6 +169,10 @@ impl Gateway {
             fragments,
             answers: Answers::default(),
             unanswered: Vec::new(),
+            probes: Vec::new(),
+            tunnels: BTreeMap::new(),
+            wall_clock: (setup.wall_clock, Duration::ZERO),
+            acknowledged: 0,
             events: Vec::new(),
         };
         for answer in answers {
@@ -212,6 +229,7 @@ impl Gateway {
             self.workers[reader].take_udp(batch, now, &mut self.exits);
             self.hand_over();
         }
+        self.recognise_probes();
     }
 
     /// Leaves packets in the queues between workers from now on, until [`Gateway::release`].
@@ -225,14 +243,60 @@ impl Gateway {
         self.hand_over();
     }
 
+    /// A worker empties the queue of what others have handed over to it.
+    pub fn serve_inbox(&mut self, worker: u16) {
+        let now = self.now();
+        self.workers[usize::from(worker)].take_inbox(now, &mut self.exits);
+        // It may have taken up a view on the way.
+        self.acknowledge();
+    }
+
+    /// How many packets are in the queue to a worker.
+    pub fn waiting(&self, worker: u16) -> usize {
+        self.exits.inboxes[usize::from(worker)].len()
+    }
+
+    /// A worker takes up the latest view, if it does not hold that already.
+    pub fn take_up(&mut self, worker: u16) {
+        let now = self.now();
+        if self.workers[usize::from(worker)].take_up(now, &mut self.exits) {
+            self.acknowledge();
+        }
+    }
+
+    /// The view that a worker works with.
+    pub fn view(&self, worker: WorkerId) -> &Arc<Snapshot> {
+        &self.workers[usize::from(worker.0)].snapshot
+    }
+
+    /// Health probes that are to be made, if [`Setup::by_hand`] is set. Each is answered by one
+    /// [`Input::Probe`], within its timeout.
+    pub fn take_probes(&mut self) -> Vec<ProbeRequest> {
+        std::mem::take(&mut self.probes)
+    }
+
+    /// The calendar is set.
+    pub fn set_wall_clock(&mut self, wall_clock: Duration) {
+        self.wall_clock = (wall_clock, self.elapsed);
+        self.control(Input::WallClock(wall_clock));
+    }
+
+    /// When something is due next, counted from the gateway's start.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.due().map(|due| due.saturating_duration_since(self.start))
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let workers = self.workers.iter().filter_map(|worker| worker.ingress.poll_timeout());
+        let unanswered = self.unanswered.iter().map(|(due, _)| *due);
+        workers.chain(self.control.poll_timeout()).chain(unanswered).min()
+    }
+
     /// Time passes, on the clock and in the calendar; everything that is due is done at its time.
     pub fn advance(&mut self, by: Duration) {
         let end = self.elapsed + by;
         loop {
-            let workers = self.workers.iter().filter_map(|worker| worker.ingress.poll_timeout());
-            let unanswered = self.unanswered.iter().map(|(due, _)| *due);
-            let due = workers.chain(self.control.poll_timeout()).chain(unanswered).min();
-            let Some(due) = due.filter(|&due| due <= self.start + end) else { break };
+            let Some(due) = self.due().filter(|&due| due <= self.start + end) else { break };
             self.elapsed = self.elapsed.max(due.saturating_duration_since(self.start));
             let now = self.now();
             for worker in &mut self.workers {
@@ -243,6 +307,9 @@ impl Gateway {
             self.hand_over();
             let over = self.unanswered.extract_if(.., |(due, _)| *due <= now);
             for (_, input) in over.collect::<Vec<_>>() {
+                if let Input::TunnelProbe { check, sequence, .. } = input {
+                    self.tunnels.remove(&(check, sequence));
+                }
                 self.tell(input);
             }
             self.control.handle_timeout(now);
@@ -250,7 +317,8 @@ impl Gateway {
             self.follow();
         }
         self.elapsed = end;
-        self.control(Input::WallClock(self.setup.wall_clock + end));
+        let (wall_clock, at) = self.wall_clock;
+        self.control(Input::WallClock(wall_clock + (end - at)));
     }
 
     /// The control plane is told something, and what it has to say reaches every worker.
@@ -351,29 +419,48 @@ impl Gateway {
             match output {
                 Output::Publish(snapshot) => {
                     self.exits.journal.note(|| Happened::Published(Arc::clone(&snapshot)));
-                    let generation = snapshot.generation;
-                    for worker in &mut self.workers {
-                        worker.ingress.handle_snapshot(Arc::clone(&snapshot), now);
-                        worker.returns.handle_snapshot(Arc::clone(&snapshot));
-                        let worker = worker.id;
-                        self.exits.journal.note(|| Happened::TookUp { worker, generation });
-                    }
                     self.exits.snapshot = snapshot;
-                    self.tell(Input::Acknowledged(generation));
+                    if !self.setup.by_hand {
+                        for worker in &mut self.workers {
+                            worker.take_up(now, &mut self.exits);
+                        }
+                        self.acknowledge();
+                    }
                 }
                 Output::Probe(request) => {
                     self.exits.journal.note(|| Happened::Probe(request.clone()));
-                    let (input, due) = self.answers.health(&request, now);
-                    self.answer(input, due);
+                    if self.setup.by_hand {
+                        self.probes.push(request);
+                    } else {
+                        let (input, due) = self.answers.health(&request, now);
+                        self.answer(input, due);
+                    }
                 }
                 Output::TunnelProbe(request) => {
                     self.exits.journal.note(|| Happened::TunnelProbe(request.clone()));
-                    self.probe_tunnel(&request);
+                    if self.setup.by_hand {
+                        self.send_tunnel_probe(&request);
+                    } else {
+                        self.probe_tunnel(&request);
+                    }
                 }
                 Output::Event(event) => {
                     self.exits.journal.note(|| Happened::Event(event.clone()));
                     self.events.push((self.elapsed, event));
                 }
+            }
+        }
+    }
+
+    /// Tells the control plane which view every worker holds, if that has changed.
+    fn acknowledge(&mut self) {
+        let held = self.workers.iter().map(|worker| worker.snapshot.generation).min();
+        let held = held.unwrap_or_default();
+        if held > self.acknowledged {
+            self.acknowledged = held;
+            self.tell(Input::Acknowledged(held));
+            if self.setup.by_hand {
+                self.follow();
             }
         }
     }
@@ -399,7 +486,8 @@ impl Gateway {
                 self.workers[0].take_udp(&[Datagram { from, to, bytes }], now, &mut self.exits);
                 let came_back = std::mem::take(&mut self.exits.probes);
                 let keys = &self.exits.snapshot.keys;
-                let mut found = came_back.iter().filter_map(|payload| recognise(keys, payload));
+                let mut found =
+                    came_back.iter().filter_map(|(_, payload)| recognise(keys, payload));
                 assert!(
                     found.any(|found| (found.check, found.sequence) == (check, sequence)),
                     "the way back knows the probes of this gateway",
@@ -408,6 +496,51 @@ impl Gateway {
             }
         };
         self.answer(Input::TunnelProbe { check, sequence, outcome }, due);
+    }
+
+    /// Sends a probe through the tunnel as the runtime does, and waits for it to come back.
+    fn send_tunnel_probe(&mut self, request: &TunnelRequest) {
+        let now = self.now();
+        let (check, sequence) = (request.check, request.sequence);
+        let target = self.exits.snapshot.target(request.target);
+        let version = IpVersion::of(request.address.ip());
+        let len = version.header_len() + outer::UDP_LEN + request.packet.len();
+        if len > usize::from(target.path_mtu) {
+            let outcome = TunnelOutcome::TooLong;
+            return self.tell(Input::TunnelProbe { check, sequence, outcome });
+        }
+        let port = exits::source_port(WorkerId(0), 0, self.setup.workers);
+        self.exits.sent.push(Sent {
+            time: self.elapsed,
+            from: SocketAddr::new(request.source, port),
+            to: request.address,
+            target: request.target,
+            bytes: request.packet.clone(),
+        });
+        self.tunnels.insert((check, sequence), request.target);
+        let outcome = TunnelOutcome::Lost;
+        let input = Input::TunnelProbe { check, sequence, outcome };
+        self.unanswered.push((now + request.timeout, input));
+    }
+
+    /// Tells the control plane which probes through the tunnel have come back.
+    fn recognise_probes(&mut self) {
+        let came_back = std::mem::take(&mut self.exits.probes);
+        for (by, payload) in came_back {
+            let Some(found) = recognise(&self.exits.snapshot.keys, &payload) else { continue };
+            let (check, sequence) = (found.check, found.sequence);
+            // Nobody can vouch for another.
+            if self.tunnels.get(&(check, sequence)) != Some(&by) {
+                continue;
+            }
+            self.tunnels.remove(&(check, sequence));
+            self.unanswered.retain(|(_, input)| {
+                !matches!(input, Input::TunnelProbe { check: other, sequence: number, .. }
+                    if (*other, *number) == (check, sequence))
+            });
+            let outcome = TunnelOutcome::Returned;
+            self.control(Input::TunnelProbe { check, sequence, outcome });
+        }
     }
 
     /// How long the gateway has been there.
@@ -486,7 +619,7 @@ impl Gateway {
     }
 
     fn hand_over(&mut self) {
-        if self.holding {
+        if self.holding || self.setup.by_hand {
             return;
         }
         let now = self.now();

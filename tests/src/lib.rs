@@ -5,6 +5,7 @@
 //! * [`packets`] to send through it, [`capture`] files to read and write, and [`describe`] to say
 //!   in a line what a packet is;
 //! * [`scenario`]: a folder with a configuration, captures that enter, and what must come of them;
+//! * [`simulation`]: gateways, appliances, hosts and a network, all of it decided by one seed;
 //! * [`corpus`]: captures that others made;
 //! * [`tshark`]: an independent judge of what is put on the wire;
 //! * [`world`]: namespaces with hosts and appliances, and the real programs as processes in them.
@@ -28,5 +29,6 @@ pub mod model;
 pub mod notice;
 pub mod packets;
 pub mod scenario;
+pub mod simulation;
 pub mod tshark;
 pub mod world;

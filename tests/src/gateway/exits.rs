@@ -75,20 +75,28 @@ pub(super) struct Handover {
     pub offload: Offload,
 }
 
+/// Who lets something out, and with which view.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct By<'a> {
+    pub worker: WorkerId,
+    pub snapshot: &'a Snapshot,
+}
+
 /// The queue to a worker is full.
 #[derive(Debug)]
 pub(super) struct Full;
 
 #[derive(Debug)]
 pub(super) struct Exits {
+    /// The latest view that was published.
     pub snapshot: Arc<Snapshot>,
     pub journal: Journal,
     pub sent: Vec<Sent>,
     pub sends: u64,
     pub delivered: Vec<Delivered>,
     pub writes: u64,
-    /// What probes through the tunnel said that came back.
-    pub probes: Vec<Vec<u8>>,
+    /// What probes through the tunnel said that came back, and who brought them.
+    pub probes: Vec<(TargetSlot, Vec<u8>)>,
     pub inboxes: Vec<VecDeque<Handover>>,
     inbox_limit: usize,
 }
@@ -124,13 +132,14 @@ impl Exits {
     }
 
     /// Sends a batch as `UDP_SEGMENT` would.
-    pub fn send(&mut self, worker: WorkerId, side: Side, hop: &Hop, batch: &Batch<'_>) {
-        let target = self.snapshot.target(hop.target);
+    pub fn send(&mut self, by: By<'_>, side: Side, hop: &Hop, batch: &Batch<'_>) {
+        let By { worker, snapshot } = by;
+        let target = snapshot.target(hop.target);
         let version = IpVersion::of(hop.address.ip());
         let most = usize::from(target.path_mtu) - version.header_len() - outer::UDP_LEN;
         let from = SocketAddr::new(
-            self.snapshot.pool(hop.pool).address,
-            source_port(worker, hop.port, self.snapshot.workers),
+            snapshot.pool(hop.pool).address,
+            source_port(worker, hop.port, snapshot.workers),
         );
         let bytes: Vec<u8> = batch.pieces.iter().flat_map(|piece| piece.to_vec()).collect();
         let segment = usize::from(batch.segment_size);
@@ -152,12 +161,13 @@ impl Exits {
     /// it was.
     pub fn write(
         &mut self,
-        worker: WorkerId,
+        by: By<'_>,
         at: Attachment,
         packet: &[u8],
         offload: &Offload,
     ) -> Result<u64, OffloadError> {
-        let translation = self.snapshot.translation(at);
+        let By { worker, snapshot } = by;
+        let translation = snapshot.translation(at);
         let head = translation.and_then(|translation| translation.outward_head(packet, offload));
         let packet = Head::before(head.as_ref(), packet).concat();
         let inner = Inner::parse(&packet).expect("a packet that was looked at");
@@ -178,7 +188,7 @@ impl Exits {
     /// were delivered they are.
     pub fn deliver(
         &mut self,
-        worker: WorkerId,
+        by: By<'_>,
         stats: &WorkerStats,
         batch: &[Datagram],
         run: &Run<'_, Attachment>,
@@ -188,7 +198,7 @@ impl Exits {
         for piece in run.pieces {
             packet.extend_from_slice(piece.of(&batch[piece.buffer as usize].bytes));
         }
-        let written = self.write(worker, run.tag, &packet, &run.offload);
+        let written = self.write(by, run.tag, &packet, &run.offload);
         let written = written.expect("a run that can be cut");
         assert_eq!(written, run.pieces.len() as u64, "cut into what it was made of");
         stats.udp.flow.delivered.add(written);
@@ -197,13 +207,18 @@ impl Exits {
 
     /// Holds that what was delivered in `runs` is what came back, byte for byte but for the
     /// addresses that are translated, in whatever order between flows.
-    pub fn assert_transparent(&self, runs: Vec<Range<usize>>, genuine: Vec<(Attachment, &[u8])>) {
+    pub fn assert_transparent(
+        &self,
+        snapshot: &Snapshot,
+        runs: Vec<Range<usize>>,
+        genuine: Vec<(Attachment, &[u8])>,
+    ) {
         let delivered = runs.into_iter().flat_map(|run| &self.delivered[run]);
         let mut delivered: Vec<_> =
             delivered.map(|delivered| (delivered.at, delivered.packet.clone())).collect();
         let translated = |(at, packet): (Attachment, &[u8])| {
             let mut packet = packet.to_vec();
-            if let Some(translation) = self.snapshot.translation(at) {
+            if let Some(translation) = snapshot.translation(at) {
                 translation.outward(&mut packet, &Offload::NONE);
             }
             (at, packet)
@@ -217,6 +232,6 @@ impl Exits {
 
 /// The source port in a slot of a worker's slice. As in the runtime, the ports of worker w are
 /// those that are w modulo the number of workers.
-fn source_port(worker: WorkerId, slot: u16, workers: u16) -> u16 {
+pub(super) fn source_port(worker: WorkerId, slot: u16, workers: u16) -> u16 {
     61_000_u16.next_multiple_of(workers) + slot * workers + worker.0
 }

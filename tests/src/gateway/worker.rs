@@ -17,7 +17,7 @@ use gwlb::dataplane::{Ingress, IngressConfig, Return};
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use router::{Attachment, Entry};
 
-use super::exits::{Exits, Handover};
+use super::exits::{By, Exits, Handover};
 use super::journal::{Happened, Judgement, Stage};
 use super::{Datagram, Packet};
 
@@ -45,6 +45,8 @@ pub(super) struct Worker {
     pub id: WorkerId,
     pub ingress: Ingress,
     pub returns: Return,
+    /// What it works with.
+    pub snapshot: Arc<Snapshot>,
     pub stats: Arc<WorkerStats>,
     encapsulator: Encapsulator,
     gathered: Gathered,
@@ -67,7 +69,8 @@ impl Worker {
         Worker {
             id,
             ingress: Ingress::new(config, Arc::clone(&snapshot), around.start),
-            returns: Return::new(snapshot, Arc::clone(&stats)),
+            returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
+            snapshot,
             stats,
             encapsulator: Encapsulator::default(),
             gathered: Gathered::default(),
@@ -77,7 +80,7 @@ impl Worker {
     }
 
     pub fn take_tun(&mut self, at: Attachment, batch: &[Packet], now: Instant, exits: &mut Exits) {
-        let snapshot = Arc::clone(&exits.snapshot);
+        let snapshot = Arc::clone(&self.snapshot);
         for Packet { bytes, offload } in batch {
             let mut bytes = bytes.clone();
             if let Some(translation) = snapshot.translation(at) {
@@ -98,7 +101,22 @@ impl Worker {
         self.flush(exits);
     }
 
+    /// Takes up the latest view, unless it holds that already; says whether it did.
+    pub fn take_up(&mut self, now: Instant, exits: &mut Exits) -> bool {
+        if Arc::ptr_eq(&self.snapshot, &exits.snapshot) {
+            return false;
+        }
+        self.snapshot = Arc::clone(&exits.snapshot);
+        self.returns.handle_snapshot(Arc::clone(&self.snapshot));
+        self.ingress.handle_snapshot(Arc::clone(&self.snapshot), now);
+        let (worker, generation) = (self.id, self.snapshot.generation);
+        exits.journal.note(|| Happened::TookUp { worker, generation });
+        true
+    }
+
     pub fn take_udp(&mut self, batch: &[Datagram], now: Instant, exits: &mut Exits) {
+        let view = Arc::clone(&self.snapshot);
+        let by = By { worker: self.id, snapshot: &view };
         let mut runs = Vec::new();
         let mut genuine: Vec<(Attachment, &[u8])> = Vec::new();
         for (buffer, Datagram { from, to, bytes }) in batch.iter().enumerate() {
@@ -115,19 +133,20 @@ impl Worker {
                 continue;
             };
             if way != Way::Probe {
-                self.count_return(exits, target, inner.total_len);
+                self.count_return(target, inner.total_len);
             }
             let packet = &bytes[range.clone()];
             match way {
                 Way::Probe => {
                     self.stats.udp.flow.probes.add(1);
-                    exits.probes.push(packet[inner.header_len + outer::UDP_LEN..].to_vec());
+                    let payload = packet[inner.header_len + outer::UDP_LEN..].to_vec();
+                    exits.probes.push((target, payload));
                 }
                 Way::Deliver(to) => {
                     genuine.push((to, packet));
                     let place = Place { buffer: buffer as u32, start: range.start as u32 };
                     self.coalescer.push(packet, &inner, place, to, |run| {
-                        runs.push(exits.deliver(self.id, &self.stats, batch, &run));
+                        runs.push(exits.deliver(by, &self.stats, batch, &run));
                     });
                 }
                 Way::Onward(endpoint) => {
@@ -136,8 +155,8 @@ impl Worker {
                 }
             }
         }
-        self.coalescer.flush(|run| runs.push(exits.deliver(self.id, &self.stats, batch, &run)));
-        exits.assert_transparent(runs, genuine);
+        self.coalescer.flush(|run| runs.push(exits.deliver(by, &self.stats, batch, &run)));
+        exits.assert_transparent(&view, runs, genuine);
         self.flush(exits);
     }
 
@@ -145,9 +164,13 @@ impl Worker {
         while let Some(handover) = exits.inbox(self.id).pop_front() {
             let Handover { from, epoch, packet, offload } = handover;
             let frame = Frame::parse(&packet, &offload).expect("it was valid where it was read");
+            if epoch > self.snapshot.topology_epoch {
+                // Who handed it over was sooner to take up the latest view.
+                self.take_up(now, exits);
+            }
             let ledger = self.stats.ledger(from.side);
             ledger.flow.taken_over.add(frame.segments());
-            if let Some(at) = exits.snapshot.entry(from.at, epoch) {
+            if let Some(at) = self.snapshot.entry(from.at, epoch) {
                 self.handle(Origin { at, ..from }, &frame, Came::HandedOver, now, exits);
             } else {
                 let (reason, segments) = (DropReason::Reconfigured, frame.segments());
@@ -221,7 +244,7 @@ impl Worker {
             Verdict::ToAppliance(hop) => self.send_to_appliance(origin.side, frame, hop, exits),
             Verdict::Deliver(to) | Verdict::Bypass(to) => {
                 let bypass = matches!(verdict, Verdict::Bypass(_));
-                match exits.write(self.id, to, frame.packet, frame.offload) {
+                match exits.write(self.by(), to, frame.packet, frame.offload) {
                     Ok(written) => {
                         assert_eq!(written, frame.segments(), "written as counted");
                         let flow = &ledger.flow;
@@ -234,7 +257,7 @@ impl Worker {
             Verdict::HandOver(to, from) => {
                 assert_ne!(to, self.id, "a packet was handed over to its worker");
                 let (packet, offload) = (frame.packet.to_vec(), *frame.offload);
-                let epoch = exits.snapshot.topology_epoch;
+                let epoch = self.snapshot.topology_epoch;
                 match exits.hand_over(to, Handover { from, epoch, packet, offload }) {
                     Ok(()) => ledger.flow.handed_over.add(frame.segments()),
                     Err(_) => self.lose(origin.side, frame, DropReason::HandoverFull, exits),
@@ -244,6 +267,10 @@ impl Worker {
             Verdict::Drop(_) | Verdict::Held => {}
         }
         self.follow_up(now, exits);
+    }
+
+    fn by(&self) -> By<'_> {
+        By { worker: self.id, snapshot: &self.snapshot }
     }
 
     /// What was judged cannot be done.
@@ -270,7 +297,7 @@ impl Worker {
     fn reply(&self, side: Side, reply: &Reply, exits: &mut Exits) {
         let ledger = self.stats.ledger(side);
         ledger.flow.generated.add(1);
-        let written = exits.write(self.id, reply.to, reply.packet.bytes(), &Offload::NONE);
+        let written = exits.write(self.by(), reply.to, reply.packet.bytes(), &Offload::NONE);
         ledger.flow.delivered.add(written.expect("a reply is one whole packet"));
     }
 
@@ -338,17 +365,17 @@ impl Worker {
 
     fn transmit(&self, side: Side, hop: &Hop, batch: &Batch<'_>, exits: &mut Exits) {
         let segments = batch.segments as u64;
-        let target = exits.snapshot.target(hop.target);
+        let target = self.snapshot.target(hop.target);
         let headers = segments * target.dialect.header_len() as u64;
         let counters = &target.counters[usize::from(self.id.0)];
         self.stats.ledger(side).flow.encapsulated.add(segments);
         counters.sent_packets.add(segments);
         counters.sent_bytes.add(batch.len() as u64 - headers);
-        exits.send(self.id, side, hop, batch);
+        exits.send(self.by(), side, hop, batch);
     }
 
-    fn count_return(&self, exits: &Exits, target: TargetSlot, bytes: usize) {
-        let counters = &exits.snapshot.target(target).counters[usize::from(self.id.0)];
+    fn count_return(&self, target: TargetSlot, bytes: usize) {
+        let counters = &self.snapshot.target(target).counters[usize::from(self.id.0)];
         counters.returned_packets.add(1);
         counters.returned_bytes.add(bytes as u64);
     }

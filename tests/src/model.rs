@@ -14,14 +14,18 @@ mod exits;
 mod fleet;
 mod flow;
 mod fragments;
+mod noting;
 mod placing;
 mod plane;
 mod returns;
 mod routes;
 mod seen;
+mod sending;
 mod timeouts;
 mod tuple;
+mod verdict;
 mod view;
+mod ways;
 mod wire;
 mod worker;
 
@@ -210,7 +214,15 @@ impl Model {
             Happened::Event(event) => self.control.event(event),
             Happened::Probe(request) => self.control.probe(request),
             Happened::TookUp { worker, generation } => self.take_up(*worker, *generation),
-            Happened::Judged { worker, origin, handed_over, released, packet, offload, verdict } => {
+            Happened::Judged {
+                worker,
+                origin,
+                handed_over,
+                released,
+                packet,
+                offload,
+                verdict,
+            } => {
                 self.control.hold_up_to_date()?;
                 let judged = Judged {
                     worker: *worker,

@@ -61,7 +61,8 @@ impl Bucket {
             return;
         }
         let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
-        self.tokens = self.tokens.saturating_add(ticks.saturating_mul(self.per_tick)).min(self.most);
+        self.tokens =
+            self.tokens.saturating_add(ticks.saturating_mul(self.per_tick)).min(self.most);
         let time = u128::from(ticks) * 1_000_000_000 / u128::from(self.ticks_per_second);
         self.filled += Duration::from_nanos(u64::try_from(time).unwrap_or(u64::MAX));
     }

@@ -10,6 +10,7 @@ mod choice;
 mod compare;
 mod leaving;
 mod member;
+mod probes;
 mod registry;
 mod reload;
 
@@ -18,12 +19,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use geneve::Header;
 use gwlb::config::{LoadBalancer, Settings, TargetGroup, TrafficMode};
 use gwlb::control::event::{BypassCause, FailoverAction};
-use gwlb::control::{
-    CheckId, Event, Input, ProbeOutcome, ProbeRequest, TunnelOutcome, TunnelRequest,
-};
+use gwlb::control::{CheckId, Event, Input};
 use gwlb::dataplane::keys::EPOCH_SECONDS;
 use gwlb::dataplane::snapshot::{Fate, NoCandidate, PoolId, TargetSlot};
 
@@ -134,7 +132,8 @@ impl Control {
         self.hold_up_to_date()?;
         let late = self.members.iter().find_map(|((node, target), member)| {
             let due = member.health.as_ref()?.due();
-            (due < now).then(|| format!("{} was to be probed by {node:?} at {due:?}", self.name(*target)))
+            (due < now)
+                .then(|| format!("{} was to be probed by {node:?} at {due:?}", self.name(*target)))
         });
         let leaving = self.targets.values().find_map(|target| {
             let due = target.look_at?;
@@ -250,165 +249,11 @@ impl Control {
         Ok(())
     }
 
-    /// A health probe is made: it must be due, and ask what is configured.
-    pub(super) fn probe(&mut self, request: &ProbeRequest) -> Result<(), Wrong> {
-        let not_so = |why: &str| Wrong::new(Clause::Documented, format!("{why}: {request:?}"));
-        let balancers = &self.settings.load_balancers;
-        let balancer = balancers.get(request.load_balancer);
-        let balancer = balancer.ok_or_else(|| not_so("no load balancer probes"))?;
-        let node = balancer.nodes.iter().find(|node| node.address == request.source);
-        let node = node.ok_or_else(|| not_so("no node probes"))?;
-        let group = &self.settings.target_groups[balancer.target_group];
-        let asks = (request.address.port(), request.timeout, &*request.health);
-        let check = &group.health_check;
-        hold(asks == (check.port.get(), check.timeout, check), Clause::Documented, || {
-            format!("{check:?} is configured, and asked is {asks:?}")
-        })?;
-        let name = (balancer.name.to_string(), node.zone.clone());
-        let is_new = !self.checks.contains_key(&request.check);
-        let meant = |(key, member): &(&(NodeName, TargetNumber), &Member)| {
-            let target = &self.targets[&key.1];
-            key.0 == name
-                && target.group == group.name.as_str()
-                && target.address.ip() == request.address.ip()
-                && member.health.is_some()
-                && (member.health_id == Some(request.check) || is_new && member.health_id.is_none())
-        };
-        let key = self.members.iter().find(meant).map(|(key, _)| key.clone());
-        let key = key.ok_or_else(|| not_so("nobody is checked so"))?;
-        self.checks.insert(request.check, key.clone());
-        let now = self.now;
-        if let Some(member) = self.members.get_mut(&key) {
-            member.health_id = Some(request.check);
-            if let Some(due) = self.probes.iter().position(|due| *due == key) {
-                self.probes.remove(due);
-                return Ok(());
-            }
-            let check = member.health.as_mut();
-            if check.is_some_and(|check| check.start_unforeseen(now)) {
-                return Ok(());
-            }
-        }
-        Err(not_so("it is not time for a probe"))
-    }
-
-    /// A probe goes through the tunnel.
-    pub(super) fn tunnel_probe(&mut self, request: &TunnelRequest) -> Result<(), Wrong> {
-        let not_so = |why: &str| Wrong::new(Clause::Documented, format!("{why}: {request:02x?}"));
-        let number = self.targets.iter().find(|(_, it)| it.slot == Some(request.target));
-        let (number, target) = number.ok_or_else(|| not_so("nobody is probed"))?;
-        hold(target.address == request.address, Clause::Documented, || {
-            format!("{} is probed at {}", target.address, request.address)
-        })?;
-        let name = self.nodes.get(usize::from(request.pool.0)).filter(|(_, there)| *there);
-        let (name, _) = name.ok_or_else(|| not_so("no node probes"))?;
-        let key = (name.clone(), *number);
-        let member = self.members.get_mut(&key).ok_or_else(|| not_so("the node does not use it"))?;
-        let other = member.tunnel_id.is_some_and(|id| id != request.check);
-        if other || member.tunnel.is_none() {
-            return Err(not_so("nobody is checked so"));
-        }
-        member.tunnel_id = Some(request.check);
-        let (_, inner) = Header::parse(&request.packet).map_err(|_| not_so("no Geneve"))?;
-        let decides = inner.len() < if inner[0] >> 4 == 4 { 576 } else { 1280 };
-        if let (true, Some(check)) = (decides, &mut member.tunnel) {
-            check.start(self.now);
-        }
-        self.checks.insert(request.check, key);
-        let probe = (request.check, request.sequence);
-        self.tunnelled.insert(probe, (inner.len() as u16, decides));
-        Ok(())
-    }
-
-    fn end_tunnelled(&mut self, probe: (CheckId, u32), outcome: TunnelOutcome) {
-        let Some((len, decides)) = self.tunnelled.remove(&probe) else { return };
-        let key = self.checks.get(&probe.0).cloned();
-        if let (Some((_, number)), TunnelOutcome::Returned) = (&key, outcome)
-            && let Some(target) = self.targets.get_mut(number)
-        {
-            target.came_back.insert(len);
-        }
-        let outcome = match outcome {
-            TunnelOutcome::Returned => ProbeOutcome::Passed,
-            TunnelOutcome::Lost => ProbeOutcome::TimedOut,
-            TunnelOutcome::TooLong | TunnelOutcome::Local => ProbeOutcome::Local,
-        };
-        let now = self.now;
-        self.end(key, |member| {
-            let run = member.tunnel.as_mut().filter(|_| member.tunnel_id == Some(probe.0));
-            run.map(|run| if decides { run.end(outcome, now) })
-        });
-    }
-
-    /// A probe of somebody has ended.
-    fn end(
-        &mut self,
-        key: Option<(NodeName, TargetNumber)>,
-        record: impl FnOnce(&mut Member) -> Option<()>,
-    ) {
-        let Some(key) = key else { return };
-        let recorded = self.members.get_mut(&key).and_then(record);
-        if recorded.is_some() {
-            self.note_health(&key);
-        }
-    }
-
-    /// A node may think otherwise of a target than before.
-    fn note_health(&mut self, key: &(NodeName, TargetNumber)) {
-        let Some(member) = self.members.get_mut(key) else { return };
-        let (from, to) = (member.standing, member.standing_now());
-        let (before, health) = (member.known, member.health_now());
-        (member.standing, member.known) = (to, health);
-        if from.state != to.state
-            && let Some(target) = self.targets.get(&key.1)
-        {
-            self.events.push(Event::TargetState {
-                target_group: target.group.clone(),
-                target: target.address,
-                load_balancer: key.0.0.clone(),
-                zone: key.0.1.clone(),
-                from,
-                to,
-            });
-        }
-        if before == health {
-            return;
-        }
-        if health != Health::Healthy {
-            member.slow = None;
-        } else if !before.is_presumed() {
-            self.begin_slowly(key);
-        }
-    }
-
-    /// "a target that becomes healthy beside others gets its share in twenty steps"
-    fn begin_slowly(&mut self, key: &(NodeName, TargetNumber)) {
-        let Some((_, group)) = self.node(&key.0) else { return };
-        if group.slow_start.is_zero() {
-            return;
-        }
-        let candidates = self.view.as_ref().and_then(|view| view.nodes.get(&key.0));
-        let beside = self.members.iter().any(|(other, member)| {
-            let target = &self.targets[&other.1];
-            let candidate = candidates.is_some_and(|(it, _)| it.candidates.contains_key(&other.1));
-            other.0 == key.0
-                && other.1 != key.1
-                && target.is_registered()
-                && target.weight > 0
-                && member.health_now() == Health::Healthy
-                && member.slow.is_none()
-                && (member.near || candidate)
-        });
-        if beside && let Some(member) = self.members.get_mut(key) {
-            member.slow = Some(self.now);
-        }
-    }
-
     /// When a target in slow start gets more.
     fn next_weight(&self, node: &NodeName, member: &Member) -> Option<Duration> {
         let begun = member.slow?;
         let whole = self.node(node)?.1.slow_start;
-        let step = steps(whole, self.now - begun);
+        let step = steps(whole, self.now.saturating_sub(begun));
         Some(begun + whole * (step + 1) / STEPS)
     }
 
@@ -485,7 +330,7 @@ impl Control {
         }
         let begun = member.and_then(|member| member.slow);
         let present_weight = begun.map_or(target.weight, |begun| {
-            let part = steps(group.slow_start, self.now - begun);
+            let part = steps(group.slow_start, self.now.saturating_sub(begun));
             let weight = u32::from(target.weight) * part / STEPS;
             (weight as u16).clamp(target.weight.min(1), target.weight)
         });
@@ -525,9 +370,8 @@ impl Control {
                 else {
                     continue;
                 };
-                let concerned = target.zone == name.1
-                    || balancer.cross_zone
-                    || balancer.spill_over_below > 0;
+                let concerned =
+                    target.zone == name.1 || balancer.cross_zone || balancer.spill_over_below > 0;
                 let flows = target.flows(books);
                 if known || !concerned || flows == 0 {
                     continue;
@@ -549,8 +393,7 @@ impl Control {
 
     /// The load balancer and target group of a node that is there.
     fn node(&self, name: &NodeName) -> Option<(&LoadBalancer, &TargetGroup)> {
-        let balancer =
-            self.settings.load_balancers.iter().find(|it| it.name.as_str() == name.0)?;
+        let balancer = self.settings.load_balancers.iter().find(|it| it.name.as_str() == name.0)?;
         balancer.nodes.iter().find(|node| node.zone == name.1)?;
         Some((balancer, &self.settings.target_groups[balancer.target_group]))
     }

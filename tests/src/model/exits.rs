@@ -9,26 +9,19 @@ use gwlb::dataplane::verdict::{DropReason, Hop, ReplyCause, Side, WorkerId};
 use netio::offload::Offload;
 use router::{AddressMapping, Attachment};
 
+use super::placing::Change;
 use super::plane::Plane;
 use super::seen::Seen;
 use super::tuple::Tuple;
 use super::view::View;
 use super::wire::{clamped, piece_of, same_but_for_zero};
 use super::worker::{Cut, Leaving, Outbound, OwnReset, Worker};
-use super::placing::Change;
 use super::{Clause, Wrong, hold, wrong};
 use crate::gateway::{Delivered, Sent};
 
 impl Worker {
     /// A packet is to go to an appliance.
-    pub(super) fn send(
-        &mut self,
-        side: Side,
-        seen: &Seen,
-        view: &View,
-        hop: &Hop,
-        change: Change,
-    ) {
+    pub(super) fn send(&mut self, side: Side, seen: &Seen, view: &View, hop: &Hop, change: Change) {
         let from = view.pool(hop.pool).address;
         let cut = match change {
             Change::Cut(mtu) => Some(Cut { mtu, sent: 0, pieces: 0 }),
@@ -99,11 +92,16 @@ impl Plane {
     pub(super) fn sent(&mut self, worker: WorkerId, side: Side, sent: &Sent) -> Result<(), Wrong> {
         let worker = &mut self.workers[usize::from(worker.0)];
         let Some(out) = worker.out.front_mut() else {
-            return wrong(Clause::Conservation, || format!("nothing is to be sent, {sent:02x?} is"));
+            return wrong(Clause::Conservation, || {
+                format!("nothing is to be sent, {sent:02x?} is")
+            });
         };
         let way = (out.side, out.slot, out.from, out.to);
         hold(way == (side, sent.target, sent.from.ip(), sent.to), Clause::Conservation, || {
-            format!("{way:?} is due, sent is {:?} {:?} {} {}", side, sent.target, sent.from, sent.to)
+            format!(
+                "{way:?} is due, sent is {:?} {:?} {} {}",
+                side, sent.target, sent.from, sent.to
+            )
         })?;
         let Some(packet) = sent.bytes.strip_prefix(&out.header[..]) else {
             return wrong(Clause::Transparency, || format!("another header was sent: {sent:02x?}"));
@@ -113,7 +111,10 @@ impl Plane {
         let mut done = true;
         if let Some(cut) = &mut out.cut {
             let piece = piece_of(&out.packet, packet, cut.sent, cut.mtu).map_err(|why| {
-                Wrong::new(Clause::Transparency, format!("a fragment is wrong: {why}: {packet:02x?}"))
+                Wrong::new(
+                    Clause::Transparency,
+                    format!("a fragment is wrong: {why}: {packet:02x?}"),
+                )
             })?;
             (cut.sent, cut.pieces) = (cut.sent + piece, cut.pieces + 1);
             let header = usize::from(out.packet[0] & 0xf) * 4;
@@ -229,8 +230,8 @@ fn is_translated(leaving: &Leaving, left: &[u8]) -> bool {
             let quote = upper + 8;
             changed.extend([quote + 10..quote + 12, quote + 16..quote + 20]);
             let header = packet.get(quote).map_or(0, |first| usize::from(first & 0xf) * 4);
-            changed.extend([quote + header + 6..quote + header + 8]);
-            changed.extend([quote + header + 16..quote + header + 18]);
+            changed.push(quote + header + 6..quote + header + 8);
+            changed.push(quote + header + 16..quote + header + 18);
         }
         _ => {}
     }

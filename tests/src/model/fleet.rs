@@ -62,12 +62,7 @@ impl Fleet {
 
     /// A flow was placed among these: where any gateway would have placed it, and no farther from
     /// where it was placed among others than those others demand.
-    pub(super) fn choose(
-        &self,
-        flow: &Flow,
-        among: &Arc<Set>,
-        chosen: u64,
-    ) -> Result<(), Wrong> {
+    pub(super) fn choose(&self, flow: &Flow, among: &Arc<Set>, chosen: u64) -> Result<(), Wrong> {
         let mut known = self.known();
         let choices = known.choices.entry(*flow).or_default();
         for (set, before) in &*choices {

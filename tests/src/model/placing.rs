@@ -118,9 +118,8 @@ impl Case<'_> {
         }
         // An ICMP error is about a flow and none of its packets.
         let touches = !is_error(self.inner());
-        let goes = |who: Who| {
-            Plan::Follows { chosen: false, among: vec![who], moves: false, touches }
-        };
+        let goes =
+            |who: Who| Plan::Follows { chosen: false, among: vec![who], moves: false, touches };
         if pool.traffic_mode == TrafficMode::Bypass {
             return Some(goes(Who::Nobody));
         }
@@ -209,9 +208,7 @@ impl Case<'_> {
                 && !inner.dont_fragment
                 && !super::fragments::reaches_too_far(inner);
             if may_be_cut { Change::Cut(fits) } else { Change::TooBig(fits) }
-        } else if self.pool().mss_clamp
-            && super::wire::wants_clamp(&self.seen.bytes, inner, fits)
-        {
+        } else if self.pool().mss_clamp && super::wire::wants_clamp(&self.seen.bytes, inner, fits) {
             Change::Clamp(fits)
         } else {
             Change::None

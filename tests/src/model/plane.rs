@@ -7,25 +7,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use geneve::{Fragment, Tags};
-use gwlb::dataplane::snapshot::{PoolId, TargetSlot};
-use gwlb::dataplane::verdict::{
-    Change as Changed, DropReason, Hop, Origin, ReplyCause, Side, WorkerId,
-};
+use geneve::Fragment;
+use gwlb::dataplane::verdict::{DropReason, Origin, ReplyCause, Side, WorkerId};
 use netio::offload::Offload;
-use router::{Attachment, EndpointId, Entry};
+use router::{EndpointId, Entry};
 
-use super::books::{Books, briefly};
+use super::books::Books;
 use super::fleet::Fleet;
-use super::flow::{Flow, FlowId, Flows, Tcp, Who, is_tcp, word};
+use super::flow::{FlowId, Flows, Who};
 use super::fragments::{Fragments, Waiting, packet_id, reaches_too_far};
-use super::placing::{Case, Change, Plan};
+use super::placing::{Case, Plan};
 use super::routes::Next;
 use super::seen::Seen;
 use super::tuple::Tuple;
+use super::verdict::Expected;
 use super::view::View;
-use super::wire::{Numbers, hold_reset, hold_too_big, may_be_reset, may_be_told};
-use super::worker::Worker;
+use super::worker::{Handed, Worker};
 use super::{Clause, Wrong, hold, wrong};
 use crate::gateway::journal::Judgement;
 
@@ -46,31 +43,18 @@ pub(super) struct Judged<'a> {
 pub(super) struct Plane {
     pub flows: Flows,
     /// Who owns a flow, and from which of its ports it sends that: for ever.
-    lots: BTreeMap<FlowId, Lot>,
+    pub lots: BTreeMap<FlowId, Lot>,
     pub workers: Vec<Worker>,
     pub fragments: Fragments,
     pub books: Books,
     pub fleet: Fleet,
-    max_flows: usize,
+    pub max_flows: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Lot {
-    owner: WorkerId,
-    port: Option<u16>,
-}
-
-/// What has to become of a packet.
-#[derive(Debug, Clone)]
-enum Expected {
-    ToAppliance { id: FlowId, pool: PoolId, slot: TargetSlot, change: Change },
-    Deliver(Attachment),
-    Bypass(Attachment),
-    HandOver(WorkerId, Origin),
-    Held,
-    TooBig { to: Attachment, endpoint: EndpointId, fits: u16 },
-    Reset { to: Attachment, cause: ReplyCause },
-    Drop(DropReason),
+pub(super) struct Lot {
+    pub owner: WorkerId,
+    pub port: Option<u16>,
 }
 
 /// What becomes of a packet at an endpoint.
@@ -80,14 +64,14 @@ enum Stage {
 }
 
 /// One way that is open to a packet.
-struct Path {
+pub(super) struct Path {
     /// Who has its flow, if anybody does.
-    held: Option<Who>,
-    plan: Plan,
+    pub held: Option<Who>,
+    pub plan: Plan,
     /// Who gets it.
-    goes: Option<Who>,
+    pub goes: Option<Who>,
     /// What that looks like; nothing: it goes past this endpoint.
-    expected: Option<Expected>,
+    pub expected: Option<Expected>,
 }
 
 /// How many endpoints a packet may bypass.
@@ -141,7 +125,7 @@ impl Plane {
             bypassed += 1;
         };
         self.hold_alike(it, &seen, &view, &expected)?;
-        self.count(it, &seen, &view, expected, now)
+        self.count(it, &seen, &view, &expected, now)
     }
 
     /// What becomes of a packet at an endpoint; what it does to flows is noted.
@@ -172,7 +156,9 @@ impl Plane {
         let found = found.as_ref();
         let case = Case { view, pool_id, id, tuple, seen, now, found, overloaded };
         let mut paths = Vec::new();
-        for held in case.found.map_or(vec![None], |flow| flow.who.each().into_iter().map(Some).collect()) {
+        for held in
+            case.found.map_or(vec![None], |flow| flow.who.each().into_iter().map(Some).collect())
+        {
             let plan = case.plan(held.as_ref());
             self.add_paths(it, &case, endpoint, held, plan, &mut paths);
         }
@@ -216,9 +202,7 @@ impl Plane {
             return Err(DropReason::MalformedPacket);
         }
         match inner.fragment {
-            Fragment::Whole => {
-                Ok(Some(Tuple::about(inner).unwrap_or_else(|| Tuple::of(inner))))
-            }
+            Fragment::Whole => Ok(Some(Tuple::about(inner).unwrap_or_else(|| Tuple::of(inner)))),
             Fragment::First { id } => {
                 let flow = Tuple::with_ports(inner).unwrap_or_else(|| Tuple::of(inner));
                 if !it.handed_over {
@@ -271,320 +255,6 @@ impl Plane {
         Ok(lot.owner)
     }
 
-    fn add_paths(
-        &mut self,
-        it: &Judged<'_>,
-        case: &Case<'_>,
-        endpoint: EndpointId,
-        held: Option<Who>,
-        plan: Plan,
-        paths: &mut Vec<Path>,
-    ) {
-        let expected = match &plan {
-            Plan::Refuses(reason) => Expected::Drop(*reason),
-            Plan::Resets(cause) => {
-                let cause = ReplyCause::TargetGone(*cause);
-                self.reset_or_drop(it, case, cause, DropReason::TargetGone)
-            }
-            Plan::Unknown(cause) => {
-                self.reset_or_drop(it, case, *cause, DropReason::UnknownTcpFlow)
-            }
-            Plan::Follows { .. } | Plan::Begins { .. } => {
-                for goes in plan.among() {
-                    let expected = match goes {
-                        Who::One(slot) => Some(self.towards(it, case, endpoint, *slot)),
-                        _ => None,
-                    };
-                    let (held, plan) = (held.clone(), plan.clone());
-                    paths.push(Path { held, plan, goes: Some(goes.clone()), expected });
-                }
-                return;
-            }
-        };
-        paths.push(Path { held, plan, goes: None, expected: Some(expected) });
-    }
-
-    /// What becomes of a packet for this target.
-    fn towards(
-        &mut self,
-        it: &Judged<'_>,
-        case: &Case<'_>,
-        endpoint: EndpointId,
-        slot: TargetSlot,
-    ) -> Expected {
-        let change = case.change(slot);
-        let Change::TooBig(fits) = change else {
-            let (id, pool) = (case.id, case.pool_id);
-            return Expected::ToAppliance { id, pool, slot, change };
-        };
-        let told = back_to(it, case).filter(|_| may_be_told(&case.seen.inner));
-        let Some(to) = told else { return Expected::Drop(DropReason::ExceedsMtu) };
-        if self.worker(it.worker).errors.has_one(case.now) {
-            Expected::TooBig { to, endpoint, fits }
-        } else {
-            Expected::Drop(DropReason::ExceedsMtu)
-        }
-    }
-
-    fn reset_or_drop(
-        &mut self,
-        it: &Judged<'_>,
-        case: &Case<'_>,
-        cause: ReplyCause,
-        otherwise: DropReason,
-    ) -> Expected {
-        let told = back_to(it, case).filter(|_| may_be_reset(&case.seen.inner));
-        let Some(to) = told else { return Expected::Drop(otherwise) };
-        // Of a flow that was taken in there is one reset for each packet, and then it is over.
-        let limited = !matches!(cause, ReplyCause::TargetGone(_));
-        if limited && !self.worker(it.worker).resets.has_one(case.now) {
-            return Expected::Drop(otherwise);
-        }
-        Expected::Reset { to, cause }
-    }
-
-    /// Notes what a packet has done to its flow. `paths` are those that it may have gone.
-    fn note(
-        &mut self,
-        it: &Judged<'_>,
-        case: &Case<'_>,
-        paths: Vec<Path>,
-        now: Duration,
-    ) -> Result<(), Wrong> {
-        let id = case.id;
-        let plan = paths[0].plan.clone();
-        let held: Option<Vec<Who>> = paths.iter().map(|path| path.held.clone()).collect();
-        if let (Some(held), Some(flow)) = (held, case.found) {
-            self.learn(&id, flow, Who::any_of(held));
-        }
-        let goes: Option<Vec<Who>> = paths.into_iter().map(|path| path.goes).collect();
-        let goes = goes.filter(|goes| !goes.is_empty()).map(Who::any_of);
-        if let (Some(Who::One(slot)), true) = (&goes, plan.is_choice()) {
-            let (set, chosen) = (case.view.set(case.pool_id), case.view.id(*slot));
-            self.fleet.choose(&id.1, set, chosen)?;
-        }
-        match plan {
-            Plan::Refuses(_) | Plan::Unknown(_) => {}
-            Plan::Resets(_) => {
-                if !case.found.is_some_and(Flow::is_closed) {
-                    self.books.flows.reset += 1;
-                }
-                self.close(&id, case.pool().timers.tcp_closed, now);
-            }
-            Plan::Follows { moves, touches, .. } => {
-                if let (true, Some(goes)) = (moves, goes) {
-                    self.move_flow(&id, goes);
-                }
-                if touches {
-                    self.touch(it, case, now);
-                }
-            }
-            Plan::Begins { tracked, adopted, again, .. } => {
-                if let (true, Some(who)) = (tracked, goes) {
-                    self.begin(it, case, who, (adopted, again), now);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Now it is seen with whom a flow is.
-    fn learn(&mut self, id: &FlowId, before: &Flow, who: Who) {
-        if matches!(before.who, Who::OneOf(_)) && before.who != who {
-            self.books.gains(&who);
-            if let Some(flow) = self.flows.get_mut(id) {
-                flow.who = who;
-            }
-        }
-    }
-
-    fn move_flow(&mut self, id: &FlowId, to: Who) {
-        let Some(flow) = self.flows.get_mut(id) else { return };
-        let before = std::mem::replace(&mut flow.who, to.clone());
-        if before != to {
-            self.books.flows.rebalanced += 1;
-            self.books.loses(&before);
-            self.books.gains(&to);
-        }
-    }
-
-    /// A connection is over.
-    pub(super) fn close(&mut self, id: &FlowId, patience: Duration, now: Duration) {
-        if let Some(flow) = self.flows.get_mut(id) {
-            flow.tcp = Some(Tcp::CLOSED);
-        }
-        self.flows.touch(id, patience, now);
-    }
-
-    fn touch(&mut self, it: &Judged<'_>, case: &Case<'_>, now: Duration) {
-        let segment = case.segment();
-        let keeps_words = self.worker(it.worker).keeps_words;
-        let Some(flow) = self.flows.get_mut(&case.id) else { return };
-        if let (Some(tcp), Some(segment)) = (&mut flow.tcp, segment) {
-            tcp.see(segment);
-        }
-        let mut patience = case.patience(flow.tcp);
-        if case.pool().stickiness == geneve::Stickiness::TwoTuple {
-            // One flow of all protocols: the ping beside a connection does not shorten its life.
-            patience = patience.max(flow.patience);
-        }
-        if let (true, Some(segment)) = (keeps_words, segment)
-            && let Some(word) = word(&case.seen.bytes, &case.seen.inner)
-        {
-            flow.words[segment.end] = Some(word);
-        }
-        self.flows.touch(&case.id, patience, now);
-    }
-
-    fn begin(
-        &mut self,
-        it: &Judged<'_>,
-        case: &Case<'_>,
-        who: Who,
-        (adopted, again): (bool, bool),
-        now: Duration,
-    ) {
-        let segment = case.segment();
-        let tcp = segment.map(Tcp::begun_by);
-        let mut words = [None; 2];
-        if let (true, Some(segment)) = (self.worker(it.worker).keeps_words, segment) {
-            words[segment.end] = word(&case.seen.bytes, &case.seen.inner);
-        }
-        let patience = case.patience(tcp);
-        let (worker, begun) = (it.worker, case.tuple);
-        let flow =
-            Flow { worker, who, tcp, last: now, patience, words, begun, looked_at: 0 };
-        let before = self.flows.get(&case.id).map(|flow| flow.who.clone());
-        if !again {
-            let admitted = self.worker(worker).admits(now);
-            let room = before.is_some() || self.flows.count(worker) < self.max_flows;
-            if !admitted || !room {
-                self.books.flows.untracked += case.seen.segments;
-                if is_tcp(&case.seen.inner) {
-                    let until = now + case.pool().timers.tcp_idle;
-                    self.worker(worker).overloaded.insert(case.id.0, until);
-                }
-                return;
-            }
-        }
-        if let Some(before) = before {
-            self.books.loses(&before);
-            let flows = &mut self.books.flows;
-            let ended = if again { &mut flows.reopened } else { &mut flows.expired };
-            *ended += 1;
-        }
-        self.books.flows.created += 1;
-        self.books.flows.adopted += u64::from(adopted);
-        self.books.gains(&flow.who);
-        self.flows.put(case.id, flow);
-    }
-
-    /// Whether a verdict is what is expected, as far as it can be told without doing it.
-    fn is_alike(&self, it: &Judged<'_>, expected: &Expected, case: &Case<'_>) -> bool {
-        match (expected, it.verdict) {
-            (Expected::ToAppliance { slot, change, .. }, Judgement::ToAppliance(hop)) => {
-                hop.target == *slot && *change == changed(hop)
-            }
-            (Expected::TooBig { to, endpoint, fits }, Judgement::Reply { .. }) => {
-                self.hold_answer(it, case.seen, case.view, &Expected::TooBig {
-                    to: *to,
-                    endpoint: *endpoint,
-                    fits: *fits,
-                })
-                .is_ok()
-            }
-            (Expected::Reset { to, cause }, Judgement::Reply { to: went, cause: why, .. }) => {
-                (to, cause) == (went, why)
-            }
-            (Expected::Drop(reason), Judgement::Drop(dropped)) => reason == dropped,
-            _ => false,
-        }
-    }
-
-    /// Holds that an answer is the one that is expected.
-    fn hold_answer(
-        &self,
-        it: &Judged<'_>,
-        seen: &Seen,
-        view: &View,
-        expected: &Expected,
-    ) -> Result<(), Wrong> {
-        let Judgement::Reply { to: went, packet, cause: why } = it.verdict else {
-            return self.differs(it, view, expected);
-        };
-        let inner = &seen.inner;
-        match expected {
-            Expected::TooBig { to, endpoint, fits } => {
-                let right = (to, &ReplyCause::PacketTooBig) == (went, why);
-                hold(right, Clause::Conservation, || format!("{:?} is expected", expected))?;
-                let addresses = &view.endpoint(*endpoint).addresses;
-                let mut of_family = addresses.iter().filter(|it| it.is_ipv4() == inner.dst.is_ipv4());
-                let from = of_family.next().copied().unwrap_or(inner.dst);
-                hold_too_big(packet, &seen.bytes, inner, from, *fits)
-            }
-            Expected::Reset { to, cause } => {
-                hold((to, cause) == (went, why), Clause::Conservation, || {
-                    format!("{expected:?} is expected")
-                })?;
-                let (src, dst) = inner.ports().unwrap_or_default();
-                let numbers = Numbers::answering(&seen.bytes, inner);
-                hold_reset(packet, (inner.dst, dst), (inner.src, src), numbers)
-            }
-            _ => self.differs(it, view, expected),
-        }
-    }
-
-    /// Holds that the verdict is the one that is expected.
-    fn hold_alike(
-        &self,
-        it: &Judged<'_>,
-        seen: &Seen,
-        view: &View,
-        expected: &Expected,
-    ) -> Result<(), Wrong> {
-        let alike = match (expected, it.verdict) {
-            (Expected::ToAppliance { slot, change, .. }, Judgement::ToAppliance(hop)) => {
-                hop.target == *slot && *change == changed(hop)
-            }
-            (Expected::Deliver(to), Judgement::Deliver(went))
-            | (Expected::Bypass(to), Judgement::Bypass(went)) => to == went,
-            (Expected::HandOver(to, from), Judgement::HandOver(went, origin)) => {
-                (to, from) == (went, origin)
-            }
-            (Expected::Held, Judgement::Held) => true,
-            (Expected::Drop(reason), Judgement::Drop(dropped)) => reason == dropped,
-            (Expected::TooBig { .. } | Expected::Reset { .. }, _) => {
-                return self.hold_answer(it, seen, view, expected);
-            }
-            _ => false,
-        };
-        if alike { Ok(()) } else { self.differs(it, view, expected) }
-    }
-
-    /// The gateway has judged otherwise: which clause is that against?
-    fn differs(&self, it: &Judged<'_>, view: &View, expected: &Expected) -> Result<(), Wrong> {
-        let clause = match (expected, it.verdict) {
-            (_, Judgement::Bypass(_) | Judgement::Deliver(_)) => Clause::NoUninspectedPath,
-            (Expected::ToAppliance { .. }, Judgement::ToAppliance(_)) => self.moved_against(it, view),
-            (Expected::HandOver(..), _) | (_, Judgement::HandOver(..)) => Clause::Symmetry,
-            (Expected::Drop(DropReason::FragmentQueueFull), _) => Clause::Bounded,
-            _ => Clause::Conservation,
-        };
-        wrong(clause, || {
-            format!("{expected:?} is expected, and the verdict is {}", briefly(it.verdict))
-        })
-    }
-
-    /// A packet goes to another target than expected: the first direction of its flow, whole, tells
-    /// that the flow has moved; anything else, that it does not stay with its flow.
-    fn moved_against(&self, it: &Judged<'_>, _view: &View) -> Clause {
-        let Some(seen) = Seen::of(it.packet, it.offload) else { return Clause::Stability };
-        let own = Tuple::of(&seen.inner);
-        let same_way = |flow: &Flow| flow.begun == own;
-        let begun_so = self.flows.iter().any(|(_, flow)| same_way(flow));
-        if begun_so { Clause::Stability } else { Clause::Symmetry }
-    }
-
     /// Notes where a packet comes from, and holds that it may come from there.
     fn arrive(&mut self, it: &Judged<'_>, seen: &Seen, view: &Arc<View>) -> Result<(), Wrong> {
         let segments = seen.segments;
@@ -594,7 +264,10 @@ impl Plane {
             let Some((from, packet)) = self.worker(it.worker).released.pop_front() else {
                 return is(false, "a fragment was released that did not wait");
             };
-            return is((from, packet) == (it.origin, seen.bytes.clone()), "another fragment was due");
+            return is(
+                (from, packet) == (it.origin, seen.bytes.clone()),
+                "another fragment was due",
+            );
         }
         if it.handed_over {
             self.books.ledger(side).flow.taken_over += segments;
@@ -623,12 +296,12 @@ impl Plane {
         it: &Judged<'_>,
         seen: &Seen,
         view: &Arc<View>,
-        expected: Expected,
+        expected: &Expected,
         now: Duration,
     ) -> Result<(), Wrong> {
         let segments = seen.segments;
         let ledger = self.books.ledger(it.origin.side);
-        match expected {
+        match *expected {
             Expected::Drop(reason) => ledger.drop(reason, segments),
             Expected::Held => ledger.flow.held += segments,
             Expected::Deliver(to) | Expected::Bypass(to) => {
@@ -641,7 +314,7 @@ impl Plane {
             Expected::HandOver(to, from) => {
                 ledger.flow.handed_over += segments;
                 let (view, packet) = (Arc::clone(view), seen.bytes.clone());
-                self.worker(to).inbox.push_back(super::worker::Handed { from, view, packet, segments });
+                self.worker(to).inbox.push_back(Handed { from, view, packet, segments });
             }
             Expected::TooBig { to, .. } | Expected::Reset { to, .. } => {
                 ledger.flow.replied += segments;
@@ -654,7 +327,7 @@ impl Plane {
                     _ => _ = worker.resets.take(now),
                 }
                 if let Expected::Reset { cause, .. } = expected {
-                    self.books.reset(cause);
+                    self.books.reset(*cause);
                 }
                 if let Judgement::Reply { packet, .. } = it.verdict {
                     self.worker(it.worker).leave_plain(to, packet.clone(), view);
@@ -669,86 +342,6 @@ impl Plane {
         }
         Ok(())
     }
-
-    /// A packet goes to an appliance: its header says what it must, and its cookie is the flow's.
-    fn send(
-        &mut self,
-        it: &Judged<'_>,
-        seen: &Seen,
-        view: &Arc<View>,
-        hop: &Hop,
-        (endpoint, change): (u64, Change),
-    ) -> Result<(), Wrong> {
-        let target = &view.snapshot.targets[hop.target.0 as usize];
-        let wrong_header =
-            |why: String| Wrong::new(Clause::Determinism, format!("the Geneve header {why}"));
-        let header = hop.header.as_bytes();
-        let (parsed, _) = geneve::Header::parse(header)
-            .map_err(|error| wrong_header(format!("is none: {error}")))?;
-        let tags = target
-            .dialect
-            .read(&parsed)
-            .map_err(|error| wrong_header(format!("is not of the dialect: {error}")))?;
-        let protocol = match seen.inner.version {
-            geneve::IpVersion::V4 => geneve::ProtocolType::IPV4,
-            geneve::IpVersion::V6 => geneve::ProtocolType::IPV6,
-        };
-        let mut right = vec![0; target.dialect.header_len()];
-        let expected = Tags { endpoint, attachment: 0, ..tags };
-        let written = target.dialect.write(&expected, protocol, &mut right).is_ok();
-        if !written || right != header {
-            return Err(wrong_header(format!("is {header:02x?}")));
-        }
-        let key = match change {
-            Change::Cut(_) => Tuple::of(&seen.inner).without_ports(),
-            _ => Tuple::of(&seen.inner),
-        };
-        let epoch = view.snapshot.keys.cookie.epoch();
-        let purpose = (tags.endpoint, target.id.get(), key.flow());
-        self.fleet.issue(purpose, epoch, tags.cookie)?;
-        hold(hop.address == target.address, Clause::Determinism, || {
-            format!("it goes to {}, and the target is {}", hop.address, target.address)
-        })?;
-        self.worker(it.worker).send(it.origin.side, seen, view, hop, change);
-        Ok(())
-    }
-
-    /// A flow is sent by the node that serves its endpoint, from one port for its whole life, and
-    /// from one of those that there are.
-    fn hold_port(
-        &mut self,
-        it: &Judged<'_>,
-        view: &View,
-        hop: &Hop,
-        (id, pool): (FlowId, PoolId),
-    ) -> Result<(), Wrong> {
-        hold(hop.pool == pool, Clause::Determinism, || {
-            format!("endpoint {:#x} is served by {pool:?}, and {:?} sends", id.0, hop.pool)
-        })?;
-        hold(hop.port < view.snapshot.source_ports, Clause::Bounded, || {
-            format!("port {} of {}", hop.port, view.snapshot.source_ports)
-        })?;
-        let Some(lot) = self.lots.get_mut(&id) else { return Ok(()) };
-        let port = *lot.port.get_or_insert(hop.port);
-        hold(port == hop.port, Clause::Stability, || {
-            let worker = it.worker.0;
-            format!("{} is sent from port {} of worker {worker}, it was {port}", id.1, hop.port)
-        })
-    }
-}
-
-/// Where an answer to a packet goes: back where that came from.
-fn back_to(it: &Judged<'_>, case: &Case<'_>) -> Option<Attachment> {
-    let routes = &case.view.routes;
-    let to = match it.origin.at {
-        Entry::InternetGateway(id) => Attachment::InternetGateway(id),
-        Entry::Subnet(id) => Attachment::Subnet(id),
-        at @ Entry::Endpoint(_) => match routes.next(at, case.seen.inner.src) {
-            Next::Deliver(to) => to,
-            _ => return None,
-        },
-    };
-    routes.is_attached(to).then_some(to)
 }
 
 /// A place as a later view counts, if that can be told: it is the same view's, or the next
@@ -759,13 +352,5 @@ pub(super) fn place_now(place: Entry, then: &View, now: &View) -> Option<Entry> 
         0 => Some(place),
         1 => now.routes.place(&then.routes, place),
         _ => None,
-    }
-}
-
-fn changed(hop: &Hop) -> Change {
-    match hop.change {
-        None => Change::None,
-        Some(Changed::Fragment(mtu)) => Change::Cut(mtu),
-        Some(Changed::ClampMss(mtu)) => Change::Clamp(mtu),
     }
 }

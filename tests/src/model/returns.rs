@@ -4,8 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use geneve::{Fragment, Header, HeaderError, Inner, IpVersion, ProtocolType, Transport};
 use geneve::DialectError;
+use geneve::{Fragment, Header, HeaderError, Inner, IpVersion, ProtocolType, Transport};
 use gwlb::dataplane::snapshot::TargetSlot;
 use gwlb::dataplane::verdict::{DropReason, Origin, ReturnVerdict, Returned, Side, Way, WorkerId};
 use router::{EndpointId, Entry};
@@ -95,12 +95,14 @@ impl Plane {
         }
         let judged: Vec<_> = sources
             .iter()
-            .map(|slot| self.from_target(view, it, *slot, &header, &inner).map(|at| (at, *slot)))
+            .map(|slot| self.judge_source(view, it, *slot, &header, &inner).map(|at| (at, *slot)))
             .collect();
         let Some(&(endpoint, target)) = judged.iter().flatten().next() else {
             // Of several that all refuse it, the one that it came furthest with names the reason.
             let reasons = judged.into_iter().filter_map(Result::err);
-            return Err(reasons.max_by_key(|reason| how_far(*reason)).unwrap_or(DropReason::UnknownSource));
+            return Err(reasons
+                .max_by_key(|reason| how_far(*reason))
+                .unwrap_or(DropReason::UnknownSource));
         };
         let way = way(view, endpoint, &inner)?;
         let range = header.len()..header.len() + inner.total_len;
@@ -108,7 +110,7 @@ impl Plane {
     }
 
     /// Whether it is genuine for one of the targets at its source: returns its endpoint.
-    fn from_target(
+    fn judge_source(
         &self,
         view: &View,
         it: &Datagram<'_>,

@@ -166,7 +166,8 @@ impl Routes {
             let subnets = routes.subnets.iter().map(|it| it.name.clone());
             (gateways.collect::<Vec<_>>(), subnets.collect::<Vec<_>>())
         };
-        let ids = |routes: &Routes| routes.endpoints.iter().map(|it| it.wire_id).collect::<Vec<_>>();
+        let ids =
+            |routes: &Routes| routes.endpoints.iter().map(|it| it.wire_id).collect::<Vec<_>>();
         names(self) == names(other) && ids(self) == ids(other)
     }
 

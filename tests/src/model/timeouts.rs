@@ -10,13 +10,13 @@ use gwlb::dataplane::snapshot::{Fate, ResetCause};
 use gwlb::dataplane::verdict::{DropReason, ReplyCause, WorkerId};
 use router::Entry;
 
-use super::{Clause, Wrong, hold};
 use super::flow::{Flow, FlowId, Who};
 use super::plane::Plane;
 use super::routes::Next;
 use super::view::View;
 use super::wire::{Numbers, is_host};
 use super::worker::OwnReset;
+use super::{Clause, Wrong, hold};
 
 impl Plane {
     /// A worker works with another view from now on.

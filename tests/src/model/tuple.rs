@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use geneve::{Fragment, FlowKey, Inner, Stickiness, Transport};
+use geneve::{FlowKey, Fragment, Inner, Stickiness, Transport};
 
 /// The tuple of a packet, in its direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,8 +118,7 @@ mod tests {
         for (one, other) in [("10.0.0.1:80", "10.0.0.2:1000"), ("10.0.0.1:80", "10.0.0.1:81")] {
             let (there, back) = (tuple(one, other), tuple(other, one));
             assert_ne!(there, back);
-            for stickiness in
-                [Stickiness::FiveTuple, Stickiness::ThreeTuple, Stickiness::TwoTuple]
+            for stickiness in [Stickiness::FiveTuple, Stickiness::ThreeTuple, Stickiness::TwoTuple]
             {
                 assert_eq!(there.sticky(stickiness), back.sticky(stickiness));
             }
@@ -130,7 +129,8 @@ mod tests {
 
     #[test]
     fn stickiness_decides_what_is_looked_at() {
-        let (one, port) = (tuple("[fd00::1]:1", "[fd00::2]:2"), tuple("[fd00::1]:3", "[fd00::2]:2"));
+        let (one, port) =
+            (tuple("[fd00::1]:1", "[fd00::2]:2"), tuple("[fd00::1]:3", "[fd00::2]:2"));
         let protocol = Tuple { protocol: 17, ..one };
         let same = |other: Tuple| {
             [Stickiness::FiveTuple, Stickiness::ThreeTuple, Stickiness::TwoTuple]

@@ -139,7 +139,7 @@ pub(super) fn piece_of(whole: &[u8], piece: &[u8], at: usize, mtu: u16) -> Resul
     if be16(piece, 6) != place | more {
         return Err(format!("flags and offset are {:#06x}", be16(piece, 6)));
     }
-    if !last && payload.len() % 8 != 0 {
+    if !last && !payload.len().is_multiple_of(8) {
         return Err(format!("{} bytes are followed by more", payload.len()));
     }
     if usize::from(be16(piece, 2)) != piece.len() || checksum(&[&piece[..header]]) != 0 {
@@ -150,8 +150,7 @@ pub(super) fn piece_of(whole: &[u8], piece: &[u8], at: usize, mtu: u16) -> Resul
         return Err("its header is not the packet's".to_owned());
     }
     let options = |packet: &[u8]| packet[20..header].to_vec();
-    let expected =
-        if at == 0 { options(whole) } else { copied_options(options(whole)) };
+    let expected = if at == 0 { options(whole) } else { copied_options(options(whole)) };
     if options(piece) != expected {
         return Err("its options are wrong".to_owned());
     }

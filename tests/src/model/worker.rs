@@ -138,8 +138,7 @@ impl Worker {
         let per_second = snapshot.max_new_flows_per_second;
         if self.per_second != per_second {
             self.per_second = per_second;
-            self.admission =
-                (per_second > 0).then(|| Bucket::for_flows(per_second.into(), now));
+            self.admission = (per_second > 0).then(|| Bucket::for_flows(per_second.into(), now));
         }
         self.view = Some(view);
     }
@@ -152,7 +151,11 @@ impl Worker {
     /// What it should have done by now.
     pub(super) fn unfinished(&self) -> Option<String> {
         if let Some(out) = self.out.front() {
-            return Some(format!("a packet of {} bytes was not sent to {}", out.packet.len(), out.to));
+            return Some(format!(
+                "a packet of {} bytes was not sent to {}",
+                out.packet.len(),
+                out.to
+            ));
         }
         if let Some(leaving) = self.leaving.first() {
             let len = leaving.packet.len();

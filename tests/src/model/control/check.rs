@@ -8,7 +8,10 @@ use gwlb::control::ProbeOutcome;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Finding {
     /// None of the thresholds is reached.
-    Initial { probed: bool, failed: bool },
+    Initial {
+        probed: bool,
+        failed: bool,
+    },
     Healthy,
     /// And how the last probe has ended.
     Unhealthy(ProbeOutcome),

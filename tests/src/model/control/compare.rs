@@ -54,7 +54,10 @@ impl Control {
             taken.insert(found);
             let view = &snapshot.targets[found.0 as usize];
             hold(view.path_mtu == target.path_mtu, Clause::Documented, || {
-                format!("the path to {} is {} bytes, not {}", view.address, target.path_mtu, view.path_mtu)
+                format!(
+                    "the path to {} is {} bytes, not {}",
+                    view.address, target.path_mtu, view.path_mtu
+                )
             })?;
             if let Some(usable) = view.usable_mtu {
                 hold(target.came_back.contains(&usable), Clause::Documented, || {
@@ -94,7 +97,8 @@ impl Control {
         hold(is == should, Clause::Documented, || {
             format!("epochs, workers, ports, flows and nodes are {is:?}, not {should:?}")
         })?;
-        let there: BTreeMap<_, _> = snapshot.attachments.iter().map(|(at, mtu)| (*at, *mtu)).collect();
+        let there: BTreeMap<_, _> =
+            snapshot.attachments.iter().map(|(at, mtu)| (*at, *mtu)).collect();
         let should: BTreeMap<_, _> =
             settings.attachments.iter().map(|it| (it.at, it.mtu.get())).collect();
         hold(there == should, Clause::Documented, || format!("attachments are {there:?}"))?;
@@ -147,25 +151,31 @@ impl Control {
             return Ok(());
         };
         let slot = |number: &TargetNumber| self.targets.get(number).and_then(|it| it.slot);
-        let candidates: BTreeMap<_, _> = choice
-            .candidates
-            .iter()
-            .map(|(number, weight)| (slot(number), *weight))
-            .collect();
+        let candidates: BTreeMap<_, _> =
+            choice.candidates.iter().map(|(number, weight)| (slot(number), *weight)).collect();
         let are: BTreeMap<_, _> =
             pool.candidates.iter().map(|it| (Some(it.target), it.weight)).collect();
         hold(are == candidates && are.len() == pool.candidates.len(), Clause::Documented, || {
             format!("the candidates of {name:?} should be {candidates:?}: {:?}", pool.candidates)
         })?;
-        hold((pool.none, pool.traffic_mode) == (choice.none, *mode), Clause::NoUninspectedPath, || {
-            let is = (pool.none, pool.traffic_mode);
-            format!("without a candidate, {name:?} should {:?}, in {mode:?}: {is:?}", choice.none)
-        })?;
+        hold(
+            (pool.none, pool.traffic_mode) == (choice.none, *mode),
+            Clause::NoUninspectedPath,
+            || {
+                let is = (pool.none, pool.traffic_mode);
+                format!(
+                    "without a candidate, {name:?} should {:?}, in {mode:?}: {is:?}",
+                    choice.none
+                )
+            },
+        )?;
         let fates: BTreeMap<_, _> =
             choice.fates.iter().map(|(number, fate)| (slot(number), *fate)).collect();
-        let are = pool.fates.iter().enumerate().map(|(slot, fate)| {
-            (Some(TargetSlot(slot as u32)), *fate)
-        });
+        let are = pool
+            .fates
+            .iter()
+            .enumerate()
+            .map(|(slot, fate)| (Some(TargetSlot(slot as u32)), *fate));
         let are: BTreeMap<_, _> =
             are.filter(|(_, fate)| *fate != gwlb::dataplane::snapshot::Fate::Stay).collect();
         hold(are == fates, Clause::Stability, || {

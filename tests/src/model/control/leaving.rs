@@ -15,9 +15,16 @@ pub(super) enum Life {
     Registered,
     /// Deregistered, and it has flows and time left. `left` is the view of which it is no candidate
     /// any more, once that was published.
-    Draining { begun: Duration, deadline: Duration, left: Option<u64> },
+    Draining {
+        begun: Duration,
+        deadline: Duration,
+        left: Option<u64>,
+    },
     /// Its delay is over, or its last flow has ended; since when it has none.
-    Unused { left: Option<u64>, empty: Option<Duration> },
+    Unused {
+        left: Option<u64>,
+        empty: Option<Duration>,
+    },
 }
 
 /// How long packets may be under way to an appliance and back after its last flow has ended.

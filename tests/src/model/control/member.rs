@@ -80,11 +80,14 @@ impl Member {
         let health = self.health.as_ref().map(|check| check.finding);
         let faulted = |check: &Option<Check>| check.as_ref().is_some_and(Check::is_faulted);
         if let Some(Finding::Unhealthy(outcome)) = health {
-            return Standing::new(TargetState::Unhealthy, match outcome {
-                ProbeOutcome::TimedOut => ReasonCode::Timeout,
-                ProbeOutcome::Mismatch(_) => ReasonCode::ResponseCodeMismatch,
-                _ => ReasonCode::FailedHealthChecks,
-            });
+            return Standing::new(
+                TargetState::Unhealthy,
+                match outcome {
+                    ProbeOutcome::TimedOut => ReasonCode::Timeout,
+                    ProbeOutcome::Mismatch(_) => ReasonCode::ResponseCodeMismatch,
+                    _ => ReasonCode::FailedHealthChecks,
+                },
+            );
         }
         if self.findings().any(Finding::is_unhealthy) {
             return Standing::new(TargetState::Unhealthy, ReasonCode::FailedHealthChecks);
@@ -94,11 +97,14 @@ impl Member {
         }
         if self.findings().any(Finding::is_initial) {
             let nothing = self.findings().all(|finding| finding == Finding::NOTHING);
-            return Standing::new(TargetState::Initial, if nothing {
-                ReasonCode::RegistrationInProgress
-            } else {
-                ReasonCode::InitialHealthChecking
-            });
+            return Standing::new(
+                TargetState::Initial,
+                if nothing {
+                    ReasonCode::RegistrationInProgress
+                } else {
+                    ReasonCode::InitialHealthChecking
+                },
+            );
         }
         if health.is_none() {
             return Standing::new(TargetState::Unavailable, ReasonCode::HealthCheckDisabled);

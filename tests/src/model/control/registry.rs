@@ -91,9 +91,11 @@ impl Control {
         before: Option<String>,
     ) -> Option<String> {
         let groups = &self.settings.target_groups;
-        let uses = self.settings.load_balancers.iter().filter(|it| {
-            groups[it.target_group].name == group.name
-        });
+        let uses = self
+            .settings
+            .load_balancers
+            .iter()
+            .filter(|it| groups[it.target_group].name == group.name);
         let nodes: Vec<_> = uses.flat_map(|it| it.nodes.clone()).collect();
         if nodes.iter().any(|node| node.address.is_ipv4() != spec.address.is_ipv4()) {
             return None;
@@ -115,8 +117,13 @@ impl Control {
         for group in &settings.target_groups {
             for target in &group.targets {
                 let weight = target.weight.get();
-                let put =
-                    self.put(group.name.as_str(), address_of(group, target), &target.zone, weight, books);
+                let put = self.put(
+                    group.name.as_str(),
+                    address_of(group, target),
+                    &target.zone,
+                    weight,
+                    books,
+                );
                 match put {
                     Put::New => changed[0] += 1,
                     Put::Changed => changed[1] += 1,
@@ -139,17 +146,20 @@ impl Control {
         let (target_group, zone) = (group.to_owned(), zone.to_owned());
         let Some(number) = self.find(group, address) else {
             self.last_target += 1;
-            self.targets.insert(self.last_target, Target {
-                group: target_group.clone(),
-                address,
-                zone: zone.clone(),
-                weight,
-                life: Life::Registered,
-                look_at: None,
-                path_mtu: PATH_MTU,
-                slot: None,
-                came_back: std::collections::BTreeSet::new(),
-            });
+            self.targets.insert(
+                self.last_target,
+                Target {
+                    group: target_group.clone(),
+                    address,
+                    zone: zone.clone(),
+                    weight,
+                    life: Life::Registered,
+                    look_at: None,
+                    path_mtu: PATH_MTU,
+                    slot: None,
+                    came_back: std::collections::BTreeSet::new(),
+                },
+            );
             self.events.push(Event::Registered { target_group, target: address, zone, weight });
             return Put::New;
         };
@@ -218,7 +228,8 @@ impl Control {
         settings.topology.endpoints().any(|(id, _)| {
             let binding = settings.bindings[id.index()];
             let balancer = &settings.load_balancers[binding.load_balancer];
-            (balancer.name.as_str(), &balancer.nodes[binding.node].zone) == (name.0.as_str(), &name.1)
+            (balancer.name.as_str(), &balancer.nodes[binding.node].zone)
+                == (name.0.as_str(), &name.1)
         })
     }
 }

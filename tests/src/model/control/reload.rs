@@ -128,7 +128,9 @@ impl Control {
         }
         let wanted = tunnel_pace(new).filter(|_| serves);
         let moved = tunnel_ends(before, &key.0) != tunnel_ends(&settings, &key.0);
-        if old.tunnel_check != new.tunnel_check || moved || member.tunnel.is_some() != wanted.is_some()
+        if old.tunnel_check != new.tunnel_check
+            || moved
+            || member.tunnel.is_some() != wanted.is_some()
         {
             member.tunnel = wanted.map(|pace| Check::new(pace, tunnel, now));
             ended.extend(member.tunnel_id.take());

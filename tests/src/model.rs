@@ -14,6 +14,7 @@ mod exits;
 mod fleet;
 mod flow;
 mod fragments;
+mod guess;
 mod noting;
 mod placing;
 mod plane;

@@ -16,6 +16,7 @@ use super::books::Books;
 use super::fleet::Fleet;
 use super::flow::{FlowId, Flows, Who};
 use super::fragments::{Fragments, Waiting, packet_id, reaches_too_far};
+use super::guess::guess;
 use super::placing::{Case, Plan};
 use super::routes::Next;
 use super::seen::Seen;
@@ -170,8 +171,10 @@ impl Plane {
             // None of them: say so with the first. The packet has reached this endpoint for sure.
             return Ok(first.map_or(Stage::Passes, Stage::Ends));
         }
+        let among = view.set(pool_id);
+        let known = || self.fleet.chosen(&id.1, among).or_else(|| guess(view, &id.1, among));
         if paths.len() > 1
-            && let Some(known) = self.fleet.chosen(&id.1, view.set(pool_id))
+            && let Some(known) = known()
         {
             let is_known = |path: &Path| match (&path.goes, path.plan.is_choice()) {
                 (Some(Who::One(slot)), true) => view.id(*slot) == known,

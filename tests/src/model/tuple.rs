@@ -92,6 +92,10 @@ impl Flow {
         Flow { protocol: 0, ends: [(IpAddr::from([0; 4]), 0); 2] }
     }
 
+    pub(super) fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
     pub(super) fn ends(&self) -> [SocketAddr; 2] {
         self.ends.map(SocketAddr::from)
     }

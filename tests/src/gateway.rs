@@ -6,6 +6,7 @@
 //! take, segments that fit the path, super-packets that are cut into what came back.
 
 mod exits;
+pub mod journal;
 mod probes;
 mod worker;
 
@@ -14,10 +15,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use geneve::Inner;
-use gwlb::config::Settings;
+use geneve::{Inner, IpVersion, outer};
+use gwlb::config::{Port, Settings, TrafficMode};
 use gwlb::control::{
-    Control, Event, Input, Output, TargetStatus, TunnelOutcome, TunnelRequest, recognise,
+    CheckId, CommandError, Control, Event, Input, Output, ProbeRequest, TargetSpec, TargetStatus,
+    TunnelOutcome, TunnelRequest, recognise,
 };
 use gwlb::dataplane::fragments::{FragmentTable, HostileTotals};
 use gwlb::dataplane::keys::Secret;
@@ -29,6 +31,7 @@ use router::Attachment;
 
 use exits::Exits;
 pub use exits::{Delivered, Sent};
+use journal::{Command, Happened, Step};
 pub use probes::{Answer, ProbeKind};
 use probes::{Answers, Tunnelled};
 use worker::{Surroundings, Worker};
@@ -47,13 +50,20 @@ pub struct Setup {
     pub wall_clock: Duration,
     /// How many packets fit into the queue to a worker.
     pub inbox: usize,
+    /// Whether what happens is written down, for [`Gateway::take_journal`].
+    pub journal: bool,
+    /// Whether nothing goes by itself between its parts: workers take up views, and what others
+    /// hand over to them, when they are told to ([`Gateway::take_up`], [`Gateway::serve_inbox`]);
+    /// probes are answered by whoever takes them ([`Gateway::take_probes`]), and those through the
+    /// tunnel are sent and received as all datagrams are.
+    pub by_hand: bool,
 }
 
 impl Setup {
     /// Workers that read what the kernel would give them.
     pub fn of(workers: u16) -> Setup {
         let (queues, wall_clock) = (Queues::ByFlow, Duration::ZERO);
-        Setup { workers, queues, wall_clock, inbox: 1024 }
+        Setup { workers, queues, wall_clock, inbox: 1024, journal: false, by_hand: false }
     }
 }
 
@@ -111,6 +121,14 @@ pub struct Gateway {
     answers: Answers,
     /// Probes that nobody answers, and when their time is over.
     unanswered: Vec<(Instant, Input)>,
+    /// Health probes that nobody has taken yet.
+    probes: Vec<ProbeRequest>,
+    /// By whom the probes through the tunnel are brought back that are under way.
+    tunnels: BTreeMap<(CheckId, u32), TargetSlot>,
+    /// The calendar's time, and when it was that.
+    wall_clock: (Duration, Duration),
+    /// The view that every worker holds, or a later one, as far as the control plane was told.
+    acknowledged: u64,
     events: Vec<(Duration, Event)>,
 }
 
@@ -137,7 +155,7 @@ impl Gateway {
         };
         let workers =
             (0..setup.workers).map(|id| Worker::new(WorkerId(id), &surroundings)).collect();
-        let exits = Exits::new(snapshot, setup.inbox);
+        let exits = Exits::new(snapshot, setup.inbox, setup.journal);
         let mut gateway = Gateway {
             settings,
             control,
@@ -151,6 +169,10 @@ impl Gateway {
             fragments,
             answers: Answers::default(),
             unanswered: Vec::new(),
+            probes: Vec::new(),
+            tunnels: BTreeMap::new(),
+            wall_clock: (setup.wall_clock, Duration::ZERO),
+            acknowledged: 0,
             events: Vec::new(),
         };
         for answer in answers {
@@ -207,6 +229,7 @@ impl Gateway {
             self.workers[reader].take_udp(batch, now, &mut self.exits);
             self.hand_over();
         }
+        self.recognise_probes();
     }
 
     /// Leaves packets in the queues between workers from now on, until [`Gateway::release`].
@@ -220,14 +243,60 @@ impl Gateway {
         self.hand_over();
     }
 
+    /// A worker empties the queue of what others have handed over to it.
+    pub fn serve_inbox(&mut self, worker: u16) {
+        let now = self.now();
+        self.workers[usize::from(worker)].take_inbox(now, &mut self.exits);
+        // It may have taken up a view on the way.
+        self.acknowledge();
+    }
+
+    /// How many packets are in the queue to a worker.
+    pub fn waiting(&self, worker: u16) -> usize {
+        self.exits.inboxes[usize::from(worker)].len()
+    }
+
+    /// A worker takes up the latest view, if it does not hold that already.
+    pub fn take_up(&mut self, worker: u16) {
+        let now = self.now();
+        if self.workers[usize::from(worker)].take_up(now, &mut self.exits) {
+            self.acknowledge();
+        }
+    }
+
+    /// The view that a worker works with.
+    pub fn view(&self, worker: WorkerId) -> &Arc<Snapshot> {
+        &self.workers[usize::from(worker.0)].snapshot
+    }
+
+    /// Health probes that are to be made, if [`Setup::by_hand`] is set. Each is answered by one
+    /// [`Input::Probe`], within its timeout.
+    pub fn take_probes(&mut self) -> Vec<ProbeRequest> {
+        std::mem::take(&mut self.probes)
+    }
+
+    /// The calendar is set.
+    pub fn set_wall_clock(&mut self, wall_clock: Duration) {
+        self.wall_clock = (wall_clock, self.elapsed);
+        self.control(Input::WallClock(wall_clock));
+    }
+
+    /// When something is due next, counted from the gateway's start.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.due().map(|due| due.saturating_duration_since(self.start))
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let workers = self.workers.iter().filter_map(|worker| worker.ingress.poll_timeout());
+        let unanswered = self.unanswered.iter().map(|(due, _)| *due);
+        workers.chain(self.control.poll_timeout()).chain(unanswered).min()
+    }
+
     /// Time passes, on the clock and in the calendar; everything that is due is done at its time.
     pub fn advance(&mut self, by: Duration) {
         let end = self.elapsed + by;
         loop {
-            let workers = self.workers.iter().filter_map(|worker| worker.ingress.poll_timeout());
-            let unanswered = self.unanswered.iter().map(|(due, _)| *due);
-            let due = workers.chain(self.control.poll_timeout()).chain(unanswered).min();
-            let Some(due) = due.filter(|&due| due <= self.start + end) else { break };
+            let Some(due) = self.due().filter(|&due| due <= self.start + end) else { break };
             self.elapsed = self.elapsed.max(due.saturating_duration_since(self.start));
             let now = self.now();
             for worker in &mut self.workers {
@@ -238,28 +307,79 @@ impl Gateway {
             self.hand_over();
             let over = self.unanswered.extract_if(.., |(due, _)| *due <= now);
             for (_, input) in over.collect::<Vec<_>>() {
-                self.control.handle(input, now);
+                if let Input::TunnelProbe { check, sequence, .. } = input {
+                    self.tunnels.remove(&(check, sequence));
+                }
+                self.tell(input);
             }
             self.control.handle_timeout(now);
+            self.exits.journal.note(|| Happened::Timeout);
             self.follow();
         }
         self.elapsed = end;
-        self.control(Input::WallClock(self.setup.wall_clock + end));
+        let (wall_clock, at) = self.wall_clock;
+        self.control(Input::WallClock(wall_clock + (end - at)));
     }
 
     /// The control plane is told something, and what it has to say reaches every worker.
     pub fn control(&mut self, input: Input) {
-        let now = self.now();
-        self.control.handle(input, now);
+        self.tell(input);
         self.follow();
     }
 
-    /// Something is asked of the control plane, and what it has to say reaches every worker.
-    pub fn command<T>(&mut self, command: impl FnOnce(&mut Control, Instant) -> T) -> T {
+    /// A target is registered, or changed.
+    ///
+    /// # Errors
+    /// [`CommandError`], as of [`Control::register`].
+    pub fn register(&mut self, group: &str, spec: &TargetSpec) -> Result<(), CommandError> {
+        let command = || Command::Register { group: group.to_owned(), spec: spec.clone() };
+        self.command(command, |control, now| control.register(group, spec, now))
+    }
+
+    /// A target is deregistered.
+    ///
+    /// # Errors
+    /// [`CommandError`], as of [`Control::deregister`].
+    pub fn deregister(
+        &mut self,
+        group: &str,
+        address: IpAddr,
+        port: Option<Port>,
+    ) -> Result<(), CommandError> {
+        let command = || Command::Deregister { group: group.to_owned(), address, port };
+        self.command(command, |control, now| control.deregister(group, address, port, now))
+    }
+
+    /// A load balancer is switched between inspection and bypass.
+    ///
+    /// # Errors
+    /// [`CommandError`], as of [`Control::set_traffic_mode`].
+    pub fn set_traffic_mode(
+        &mut self,
+        load_balancer: &str,
+        mode: TrafficMode,
+    ) -> Result<(), CommandError> {
+        let command = || Command::TrafficMode { load_balancer: load_balancer.to_owned(), mode };
+        self.command(command, |control, now| control.set_traffic_mode(load_balancer, mode, now))
+    }
+
+    fn command(
+        &mut self,
+        command: impl FnOnce() -> Command,
+        ask: impl FnOnce(&mut Control, Instant) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
         let now = self.now();
-        let answer = command(&mut self.control, now);
+        let answer = ask(&mut self.control, now);
+        let ok = answer.is_ok();
+        self.exits.journal.note(|| Happened::Command { command: command(), ok });
         self.follow();
         answer
+    }
+
+    fn tell(&mut self, input: Input) {
+        let now = self.now();
+        self.exits.journal.note(|| Happened::Told(input));
+        self.control.handle(input, now);
     }
 
     /// Another configuration takes the place of the present one.
@@ -271,7 +391,10 @@ impl Gateway {
         assert!(!difference.iter().any(|change| change.restart), "takes a restart: {difference:?}");
         self.settings = Arc::new(settings);
         let settings = Arc::clone(&self.settings);
-        self.command(|control, now| control.reload(settings, now));
+        let now = self.now();
+        self.exits.journal.note(|| Happened::Reloaded(Arc::clone(&settings)));
+        self.control.reload(settings, now);
+        self.follow();
     }
 
     /// How a target answers probes from now on.
@@ -295,20 +418,49 @@ impl Gateway {
         while let Some(output) = self.control.poll_output() {
             match output {
                 Output::Publish(snapshot) => {
-                    for worker in &mut self.workers {
-                        worker.ingress.handle_snapshot(Arc::clone(&snapshot), now);
-                        worker.returns.handle_snapshot(Arc::clone(&snapshot));
-                    }
-                    let generation = snapshot.generation;
+                    self.exits.journal.note(|| Happened::Published(Arc::clone(&snapshot)));
                     self.exits.snapshot = snapshot;
-                    self.control.handle(Input::Acknowledged(generation), now);
+                    if !self.setup.by_hand {
+                        for worker in &mut self.workers {
+                            worker.take_up(now, &mut self.exits);
+                        }
+                        self.acknowledge();
+                    }
                 }
                 Output::Probe(request) => {
-                    let (input, due) = self.answers.health(&request, now);
-                    self.answer(input, due);
+                    self.exits.journal.note(|| Happened::Probe(request.clone()));
+                    if self.setup.by_hand {
+                        self.probes.push(request);
+                    } else {
+                        let (input, due) = self.answers.health(&request, now);
+                        self.answer(input, due);
+                    }
                 }
-                Output::TunnelProbe(request) => self.probe_tunnel(&request),
-                Output::Event(event) => self.events.push((self.elapsed, event)),
+                Output::TunnelProbe(request) => {
+                    self.exits.journal.note(|| Happened::TunnelProbe(request.clone()));
+                    if self.setup.by_hand {
+                        self.send_tunnel_probe(&request);
+                    } else {
+                        self.probe_tunnel(&request);
+                    }
+                }
+                Output::Event(event) => {
+                    self.exits.journal.note(|| Happened::Event(event.clone()));
+                    self.events.push((self.elapsed, event));
+                }
+            }
+        }
+    }
+
+    /// Tells the control plane which view every worker holds, if that has changed.
+    fn acknowledge(&mut self) {
+        let held = self.workers.iter().map(|worker| worker.snapshot.generation).min();
+        let held = held.unwrap_or_default();
+        if held > self.acknowledged {
+            self.acknowledged = held;
+            self.tell(Input::Acknowledged(held));
+            if self.setup.by_hand {
+                self.follow();
             }
         }
     }
@@ -318,7 +470,7 @@ impl Gateway {
         if due > now {
             self.unanswered.push((due, input));
         } else {
-            self.control.handle(input, now);
+            self.tell(input);
         }
     }
 
@@ -334,7 +486,8 @@ impl Gateway {
                 self.workers[0].take_udp(&[Datagram { from, to, bytes }], now, &mut self.exits);
                 let came_back = std::mem::take(&mut self.exits.probes);
                 let keys = &self.exits.snapshot.keys;
-                let mut found = came_back.iter().filter_map(|payload| recognise(keys, payload));
+                let mut found =
+                    came_back.iter().filter_map(|(_, payload)| recognise(keys, payload));
                 assert!(
                     found.any(|found| (found.check, found.sequence) == (check, sequence)),
                     "the way back knows the probes of this gateway",
@@ -345,9 +498,59 @@ impl Gateway {
         self.answer(Input::TunnelProbe { check, sequence, outcome }, due);
     }
 
+    /// Sends a probe through the tunnel as the runtime does, and waits for it to come back.
+    fn send_tunnel_probe(&mut self, request: &TunnelRequest) {
+        let now = self.now();
+        let (check, sequence) = (request.check, request.sequence);
+        let target = self.exits.snapshot.target(request.target);
+        let version = IpVersion::of(request.address.ip());
+        let len = version.header_len() + outer::UDP_LEN + request.packet.len();
+        if len > usize::from(target.path_mtu) {
+            let outcome = TunnelOutcome::TooLong;
+            return self.tell(Input::TunnelProbe { check, sequence, outcome });
+        }
+        let port = exits::source_port(WorkerId(0), 0, self.setup.workers);
+        self.exits.sent.push(Sent {
+            time: self.elapsed,
+            from: SocketAddr::new(request.source, port),
+            to: request.address,
+            target: request.target,
+            bytes: request.packet.clone(),
+        });
+        self.tunnels.insert((check, sequence), request.target);
+        let outcome = TunnelOutcome::Lost;
+        let input = Input::TunnelProbe { check, sequence, outcome };
+        self.unanswered.push((now + request.timeout, input));
+    }
+
+    /// Tells the control plane which probes through the tunnel have come back.
+    fn recognise_probes(&mut self) {
+        let came_back = std::mem::take(&mut self.exits.probes);
+        for (by, payload) in came_back {
+            let Some(found) = recognise(&self.exits.snapshot.keys, &payload) else { continue };
+            let (check, sequence) = (found.check, found.sequence);
+            // Nobody can vouch for another.
+            if self.tunnels.get(&(check, sequence)) != Some(&by) {
+                continue;
+            }
+            self.tunnels.remove(&(check, sequence));
+            self.unanswered.retain(|(_, input)| {
+                !matches!(input, Input::TunnelProbe { check: other, sequence: number, .. }
+                    if (*other, *number) == (check, sequence))
+            });
+            let outcome = TunnelOutcome::Returned;
+            self.control(Input::TunnelProbe { check, sequence, outcome });
+        }
+    }
+
     /// How long the gateway has been there.
     pub fn elapsed(&self) -> Duration {
         self.elapsed
+    }
+
+    /// What has happened since the last call, in order; empty unless [`Setup::journal`] is set.
+    pub fn take_journal(&mut self) -> Vec<Step> {
+        self.exits.journal.take()
     }
 
     /// What was sent to appliances since the last call, in order.
@@ -392,7 +595,7 @@ impl Gateway {
     }
 
     fn now(&mut self) -> Instant {
-        self.exits.time = self.elapsed;
+        self.exits.journal.time = self.elapsed;
         self.start + self.elapsed
     }
 
@@ -416,7 +619,7 @@ impl Gateway {
     }
 
     fn hand_over(&mut self) {
-        if self.holding {
+        if self.holding || self.setup.by_hand {
             return;
         }
         let now = self.now();
@@ -451,4 +654,56 @@ fn flow_hash(packet: &[u8]) -> usize {
     let Ok(inner) = Inner::parse(packet) else { return 0 };
     let key = inner.flow_key().canonical().to_bytes();
     key.iter().fold(0, |hash: usize, &byte| hash.wrapping_mul(31) ^ usize::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::journal::Judgement;
+    use super::*;
+    use crate::appliance::echo;
+    use crate::packets::{Ip, Tcp};
+
+    #[test]
+    fn the_journal_tells_the_way_of_a_packet() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/gateway.toml");
+        let settings = gwlb::config::load(std::path::Path::new(file)).unwrap();
+        let mut gateway = Gateway::new(settings, Setup { journal: true, ..Setup::of(2) });
+        let start = gateway.take_journal();
+        assert!(start.iter().any(|step| matches!(step.what, Happened::Published(_))));
+        let took_up = |step: &&Step| matches!(step.what, Happened::TookUp { .. });
+        assert!(start.iter().filter(took_up).count() >= 2, "each worker");
+        let syn = Ip::new("203.0.113.7", "10.0.1.11").tcp((1000, 80), Tcp::SYN, b"");
+        let igw = gateway.attachment("igw").unwrap();
+        for queue in 0..2 {
+            gateway.enter(igw, &[Packet::plain(syn.clone())], Some(queue));
+        }
+        let datagrams: Vec<_> = gateway.take_sent().iter().map(echo).collect();
+        gateway.receive(&datagrams, None);
+        let told: Vec<_> = gateway
+            .take_journal()
+            .into_iter()
+            .map(|step| match step.what {
+                Happened::Judged { verdict: Judgement::ToAppliance(_), handed_over, .. } => {
+                    if handed_over {
+                        "taken over, to appliance"
+                    } else {
+                        "to appliance"
+                    }
+                }
+                Happened::Judged { verdict: Judgement::HandOver(..), .. } => "handed over",
+                Happened::Sent { .. } => "sent",
+                Happened::Returned { .. } => "returned",
+                Happened::Delivered { delivered, .. } => {
+                    assert_eq!(delivered.packet, syn);
+                    "delivered"
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let own = ["to appliance", "sent"];
+        let other = ["handed over", "taken over, to appliance", "sent"];
+        let back = ["returned", "delivered", "returned", "delivered"];
+        let orders = [[&own[..], &other, &back].concat(), [&other[..], &own, &back].concat()];
+        assert!(orders.contains(&told), "{told:?}");
+    }
 }

@@ -87,7 +87,15 @@ impl Ip {
     /// If the addresses are no addresses, or of two versions.
     pub fn new(src: &str, dst: &str) -> Ip {
         let address = |text: &str| text.parse().expect("an IP address");
-        Ip(Box::new(match (address(src), address(dst)) {
+        Ip::between(address(src), address(dst))
+    }
+
+    /// The same with addresses that are some already.
+    ///
+    /// # Panics
+    /// If they are of two versions.
+    pub fn between(src: IpAddr, dst: IpAddr) -> Ip {
+        Ip(Box::new(match (src, dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let protocol = IpNumber::UDP;
                 let header = Ipv4Header::new(0, 64, protocol, src.octets(), dst.octets());

@@ -13,12 +13,13 @@ use gwlb::dataplane::encap::{Batch, HOP_LIMIT};
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
 use gwlb::dataplane::translate::Head;
-use gwlb::dataplane::verdict::{Hop, Origin, WorkerId};
+use gwlb::dataplane::verdict::{Hop, Origin, Side, WorkerId};
 use netio::offload::{MAX_HEADERS, Offload, OffloadError, Run, Segmenter};
 use netio::udp::{MAX_GSO_BYTES, MAX_GSO_SEGMENTS};
 use router::Attachment;
 
 use super::Datagram;
+use super::journal::{Happened, Journal};
 
 /// A datagram that was sent to an appliance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,30 +75,38 @@ pub(super) struct Handover {
     pub offload: Offload,
 }
 
+/// Who lets something out, and with which view.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct By<'a> {
+    pub worker: WorkerId,
+    pub snapshot: &'a Snapshot,
+}
+
 /// The queue to a worker is full.
 #[derive(Debug)]
 pub(super) struct Full;
 
 #[derive(Debug)]
 pub(super) struct Exits {
+    /// The latest view that was published.
     pub snapshot: Arc<Snapshot>,
-    pub time: Duration,
+    pub journal: Journal,
     pub sent: Vec<Sent>,
     pub sends: u64,
     pub delivered: Vec<Delivered>,
     pub writes: u64,
-    /// What probes through the tunnel said that came back.
-    pub probes: Vec<Vec<u8>>,
+    /// What probes through the tunnel said that came back, and who brought them.
+    pub probes: Vec<(TargetSlot, Vec<u8>)>,
     pub inboxes: Vec<VecDeque<Handover>>,
     inbox_limit: usize,
 }
 
 impl Exits {
-    pub fn new(snapshot: Arc<Snapshot>, inbox_limit: usize) -> Exits {
+    pub fn new(snapshot: Arc<Snapshot>, inbox_limit: usize, journal: bool) -> Exits {
         let inboxes = (0..snapshot.workers).map(|_| VecDeque::new()).collect();
         Exits {
             snapshot,
-            time: Duration::ZERO,
+            journal: Journal::new(journal),
             sent: Vec::new(),
             sends: 0,
             delivered: Vec::new(),
@@ -123,36 +132,42 @@ impl Exits {
     }
 
     /// Sends a batch as `UDP_SEGMENT` would.
-    pub fn send(&mut self, worker: WorkerId, hop: &Hop, batch: &Batch<'_>) {
-        let target = self.snapshot.target(hop.target);
+    pub fn send(&mut self, by: By<'_>, side: Side, hop: &Hop, batch: &Batch<'_>) {
+        let By { worker, snapshot } = by;
+        let target = snapshot.target(hop.target);
         let version = IpVersion::of(hop.address.ip());
         let most = usize::from(target.path_mtu) - version.header_len() - outer::UDP_LEN;
         let from = SocketAddr::new(
-            self.snapshot.pool(hop.pool).address,
-            source_port(worker, hop.port, self.snapshot.workers),
+            snapshot.pool(hop.pool).address,
+            source_port(worker, hop.port, snapshot.workers),
         );
         let bytes: Vec<u8> = batch.pieces.iter().flat_map(|piece| piece.to_vec()).collect();
-        let size = usize::from(batch.segment_size);
-        let datagrams: Vec<_> = bytes.chunks(size).map(<[u8]>::to_vec).collect();
+        let segment = usize::from(batch.segment_size);
+        let datagrams: Vec<_> = bytes.chunks(segment).map(<[u8]>::to_vec).collect();
         assert_eq!(datagrams.len(), batch.segments, "segments of one size but the last");
         assert!(batch.segments <= MAX_GSO_SEGMENTS, "{} in one send", batch.segments);
         assert!(bytes.len() <= MAX_GSO_BYTES, "{} bytes in one send", bytes.len());
-        assert!(size <= most, "{size} bytes fit into {most}");
+        assert!(segment <= most, "{segment} bytes fit into {most}");
         self.sends += 1;
-        let (time, to, target) = (self.time, hop.address, hop.target);
-        let sent = datagrams.into_iter().map(|bytes| Sent { time, from, to, target, bytes });
-        self.sent.extend(sent);
+        let (time, to, target) = (self.journal.time, hop.address, hop.target);
+        for bytes in datagrams {
+            let sent = Sent { time, from, to, target, bytes };
+            self.journal.note(|| Happened::Sent { worker, side, sent: sent.clone() });
+            self.sent.push(sent);
+        }
     }
 
     /// Writes a packet to a device, where the kernel cuts super-packets; returns how many packets
     /// it was.
     pub fn write(
         &mut self,
+        by: By<'_>,
         at: Attachment,
         packet: &[u8],
         offload: &Offload,
     ) -> Result<u64, OffloadError> {
-        let translation = self.snapshot.translation(at);
+        let By { worker, snapshot } = by;
+        let translation = snapshot.translation(at);
         let head = translation.and_then(|translation| translation.outward_head(packet, offload));
         let packet = Head::before(head.as_ref(), packet).concat();
         let inner = Inner::parse(&packet).expect("a packet that was looked at");
@@ -161,7 +176,9 @@ impl Exits {
         for index in 0..segmenter.count() {
             let segment = segmenter.segment(index, &mut headers);
             let packet = [&headers[..segment.header_len], &packet[segment.payload]].concat();
-            self.delivered.push(Delivered { time: self.time, at, packet });
+            let delivered = Delivered { time: self.journal.time, at, packet };
+            self.journal.note(|| Happened::Delivered { worker, delivered: delivered.clone() });
+            self.delivered.push(delivered);
         }
         self.writes += 1;
         Ok(segmenter.count() as u64)
@@ -171,6 +188,7 @@ impl Exits {
     /// were delivered they are.
     pub fn deliver(
         &mut self,
+        by: By<'_>,
         stats: &WorkerStats,
         batch: &[Datagram],
         run: &Run<'_, Attachment>,
@@ -180,7 +198,8 @@ impl Exits {
         for piece in run.pieces {
             packet.extend_from_slice(piece.of(&batch[piece.buffer as usize].bytes));
         }
-        let written = self.write(run.tag, &packet, &run.offload).expect("a run that can be cut");
+        let written = self.write(by, run.tag, &packet, &run.offload);
+        let written = written.expect("a run that can be cut");
         assert_eq!(written, run.pieces.len() as u64, "cut into what it was made of");
         stats.udp.flow.delivered.add(written);
         first..self.delivered.len()
@@ -188,13 +207,18 @@ impl Exits {
 
     /// Holds that what was delivered in `runs` is what came back, byte for byte but for the
     /// addresses that are translated, in whatever order between flows.
-    pub fn assert_transparent(&self, runs: Vec<Range<usize>>, genuine: Vec<(Attachment, &[u8])>) {
+    pub fn assert_transparent(
+        &self,
+        snapshot: &Snapshot,
+        runs: Vec<Range<usize>>,
+        genuine: Vec<(Attachment, &[u8])>,
+    ) {
         let delivered = runs.into_iter().flat_map(|run| &self.delivered[run]);
         let mut delivered: Vec<_> =
             delivered.map(|delivered| (delivered.at, delivered.packet.clone())).collect();
         let translated = |(at, packet): (Attachment, &[u8])| {
             let mut packet = packet.to_vec();
-            if let Some(translation) = self.snapshot.translation(at) {
+            if let Some(translation) = snapshot.translation(at) {
                 translation.outward(&mut packet, &Offload::NONE);
             }
             (at, packet)
@@ -208,6 +232,6 @@ impl Exits {
 
 /// The source port in a slot of a worker's slice. As in the runtime, the ports of worker w are
 /// those that are w modulo the number of workers.
-fn source_port(worker: WorkerId, slot: u16, workers: u16) -> u16 {
+pub(super) fn source_port(worker: WorkerId, slot: u16, workers: u16) -> u16 {
     61_000_u16.next_multiple_of(workers) + slot * workers + worker.0
 }

@@ -17,7 +17,8 @@ use gwlb::dataplane::{Ingress, IngressConfig, Return};
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use router::{Attachment, Entry};
 
-use super::exits::{Exits, Handover};
+use super::exits::{By, Exits, Handover};
+use super::journal::{Happened, Judgement, Stage};
 use super::{Datagram, Packet};
 
 /// What workers have in common when they are made.
@@ -28,11 +29,24 @@ pub(super) struct Surroundings<'a> {
     pub start: Instant,
 }
 
+/// How a packet came to be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// From a device, or from an appliance on its way to a further endpoint.
+    In,
+    /// From another worker.
+    HandedOver,
+    /// It had waited for its first fragment.
+    Released,
+}
+
 #[derive(Debug)]
 pub(super) struct Worker {
-    id: WorkerId,
+    pub id: WorkerId,
     pub ingress: Ingress,
     pub returns: Return,
+    /// What it works with.
+    pub snapshot: Arc<Snapshot>,
     pub stats: Arc<WorkerStats>,
     encapsulator: Encapsulator,
     gathered: Gathered,
@@ -55,7 +69,8 @@ impl Worker {
         Worker {
             id,
             ingress: Ingress::new(config, Arc::clone(&snapshot), around.start),
-            returns: Return::new(snapshot, Arc::clone(&stats)),
+            returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
+            snapshot,
             stats,
             encapsulator: Encapsulator::default(),
             gathered: Gathered::default(),
@@ -65,7 +80,7 @@ impl Worker {
     }
 
     pub fn take_tun(&mut self, at: Attachment, batch: &[Packet], now: Instant, exits: &mut Exits) {
-        let snapshot = Arc::clone(&exits.snapshot);
+        let snapshot = Arc::clone(&self.snapshot);
         for Packet { bytes, offload } in batch {
             let mut bytes = bytes.clone();
             if let Some(translation) = snapshot.translation(at) {
@@ -74,50 +89,74 @@ impl Worker {
             match Frame::parse(&bytes, offload) {
                 Ok(frame) => {
                     self.stats.tun.flow.received.add(frame.segments());
-                    self.handle(Entry::from(at).into(), &frame, now, exits);
+                    self.handle(Entry::from(at).into(), &frame, Came::In, now, exits);
                 }
                 Err(reason) => {
                     self.stats.tun.flow.received.add(1);
                     self.stats.tun.drops.add(reason, 1);
+                    self.note_lost(Side::Tun, (Stage::Entering, reason), (&bytes, 1), exits);
                 }
             }
         }
         self.flush(exits);
     }
 
+    /// Takes up the latest view, unless it holds that already; says whether it did.
+    pub fn take_up(&mut self, now: Instant, exits: &mut Exits) -> bool {
+        if Arc::ptr_eq(&self.snapshot, &exits.snapshot) {
+            return false;
+        }
+        self.snapshot = Arc::clone(&exits.snapshot);
+        self.returns.handle_snapshot(Arc::clone(&self.snapshot));
+        self.ingress.handle_snapshot(Arc::clone(&self.snapshot), now);
+        let (worker, generation) = (self.id, self.snapshot.generation);
+        exits.journal.note(|| Happened::TookUp { worker, generation });
+        true
+    }
+
     pub fn take_udp(&mut self, batch: &[Datagram], now: Instant, exits: &mut Exits) {
+        let view = Arc::clone(&self.snapshot);
+        let by = By { worker: self.id, snapshot: &view };
         let mut runs = Vec::new();
         let mut genuine: Vec<(Attachment, &[u8])> = Vec::new();
         for (buffer, Datagram { from, to, bytes }) in batch.iter().enumerate() {
             self.stats.udp.flow.received.add(1);
             let verdict = self.returns.handle_datagram(*from, *to, bytes);
+            exits.journal.note(|| Happened::Returned {
+                worker: self.id,
+                from: *from,
+                to: *to,
+                bytes: bytes.clone(),
+                verdict: verdict.clone(),
+            });
             let ReturnVerdict::Accept(Returned { way, target, range, inner }) = verdict else {
                 continue;
             };
             if way != Way::Probe {
-                self.count_return(exits, target, inner.total_len);
+                self.count_return(target, inner.total_len);
             }
             let packet = &bytes[range.clone()];
             match way {
                 Way::Probe => {
                     self.stats.udp.flow.probes.add(1);
-                    exits.probes.push(packet[inner.header_len + outer::UDP_LEN..].to_vec());
+                    let payload = packet[inner.header_len + outer::UDP_LEN..].to_vec();
+                    exits.probes.push((target, payload));
                 }
                 Way::Deliver(to) => {
                     genuine.push((to, packet));
                     let place = Place { buffer: buffer as u32, start: range.start as u32 };
                     self.coalescer.push(packet, &inner, place, to, |run| {
-                        runs.push(exits.deliver(&self.stats, batch, &run));
+                        runs.push(exits.deliver(by, &self.stats, batch, &run));
                     });
                 }
                 Way::Onward(endpoint) => {
                     let frame = Frame::single(packet, inner);
-                    self.handle(Entry::Endpoint(endpoint).into(), &frame, now, exits);
+                    self.handle(Entry::Endpoint(endpoint).into(), &frame, Came::In, now, exits);
                 }
             }
         }
-        self.coalescer.flush(|run| runs.push(exits.deliver(&self.stats, batch, &run)));
-        exits.assert_transparent(runs, genuine);
+        self.coalescer.flush(|run| runs.push(exits.deliver(by, &self.stats, batch, &run)));
+        exits.assert_transparent(&view, runs, genuine);
         self.flush(exits);
     }
 
@@ -125,15 +164,19 @@ impl Worker {
         while let Some(handover) = exits.inbox(self.id).pop_front() {
             let Handover { from, epoch, packet, offload } = handover;
             let frame = Frame::parse(&packet, &offload).expect("it was valid where it was read");
+            if epoch > self.snapshot.topology_epoch {
+                // Who handed it over was sooner to take up the latest view.
+                self.take_up(now, exits);
+            }
             let ledger = self.stats.ledger(from.side);
             ledger.flow.taken_over.add(frame.segments());
-            match exits.snapshot.entry(from.at, epoch) {
-                Some(at) => {
-                    let origin = Origin { at, ..from };
-                    let verdict = self.ingress.handle_handover(origin, &frame, now);
-                    self.execute(origin, &frame, verdict, now, exits);
-                }
-                None => ledger.drops.add(DropReason::Reconfigured, frame.segments()),
+            if let Some(at) = self.snapshot.entry(from.at, epoch) {
+                self.handle(Origin { at, ..from }, &frame, Came::HandedOver, now, exits);
+            } else {
+                let (reason, segments) = (DropReason::Reconfigured, frame.segments());
+                ledger.drops.add(reason, segments);
+                let lost = (frame.packet, segments);
+                self.note_lost(from.side, (Stage::Inbox, reason), lost, exits);
             }
         }
         self.flush(exits);
@@ -142,22 +185,49 @@ impl Worker {
     /// What is due now, and what it brings about.
     pub fn handle_timeout(&mut self, now: Instant, exits: &mut Exits) {
         self.ingress.handle_timeout(now);
+        exits.journal.note(|| Happened::WorkerTimeout { worker: self.id });
         self.follow_up(now, exits);
         self.flush(exits);
     }
 
     fn follow_up(&mut self, now: Instant, exits: &mut Exits) {
         while let Some(reply) = self.ingress.poll_reply() {
+            exits.journal.note(|| Happened::Reply {
+                worker: self.id,
+                to: reply.to,
+                packet: reply.packet.bytes().to_vec(),
+                cause: reply.cause,
+            });
             self.reply(Side::Tun, &reply, exits);
         }
         while let Some((origin, waiting)) = self.ingress.poll_released() {
             let frame = Frame::parse(waiting.packet.bytes(), &Offload::NONE);
-            self.handle(origin, &frame.expect("it was valid when it came"), now, exits);
+            let frame = frame.expect("it was valid when it came");
+            self.handle(origin, &frame, Came::Released, now, exits);
         }
     }
 
-    fn handle(&mut self, origin: Origin, frame: &Frame<'_>, now: Instant, exits: &mut Exits) {
-        let verdict = self.ingress.handle_packet(origin, frame, now);
+    fn handle(
+        &mut self,
+        origin: Origin,
+        frame: &Frame<'_>,
+        came: Came,
+        now: Instant,
+        exits: &mut Exits,
+    ) {
+        let verdict = match came {
+            Came::HandedOver => self.ingress.handle_handover(origin, frame, now),
+            Came::In | Came::Released => self.ingress.handle_packet(origin, frame, now),
+        };
+        exits.journal.note(|| Happened::Judged {
+            worker: self.id,
+            origin,
+            handed_over: came == Came::HandedOver,
+            released: came == Came::Released,
+            packet: frame.packet.to_vec(),
+            offload: *frame.offload,
+            verdict: Judgement::from(&verdict),
+        });
         self.execute(origin, frame, verdict, now, exits);
     }
 
@@ -174,23 +244,23 @@ impl Worker {
             Verdict::ToAppliance(hop) => self.send_to_appliance(origin.side, frame, hop, exits),
             Verdict::Deliver(to) | Verdict::Bypass(to) => {
                 let bypass = matches!(verdict, Verdict::Bypass(_));
-                match exits.write(to, frame.packet, frame.offload) {
+                match exits.write(self.by(), to, frame.packet, frame.offload) {
                     Ok(written) => {
                         assert_eq!(written, frame.segments(), "written as counted");
                         let flow = &ledger.flow;
                         let counter = if bypass { &flow.bypassed } else { &flow.delivered };
                         counter.add(written);
                     }
-                    Err(_) => ledger.drops.add(DropReason::DeliveryFailed, frame.segments()),
+                    Err(_) => self.lose(origin.side, frame, DropReason::DeliveryFailed, exits),
                 }
             }
             Verdict::HandOver(to, from) => {
                 assert_ne!(to, self.id, "a packet was handed over to its worker");
                 let (packet, offload) = (frame.packet.to_vec(), *frame.offload);
-                let epoch = exits.snapshot.topology_epoch;
+                let epoch = self.snapshot.topology_epoch;
                 match exits.hand_over(to, Handover { from, epoch, packet, offload }) {
                     Ok(()) => ledger.flow.handed_over.add(frame.segments()),
-                    Err(_) => ledger.drops.add(DropReason::HandoverFull, frame.segments()),
+                    Err(_) => self.lose(origin.side, frame, DropReason::HandoverFull, exits),
                 }
             }
             Verdict::Reply(reply) => self.reply(origin.side, &reply, exits),
@@ -199,10 +269,35 @@ impl Worker {
         self.follow_up(now, exits);
     }
 
+    fn by(&self) -> By<'_> {
+        By { worker: self.id, snapshot: &self.snapshot }
+    }
+
+    /// What was judged cannot be done.
+    fn lose(&self, side: Side, frame: &Frame<'_>, reason: DropReason, exits: &mut Exits) {
+        self.stats.ledger(side).drops.add(reason, frame.segments());
+        let lost = (frame.packet, frame.segments());
+        self.note_lost(side, (Stage::Leaving, reason), lost, exits);
+    }
+
+    fn note_lost(
+        &self,
+        side: Side,
+        (stage, reason): (Stage, DropReason),
+        (packet, segments): (&[u8], u64),
+        exits: &mut Exits,
+    ) {
+        let (worker, packet) = (self.id, packet);
+        exits.journal.note(|| {
+            let packet = packet.to_vec();
+            Happened::Lost { worker, side, stage, reason, segments, packet }
+        });
+    }
+
     fn reply(&self, side: Side, reply: &Reply, exits: &mut Exits) {
         let ledger = self.stats.ledger(side);
         ledger.flow.generated.add(1);
-        let written = exits.write(reply.to, reply.packet.bytes(), &Offload::NONE);
+        let written = exits.write(self.by(), reply.to, reply.packet.bytes(), &Offload::NONE);
         ledger.flow.delivered.add(written.expect("a reply is one whole packet"));
     }
 
@@ -255,8 +350,7 @@ impl Worker {
             result
         };
         if result.is_err() {
-            let drops = &self.stats.ledger(side).drops;
-            return drops.add(DropReason::MalformedPacket, frame.segments());
+            return self.lose(side, frame, DropReason::MalformedPacket, exits);
         }
         assert_eq!(sent, frame.segments(), "sent as counted");
     }
@@ -271,17 +365,17 @@ impl Worker {
 
     fn transmit(&self, side: Side, hop: &Hop, batch: &Batch<'_>, exits: &mut Exits) {
         let segments = batch.segments as u64;
-        let target = exits.snapshot.target(hop.target);
+        let target = self.snapshot.target(hop.target);
         let headers = segments * target.dialect.header_len() as u64;
         let counters = &target.counters[usize::from(self.id.0)];
         self.stats.ledger(side).flow.encapsulated.add(segments);
         counters.sent_packets.add(segments);
         counters.sent_bytes.add(batch.len() as u64 - headers);
-        exits.send(self.id, hop, batch);
+        exits.send(self.by(), side, hop, batch);
     }
 
-    fn count_return(&self, exits: &Exits, target: TargetSlot, bytes: usize) {
-        let counters = &exits.snapshot.target(target).counters[usize::from(self.id.0)];
+    fn count_return(&self, target: TargetSlot, bytes: usize) {
+        let counters = &self.snapshot.target(target).counters[usize::from(self.id.0)];
         counters.returned_packets.add(1);
         counters.returned_bytes.add(bytes as u64);
     }

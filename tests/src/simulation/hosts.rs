@@ -1,0 +1,644 @@
+//! The hosts at both ends: they talk over TCP, UDP, ICMP and other protocols, try again when
+//! nothing comes, and know of every byte what it must be.
+//!
+//! They know nothing of gateways. What they find wrong is wrong end to end.
+
+mod reassembly;
+mod tcp;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use etherparse::TcpHeaderSlice;
+use geneve::checksum::{Integrity, verify};
+use geneve::{IcmpErrorKind, Inner, TcpFlags, Transport, protocol};
+
+use super::configuration::{DENIED, Pair, Policy};
+use super::plan::{Kind, Talk};
+use crate::gateway::Packet;
+use crate::packets::{Ip, Problem, Tcp, fragments, super_packet};
+use reassembly::Reassembly;
+use tcp::{Arrived, End, Segment, State};
+
+/// How often a question is asked that nobody answers.
+const TRIES: u32 = 6;
+
+/// All hosts.
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    pub talks: BTreeMap<u32, Conversation>,
+    by_address: BTreeMap<Key, u32>,
+    reassembly: Reassembly,
+    /// Identifies packets that are cut.
+    cut: u16,
+}
+
+/// VPC, address and port of who began, protocol.
+type Key = (u8, IpAddr, u16, u8);
+
+/// Two hosts that talk.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    number: u32,
+    talk: Talk,
+    pub vpc: u8,
+    pub inspected: bool,
+    /// Of who began, and of the other one.
+    pub sides: [Place; 2],
+    state: Progress,
+    round: u32,
+    complained: bool,
+    /// What was done to it by others, if anything.
+    pub harm: Option<&'static str>,
+    /// Packets of it that were lost on the way.
+    pub losses: u32,
+    /// Whether packets of it went past the appliances.
+    pub bypassed: bool,
+    /// By endpoint, the appliance that its packets were sent to last, and when.
+    pub targets: BTreeMap<u64, (IpAddr, Duration)>,
+    pub end: Option<Ending>,
+}
+
+/// Where a host is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub device: &'static str,
+    pub own: IpAddr,
+    /// How it calls the other one.
+    pub peer: IpAddr,
+    pub port: u16,
+}
+
+#[derive(Debug)]
+enum Progress {
+    Tcp(Box<[End; 2]>),
+    /// How often the present question was asked, and the number of the timer that is set.
+    Asking { tries: u32, timer: u64 },
+}
+
+/// How a conversation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ending {
+    Done,
+    Reset,
+    GaveUp,
+}
+
+/// What comes of something that hosts did.
+#[derive(Debug, Default)]
+pub(super) struct Deeds {
+    /// Who sends what: the conversation and the side.
+    pub sent: Vec<(u32, usize, Packet)>,
+    /// Which conversation, side and timer, and after what time.
+    pub timers: Vec<(Duration, Timer)>,
+    /// What is wrong, end to end.
+    pub wrong: Option<(&'static str, String)>,
+    /// Something came that firewalls let nobody through to.
+    pub denied: Option<u32>,
+}
+
+/// A timer of a host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timer {
+    pub talk: u32,
+    pub side: usize,
+    kind: TimerKind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum TimerKind {
+    /// Something is said again, if this is still the latest timer.
+    Again(u64),
+    Next,
+}
+
+impl Conversation {
+    /// Whether firewalls let nobody through.
+    pub fn is_denied(&self) -> bool {
+        self.talk.service == DENIED && matches!(self.talk.kind, Kind::Tcp | Kind::Udp)
+    }
+
+    /// Whether an end has begun to close it, or has not opened it yet: gateways forget it sooner
+    /// then.
+    pub fn is_closing(&self) -> bool {
+        match &self.state {
+            Progress::Tcp(ends) => ends.iter().any(|end| {
+                end.closing || end.peer_closed || end.state != State::Open
+            }),
+            Progress::Asking { .. } => false,
+        }
+    }
+
+    /// Whether its flow is that of others, too.
+    pub fn is_shared(&self, policy: &Policy) -> bool {
+        policy.stickiness != "5-tuple" || matches!(self.talk.kind, Kind::Ping | Kind::Other(_))
+    }
+
+    pub fn pause(&self) -> Duration {
+        self.talk.pause
+    }
+
+    /// In a line.
+    pub fn describe(&self) -> String {
+        let [one, other] = &self.sides;
+        let state = match &self.state {
+            Progress::Tcp(ends) => format!("{:?} and {:?}", ends[0].state, ends[1].state),
+            Progress::Asking { tries, .. } => format!("{tries} tries"),
+        };
+        format!(
+            "event {}: {:?} from {} port {} to {} port {}, round {} of {}, {state}, {} lost",
+            self.number,
+            self.talk.kind,
+            one.own,
+            one.port,
+            one.peer,
+            other.port,
+            self.round,
+            self.talk.rounds,
+            self.losses,
+        )
+    }
+
+    /// The states of both ends, if it is TCP.
+    pub fn tcp_states(&self) -> Option<[&'static str; 2]> {
+        let Progress::Tcp(ends) = &self.state else { return None };
+        let name = |end: &End| match end.state {
+            State::Closed => "closed",
+            State::SynSent => "syn_sent",
+            State::SynReceived => "syn_received",
+            State::Open if end.is_done() => "time_wait",
+            State::Open if end.peer_closed => "close_wait",
+            State::Open if end.fin_acknowledged => "fin_wait_2",
+            State::Open if end.closing => "fin_wait_1",
+            State::Open => "established",
+            State::Reset => "reset",
+            State::Aborted => "aborted",
+            State::GaveUp => "gave_up",
+        };
+        Some([name(&ends[0]), name(&ends[1])])
+    }
+
+    fn protocol(&self) -> u8 {
+        match (self.talk.kind, self.sides[0].own.is_ipv4()) {
+            (Kind::Tcp, _) => protocol::TCP,
+            (Kind::Udp, _) => protocol::UDP,
+            (Kind::Ping, true) => protocol::ICMP,
+            (Kind::Ping, false) => protocol::ICMPV6,
+            (Kind::Other(number), _) => number,
+        }
+    }
+
+    fn ip(&self, side: usize) -> Ip {
+        let Place { own, peer, .. } = self.sides[side];
+        let ip = Ip::between(own, peer);
+        if self.talk.may_fragment { ip.may_fragment() } else { ip }
+    }
+
+    fn ports(&self, side: usize) -> (u16, u16) {
+        (self.sides[side].port, self.sides[1 - side].port)
+    }
+}
+
+/// The byte that must be at a place of a stream or message.
+fn byte(talk: u32, side: usize, at: u64) -> u8 {
+    let mixed = u64::from(talk) * 37 + side as u64 * 101 + at * 31 + (at >> 8) * 7;
+    mixed as u8
+}
+
+/// What a message says: who sends which, and bytes that nobody else sends.
+fn message(talk: u32, side: usize, number: u32, len: usize) -> Vec<u8> {
+    let mut message = vec![b'M', side as u8];
+    message.extend_from_slice(&talk.to_be_bytes());
+    message.extend_from_slice(&number.to_be_bytes());
+    let body = (message.len()..len).map(|at| byte(talk, side, at as u64 + u64::from(number)));
+    message.extend(body);
+    message
+}
+
+const MESSAGE_HEAD: usize = 10;
+
+impl Hosts {
+    /// Two hosts begin to talk.
+    pub fn begin(&mut self, number: u32, talk: &Talk, pair: &Pair, seed: u64, deeds: &mut Deeds) {
+        let address = |text: &str, add: u8| plus(text.parse().expect("an address"), add);
+        let near_own = address(pair.near.1, talk.host);
+        let far_own = address(pair.far.1, 0);
+        let alias = pair.alias.map_or(far_own, |alias| address(alias, 0));
+        let near = |port| Place { device: pair.near.0, own: near_own, peer: alias, port };
+        let far = |port| Place { device: pair.far.0, own: far_own, peer: near_own, port };
+        let (port, service) = match talk.kind {
+            Kind::Tcp | Kind::Udp => (talk.port, talk.service),
+            Kind::Ping => (talk.port, talk.port),
+            Kind::Other(_) => (0, 0),
+        };
+        let sides = if talk.outward { [far(port), near(service)] } else { [near(port), far(service)] };
+        let state = match talk.kind {
+            Kind::Tcp => {
+                let first = |side: u64| (seed ^ u64::from(number) << 7).wrapping_mul(0x9e37_79b9 + side) as u32;
+                let end = |side| End::new(first(side), talk.segment, talk.offload);
+                Progress::Tcp(Box::new([end(1), end(2)]))
+            }
+            _ => Progress::Asking { tries: 0, timer: 0 },
+        };
+        let conversation = Conversation {
+            number,
+            talk: talk.clone(),
+            vpc: pair.vpc,
+            inspected: pair.inspected,
+            sides,
+            state,
+            round: 0,
+            complained: false,
+            harm: None,
+            losses: 0,
+            bypassed: false,
+            targets: BTreeMap::new(),
+            end: None,
+        };
+        let protocol = conversation.protocol();
+        // Who translates addresses sees it from both sides by another one.
+        for own in [sides[0].own, sides[1].peer, if talk.outward { alias } else { near_own }] {
+            let before = self.by_address.insert((pair.vpc, own, port, protocol), number);
+            if let Some(before) = before.filter(|before| *before != number)
+                && let Some(before) = self.talks.get_mut(&before)
+            {
+                before.harm.get_or_insert("its addresses and ports were used again");
+            }
+        }
+        self.talks.insert(number, conversation);
+        self.next(number, deeds);
+    }
+
+    /// The conversation that a packet belongs to, and the side that it is meant for.
+    pub fn find(&self, vpc: u8, inner: &Inner) -> Option<(u32, usize)> {
+        let key = match inner.transport {
+            Transport::IcmpError { about, .. } => about.reversed(),
+            _ => inner.ported_key().unwrap_or_else(|| inner.flow_key()),
+        };
+        let (protocol, found) = (key.protocol(), |address, port, protocol| {
+            self.by_address.get(&(vpc, address, port, protocol)).copied()
+        });
+        let ping = matches!(protocol, protocol::ICMP | protocol::ICMPV6);
+        if ping {
+            // The identifier is in the packet, which is not at hand.
+            return None;
+        }
+        if let Some(number) = found(key.dst(), key.dst_port(), protocol) {
+            return Some((number, 0));
+        }
+        found(key.src(), key.src_port(), protocol).map(|number| (number, 1))
+    }
+
+    /// The same, of a packet at hand.
+    pub fn find_packet(&self, vpc: u8, packet: &[u8]) -> Option<(u32, usize)> {
+        let inner = Inner::parse(packet).ok()?;
+        if matches!(inner.protocol, protocol::ICMP | protocol::ICMPV6)
+            && !matches!(inner.transport, Transport::IcmpError { .. })
+        {
+            let id = packet.get(inner.header_len + 4..inner.header_len + 6)?;
+            let id = u16::from_be_bytes([id[0], id[1]]);
+            let request = matches!(packet[inner.header_len], 8 | 128);
+            let (asker, side) = if request { (inner.src, 1) } else { (inner.dst, 0) };
+            let number = self.by_address.get(&(vpc, asker, id, inner.protocol))?;
+            return Some((*number, side));
+        }
+        self.find(vpc, &inner)
+    }
+
+    /// A packet has come to a device.
+    pub fn receive(
+        &mut self,
+        (vpc, device): (u8, &str),
+        packet: Vec<u8>,
+        now: Duration,
+        deeds: &mut Deeds,
+    ) {
+        let Some(packet) = self.reassembly.take(vpc, packet, now) else { return };
+        let Ok(inner) = Inner::parse(&packet) else { return };
+        if verify(&inner, &packet) == Integrity::Invalid {
+            return;
+        }
+        let Some((number, side)) = self.find_packet(vpc, &packet) else { return };
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
+        if let Transport::IcmpError { kind, .. } = inner.transport {
+            self.complaint(number, side, kind, deeds);
+            return;
+        }
+        let place = conversation.sides[side];
+        if (place.device, place.own) != (device, inner.dst) || place.peer != inner.src {
+            // Addresses and ports that were used the other way round before.
+            let other = conversation.sides[1 - side];
+            if (other.own, other.peer) != (inner.dst, inner.src) {
+                let text = format!(
+                    "a packet from {} to {} came out of {device}, and not where {} is",
+                    inner.src, inner.dst, place.own
+                );
+                deeds.wrong = Some(("Transparency", text));
+            }
+            return;
+        }
+        match inner.transport {
+            Transport::Tcp { flags, header_len, .. } => {
+                let start = inner.header_len;
+                let data = &packet[start + header_len..inner.total_len];
+                let word = |at: usize| {
+                    let bytes = packet[start + at..start + at + 4].try_into();
+                    u32::from_be_bytes(bytes.expect("four bytes"))
+                };
+                let syn = flags.contains(TcpFlags::SYN);
+                let mss = if syn { mss_of(&packet[start..]) } else { None };
+                let (sequence, acknowledgement) = (word(4), word(8));
+                let arrived = Arrived { flags, sequence, acknowledgement, mss, data };
+                self.segment(number, side, arrived, deeds);
+            }
+            Transport::Udp { .. } => {
+                self.message(number, side, &packet[inner.header_len + 8..inner.total_len], deeds);
+            }
+            _ if matches!(inner.protocol, protocol::ICMP | protocol::ICMPV6) => {
+                self.ping(number, side, &packet[inner.header_len..inner.total_len], deeds);
+            }
+            _ => self.message(number, side, &packet[inner.header_len..inner.total_len], deeds),
+        }
+    }
+
+    /// A timer has run out.
+    pub fn time_out(&mut self, timer: Timer, deeds: &mut Deeds) {
+        let Timer { talk: number, side, kind } = timer;
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
+        match (kind, &mut conversation.state) {
+            (TimerKind::Next, _) => self.next(number, deeds),
+            (TimerKind::Again(again), Progress::Tcp(ends)) if ends[side].timer == again => {
+                let mut out = Vec::new();
+                ends[side].time_out(&mut out);
+                self.send_segments(number, side, &out, deeds);
+                self.set_timer(number, side, deeds);
+                self.look_for_end(number);
+            }
+            (TimerKind::Again(again), Progress::Asking { tries, timer }) if *timer == again => {
+                *tries += 1;
+                if *tries < TRIES {
+                    self.ask(number, deeds);
+                } else {
+                    conversation.end.get_or_insert(Ending::GaveUp);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The next round begins.
+    fn next(&mut self, number: u32, deeds: &mut Deeds) {
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
+        let request = conversation.talk.sizes[0] as u64;
+        match &mut conversation.state {
+            Progress::Tcp(ends) => {
+                let mut out = Vec::new();
+                ends[0].goal = u64::from(conversation.round + 1) * request;
+                if ends[0].state == State::Closed {
+                    ends[0].open(&mut out);
+                } else {
+                    ends[0].pump(&mut out);
+                }
+                self.send_segments(number, 0, &out, deeds);
+                self.set_timer(number, 0, deeds);
+            }
+            Progress::Asking { tries, .. } => {
+                *tries = 0;
+                self.ask(number, deeds);
+            }
+        }
+    }
+
+    fn segment(&mut self, number: u32, side: usize, arrived: Arrived<'_>, deeds: &mut Deeds) {
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
+        let [request, response] = conversation.talk.sizes.map(|size| size as u64);
+        let (rounds, denied) = (conversation.talk.rounds, conversation.is_denied());
+        let Progress::Tcp(ends) = &mut conversation.state else { return };
+        if side == 1 && denied && !arrived.flags.contains(TcpFlags::RST) {
+            deeds.denied = Some(number);
+        }
+        let mut out = Vec::new();
+        let timer = ends[side].timer;
+        if let Some((at, bytes)) = ends[side].take(arrived, &mut out) {
+            let wrong = (at..).zip(bytes).find(|&(at, &it)| it != byte(number, 1 - side, at));
+            if let Some((at, found)) = wrong {
+                let expected = byte(number, 1 - side, at);
+                let text = format!(
+                    "byte {at} that side {side} got is {found:#04x} and not {expected:#04x}: {}",
+                    conversation.describe()
+                );
+                deeds.wrong = Some(("Transparency", text));
+                return;
+            }
+        }
+        let Progress::Tcp(ends) = &mut conversation.state else { return };
+        let received = ends[side].received;
+        let mut pause = None;
+        if side == 1 {
+            ends[1].goal = received / request * response;
+            ends[1].closing = ends[1].peer_closed;
+            ends[1].pump(&mut out);
+        } else if conversation.round < rounds
+            && received >= u64::from(conversation.round + 1) * response
+        {
+            conversation.round += 1;
+            if conversation.round < rounds {
+                pause = Some(conversation.talk.pause);
+            } else if conversation.talk.abort {
+                ends[0].abort(&mut out);
+            } else {
+                ends[0].closing = true;
+                ends[0].pump(&mut out);
+            }
+        }
+        if let Some(pause) = pause {
+            let timer = Timer { talk: number, side: 0, kind: TimerKind::Next };
+            deeds.timers.push((pause, timer));
+        }
+        let changed = ends[side].timer != timer;
+        self.send_segments(number, side, &out, deeds);
+        if changed {
+            self.set_timer(number, side, deeds);
+        }
+        self.look_for_end(number);
+    }
+
+    fn look_for_end(&mut self, number: u32) {
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
+        let Progress::Tcp(ends) = &conversation.state else { return };
+        if conversation.end.is_some() {
+            return;
+        }
+        let all = conversation.round == conversation.talk.rounds;
+        conversation.end = match (ends[0].state, ends[1].state) {
+            (State::Aborted, _) => Some(Ending::Done),
+            _ if ends[0].is_done() && all => Some(Ending::Done),
+            (State::Reset, _) | (_, State::Reset) => Some(Ending::Reset),
+            (State::GaveUp, _) | (_, State::GaveUp) => Some(Ending::GaveUp),
+            _ => None,
+        };
+    }
+
+    fn send_segments(&mut self, number: u32, side: usize, out: &[Segment], deeds: &mut Deeds) {
+        let Some(conversation) = self.talks.get(&number) else { return };
+        let (ip, ports) = (conversation.ip(side), conversation.ports(side));
+        for segment in out {
+            let &Segment { flags, sequence, acknowledgement, offset, len, mss, cut } = segment;
+            let data: Vec<u8> = (offset..offset + len).map(|at| byte(number, side, at)).collect();
+            let packet = ip.tcp(ports, Tcp { flags, sequence, acknowledgement, mss }, &data);
+            let packet = match cut {
+                Some(size) => super_packet(&packet, size),
+                None => Packet::plain(packet),
+            };
+            deeds.sent.push((number, side, packet));
+        }
+    }
+
+    fn set_timer(&self, number: u32, side: usize, deeds: &mut Deeds) {
+        let Some(Conversation { state: Progress::Tcp(ends), .. }) = self.talks.get(&number) else {
+            return;
+        };
+        if let Some(wait) = ends[side].waits_for() {
+            let kind = TimerKind::Again(ends[side].timer);
+            deeds.timers.push((wait, Timer { talk: number, side, kind }));
+        }
+    }
+
+    fn ask(&mut self, number: u32, deeds: &mut Deeds) {
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
+        let Progress::Asking { tries, timer } = &mut conversation.state else { return };
+        *timer += 1;
+        let kind = TimerKind::Again(*timer);
+        let wait = Duration::from_secs(2 << *tries);
+        deeds.timers.push((wait, Timer { talk: number, side: 0, kind }));
+        let round = conversation.round;
+        self.say(number, 0, round, deeds);
+    }
+
+    /// One side says its message of a round.
+    fn say(&mut self, number: u32, side: usize, round: u32, deeds: &mut Deeds) {
+        let Some(conversation) = self.talks.get(&number) else { return };
+        let size = conversation.talk.sizes[side].max(MESSAGE_HEAD);
+        let text = message(number, side, round, size);
+        let ip = conversation.ip(side);
+        let packet = match conversation.talk.kind {
+            Kind::Ping if side == 0 => ip.echo_request(conversation.talk.port, round as u16),
+            Kind::Ping => ip.echo_reply(conversation.talk.port, round as u16),
+            Kind::Other(protocol) => ip.protocol(protocol, &text),
+            Kind::Udp | Kind::Tcp => ip.udp(conversation.ports(side), &text),
+        };
+        // Hosts cut what does not fit their link, and some what would.
+        let most = conversation.talk.segment / 8 * 8;
+        if packet.len() > most + 60 {
+            self.cut = self.cut.wrapping_add(1);
+            for fragment in fragments(&packet, self.cut, most) {
+                deeds.sent.push((number, side, Packet::plain(fragment)));
+            }
+        } else {
+            deeds.sent.push((number, side, Packet::plain(packet)));
+        }
+    }
+
+    fn message(&mut self, number: u32, side: usize, text: &[u8], deeds: &mut Deeds) {
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
+        let Some(head) = text.get(..MESSAGE_HEAD) else { return };
+        let word = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("four bytes"));
+        let (talk, round) = (word(2), word(6));
+        // An earlier conversation of the same hosts may still have something to say.
+        if talk != number {
+            return;
+        }
+        let size = conversation.talk.sizes[1 - side].max(MESSAGE_HEAD);
+        if text != message(number, 1 - side, round, size) {
+            let text = format!("a message was changed on the way: {}", conversation.describe());
+            deeds.wrong = Some(("Transparency", text));
+            return;
+        }
+        if side == 1 {
+            if conversation.is_denied() {
+                deeds.denied = Some(number);
+            }
+            self.complain_once(number, side, deeds);
+            self.say(number, 1, round, deeds);
+        } else {
+            self.answered(number, round, deeds);
+        }
+    }
+
+    fn ping(&mut self, number: u32, side: usize, message: &[u8], deeds: &mut Deeds) {
+        let round = u32::from(u16::from_be_bytes([message[6], message[7]]));
+        if side == 1 {
+            self.say(number, 1, round, deeds);
+        } else {
+            self.answered(number, round, deeds);
+        }
+    }
+
+    fn answered(&mut self, number: u32, round: u32, deeds: &mut Deeds) {
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
+        let Progress::Asking { timer, .. } = &mut conversation.state else { return };
+        if round != conversation.round || conversation.end.is_some() {
+            return;
+        }
+        *timer += 1;
+        conversation.round += 1;
+        if conversation.round < conversation.talk.rounds {
+            let timer = Timer { talk: number, side: 0, kind: TimerKind::Next };
+            deeds.timers.push((conversation.talk.pause, timer));
+        } else {
+            conversation.end = Some(Ending::Done);
+        }
+    }
+
+    /// A host tells by ICMP that something took too long; nothing depends on it.
+    fn complain_once(&mut self, number: u32, side: usize, deeds: &mut Deeds) {
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
+        if !conversation.talk.errors || std::mem::replace(&mut conversation.complained, true) {
+            return;
+        }
+        let round = conversation.round;
+        let conversation = &self.talks[&number];
+        let text = message(number, 1 - side, round, MESSAGE_HEAD);
+        // The packet as it was when it arrived here.
+        let Place { own, peer, .. } = conversation.sides[side];
+        let got = Ip::between(peer, own);
+        let about = match conversation.talk.kind {
+            Kind::Udp => got.udp(conversation.ports(1 - side), &text),
+            Kind::Other(protocol) => got.protocol(protocol, &text),
+            Kind::Tcp | Kind::Ping => return,
+        };
+        let error = conversation.ip(side).icmp_error(Problem::TimeExceeded, &about, 64);
+        deeds.sent.push((number, side, Packet::plain(error)));
+    }
+
+    /// An ICMP error about a packet that this side has sent.
+    fn complaint(&mut self, number: u32, side: usize, kind: IcmpErrorKind, deeds: &mut Deeds) {
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
+        let head = if conversation.sides[side].own.is_ipv4() { 40 } else { 60 };
+        if let (IcmpErrorKind::TooBig { mtu }, Progress::Tcp(ends)) = (kind, &mut conversation.state)
+        {
+            let mut out = Vec::new();
+            let segment = u64::from(mtu).saturating_sub(head).max(400);
+            ends[side].shrink(segment, &mut out);
+            self.send_segments(number, side, &out, deeds);
+            self.set_timer(number, side, deeds);
+        }
+    }
+}
+
+fn mss_of(header: &[u8]) -> Option<u16> {
+    let header = TcpHeaderSlice::from_slice(header).ok()?;
+    header.options_iterator().find_map(|option| match option {
+        Ok(etherparse::TcpOptionElement::MaximumSegmentSize(mss)) => Some(mss),
+        _ => None,
+    })
+}
+
+/// The address that is so many further on.
+pub(super) fn plus(address: IpAddr, add: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => (u32::from(v4) + u32::from(add)).to_be_bytes().into(),
+        IpAddr::V6(v6) => (u128::from(v6) + u128::from(add)).to_be_bytes().into(),
+    }
+}

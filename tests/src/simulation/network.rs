@@ -1,0 +1,128 @@
+//! The network between everything: it delays, loses, doubles, corrupts, and is cut.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::plan::{Way, Weather};
+use super::random::{About, Dice};
+
+/// A stretch of the way of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Leg {
+    FromHost,
+    ToHost,
+    ToAppliance,
+    FromAppliance,
+}
+
+/// The network.
+#[derive(Debug)]
+pub(super) struct Network {
+    seed: u64,
+    usual: Weather,
+    /// What it is like now, by the event that made it so.
+    storms: BTreeMap<u32, Weather>,
+    /// Between gateway and appliance, by the event that cut it.
+    cuts: BTreeMap<u32, (usize, usize, Way)>,
+    /// How many packets of a name have gone a leg.
+    counts: BTreeMap<(Leg, u64), u64>,
+}
+
+/// A packet that arrives.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub after: Duration,
+    /// Which bit is wrong, out of as many as one likes.
+    pub corrupted: Option<u64>,
+}
+
+/// What becomes of a packet on a leg.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    pub arrivals: [Option<Arrival>; 2],
+    /// Whether anything happened that its sender would not like.
+    pub harmed: bool,
+}
+
+/// Packets that are under way at the same time arrive in batches.
+const TICK: u64 = 2000;
+
+impl Network {
+    pub fn new(seed: u64, usual: Weather) -> Network {
+        Network {
+            seed,
+            usual,
+            storms: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    pub fn storm(&mut self, event: u32, weather: Option<Weather>) {
+        match weather {
+            Some(weather) => self.storms.insert(event, weather),
+            None => self.storms.remove(&event),
+        };
+    }
+
+    pub fn cut(&mut self, event: u32, between: Option<(usize, usize, Way)>) {
+        match between {
+            Some(between) => self.cuts.insert(event, between),
+            None => self.cuts.remove(&event),
+        };
+    }
+
+    /// Whether an appliance is cut off from a gateway, there or back.
+    pub fn is_cut(&self, gateway: usize, appliance: usize, way: Way) -> bool {
+        self.cuts.values().any(|&(from, to, cut)| {
+            (from, to) == (gateway, appliance) && (cut == Way::Both || way == Way::Both || cut == way)
+        })
+    }
+
+    /// What becomes of a packet. What has the same name has its own sequence of fortunes.
+    pub fn carry(&mut self, leg: Leg, name: u64) -> Carried {
+        let count = self.counts.entry((leg, name)).or_default();
+        *count += 1;
+        let names = [leg as u64, name, *count];
+        let mut dice = Dice::of(self.seed, About::Leg, &names);
+        let weather = self.storms.values().next_back().copied().unwrap_or(self.usual);
+        let mut carried = Carried::default();
+        let calm = weather == Weather::CALM;
+        if calm {
+            // In order, and all alike.
+            let after = Duration::from_micros(TICK * (1 + leg as u64));
+            carried.arrivals[0] = Some(Arrival { after, corrupted: None });
+            return carried;
+        }
+        if dice.per_mille(weather.lost) {
+            carried.harmed = true;
+            return carried;
+        }
+        carried.arrivals[0] = Some(arrival(&mut dice, weather, &mut carried.harmed));
+        if dice.per_mille(weather.doubled) {
+            carried.arrivals[1] = Some(arrival(&mut dice, weather, &mut carried.harmed));
+        }
+        carried
+    }
+}
+
+fn arrival(dice: &mut Dice, weather: Weather, harmed: &mut bool) -> Arrival {
+    let mut micros = dice.between(1, 10) * TICK;
+    if dice.per_mille(weather.strayed) {
+        micros = dice.between(50, 10_000) * TICK;
+        *harmed = true;
+    }
+    let corrupted = dice.per_mille(weather.corrupted).then(|| dice.next());
+    *harmed |= corrupted.is_some();
+    Arrival { after: Duration::from_micros(micros), corrupted }
+}
+
+/// A copy in which one bit is wrong.
+pub(super) fn corrupted(bytes: &[u8], bit: u64) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if !bytes.is_empty() {
+        let bit = (bit % (bytes.len() as u64 * 8)) as usize;
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    bytes
+}

@@ -29,7 +29,7 @@ use gwlb::dataplane::verdict::WorkerId;
 use netio::offload::Offload;
 use router::Attachment;
 
-use exits::Exits;
+use exits::{Devices, Exits};
 pub use exits::{Delivered, Sent};
 use journal::{Command, Happened, Step};
 pub use probes::{Answer, ProbeKind};
@@ -155,7 +155,9 @@ impl Gateway {
         };
         let workers =
             (0..setup.workers).map(|id| Worker::new(WorkerId(id), &surroundings)).collect();
-        let exits = Exits::new(snapshot, setup.inbox, setup.journal);
+        let mut devices = Devices::default();
+        devices.note(snapshot.topology_epoch, &settings);
+        let exits = Exits::new(snapshot, devices, setup.inbox, setup.journal);
         let mut gateway = Gateway {
             settings,
             control,
@@ -199,6 +201,11 @@ impl Gateway {
         attachments.find(|attachment| attachment.at == at).map_or("?", |found| found.tun.as_str())
     }
 
+    /// The name of the device at a place as a worker numbers it now.
+    pub fn device_of(&self, worker: WorkerId, at: Attachment) -> Arc<str> {
+        self.exits.devices.name(at, self.view(worker).topology_epoch)
+    }
+
     /// The target that takes Geneve at this address.
     pub fn target(&self, address: IpAddr) -> Option<TargetSlot> {
         self.exits.snapshot.sources.get(&address)?.first().copied()
@@ -214,7 +221,11 @@ impl Gateway {
     pub fn enter(&mut self, at: Attachment, packets: &[Packet], queue: Option<u16>) {
         let now = self.now();
         let readers = self.readers(packets, queue, |packet| flow_hash(&packet.bytes));
+        let latest = self.exits.snapshot.topology_epoch;
         for (reader, batch) in batches(&readers, packets) {
+            // A worker's devices are those of the view that it holds.
+            let own = self.workers[reader].snapshot.topology_epoch;
+            let at = self.exits.devices.renumbered(at, latest, own);
             self.workers[reader].take_tun(at, batch, now, &mut self.exits);
             self.hand_over();
         }
@@ -419,6 +430,7 @@ impl Gateway {
             match output {
                 Output::Publish(snapshot) => {
                     self.exits.journal.note(|| Happened::Published(Arc::clone(&snapshot)));
+                    self.exits.devices.note(snapshot.topology_epoch, &self.settings);
                     self.exits.snapshot = snapshot;
                     if !self.setup.by_hand {
                         for worker in &mut self.workers {

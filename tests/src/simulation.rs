@@ -137,7 +137,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
 /// What a seed has planned, one event a line, for people.
 pub fn describe(seed: u64, options: &Options) -> String {
     let plan = Plan::draw(seed, options.events, &options.without);
-    let mut text = format!("{:#?}\n", plan.world);
+    let mut text = format!("{:?}\n", plan.world);
     let mut events: Vec<_> = plan.events.iter().collect();
     events.sort_by_key(|event| event.at);
     for event in events {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, reason = "a lock that is poisoned, or a thread that panicked, ends it")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +49,9 @@ struct Arguments {
     /// Keep a failing seed in this folder as a regression file.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
+    /// Go on after a failure, and list all of them in the end.
+    #[arg(long)]
+    go_on: bool,
     /// Show what a seed has planned, and do not play it.
     #[arg(long, requires = "seed")]
     plan: bool,
@@ -85,8 +88,8 @@ struct Found {
     seeds: u64,
     simulated: Duration,
     coverage: Coverage,
-    /// The first failure.
-    failure: Option<(u64, Violation)>,
+    /// By seed.
+    failures: BTreeMap<u64, Violation>,
 }
 
 fn main() -> ExitCode {
@@ -137,8 +140,12 @@ fn play(arguments: &Arguments) -> io::Result<bool> {
     } else {
         summary(&mut out, &found)?;
     }
-    let Some((seed, violation)) = &found.failure else { return Ok(true) };
+    let Some((seed, violation)) = found.failures.first_key_value() else { return Ok(true) };
     out.flush()?;
+    for (seed, violation) in found.failures.iter().skip(1) {
+        let text = violation.to_string();
+        eprintln!("seed {seed}: {}", text.lines().next().unwrap_or_default());
+    }
     report(arguments, &options, *seed, violation)?;
     Ok(false)
 }
@@ -195,10 +202,9 @@ fn play_all(
             found.coverage.merge(&outcome.coverage);
             bar.inc(1);
             if let Some(violation) = outcome.violation {
-                STOP.store(true, Ordering::Relaxed);
-                // Of several threads' failures the one with the lowest seed.
-                if found.failure.as_ref().is_none_or(|(other, _)| seed < *other) {
-                    found.failure = Some((seed, violation));
+                found.failures.insert(seed, violation);
+                if !arguments.go_on {
+                    STOP.store(true, Ordering::Relaxed);
                 }
             }
         }
@@ -266,11 +272,14 @@ fn replay(options: &Options) -> String {
 }
 
 fn summary(out: &mut impl io::Write, found: &Found) -> io::Result<()> {
-    let Found { seeds, simulated, coverage, failure } = found;
+    let Found { seeds, simulated, coverage, failures } = found;
     let (hours, cpu) = (simulated.as_secs_f64() / 3600.0, cpu_time());
     let rate = hours / (cpu.as_secs_f64() / 3600.0).max(1e-9);
     let each = cpu.as_secs_f64() * 1000.0 / (*seeds).max(1) as f64;
-    writeln!(out, "{seeds} seeds, {}", if failure.is_some() { "one failed" } else { "all clean" })?;
+    match failures.len() {
+        0 => writeln!(out, "{seeds} seeds, all clean")?,
+        failed => writeln!(out, "{seeds} seeds, {failed} failed")?,
+    }
     writeln!(out, "{hours:.1} hours simulated in {:.1} s of CPU", cpu.as_secs_f64())?;
     writeln!(out, "{rate:.0} simulated hours per CPU-hour, {each:.1} ms of CPU a seed")?;
     for kind in Kind::ALL {
@@ -293,7 +302,7 @@ fn summary(out: &mut impl io::Write, found: &Found) -> io::Result<()> {
 }
 
 fn json(found: &Found) -> serde_json::Value {
-    let Found { seeds, simulated, coverage, failure } = found;
+    let Found { seeds, simulated, coverage, failures } = found;
     let kinds: serde_json::Map<_, _> = Kind::ALL
         .iter()
         .map(|&kind| {
@@ -303,16 +312,21 @@ fn json(found: &Found) -> serde_json::Value {
             (kind.name().to_owned(), value)
         })
         .collect();
-    let failure = failure.as_ref().map(|(seed, violation)| {
-        serde_json::json!({ "seed": seed, "clause": violation.clause, "text": violation.text })
-    });
+    let failures: Vec<_> = failures
+        .iter()
+        .map(|(seed, violation)| {
+            serde_json::json!({
+                "seed": seed, "clause": violation.clause, "text": violation.text,
+            })
+        })
+        .collect();
     serde_json::json!({
-        "ok": failure.is_none(),
+        "ok": failures.is_empty(),
         "seeds": seeds,
         "simulated_hours": simulated.as_secs_f64() / 3600.0,
         "cpu_seconds": cpu_time().as_secs_f64(),
         "coverage": kinds,
-        "failure": failure,
+        "failures": failures,
     })
 }
 

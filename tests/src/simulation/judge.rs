@@ -39,7 +39,6 @@ pub(super) struct Sight<'a> {
     pub policy: &'a Policy,
     /// The soonest that any flow may be forgotten.
     pub soonest: Duration,
-    pub vpc_of: &'a dyn Fn(&str) -> u8,
     pub let_out: &'a LetOut,
 }
 
@@ -69,7 +68,7 @@ impl Judge {
     ) -> Result<(), Wrong> {
         match &step.what {
             Happened::Judged { worker, origin, packet, offload, verdict, .. } => {
-                let vpc = vpc_of(sight, origin.at);
+                let vpc = vpc_of(sight, *worker, origin.at);
                 let subject = (*worker, origin.side, vpc, packet.as_slice());
                 self.judged(subject, offload, verdict, sight, hosts, coverage)
             }
@@ -83,9 +82,9 @@ impl Judge {
             Happened::Returned { bytes, verdict, from, .. } => {
                 self.returned(*from, bytes, verdict, sight)
             }
-            Happened::Reply { to, packet, .. } => {
+            Happened::Reply { worker, to, packet, .. } => {
                 self.leaving.push((*to, self.seen(*to, packet, sight)));
-                if let Some((number, _)) = hosts.find_packet(vpc_at(sight, *to), packet)
+                if let Some((number, _)) = hosts.find_packet(vpc_at(sight, *worker, *to), packet)
                     && let Some(talk) = hosts.talks.get_mut(&number)
                 {
                     talk.harm.get_or_insert("it was reset");
@@ -316,17 +315,22 @@ fn segments(packet: &[u8], offload: &Offload) -> usize {
     netio::offload::Segmenter::new(packet, &inner, offload).map_or(0, |it| it.count())
 }
 
-fn vpc_of(sight: &Sight<'_>, at: Entry) -> u8 {
+fn vpc_of(sight: &Sight<'_>, worker: WorkerId, at: Entry) -> u8 {
     match at {
-        Entry::InternetGateway(id) => vpc_at(sight, Attachment::InternetGateway(id)),
-        Entry::Subnet(id) => vpc_at(sight, Attachment::Subnet(id)),
+        Entry::InternetGateway(id) => vpc_at(sight, worker, Attachment::InternetGateway(id)),
+        Entry::Subnet(id) => vpc_at(sight, worker, Attachment::Subnet(id)),
         Entry::Endpoint(id) => {
-            let topology = &sight.gateway.snapshot().topology;
-            u8::from(topology.endpoint(id).name.as_str().starts_with("blue"))
+            let topology = &sight.gateway.view(worker).topology;
+            vpc_named(topology.endpoint(id).name.as_str())
         }
     }
 }
 
-fn vpc_at(sight: &Sight<'_>, at: Attachment) -> u8 {
-    (sight.vpc_of)(sight.gateway.device(at))
+fn vpc_at(sight: &Sight<'_>, worker: WorkerId, at: Attachment) -> u8 {
+    vpc_named(&sight.gateway.device_of(worker, at))
+}
+
+/// The number of the VPC that something of this name is in.
+pub(super) fn vpc_named(name: &str) -> u8 {
+    u8::from(name.starts_with("blue"))
 }

@@ -127,7 +127,7 @@ pub(super) enum Trouble {
     RewritesTuple,
     /// It changes bytes of the Geneve header.
     RewritesHeader,
-    /// It changes what it must not, and what it may: bytes of the payload, with a right checksum.
+    /// It changes bytes of the payload.
     RewritesPayload,
     /// It returns packets with the headers of other flows.
     MixesFlows,

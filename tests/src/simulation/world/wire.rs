@@ -1,6 +1,7 @@
 //! How packets get from one part of the world to another.
 
 use gwlb::control::ProbeRequest;
+use netio::offload::Offload;
 
 use super::*;
 
@@ -18,7 +19,8 @@ impl World<'_> {
         };
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut packet = packet.clone();
-            if let Some(bit) = arrival.corrupted {
+            // What is left to the device is not on a wire yet.
+            if let Some(bit) = arrival.corrupted.filter(|_| packet.offload == Offload::NONE) {
                 packet.bytes = corrupted(&packet.bytes, bit);
             }
             let at = self.now + arrival.after;
@@ -58,10 +60,10 @@ impl World<'_> {
         })
     }
 
-    pub(super) fn deliver(&mut self, delivered: Delivered, device: &str) {
+    pub(super) fn deliver(&mut self, delivered: Delivered) {
         let devices = self.pairs.iter().flat_map(|pair| [pair.near.0, pair.far.0]);
-        let Some(device) = devices.into_iter().find(|known| *known == device) else { return };
-        let vpc = u8::from(device.starts_with("blue"));
+        let Some(device) = devices.into_iter().find(|known| *known == &*delivered.device) else { return };
+        let vpc = super::super::judge::vpc_named(device);
         let found = self.hosts.find_packet(vpc, &delivered.packet);
         let name = found.map_or(u64::MAX, |(number, side)| u64::from(number) << 1 | side as u64);
         let carried = self.network.carry(Leg::ToHost, name);

@@ -40,13 +40,15 @@ pub struct Options {
     pub events: u32,
     /// Numbers of events that do not happen, all the others being as they are.
     pub without: BTreeSet<u32>,
+    /// Whether every step of the gateways is told on standard error, a line each.
+    pub tell: bool,
     /// What counts as a violation besides what is wrong.
     pub artificial: Option<Artificial>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { events: EVENTS, without: BTreeSet::new(), artificial: None }
+        Options { events: EVENTS, without: BTreeSet::new(), tell: false, artificial: None }
     }
 }
 
@@ -109,9 +111,8 @@ impl fmt::Display for Violation {
 /// Plays a seed.
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let plan = Plan::draw(seed, options.events, &options.without);
-    let artificial = options.artificial;
     let played = panics::caught(|| {
-        let mut world = World::new(&plan, artificial);
+        let mut world = World::new(&plan, options);
         let result = world.run();
         (result, world.results())
     });

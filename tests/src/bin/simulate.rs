@@ -55,6 +55,9 @@ struct Arguments {
     /// Show what a seed has planned, and do not play it.
     #[arg(long, requires = "seed")]
     plan: bool,
+    /// Tell every step of the gateways on standard error, a line each.
+    #[arg(long, requires = "seed")]
+    tell: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -118,7 +121,7 @@ fn options(arguments: &Arguments) -> Options {
         Some(Numbers(only)) => (0..events).filter(|number| !only.contains(number)).collect(),
         None => BTreeSet::new(),
     };
-    Options { events, without, artificial: None }
+    Options { events, without, tell: arguments.tell, ..Options::default() }
 }
 
 fn play(arguments: &Arguments) -> io::Result<bool> {
@@ -229,10 +232,10 @@ fn report(
     violation: &Violation,
 ) -> io::Result<()> {
     eprintln!("seed {seed}: {violation}");
-    let mut shown = options.clone();
+    let mut shown = Options { tell: false, ..options.clone() };
     if arguments.minimise > 0 {
         eprintln!("looking for the fewest events...");
-        if let Some(least) = minimise(seed, options, arguments.minimise) {
+        if let Some(least) = minimise(seed, &shown, arguments.minimise) {
             let (left, runs) = (least.left, least.runs);
             eprintln!("{left} events are enough (played {runs} times): {}", least.violation);
             shown = least.options;

@@ -139,6 +139,13 @@ impl Conversation {
         policy.stickiness != "5-tuple" || matches!(self.talk.kind, Kind::Ping | Kind::Other(_))
     }
 
+    /// Whether it has packets that come in pieces, which firewalls may drop when they come in
+    /// another order.
+    pub fn is_fragmented(&self) -> bool {
+        let large = |side: usize| self.talk.sizes[side] + 48 > self.paths[side];
+        self.talk.may_fragment || self.talk.kind != Kind::Tcp && (large(0) || large(1))
+    }
+
     pub fn pause(&self) -> Duration {
         self.talk.pause
     }

@@ -20,6 +20,7 @@ pub(super) enum Leg {
 pub(super) struct Network {
     seed: u64,
     usual: Weather,
+    rough: bool,
     /// What it is like now, by the event that made it so.
     storms: BTreeMap<u32, Weather>,
     /// Between gateway and appliance, by the event that cut it.
@@ -52,13 +53,20 @@ impl Network {
         Network {
             seed,
             usual,
+            rough: usual != Weather::CALM,
             storms: BTreeMap::new(),
             cuts: BTreeMap::new(),
             counts: BTreeMap::new(),
         }
     }
 
+    /// Whether packets may ever have overtaken others.
+    pub fn is_rough(&self) -> bool {
+        self.rough
+    }
+
     pub fn storm(&mut self, event: u32, weather: Option<Weather>) {
+        self.rough = true;
         match weather {
             Some(weather) => self.storms.insert(event, weather),
             None => self.storms.remove(&event),

@@ -22,7 +22,7 @@ use super::network::{Leg, Network, corrupted};
 use super::plan::{Event, Plan, Trouble, Way, What};
 use super::random::{About, Dice};
 use super::trace::Trace;
-use super::{Artificial, Violation};
+use super::{Artificial, Options, Violation};
 use crate::gateway::{Datagram, Delivered, Gateway, Packet, Queues, Sent, Setup};
 
 /// Everything.
@@ -47,6 +47,7 @@ pub(super) struct World<'a> {
     /// How many things have happened.
     steps: u64,
     artificial: Option<Artificial>,
+    tell: bool,
 }
 
 /// A gateway and what is around it.
@@ -95,7 +96,7 @@ const LOOK: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 impl<'a> World<'a> {
-    pub fn new(plan: &'a Plan, artificial: Option<Artificial>) -> World<'a> {
+    pub fn new(plan: &'a Plan, options: &Options) -> World<'a> {
         let world = &plan.world;
         let mut dice = Dice::of(plan.seed, About::Appliance, &[]);
         let manner = (dice.per_mille(400), dice.per_mille(600));
@@ -120,7 +121,8 @@ impl<'a> World<'a> {
             trace: Trace::new(),
             coverage: Coverage::default(),
             steps: 0,
-            artificial,
+            artificial: options.artificial,
+            tell: options.tell,
         };
         for index in 0..world.gateways {
             let site = made.site(index, 0, Variant::AsItWas, 0);
@@ -379,6 +381,9 @@ impl<'a> World<'a> {
         };
         let mut wrong = None;
         for step in &journal {
+            if self.tell {
+                eprintln!("{:>14.6?} gateway {index}: {}", self.now, tell(step));
+            }
             self.trace.step(index, step);
             self.coverage.note(step, policy);
             // A model of the gateway follows here, too.
@@ -466,6 +471,7 @@ impl<'a> World<'a> {
     /// What must hold when all is quiet.
     fn finish(&mut self) -> Result<(), Violation> {
         self.audit()?;
+        let world = &self.plan.world;
         for (index, site) in self.sites.iter().enumerate() {
             let Some(gateway) = &site.gateway else { continue };
             let totals = gateway.totals();
@@ -497,7 +503,12 @@ impl<'a> World<'a> {
                 self.coverage.add(Kind::World, &format!("harmed: {harm}"), 1);
             }
             let patient = talk.pause() < self.shortest() && talk.pause() < Duration::from_secs(900);
-            let excused = talk.harm.is_some() || talk.losses > 2 || talk.is_denied() || !patient;
+            let in_order = world.by_flow && !self.network.is_rough();
+            let excused = talk.harm.is_some()
+                || talk.losses > 2
+                || talk.is_denied()
+                || !patient
+                || (talk.is_fragmented() && !in_order);
             if !excused {
                 self.coverage.add(Kind::World, "unharmed talks", 1);
             }

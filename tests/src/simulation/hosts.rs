@@ -353,6 +353,13 @@ impl Hosts {
             // Addresses and ports that were used the other way round before, or were changed.
             return;
         }
+        let ports = (conversation.sides[1 - side].port, place.port);
+        if matches!(inner.transport, Transport::Tcp { .. } | Transport::Udp { .. })
+            && inner.ports() != Some(ports)
+        {
+            // Of an earlier conversation with another service.
+            return;
+        }
         if place.device != device {
             let text = format!("{} is not behind {device}: {}", place.own, conversation.describe());
             deeds.wrong = Some(("Transparency", text));

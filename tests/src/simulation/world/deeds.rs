@@ -260,7 +260,13 @@ impl World<'_> {
                 let mut bytes = genuine.bytes.clone();
                 let place = dice.below(header.len() as u64) as usize;
                 bytes[place] ^= 1 << dice.below(8);
+                // Whoever overhears a datagram and can send as its appliance is believed.
                 self.let_out.note_datagram(&bytes);
+                if let Some((_, packet)) = super::super::appliances::opened(&bytes) {
+                    super::super::judge::blame(&mut self.hosts, None, packet, |talk| {
+                        talk.bypassed = true;
+                    });
+                }
                 bytes
             }
             Rogue::Control => {

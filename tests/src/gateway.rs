@@ -29,8 +29,8 @@ use gwlb::dataplane::verdict::WorkerId;
 use netio::offload::Offload;
 use router::Attachment;
 
-use exits::{Devices, Exits};
 pub use exits::{Delivered, Sent};
+use exits::{Devices, Exits};
 use journal::{Command, Happened, Step};
 pub use probes::{Answer, ProbeKind};
 use probes::{Answers, Tunnelled};

@@ -1,6 +1,9 @@
 //! Plays seeds of the simulation until one fails or nobody wants any more.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a lock that is poisoned, or a thread that panicked, ends it")]
+#![expect(
+    clippy::expect_used,
+    reason = "a lock that is poisoned, or a thread that panicked, ends it"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal as _, Write as _};

@@ -106,12 +106,9 @@ impl Layout {
     /// The last one of a group is not registered at first.
     pub fn appliances(self) -> &'static [(&'static str, u8, &'static str)] {
         match self {
-            Layout::TwoZones => &[
-                ("fw", 11, "az1"),
-                ("fw", 12, "az1"),
-                ("fw", 21, "az2"),
-                ("fw", 13, "az1"),
-            ],
+            Layout::TwoZones => {
+                &[("fw", 11, "az1"), ("fw", 12, "az1"), ("fw", 21, "az2"), ("fw", 13, "az1")]
+            }
             Layout::Overlapping => &[("fw", 11, "az1"), ("fw", 12, "az1"), ("fw", 13, "az1")],
             Layout::Chained => &[
                 ("fw", 11, "az1"),
@@ -163,7 +160,9 @@ impl Layout {
     fn text(self) -> &'static str {
         match self {
             Layout::TwoZones => include_str!("../../scenarios/gateway.toml"),
-            Layout::Overlapping => include_str!("../../scenarios/overlapping-addresses/gateway.toml"),
+            Layout::Overlapping => {
+                include_str!("../../scenarios/overlapping-addresses/gateway.toml")
+            }
             Layout::Chained => include_str!("../../scenarios/two-services/gateway.toml"),
         }
     }
@@ -267,7 +266,8 @@ impl Policy {
         match variant {
             Variant::AsItWas | Variant::OtherPolicy => {}
             Variant::WithoutTheFirst => {
-                let first = "[[target]]\ngroup = \"fw\"\naddress = \"192.0.2.11\"\nzone = \"az1\"\n";
+                let first =
+                    "[[target]]\ngroup = \"fw\"\naddress = \"192.0.2.11\"\nzone = \"az1\"\n";
                 text = text.replace(first, "");
             }
             Variant::WithAFourth => text.push_str(

@@ -36,8 +36,8 @@ pub(super) struct Hosts {
     cut: u16,
 }
 
-/// VPC, who began and the other one as packets call them, the port of who began, protocol.
-type Key = (u8, IpAddr, IpAddr, u16, u8);
+/// VPC, who began and the other one as packets call them, their ports, protocol.
+type Key = (u8, IpAddr, IpAddr, (u16, u16), u8);
 
 /// Two hosts that talk.
 #[derive(Debug)]
@@ -78,7 +78,10 @@ pub(super) struct Place {
 enum Progress {
     Tcp(Box<[End; 2]>),
     /// How often the present question was asked, and the number of the timer that is set.
-    Asking { tries: u32, timer: u64 },
+    Asking {
+        tries: u32,
+        timer: u64,
+    },
 }
 
 /// How a conversation ended.
@@ -127,9 +130,9 @@ impl Conversation {
     /// then.
     pub fn is_closing(&self) -> bool {
         match &self.state {
-            Progress::Tcp(ends) => ends.iter().any(|end| {
-                end.closing || end.peer_closed || end.state != State::Open
-            }),
+            Progress::Tcp(ends) => {
+                ends.iter().any(|end| end.closing || end.peer_closed || end.state != State::Open)
+            }
             Progress::Asking { .. } => false,
         }
     }
@@ -253,10 +256,13 @@ impl Hosts {
             Kind::Ping => (talk.port, talk.port),
             Kind::Other(_) => (0, 0),
         };
-        let sides = if talk.outward { [far(port), near(service)] } else { [near(port), far(service)] };
+        let sides =
+            if talk.outward { [far(port), near(service)] } else { [near(port), far(service)] };
         let state = match talk.kind {
             Kind::Tcp => {
-                let first = |side: u64| (seed ^ u64::from(number) << 7).wrapping_mul(0x9e37_79b9 + side) as u32;
+                let first = |side: u64| {
+                    (seed ^ u64::from(number) << 7).wrapping_mul(0x9e37_79b9 + side) as u32
+                };
                 let end = |side| End::new(first(side), talk.segment, talk.offload);
                 Progress::Tcp(Box::new([end(1), end(2)]))
             }
@@ -281,7 +287,7 @@ impl Hosts {
         let protocol = conversation.protocol();
         // Who translates addresses sees it from both sides by another one.
         for (own, peer) in [(sides[0].own, sides[0].peer), (sides[1].peer, sides[1].own)] {
-            let key = (pair.vpc, own, peer, port, protocol);
+            let key = (pair.vpc, own, peer, (port, service), protocol);
             let before = self.by_address.insert(key, number);
             if let Some(before) = before.filter(|before| *before != number)
                 && let Some(before) = self.talks.get_mut(&before)
@@ -305,7 +311,8 @@ impl Hosts {
             return None;
         }
         let found = |key: FlowKey| {
-            let key = (vpc, key.src(), key.dst(), key.src_port(), protocol);
+            let ports = (key.src_port(), key.dst_port());
+            let key = (vpc, key.src(), key.dst(), ports, protocol);
             self.by_address.get(&key).copied()
         };
         let there = found(key).map(|number| (number, 1));
@@ -323,7 +330,7 @@ impl Hosts {
             let request = matches!(packet[inner.header_len], 8 | 128);
             let (asker, asked, side) =
                 if request { (inner.src, inner.dst, 1) } else { (inner.dst, inner.src, 0) };
-            let number = self.by_address.get(&(vpc, asker, asked, id, inner.protocol))?;
+            let number = self.by_address.get(&(vpc, asker, asked, (id, id), inner.protocol))?;
             return Some((*number, side));
         }
         self.find(vpc, &inner)

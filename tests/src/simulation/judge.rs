@@ -300,10 +300,12 @@ pub(super) fn blame(
         let Ok(inner) = Inner::parse(packet) else { continue };
         for talk in hosts.talks.values_mut() {
             let of = |side: usize| [talk.sides[side].own, talk.sides[side].peer];
-            if talk.vpc == vpc && (0..2).any(|side| {
-                let both = of(side);
-                both == [inner.src, inner.dst] || both == [inner.dst, inner.src]
-            }) {
+            if talk.vpc == vpc
+                && (0..2).any(|side| {
+                    let both = of(side);
+                    both == [inner.src, inner.dst] || both == [inner.dst, inner.src]
+                })
+            {
                 with(talk);
             }
         }

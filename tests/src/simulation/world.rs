@@ -79,13 +79,40 @@ enum Happening {
     /// What a command or reload does at one gateway.
     Apply(usize, usize),
     Host(Timer),
-    Enter { gateway: usize, device: &'static str, packet: Packet },
-    Leave { delivered: Delivered, vpc: u8, device: &'static str },
-    ToAppliance { gateway: usize, appliance: usize, sent: Sent },
-    FromAppliance { gateway: usize, datagram: Datagram },
-    Probe { gateway: usize, life: u32, input: Input },
-    TakeUp { gateway: usize, life: u32, worker: u16 },
-    Serve { gateway: usize, life: u32, worker: u16 },
+    Enter {
+        gateway: usize,
+        device: &'static str,
+        packet: Packet,
+    },
+    Leave {
+        delivered: Delivered,
+        vpc: u8,
+        device: &'static str,
+    },
+    ToAppliance {
+        gateway: usize,
+        appliance: usize,
+        sent: Sent,
+    },
+    FromAppliance {
+        gateway: usize,
+        datagram: Datagram,
+    },
+    Probe {
+        gateway: usize,
+        life: u32,
+        input: Input,
+    },
+    TakeUp {
+        gateway: usize,
+        life: u32,
+        worker: u16,
+    },
+    Serve {
+        gateway: usize,
+        life: u32,
+        worker: u16,
+    },
     /// Now and then: symptoms, and a look at the books.
     Look,
 }
@@ -181,9 +208,7 @@ impl<'a> World<'a> {
 
     /// Nothing is planned any more, and no host waits for anything.
     fn is_quiet(&self) -> bool {
-        !self.queue.values().any(|it| {
-            !matches!(it, Happening::Look | Happening::Probe { .. })
-        })
+        !self.queue.values().any(|it| !matches!(it, Happening::Look | Happening::Probe { .. }))
     }
 
     fn longest(&self) -> Duration {
@@ -268,11 +293,7 @@ impl<'a> World<'a> {
     }
 
     /// Does something at a gateway, if it lives, and follows what comes of it.
-    fn at(
-        &mut self,
-        index: usize,
-        deed: impl FnOnce(&mut Gateway),
-    ) -> Result<(), Violation> {
+    fn at(&mut self, index: usize, deed: impl FnOnce(&mut Gateway)) -> Result<(), Violation> {
         self.catch_up(index);
         let Some(gateway) = &mut self.sites[index].gateway else { return Ok(()) };
         deed(gateway);
@@ -367,7 +388,8 @@ impl<'a> World<'a> {
         let (sent, delivered) = (gateway.take_sent(), gateway.take_delivered());
         gateway.take_events();
         let probes = gateway.take_probes();
-        let untracked = if journal.is_empty() { site.untracked } else { gateway.totals().flows.untracked };
+        let untracked =
+            if journal.is_empty() { site.untracked } else { gateway.totals().flows.untracked };
         if untracked > site.untracked {
             (site.untracked, site.judge.loose) = (untracked, true);
         }
@@ -387,8 +409,7 @@ impl<'a> World<'a> {
             self.trace.step(index, step);
             self.coverage.note(step, policy);
             // A model of the gateway follows here, too.
-            let followed =
-                site.judge.follow(step, &sight, &mut self.hosts, &mut self.coverage);
+            let followed = site.judge.follow(step, &sight, &mut self.hosts, &mut self.coverage);
             if let Err(found) = followed {
                 wrong = Some(found);
                 break;

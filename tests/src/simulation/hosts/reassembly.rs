@@ -35,7 +35,9 @@ impl Reassembly {
         let inner = Inner::parse(&packet).ok()?;
         let (id, offset) = match inner.fragment {
             Fragment::Whole => return Some(packet),
-            _ if inner.version == IpVersion::V4 && checksum::of(&packet[..inner.header_len]) != 0 => {
+            _ if inner.version == IpVersion::V4
+                && checksum::of(&packet[..inner.header_len]) != 0 =>
+            {
                 return None;
             }
             Fragment::First { id } => (id, 0),

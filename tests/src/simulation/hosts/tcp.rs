@@ -325,7 +325,8 @@ mod tests {
         (ends[1].goal, ends[1].closing) = (700, true);
         let mut out = Vec::new();
         ends[0].open(&mut out);
-        let mut under_way: std::collections::VecDeque<_> = out.drain(..).map(|it| (1, it)).collect();
+        let mut under_way: std::collections::VecDeque<_> =
+            out.drain(..).map(|it| (1, it)).collect();
         let mut count = 0;
         for _ in 0..1000 {
             let Some((to, segment)) = under_way.pop_front() else {

@@ -170,12 +170,7 @@ impl World<'_> {
         }
     }
 
-    fn switch(
-        &mut self,
-        site: usize,
-        balancer: usize,
-        mode: TrafficMode,
-    ) -> Result<(), Violation> {
+    fn switch(&mut self, site: usize, balancer: usize, mode: TrafficMode) -> Result<(), Violation> {
         let name = self.plan.world.layout.load_balancers()[balancer];
         self.sites[site].judge.may_bypass = true;
         self.harm_all("the traffic mode was switched");
@@ -322,7 +317,8 @@ impl World<'_> {
                 }
                 Stray::Nowhere => {
                     let to = if near.is_ipv4() {
-                        let all = ["198.51.100.9", "10.0.9.5", "10.0.200.1", "172.16.0.1", "10.0.0.7"];
+                        let all =
+                            ["198.51.100.9", "10.0.9.5", "10.0.200.1", "172.16.0.1", "10.0.0.7"];
                         *dice.pick(&all)
                     } else {
                         *dice.pick(&["fd00:10:0:9::5", "fd00:10:0:77::5", "fd00:99::1"])
@@ -331,7 +327,8 @@ impl World<'_> {
                 }
                 Stray::Middle => {
                     let tcp = *dice.pick(&[Tcp::DATA, Tcp::ANSWER, Tcp::SYN_ACK]);
-                    let tcp = if dice.per_mille(200) { tcp.flags(geneve::TcpFlags::RST) } else { tcp };
+                    let tcp =
+                        if dice.per_mille(200) { tcp.flags(geneve::TcpFlags::RST) } else { tcp };
                     vec![ip.tcp(ports, tcp, b"middle")]
                 }
                 Stray::Syns => vec![ip.tcp(ports, Tcp::SYN, b"")],

@@ -21,7 +21,7 @@ impl World<'_> {
             let mut packet = packet.clone();
             // What is left to the device is not on a wire yet.
             if let Some(bit) = arrival.corrupted.filter(|_| packet.offload == Offload::NONE) {
-                packet.bytes = corrupted(&packet.bytes, bit);
+                packet.bytes = corrupted(&packet.bytes, Leg::FromHost, bit);
             }
             let at = self.now + arrival.after;
             self.schedule(at, Happening::Enter { gateway, device, packet });
@@ -62,7 +62,9 @@ impl World<'_> {
 
     pub(super) fn deliver(&mut self, delivered: Delivered) {
         let devices = self.pairs.iter().flat_map(|pair| [pair.near.0, pair.far.0]);
-        let Some(device) = devices.into_iter().find(|known| *known == &*delivered.device) else { return };
+        let Some(device) = devices.into_iter().find(|known| *known == &*delivered.device) else {
+            return;
+        };
         let vpc = super::super::judge::vpc_named(device);
         let found = self.hosts.find_packet(vpc, &delivered.packet);
         let name = found.map_or(u64::MAX, |(number, side)| u64::from(number) << 1 | side as u64);
@@ -75,7 +77,7 @@ impl World<'_> {
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut delivered = delivered.clone();
             if let Some(bit) = arrival.corrupted {
-                delivered.packet = corrupted(&delivered.packet, bit);
+                delivered.packet = corrupted(&delivered.packet, Leg::ToHost, bit);
             }
             let at = self.now + arrival.after;
             self.schedule(at, Happening::Leave { delivered, vpc, device });
@@ -101,7 +103,7 @@ impl World<'_> {
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut sent = sent.clone();
             if let Some(bit) = arrival.corrupted {
-                sent.bytes = corrupted(&sent.bytes, bit);
+                sent.bytes = corrupted(&sent.bytes, Leg::ToAppliance, bit);
             }
             let at = self.now + arrival.after;
             self.schedule(at, Happening::ToAppliance { gateway, appliance, sent });
@@ -157,7 +159,7 @@ impl World<'_> {
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut datagram = datagram.clone();
             if let Some(bit) = arrival.corrupted {
-                datagram.bytes = corrupted(&datagram.bytes, bit);
+                datagram.bytes = corrupted(&datagram.bytes, Leg::FromAppliance, bit);
                 self.let_out.note_datagram(&datagram.bytes);
             }
             let at = self.now + after + arrival.after;

@@ -306,8 +306,7 @@ impl Gateway {
     /// Time passes, on the clock and in the calendar; everything that is due is done at its time.
     pub fn advance(&mut self, by: Duration) {
         let end = self.elapsed + by;
-        loop {
-            let Some(due) = self.due().filter(|&due| due <= self.start + end) else { break };
+        while let Some(due) = self.due().filter(|&due| due <= self.start + end) {
             self.elapsed = self.elapsed.max(due.saturating_duration_since(self.start));
             let now = self.now();
             for worker in &mut self.workers {
@@ -329,7 +328,7 @@ impl Gateway {
         }
         self.elapsed = end;
         let (wall_clock, at) = self.wall_clock;
-        self.control(Input::WallClock(wall_clock + (end - at)));
+        self.control(Input::WallClock(wall_clock + end.saturating_sub(at)));
     }
 
     /// The control plane is told something, and what it has to say reaches every worker.

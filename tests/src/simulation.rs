@@ -23,7 +23,7 @@ mod trace;
 mod world;
 
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 pub use coverage::{Coverage, Kind};
@@ -142,7 +142,8 @@ pub fn describe(seed: u64, options: &Options) -> String {
     let mut events: Vec<_> = plan.events.iter().collect();
     events.sort_by_key(|event| event.at);
     for event in events {
-        text.push_str(&format!("{:>12.3?} {:>3} {:?}\n", event.at, event.number, event.what));
+        let plan::Event { number, at, what } = event;
+        let _ = writeln!(text, "{at:>12.3?} {number:>3} {what:?}");
     }
     text
 }

@@ -6,6 +6,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 /// Exit status: 0 if every seed was clean, 1 if one was not, 2 for wrong usage. Ctrl-C ends it with
 /// the summary.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of the command line")]
 #[command(name = "simulate", max_term_width = 100)]
 struct Arguments {
     /// How many seeds to play.
@@ -265,14 +267,14 @@ fn report(
 fn replay(options: &Options) -> String {
     let mut text = String::new();
     if options.events != Options::default().events {
-        text.push_str(&format!(" --events {}", options.events));
+        let _ = write!(text, " --events {}", options.events);
     }
     if !options.without.is_empty() {
         let left: Vec<_> = (0..options.events)
             .filter(|number| !options.without.contains(number))
             .map(|number| number.to_string())
             .collect();
-        text.push_str(&format!(" --only \"{}\"", left.join(",")));
+        let _ = write!(text, " --only \"{}\"", left.join(","));
     }
     text
 }
@@ -339,9 +341,10 @@ fn json(found: &Found) -> serde_json::Value {
 /// What this process has used of its processors.
 fn cpu_time() -> Duration {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Duration::ZERO };
+    let micros = |micros: i64| Duration::from_micros(micros.cast_unsigned());
     [usage.user_time(), usage.system_time()]
         .into_iter()
-        .map(|time| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000))
+        .map(|time| micros(time.tv_sec() * 1_000_000 + time.tv_usec()))
         .sum()
 }
 

@@ -186,8 +186,8 @@ impl Coverage {
                 Judgement::Reply { cause, .. } => self.reply(*cause),
                 _ => {}
             },
-            Happened::Lost { reason, .. } => self.drop(*reason),
-            Happened::Returned { verdict: ReturnVerdict::Drop(reason), .. } => self.drop(*reason),
+            Happened::Lost { reason, .. }
+            | Happened::Returned { verdict: ReturnVerdict::Drop(reason), .. } => self.drop(*reason),
             Happened::Reply { cause, .. } => self.reply(*cause),
             Happened::Event(event) => self.event(event, policy),
             _ => {}

@@ -328,9 +328,9 @@ impl Hosts {
             let id = packet.get(inner.header_len + 4..inner.header_len + 6)?;
             let id = u16::from_be_bytes([id[0], id[1]]);
             let request = matches!(packet[inner.header_len], 8 | 128);
-            let (asker, asked, side) =
+            let (from, to, side) =
                 if request { (inner.src, inner.dst, 1) } else { (inner.dst, inner.src, 0) };
-            let number = self.by_address.get(&(vpc, asker, asked, (id, id), inner.protocol))?;
+            let number = self.by_address.get(&(vpc, from, to, (id, id), inner.protocol))?;
             return Some((*number, side));
         }
         self.find(vpc, &inner)
@@ -522,7 +522,7 @@ impl Hosts {
             let data: Vec<u8> = (offset..offset + len).map(|at| byte(number, side, at)).collect();
             let packet = ip.tcp(ports, Tcp { flags, sequence, acknowledgement, mss }, &data);
             let packet = match cut {
-                Some(size) => super_packet(&packet, size),
+                Some(cut) => super_packet(&packet, cut),
                 None => Packet::plain(packet),
             };
             deeds.sent.push((number, side, packet));
@@ -553,8 +553,8 @@ impl Hosts {
     /// One side says its message of a round.
     fn say(&mut self, number: u32, side: usize, round: u32, deeds: &mut Deeds) {
         let Some(conversation) = self.talks.get(&number) else { return };
-        let size = conversation.talk.sizes[side].max(MESSAGE_HEAD);
-        let text = message(number, side, round, size);
+        let len = conversation.talk.sizes[side].max(MESSAGE_HEAD);
+        let text = message(number, side, round, len);
         let ip = conversation.ip(side);
         let packet = match conversation.talk.kind {
             Kind::Ping if side == 0 => ip.echo_request(conversation.talk.port, round as u16),
@@ -586,8 +586,8 @@ impl Hosts {
         if talk != number {
             return;
         }
-        let size = conversation.talk.sizes[1 - side].max(MESSAGE_HEAD);
-        if text != message(number, 1 - side, round, size) {
+        let len = conversation.talk.sizes[1 - side].max(MESSAGE_HEAD);
+        if text != message(number, 1 - side, round, len) {
             let text = format!("a message was changed on the way: {}", conversation.describe());
             deeds.wrong = Some(("Transparency", text));
             return;

@@ -83,7 +83,7 @@ impl Judge {
                 self.returned(*from, bytes, verdict, sight)
             }
             Happened::Reply { worker, to, packet, .. } => {
-                self.leaving.push((*to, self.seen(*to, packet, sight)));
+                self.leaving.push((*to, seen(*to, packet, sight)));
                 if let Some((number, _)) = hosts.find_packet(vpc_at(sight, *worker, *to), packet)
                     && let Some(talk) = hosts.talks.get_mut(&number)
                 {
@@ -117,11 +117,6 @@ impl Judge {
                 Err(Wrong::new("Conservation", format!("it was to leave at {at:?}: {what}")))
             }
         }
-    }
-
-    /// What a packet looks like when it leaves, if that can be said without translating it.
-    fn seen(&self, at: Attachment, packet: &[u8], sight: &Sight<'_>) -> Option<Vec<u8>> {
-        sight.gateway.snapshot().translation(at).is_none().then(|| packet.to_vec())
     }
 
     fn judged(
@@ -161,13 +156,13 @@ impl Judge {
                 let plain = *offload == Offload::NONE;
                 let segments = segments(packet, offload);
                 for _ in 0..segments {
-                    let packet = if plain { self.seen(*at, packet, sight) } else { None };
+                    let packet = if plain { seen(*at, packet, sight) } else { None };
                     self.leaving.push((*at, packet));
                 }
                 Ok(())
             }
             Judgement::Reply { to, packet: reply, cause } => {
-                self.leaving.push((*to, self.seen(*to, reply, sight)));
+                self.leaving.push((*to, seen(*to, reply, sight)));
                 match cause {
                     ReplyCause::PacketTooBig => {}
                     ReplyCause::UnknownTcpFlow | ReplyCause::IdleTimeout => {
@@ -225,13 +220,13 @@ impl Judge {
         let view = sight.gateway.view(worker);
         let fates = view.targets.iter().enumerate().filter(|(_, it)| it.address.ip() == before);
         let slots: Vec<_> = fates.map(|(slot, _)| slot).collect();
-        let lost = view.pools.iter().any(|pool| {
+        let leaving = view.pools.iter().any(|pool| {
             slots.iter().any(|&slot| pool.fates.get(slot).is_some_and(|fate| *fate != Fate::Stay))
         });
         let forgotten = sight.now >= last + sight.soonest;
         let harmed = talk.harm.is_some() || talk.losses > 0;
         talk.harm.get_or_insert("it was moved to another target");
-        if lost || forgotten || harmed || self.loose || talk.is_shared(sight.policy) {
+        if leaving || forgotten || harmed || self.loose || talk.is_shared(sight.policy) {
             return Ok(());
         }
         let text = format!(
@@ -266,10 +261,15 @@ impl Judge {
             return Err(Wrong::new("NoUninspectedPath", text));
         }
         if let Way::Deliver(at) = returned.way {
-            self.leaving.push((at, self.seen(at, packet, sight)));
+            self.leaving.push((at, seen(at, packet, sight)));
         }
         Ok(())
     }
+}
+
+/// What a packet looks like when it leaves, if that can be said without translating it.
+fn seen(at: Attachment, packet: &[u8], sight: &Sight<'_>) -> Option<Vec<u8>> {
+    sight.gateway.snapshot().translation(at).is_none().then(|| packet.to_vec())
 }
 
 /// Holds that a ledger balances.

@@ -270,6 +270,7 @@ impl Stray {
 
 /// How two hosts talk.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "ways to talk, each by itself")]
 pub(super) struct Talk {
     pub kind: Kind,
     /// Index of the pair of networks.
@@ -426,7 +427,7 @@ impl Talk {
             7 | 8 => dice.time(3 * second, 60 * second),
             _ => dice.time(60 * second, 400 * second),
         };
-        let size = |dice: &mut Dice| *dice.pick(&[1, 30, 200, 1000, 1400, 3000, 6000]) as usize;
+        let size = |dice: &mut Dice| *dice.pick(&[1, 30, 200, 1000, 1400, 3000, 6000_usize]);
         Talk {
             kind,
             pair: dice.next(),

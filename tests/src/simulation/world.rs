@@ -16,7 +16,7 @@ use gwlb::dataplane::stats::FlowTableTotals;
 use super::appliances::{Appliance, LetOut};
 use super::configuration::{Layout, Pair, Policy, Variant};
 use super::coverage::{Coverage, Kind};
-use super::hosts::{Deeds, Ending, Hosts, Timer};
+use super::hosts::{Conversation, Deeds, Ending, Hosts, Timer};
 use super::judge::{Judge, Sight, Wrong, balanced};
 use super::network::{Leg, Network, corrupted};
 use super::plan::{Event, Plan, Trouble, Way, What};
@@ -120,7 +120,7 @@ enum Happening {
 /// How often symptoms are told.
 const LOOK: Duration = Duration::from_secs(20);
 /// How long hosts are waited for when nothing new begins.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_hours(1);
 
 impl<'a> World<'a> {
     pub fn new(plan: &'a Plan, options: &Options) -> World<'a> {
@@ -287,7 +287,7 @@ impl<'a> World<'a> {
     fn catch_up(&mut self, index: usize) {
         let site = &mut self.sites[index];
         if let Some(gateway) = &mut site.gateway {
-            let age = self.now - site.born;
+            let age = self.now.saturating_sub(site.born);
             gateway.advance(age.saturating_sub(gateway.elapsed()));
         }
     }
@@ -303,7 +303,7 @@ impl<'a> World<'a> {
     fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
         match happening {
             Happening::Begin(event) => self.begin(event),
-            Happening::End(event) => self.end(event),
+            Happening::End(event) => self.finish_event(event),
             Happening::Apply(event, site) => self.apply(event, site),
             Happening::Host(timer) => {
                 let mut deeds = Deeds::default();
@@ -318,18 +318,18 @@ impl<'a> World<'a> {
                 self.hosts.receive((vpc, device), delivered.packet, self.now, &mut deeds);
                 if let Some((number, _)) = found
                     && let Some(states) =
-                        self.hosts.talks.get(&number).and_then(|talk| talk.tcp_states())
+                        self.hosts.talks.get(&number).and_then(Conversation::tcp_states)
                 {
-                    states.iter().for_each(|state| self.coverage.add(Kind::Tcp, state, 1));
+                    for state in states {
+                        self.coverage.add(Kind::Tcp, state, 1);
+                    }
                 }
                 self.follow_hosts(deeds)
             }
             Happening::ToAppliance { gateway, appliance, sent } => {
-                self.to_appliance(gateway, appliance, sent)
+                self.appliance_gets(gateway, appliance, sent)
             }
-            Happening::FromAppliance { gateway, datagram } => {
-                self.from_appliance(gateway, datagram)
-            }
+            Happening::FromAppliance { gateway, datagram } => self.gateway_gets(gateway, datagram),
             Happening::Probe { gateway, life, input } => {
                 if self.sites[gateway].life != life {
                     return Ok(());
@@ -445,10 +445,10 @@ impl<'a> World<'a> {
             self.probe(index, &request);
         }
         for sent in sent {
-            self.send_to_appliance(index, sent);
+            self.send_to_appliance(index, &sent);
         }
         for delivered in delivered {
-            self.deliver(delivered);
+            self.deliver(&delivered);
         }
         Ok(())
     }
@@ -458,7 +458,7 @@ impl<'a> World<'a> {
             self.schedule(self.now + after, Happening::Host(timer));
         }
         for (number, side, packet) in deeds.sent {
-            self.send_from_host(number, side, packet);
+            self.send_from_host(number, side, &packet);
         }
         if let Some((clause, text)) = deeds.wrong {
             return Err(self.violation(None, Wrong::new(clause, text)));
@@ -523,7 +523,7 @@ impl<'a> World<'a> {
             if let Some(harm) = talk.harm {
                 self.coverage.add(Kind::World, &format!("harmed: {harm}"), 1);
             }
-            let patient = talk.pause() < self.shortest() && talk.pause() < Duration::from_secs(900);
+            let patient = talk.pause() < self.shortest() && talk.pause() < Duration::from_mins(15);
             let in_order = world.by_flow && !self.network.is_rough();
             let excused = talk.harm.is_some()
                 || talk.losses > 2

@@ -6,7 +6,10 @@ use gwlb::control::TargetSpec;
 
 use super::super::hosts::plus;
 use super::super::plan::{Rogue, Stray};
-use super::*;
+use super::{
+    About, Appliance, Datagram, Deeds, Dice, Duration, Event, Happening, Input, IpAddr, Kind,
+    Packet, Settings, Site, Trouble, Violation, What, World, Wrong,
+};
 use crate::packets::{Ip, Tcp, fragments};
 
 impl World<'_> {
@@ -94,7 +97,7 @@ impl World<'_> {
         Ok(())
     }
 
-    pub(super) fn end(&mut self, index: usize) -> Result<(), Violation> {
+    pub(super) fn finish_event(&mut self, index: usize) -> Result<(), Violation> {
         let Event { number, what, .. } = &self.plan.events[index];
         match what {
             What::Trouble { appliance, trouble, .. }
@@ -143,7 +146,7 @@ impl World<'_> {
                     address: appliance.address,
                     port: None,
                     zone: Some(appliance.zone.to_owned()),
-                    weight: Weight::new(u64::from(*weight) as i64).ok(),
+                    weight: Weight::new((*weight).into()).ok(),
                 };
                 let group = appliance.group;
                 self.at(site, |it| {

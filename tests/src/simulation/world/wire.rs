@@ -3,10 +3,13 @@
 use gwlb::control::ProbeRequest;
 use netio::offload::Offload;
 
-use super::*;
+use super::{
+    About, Datagram, Delivered, Dice, Duration, Happening, Hosts, Input, IpAddr, Leg, Packet,
+    ProbeOutcome, Sent, Trouble, Violation, Way, World, corrupted,
+};
 
 impl World<'_> {
-    pub(super) fn send_from_host(&mut self, number: u32, side: usize, packet: Packet) {
+    pub(super) fn send_from_host(&mut self, number: u32, side: usize, packet: &Packet) {
         let Some(talk) = self.hosts.talks.get_mut(&number) else { return };
         let place = talk.sides[side];
         let name = u64::from(number) << 1 | side as u64;
@@ -60,7 +63,7 @@ impl World<'_> {
         })
     }
 
-    pub(super) fn deliver(&mut self, delivered: Delivered) {
+    pub(super) fn deliver(&mut self, delivered: &Delivered) {
         let devices = self.pairs.iter().flat_map(|pair| [pair.near.0, pair.far.0]);
         let Some(device) = devices.into_iter().find(|known| *known == &*delivered.device) else {
             return;
@@ -84,7 +87,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn send_to_appliance(&mut self, gateway: usize, sent: Sent) {
+    pub(super) fn send_to_appliance(&mut self, gateway: usize, sent: &Sent) {
         let Some(appliance) = self.appliance_at(sent.to.ip()) else { return };
         let name = (gateway * 64 + appliance) as u64;
         let carried = self.network.carry(Leg::ToAppliance, name);
@@ -110,7 +113,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn to_appliance(
+    pub(super) fn appliance_gets(
         &mut self,
         gateway: usize,
         appliance: usize,
@@ -133,7 +136,7 @@ impl World<'_> {
         }
         let out = self.appliances[appliance].take(sent, self.now, &mut dice, &mut self.let_out);
         for (after, datagram) in out {
-            self.send_from_appliance(gateway, appliance, after, datagram);
+            self.send_from_appliance(gateway, appliance, after, &datagram);
         }
         Ok(())
     }
@@ -143,7 +146,7 @@ impl World<'_> {
         gateway: usize,
         appliance: usize,
         after: Duration,
-        datagram: Datagram,
+        datagram: &Datagram,
     ) {
         let name = (gateway * 64 + appliance) as u64;
         let carried = self.network.carry(Leg::FromAppliance, name);
@@ -155,7 +158,7 @@ impl World<'_> {
         if cut {
             return;
         }
-        let elsewhere = self.elsewhere(gateway, &datagram);
+        let elsewhere = self.elsewhere(gateway, datagram);
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut datagram = datagram.clone();
             if let Some(bit) = arrival.corrupted {
@@ -167,7 +170,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn from_appliance(
+    pub(super) fn gateway_gets(
         &mut self,
         gateway: usize,
         datagram: Datagram,

@@ -1,6 +1,7 @@
 //! What the tests of the whole workspace are made of.
 //!
 //! * [`gateway`]: a whole gateway in memory, with several workers and a virtual clock;
+//! * [`model`]: what is right, in plain collections, to follow what a gateway does;
 //! * [`packets`] to send through it, [`capture`] files to read and write, and [`describe`] to say
 //!   in a line what a packet is;
 //! * [`scenario`]: a folder with a configuration, captures that enter, and what must come of them;
@@ -24,6 +25,7 @@ pub mod capture;
 pub mod corpus;
 pub mod describe;
 pub mod gateway;
+pub mod model;
 pub mod notice;
 pub mod packets;
 pub mod scenario;

@@ -1,10 +1,9 @@
 //! Random histories of a gateway in virtual time: appliances fail and recover, come and go, the
-//! configuration changes, connections open and close. A model beside it knows what the
-//! configuration allows, from what was asked of the gateway and the events that it tells.
+//! configuration changes, connections open and close. The model follows every step, and objects to
+//! what the design does not allow.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, and nothing else")]
 
 mod histories {
-    pub(crate) mod model;
     pub(crate) mod policy;
 }
 
@@ -15,9 +14,10 @@ use geneve::TcpFlags;
 use gwlb::config::TrafficMode;
 use gwlb::control::{Input, ProbeOutcome, TargetSpec};
 use gwlb_tests::appliance::echo;
+use gwlb_tests::gateway::journal::{Happened, Judgement};
 use gwlb_tests::gateway::{Answer, Gateway, Packet, Queues, Sent, Setup};
+use gwlb_tests::model::{Fleet, Model};
 use gwlb_tests::packets::{Ip, Problem, Tcp, fragments};
-use histories::model::Model;
 use histories::policy::{Policy, Variant, policy};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -192,23 +192,32 @@ impl Flow {
     }
 }
 
-/// A gateway, the model of it, and what appliances hold.
+/// Two gateways that share a secret and to which the same happens, and the identification of the
+/// next packet that is cut.
 struct History {
     policy: Policy,
-    gateway: Gateway,
-    model: Model,
-    held: Vec<Sent>,
-    /// The identification of the next packet that is cut.
+    both: [Followed; 2],
     id: u16,
 }
 
+/// A gateway, the model of it, and what appliances got from it.
+struct Followed {
+    gateway: Gateway,
+    model: Model,
+    held: Vec<Sent>,
+}
+
 impl History {
-    fn new(policy: &Policy, setup: Setup) -> History {
-        let gateway = Gateway::new(policy.settings(Variant::AsItWas), setup);
-        let model = Model::new(policy);
-        let mut history =
-            History { policy: policy.clone(), gateway, model, held: Vec::new(), id: 0 };
-        history.look(false);
+    fn new(policy: &Policy, setups: [Setup; 2]) -> History {
+        let fleet = Fleet::new();
+        let both = setups.map(|setup| {
+            let setup = Setup { journal: true, ..setup };
+            let settings = policy.settings(Variant::AsItWas);
+            let model = Model::new(&settings, &setup, &fleet);
+            Followed { gateway: Gateway::new(settings, setup), model, held: Vec::new() }
+        });
+        let mut history = History { policy: policy.clone(), both, id: 0 };
+        history.look();
         history
     }
 
@@ -216,36 +225,94 @@ impl History {
         match *event {
             Event::Packet(flow, kind) => {
                 self.enter(flow, kind);
+                return;
             }
-            Event::Volley(flow, first) => self.volley(flow, first),
-            Event::Echo => {
-                let datagrams: Vec<_> = self.held.drain(..).map(|sent| echo(&sent)).collect();
-                self.gateway.receive(&datagrams, None);
-                // What came back is delivered; that is no packet past the appliances.
-                self.gateway.take_delivered();
-                self.look(false);
-            }
-            Event::Advance(milliseconds) => {
-                // Not so far at once that a target could fail and recover unseen.
-                let (mut left, piece) = (Duration::from_millis(milliseconds), 1000);
-                while !left.is_zero() {
-                    let piece = left.min(Duration::from_millis(piece));
-                    self.gateway.advance(piece);
-                    left = left.saturating_sub(piece);
-                    self.look(false);
+            Event::Volley(flow, first) => return self.volley(flow, first),
+            Event::Echo => self.echo(),
+            Event::Reload(variant) => {
+                for it in &mut self.both {
+                    it.gateway.reload(self.policy.settings(variant));
                 }
             }
+            _ => {
+                for it in &mut self.both {
+                    it.step(event);
+                }
+            }
+        }
+        self.look();
+    }
+
+    /// Appliances return what they got from the one to the other: whoever has the secret can take
+    /// it.
+    fn echo(&mut self) {
+        let held = self.both.each_mut().map(|it| std::mem::take(&mut it.held));
+        for (it, held) in self.both.iter_mut().rev().zip(held) {
+            let datagrams: Vec<_> = held.iter().map(echo).collect();
+            let before = it.gateway.totals().udp.drops;
+            it.gateway.receive(&datagrams, None);
+            let dropped = it.gateway.totals().udp.drops;
+            assert_eq!(before.get("bad_cookie"), dropped.get("bad_cookie"), "all are genuine");
+        }
+    }
+
+    /// Returns where packets of the flow went: to which targets, and whether any past them.
+    fn enter(&mut self, flow: Flow, kind: Kind) -> (Vec<IpAddr>, bool) {
+        self.id = self.id.wrapping_add(1);
+        let (device, packets) = flow.packets(kind, self.id);
+        let mut went = (Vec::new(), false);
+        for packet in packets {
+            for it in &mut self.both {
+                let at = it.gateway.attachment(device).unwrap();
+                it.gateway.enter(at, &[Packet::plain(&packet[..])], None);
+            }
+            let (targets, bypassed) = self.look();
+            went.0.extend(targets);
+            went.1 |= bypassed;
+        }
+        went
+    }
+
+    /// All that a flow says at one moment goes one way.
+    fn volley(&mut self, flow: Flow, first: usize) {
+        let resets = self.both[0].gateway.totals().resets;
+        let mut ways = Vec::new();
+        for kind in VOLLEY.iter().cycle().skip(first).take(VOLLEY.len()) {
+            let (targets, bypassed) = self.enter(flow, *kind);
+            ways.extend(targets.into_iter().map(Some));
+            ways.extend(bypassed.then_some(None));
+        }
+        // What was reset begins anew.
+        if self.both[0].gateway.totals().resets == resets {
+            ways.dedup();
+            assert!(ways.len() <= 1, "{flow:?} goes several ways at one moment: {ways:?}");
+        }
+    }
+
+    /// Has the models judge what happened, and holds that it was the same with both gateways. Says
+    /// where packets went: to which targets, and whether any past them.
+    fn look(&mut self) -> (Vec<IpAddr>, bool) {
+        let [one, other] = self.both.each_mut().map(Followed::look);
+        assert_eq!(one, other, "gateways with one secret differ");
+        one
+    }
+}
+
+impl Followed {
+    fn step(&mut self, event: &Event) {
+        let gateway = &mut self.gateway;
+        match *event {
+            Event::Advance(milliseconds) => gateway.advance(Duration::from_millis(milliseconds)),
             Event::Probe { target, node, outcome } => {
                 let node = node.map(|node| NODES[node].into());
                 let target = TARGETS[target].into();
                 let (kind, largest) = (None, None);
-                self.gateway.answer_probes(Answer { target, node, kind, outcome, largest });
+                gateway.answer_probes(Answer { target, node, kind, outcome, largest });
             }
             Event::Suspect(target) => {
-                if let Some(target) = self.gateway.target(TARGETS[target].into()) {
-                    self.gateway.control(Input::Suspect(target));
+                if let Some(target) = gateway.target(TARGETS[target].into()) {
+                    gateway.control(Input::Suspect(target));
                 }
-                self.look(false);
             }
             Event::Register { target, weight } => {
                 let zone = if target == 2 { "az2" } else { "az1" };
@@ -256,72 +323,38 @@ impl History {
                     zone: Some(zone.to_owned()),
                     weight: Some(weight),
                 };
-                self.gateway.register("fw", &spec).unwrap();
-                self.look(false);
+                gateway.register("fw", &spec).unwrap();
             }
             Event::Deregister(target) => {
-                let address: IpAddr = TARGETS[target].into();
                 // Whether it is there is of no interest.
-                let _ = self.gateway.deregister("fw", address, None);
-                self.look(false);
+                let _ = gateway.deregister("fw", TARGETS[target].into(), None);
             }
-            Event::Reload(variant) => {
-                self.gateway.reload(self.policy.settings(variant));
-                self.model.note_mode(TrafficMode::LoadBalance);
-                self.look(false);
-            }
-            Event::Switch(mode) => {
-                self.gateway.set_traffic_mode("fw", mode).unwrap();
-                self.model.note_mode(mode);
-                self.look(false);
+            Event::Switch(mode) => gateway.set_traffic_mode("fw", mode).unwrap(),
+            Event::Packet(..) | Event::Volley(..) | Event::Echo | Event::Reload(_) => {
+                panic!("{event:?} is the history's")
             }
         }
     }
 
-    /// Returns where packets of the flow went: to which targets, and whether any past them.
-    fn enter(&mut self, flow: Flow, kind: Kind) -> (Vec<IpAddr>, bool) {
-        self.id = self.id.wrapping_add(1);
-        let (device, packets) = flow.packets(kind, self.id);
-        let at = self.gateway.attachment(device).unwrap();
+    fn look(&mut self) -> (Vec<IpAddr>, bool) {
         let mut went = (Vec::new(), false);
-        for packet in packets {
-            self.model.note_entering(&packet);
-            self.gateway.enter(at, &[Packet::plain(packet)], None);
-            let (targets, bypassed) = self.look(true);
-            went.0.extend(targets);
-            went.1 |= bypassed;
+        for step in self.gateway.take_journal() {
+            match &step.what {
+                Happened::Judged { verdict: Judgement::ToAppliance(hop), .. } => {
+                    went.0.push(hop.address.ip());
+                }
+                Happened::Judged { verdict: Judgement::Bypass(_), .. } => went.1 = true,
+                _ => {}
+            }
+            self.model.follow(&step).unwrap_or_else(|violation| panic!("{violation}"));
         }
+        let books = self.model.check_books(&self.gateway.totals(), &self.gateway.target_totals());
+        books.unwrap_or_else(|violation| panic!("{violation}"));
+        let hostile = self.model.check_hostile(&self.gateway.hostile());
+        hostile.unwrap_or_else(|violation| panic!("{violation}"));
+        self.held.extend(self.gateway.take_sent());
+        self.gateway.take_delivered();
         went
-    }
-
-    /// All that a flow says at one moment goes one way.
-    fn volley(&mut self, flow: Flow, first: usize) {
-        let resets = self.gateway.totals().resets;
-        let mut ways = Vec::new();
-        for kind in VOLLEY.iter().cycle().skip(first).take(VOLLEY.len()) {
-            let (targets, bypassed) = self.enter(flow, *kind);
-            ways.extend(targets.into_iter().map(Some));
-            ways.extend(bypassed.then_some(None));
-        }
-        // What was reset begins anew.
-        if self.gateway.totals().resets == resets {
-            ways.dedup();
-            assert!(ways.len() <= 1, "{flow:?} goes several ways at one moment: {ways:?}");
-        }
-    }
-
-    /// Holds everything that must hold, and notes what happened; after packets from a device
-    /// entered also says where they went.
-    fn look(&mut self, entered: bool) -> (Vec<IpAddr>, bool) {
-        let events = self.gateway.take_events();
-        self.model.note_events(&events);
-        self.model.note_view(&self.gateway);
-        let sent = self.gateway.take_sent();
-        let delivered = self.gateway.take_delivered();
-        let bypassed = self.model.judge(&self.gateway, &sent, &delivered, entered);
-        let targets = sent.iter().map(|sent| sent.to.ip()).collect();
-        self.held.extend(sent);
-        (targets, bypassed)
     }
 }
 
@@ -341,21 +374,27 @@ proptest! {
     #[test]
     fn flows_move_for_no_other_cause_than_the_configuration_names(
         policy in policy(),
-        workers in 1..=3_u16,
-        in_turn: bool,
+        workers in (1..=3_u16, 1..=3_u16),
+        in_turn: (bool, bool),
         events in vec(event(), 1..120),
     ) {
-        let queues = if in_turn { Queues::InTurn } else { Queues::ByFlow };
-        let mut history = History::new(&policy, Setup { queues, ..Setup::of(workers) });
+        let setup = |workers, in_turn| {
+            let queues = if in_turn { Queues::InTurn } else { Queues::ByFlow };
+            Setup { queues, ..Setup::of(workers) }
+        };
+        let setups = [setup(workers.0, in_turn.0), setup(workers.1, in_turn.1)];
+        let mut history = History::new(&policy, setups);
         for event in &events {
             history.step(event);
         }
         history.step(&Event::Echo);
         // In the end everything is forgotten, and nothing waits.
         history.step(&Event::Advance(360_000));
-        let totals = history.gateway.totals();
-        prop_assert_eq!(totals.flows.active(), 0);
-        prop_assert_eq!((totals.tun.queued(), totals.udp.queued()), (0, 0));
-        prop_assert_eq!(totals.flows.untracked, 0);
+        for it in &history.both {
+            let totals = it.gateway.totals();
+            prop_assert_eq!(totals.flows.active(), 0);
+            prop_assert_eq!((totals.tun.queued(), totals.udp.queued()), (0, 0));
+            prop_assert_eq!(totals.flows.untracked, 0);
+        }
     }
 }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use geneve::buffer::PacketBuf;
 use geneve::inner::{Fragment, Inner, TcpFlags, Transport, protocol};
-use pnet::packet::icmp::{self, IcmpCode, IcmpPacket, IcmpTypes, MutableIcmpPacket};
-use pnet::packet::icmpv6::{self, Icmpv6Code, Icmpv6Packet, Icmpv6Types, MutableIcmpv6Packet};
-use pnet::packet::ip::IpNextHeaderProtocols;
-use pnet::packet::ipv4::{self, Ipv4Packet, MutableIpv4Packet};
-use pnet::packet::ipv6::MutableIpv6Packet;
-use pnet::packet::tcp::{self, MutableTcpPacket};
+use pnet_packet::icmp::{self, IcmpCode, IcmpPacket, IcmpTypes, MutableIcmpPacket};
+use pnet_packet::icmpv6::{self, Icmpv6Code, Icmpv6Packet, Icmpv6Types, MutableIcmpv6Packet};
+use pnet_packet::ip::IpNextHeaderProtocols;
+use pnet_packet::ipv4::{self, Ipv4Packet, MutableIpv4Packet};
+use pnet_packet::ipv6::MutableIpv6Packet;
+use pnet_packet::tcp::{self, MutableTcpPacket};
 
 use super::frame::TcpNumbers;
 
@@ -239,7 +239,7 @@ fn ipv4_header(bytes: &mut [u8], protocol: u8, from: Ipv4Addr, to: Ipv4Addr) -> 
     header.set_header_length((IPV4_HEADER / 4) as u8);
     header.set_total_length(len);
     header.set_ttl(TTL);
-    header.set_next_level_protocol(pnet::packet::ip::IpNextHeaderProtocol(protocol));
+    header.set_next_level_protocol(pnet_packet::ip::IpNextHeaderProtocol(protocol));
     header.set_source(from);
     header.set_destination(to);
     let checksum = ipv4::checksum(&Ipv4Packet::new(bytes)?);
@@ -253,7 +253,7 @@ fn ipv6_header(bytes: &mut [u8], protocol: u8, from: Ipv6Addr, to: Ipv6Addr) -> 
     header.set_version(6);
     header.set_payload_length(len);
     header.set_hop_limit(TTL);
-    header.set_next_header(pnet::packet::ip::IpNextHeaderProtocol(protocol));
+    header.set_next_header(pnet_packet::ip::IpNextHeaderProtocol(protocol));
     header.set_source(from);
     header.set_destination(to);
     Some(())

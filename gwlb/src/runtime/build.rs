@@ -2,13 +2,16 @@
 //!
 //! Each step gives back what it built when it is dropped, so an error at any point leaves neither
 //! a device nor a socket. What a changed configuration needs besides is [`super::rigging`]'s.
+//! Everything that takes privileges is done here, and they are given up when it is done.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::control_loop::{ControlParts, smallest_by_target};
+use super::devices::Devices;
 use super::error::StartError;
 use super::rigging::{Answering, Planned, Rigging};
+use super::rooms::Rooms;
 use super::shared::{Inbox, Published, Shared};
 use super::underlay;
 use super::worker::{Worker, WorkerConfig};
@@ -37,8 +40,10 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let mut control = Control::new(Arc::clone(settings), secret, workers, clock::wall_clock(), now);
     let listeners = super::admin::Listeners::bind(&settings.gateway)?;
 
-    let mut rigging = Rigging::new(workers, source_ports);
-    let Planned { refit, probing } = {
+    let rooms = Rooms::open(settings)?;
+    let Devices { attachments, queues, links, limits } = Devices::create(settings, workers)?;
+    let mut rigging = Rigging::new(workers, source_ports, rooms, attachments);
+    let Planned { mut refit, probing } = {
         let targets = Answering::all(settings, &control.snapshot());
         rigging.plan(settings, &targets, None)?
     };
@@ -52,7 +57,8 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
         (0..workers).map(|_| Inbox::new()).collect::<Result<_, _>>().map_err(StartError::Poll)?;
     let nothing = Published { snapshot: control.snapshot(), rig: Arc::default() };
     let shared = Arc::new(Shared::new(Arc::clone(settings), nothing, stats, inboxes));
-    let limits = refit.limits();
+    *shared.links.lock() = links;
+    refit.add_devices(queues);
     rigging.fit(refit, &shared);
     let snapshot = control.snapshot();
     let rig = rigging.rig(&snapshot);
@@ -69,6 +75,7 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
             .map_err(StartError::Poll)
         })
         .collect::<Result<_, _>>()?;
+    rigging.settle()?;
     let control = ControlParts { control, rigging, probing };
     Ok(Built { shared, workers, control, listeners })
 }

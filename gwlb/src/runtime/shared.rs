@@ -39,7 +39,7 @@ pub(super) struct Shared {
     /// What workers tell the control plane.
     pub notices: Notices,
     /// By port number: whom to ask for the device's counters.
-    pub links: Mutex<Vec<Option<PortLinks>>>,
+    pub links: Mutex<Vec<PortLinks>>,
     pub started: Instant,
     draining: AtomicBool,
 }

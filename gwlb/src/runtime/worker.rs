@@ -73,7 +73,7 @@ pub(super) struct Worker {
     taken_up: Arc<Published>,
     /// Devices and sockets that are not in use yet.
     waiting: Vec<Parts>,
-    /// What devices and sockets that are gone had counted.
+    /// What sockets that are gone had counted.
     retired: Retired,
 }
 
@@ -176,10 +176,8 @@ impl Worker {
                 _ => poller.add(&fd, token),
             }
         };
-        for (number, port) in exit.ports.iter().enumerate().skip(had.0) {
-            if let Some(queue) = port {
-                watch(queue, Source::Port(number))?;
-            }
+        for (number, queue) in exit.ports.iter().enumerate().skip(had.0) {
+            watch(queue, Source::Port(number))?;
         }
         for (underlay, sockets) in exit.underlays.iter().enumerate().skip(had.1) {
             let Some(sockets) = sockets else { continue };
@@ -196,17 +194,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Keeps the sums of what goes. The poller forgets a device when it is closed.
+    /// Keeps the sums of the sockets that go. The poller forgets one when it is closed.
     fn retire(&mut self, rig: &super::rig::Rig) {
         let Self { exit, retired, .. } = self;
-        for (number, port) in exit.ports.iter().enumerate() {
-            if let Some(queue) = port
-                && rig.ports.get(number).copied().flatten().is_none()
-            {
-                retired.syscalls += queue.syscalls();
-                retired.oversize_discards += queue.discarded();
-            }
-        }
         for (number, underlay) in exit.underlays.iter_mut().enumerate() {
             if let Some(underlay) = underlay
                 && !rig.uses_underlay(number)
@@ -331,9 +321,9 @@ impl Worker {
         match source {
             // Somebody deleted the device. It stays ready for ever, and must not keep us busy.
             Source::Port(port) => {
-                let at = self.exit.rig.ports.get(port).copied().flatten();
+                let at = self.exit.rig.ports.get(port);
                 tracing::error!(worker = self.id.0, ?at, %error, "the TUN device is gone");
-                if let Some(Some(queue)) = self.exit.ports.get(port) {
+                if let Some(queue) = self.exit.ports.get(port) {
                     let _ = self.poller.remove(queue);
                 }
             }
@@ -383,8 +373,8 @@ impl Worker {
 
     fn take_tun(&mut self, port: usize, now: Instant) -> io::Result<bool> {
         let Self { exit, ingress, tun_slots, .. } = self;
-        let at = exit.rig.ports.get(port).copied().flatten();
-        let Some((at, queue)) = at.zip(exit.ports.get_mut(port).and_then(Option::as_mut)) else {
+        let at = exit.rig.ports.get(port).copied();
+        let Some((at, queue)) = at.zip(exit.ports.get_mut(port)) else {
             return Ok(false);
         };
         let count = TunQueue::recv(queue, tun_slots)?;
@@ -479,7 +469,7 @@ impl Worker {
     }
 
     fn close_entrances(&mut self) {
-        for queue in self.exit.ports.iter().flatten() {
+        for queue in &self.exit.ports {
             let _ = self.poller.remove(queue);
         }
     }
@@ -492,7 +482,7 @@ impl Worker {
 
     fn count_io(&self) {
         let exit = &self.exit;
-        let ports = || exit.ports.iter().flatten();
+        let ports = || exit.ports.iter();
         let underlays = || exit.underlays.iter().flatten();
         let syscalls = self.poller.syscalls()
             + ports().map(TunQueue::syscalls).sum::<u64>()

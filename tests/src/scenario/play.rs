@@ -25,6 +25,7 @@ use crate::appliance;
 use crate::capture::{self, Captured};
 use crate::describe::describe;
 use crate::gateway::{Answer, Datagram, Gateway, Packet, Sent, Setup};
+use crate::model::{Fleet, Model, Violation};
 use crate::packets::{partial_checksum, super_packet};
 use flows::Flows;
 use words::{of_target, what};
@@ -45,7 +46,8 @@ pub fn play(
     let wall_clock = Duration::from_secs(scenario.wall_clock_seconds);
     let answers: Vec<_> =
         scenario.probe.iter().map(|probe| answer(scenario, probe)).collect::<Result<_, _>>()?;
-    let setup = Setup { wall_clock, ..setup };
+    let setup = Setup { wall_clock, journal: true, ..setup };
+    let model = Model::new(&settings, &setup, &Fleet::new());
     let mut gateway = Gateway::with_answers(settings, setup, &answers);
     for (name, &address) in &scenario.appliances {
         if gateway.target(address).is_none() && !comes_later(scenario, name, address) {
@@ -59,6 +61,7 @@ pub fn play(
         scenario,
         before: gateway.totals(),
         gateway,
+        model: Some(model),
         changes: scenario.configure.clone(),
         holding: false,
         got: BTreeMap::new(),
@@ -104,6 +107,8 @@ struct Player<'a> {
     folder: &'a Path,
     scenario: &'a Scenario,
     gateway: Gateway,
+    /// Follows the gateway, until it has found something wrong.
+    model: Option<Model>,
     /// In what the present configuration differs from the file.
     changes: Vec<Configure>,
     /// Whether packets stay between workers.
@@ -181,6 +186,10 @@ impl Player<'_> {
 
     /// Notes what has come of the step, or of the time after the last one.
     fn note_what_happened(&mut self, when: &str, entered: u64) {
+        if let Err(violation) = self.follow() {
+            self.model = None;
+            self.outcome.violations.push(format!("{when}: {violation}"));
+        }
         let events = self.gateway.take_events();
         let sent = self.gateway.take_sent();
         let delivered = self.gateway.take_delivered();
@@ -204,6 +213,15 @@ impl Player<'_> {
         }
         self.note_drops();
         self.note_events(events);
+    }
+
+    /// Has the model judge what the gateway did.
+    fn follow(&mut self) -> Result<(), Violation> {
+        let journal = self.gateway.take_journal();
+        let Some(model) = &mut self.model else { return Ok(()) };
+        journal.iter().try_for_each(|step| model.follow(step))?;
+        model.check_books(&self.gateway.totals(), &self.gateway.target_totals())?;
+        model.check_hostile(&self.gateway.hostile())
     }
 
     fn register(&mut self, register: &Register) -> Result<Result<(), CommandError>, ScenarioError> {

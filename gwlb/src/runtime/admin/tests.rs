@@ -1,5 +1,6 @@
 //! The API as its clients meet it.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -109,7 +110,8 @@ fn a_client_that_says_no_more_does_not_hold_up_the_end() {
 fn over_tcp_the_token_is_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let token_file = directory.path().join("token");
-    std::fs::write(&token_file, "open sesame\n").unwrap();
+    std::fs::write(&token_file, "open-sesame-0123456789\n").unwrap();
+    std::fs::set_permissions(&token_file, Permissions::from_mode(0o600)).unwrap();
     // A port that was free a moment ago.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (shared, control, mut settings) = served();
@@ -119,7 +121,7 @@ fn over_tcp_the_token_is_asked_for() {
     for (token, expected) in [
         ("", "401"),
         ("Authorization: Bearer wrong\r\n", "401"),
-        ("Authorization: Bearer open sesame\r\n", "200"),
+        ("Authorization: Bearer open-sesame-0123456789\r\n", "200"),
     ] {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         write!(stream, "GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}\r\n")

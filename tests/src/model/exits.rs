@@ -1,0 +1,289 @@
+//! What leaves a worker: datagrams to appliances, and packets through attachments. What is to
+//! leave was noted with its verdict; what left has to be that.
+
+use geneve::checksum::{Integrity, verify};
+use geneve::{Inner, protocol};
+use gwlb::control::TunnelRequest;
+use gwlb::dataplane::snapshot::Snapshot;
+use gwlb::dataplane::verdict::{DropReason, Hop, ReplyCause, Side, WorkerId};
+use netio::offload::Offload;
+use router::{AddressMapping, Attachment};
+
+use super::placing::Change;
+use super::plane::Plane;
+use super::seen::Seen;
+use super::tuple::Tuple;
+use super::view::View;
+use super::wire::{clamped, piece_of, same_but_for_zero};
+use super::worker::{Cut, Leaving, Outbound, OwnReset, Worker};
+use super::{Clause, Wrong, hold, wrong};
+use crate::gateway::{Delivered, Sent};
+
+impl Worker {
+    /// A packet is to go to an appliance.
+    pub(super) fn send(&mut self, side: Side, seen: &Seen, view: &View, hop: &Hop, change: Change) {
+        let from = view.pool(hop.pool).address;
+        let cut = match change {
+            Change::Cut(mtu) => Some(Cut { mtu, sent: 0, pieces: 0 }),
+            _ => None,
+        };
+        let partial = seen.offload.checksum.is_some();
+        for mut packet in clamped_first(seen, change).packets() {
+            if let Change::Clamp(mtu) = change
+                && partial
+                && seen.segments > 1
+            {
+                packet = clamped(&packet, &seen.inner, mtu, false);
+            }
+            self.out.push_back(Outbound {
+                side,
+                slot: hop.target,
+                from,
+                to: hop.address,
+                header: hop.header.as_bytes().to_vec(),
+                packet,
+                zero_at: computed(seen, change),
+                cut,
+            });
+        }
+    }
+
+    /// A packet is to leave through an attachment.
+    pub(super) fn leave(&mut self, at: Attachment, bypass: bool, seen: &Seen, view: &View) {
+        for packet in seen.packets() {
+            let addresses = view.routes.addresses(at).to_vec();
+            let zero_at = computed(seen, Change::None);
+            self.leaving.push(Leaving { at, bypass, packet, zero_at, addresses });
+        }
+    }
+
+    /// The same for a packet that needs nothing done.
+    pub(super) fn leave_plain(&mut self, at: Attachment, packet: Vec<u8>, view: &View) {
+        let addresses = view.routes.addresses(at).to_vec();
+        let (bypass, zero_at) = (false, None);
+        self.leaving.push(Leaving { at, bypass, packet, zero_at, addresses });
+    }
+}
+
+/// The packet as it is when its SYN offers what fits.
+fn clamped_first(seen: &Seen, change: Change) -> Seen {
+    let partial = seen.offload.checksum.is_some();
+    let bytes = match change {
+        Change::Clamp(mtu) => clamped(&seen.bytes, &seen.inner, mtu, partial),
+        _ => seen.bytes.clone(),
+    };
+    let Seen { inner, offload, segments, largest, .. } = *seen;
+    Seen { inner, bytes, offload, segments, largest }
+}
+
+/// Where the transport checksum lies, if the gateway computes it.
+fn computed(seen: &Seen, change: Change) -> Option<usize> {
+    let left = seen.offload != Offload::NONE;
+    let at = match seen.inner.protocol {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        _ => return None,
+    };
+    (left || matches!(change, Change::Clamp(_))).then_some(seen.inner.header_len + at)
+}
+
+impl Plane {
+    /// A datagram was sent to an appliance.
+    pub(super) fn sent(&mut self, worker: WorkerId, side: Side, sent: &Sent) -> Result<(), Wrong> {
+        let worker = &mut self.workers[usize::from(worker.0)];
+        let Some(out) = worker.out.front_mut() else {
+            return wrong(Clause::Conservation, || {
+                format!("nothing is to be sent, {sent:02x?} is")
+            });
+        };
+        let way = (out.side, out.slot, out.from, out.to);
+        hold(way == (side, sent.target, sent.from.ip(), sent.to), Clause::Conservation, || {
+            format!(
+                "{way:?} is due, sent is {:?} {:?} {} {}",
+                side, sent.target, sent.from, sent.to
+            )
+        })?;
+        let Some(packet) = sent.bytes.strip_prefix(&out.header[..]) else {
+            return wrong(Clause::Transparency, || format!("another header was sent: {sent:02x?}"));
+        };
+        let ledger = self.books.ledger(side);
+        ledger.flow.encapsulated += 1;
+        let mut done = true;
+        if let Some(cut) = &mut out.cut {
+            let piece = piece_of(&out.packet, packet, cut.sent, cut.mtu).map_err(|why| {
+                Wrong::new(
+                    Clause::Transparency,
+                    format!("a fragment is wrong: {why}: {packet:02x?}"),
+                )
+            })?;
+            (cut.sent, cut.pieces) = (cut.sent + piece, cut.pieces + 1);
+            let header = usize::from(out.packet[0] & 0xf) * 4;
+            done = header + cut.sent == out.packet.len();
+            if done {
+                ledger.flow.generated += cut.pieces - 1;
+            }
+        } else {
+            let same = out.packet == packet
+                || out.zero_at.is_some_and(|at| same_but_for_zero(&out.packet, packet, at));
+            hold(same, Clause::Transparency, || {
+                format!("{:02x?} is to be sent, {packet:02x?} is", out.packet)
+            })?;
+        }
+        if done {
+            worker.out.pop_front();
+        }
+        let target = self.books.target(sent.target);
+        target.sent_packets += 1;
+        target.sent_bytes += packet.len() as u64;
+        Ok(())
+    }
+
+    /// A packet has left through an attachment.
+    pub(super) fn delivered(
+        &mut self,
+        worker: WorkerId,
+        delivered: &Delivered,
+    ) -> Result<(), Wrong> {
+        let leaving = &mut self.workers[usize::from(worker.0)].leaving;
+        let same = |it: &Leaving| {
+            it.at == delivered.at
+                && (is_translated(it, &delivered.packet)
+                    || it.zero_at.is_some_and(|at| {
+                        it.addresses.is_empty()
+                            && same_but_for_zero(&it.packet, &delivered.packet, at)
+                    }))
+        };
+        let Some(found) = leaving.iter().position(same) else {
+            let due = leaving.first().map(|it| (it.at, &it.packet));
+            return wrong(Clause::Transparency, || {
+                format!("{delivered:02x?} has left, and due is {due:02x?}")
+            });
+        };
+        leaving.remove(found);
+        Ok(())
+    }
+
+    /// A worker has reset an end of its own accord.
+    pub(super) fn replied(
+        &mut self,
+        id: WorkerId,
+        at: Attachment,
+        packet: &[u8],
+        cause: ReplyCause,
+    ) -> Result<(), Wrong> {
+        let view = self.view(id)?;
+        let worker = self.worker(id);
+        let is = |it: &OwnReset| {
+            let ends = ((it.from.ip(), it.from.port()), (it.to.ip(), it.to.port()));
+            (it.at, it.cause) == (at, cause)
+                && super::wire::hold_reset(packet, ends.0, ends.1, it.numbers).is_ok()
+        };
+        let Some(found) = worker.replies.iter().position(is) else {
+            let due = worker.replies.first();
+            return wrong(Clause::Conservation, || {
+                format!("{cause:?} has {packet:02x?} leave by {at:?}, and due is {due:02x?}")
+            });
+        };
+        worker.replies.remove(found);
+        worker.leave_plain(at, packet.to_vec(), &view);
+        self.books.tun.flow.generated += 1;
+        self.books.tun.flow.delivered += 1;
+        self.books.reset(cause);
+        Ok(())
+    }
+}
+
+/// Whether a packet is one that was to leave, translated as is configured: the source of its
+/// private address has become the public one, in the packet that an ICMP error quotes the
+/// destination; nothing else differs but checksums, and right ones are right afterwards.
+fn is_translated(leaving: &Leaving, left: &[u8]) -> bool {
+    let packet = &leaving.packet;
+    let Leaving { addresses, .. } = leaving;
+    if addresses.is_empty() || packet.first().is_none_or(|first| first >> 4 != 4) {
+        return packet == left;
+    }
+    if packet.len() != left.len() {
+        return false;
+    }
+    let (Ok(before), Ok(after)) = (Inner::parse(packet), Inner::parse(left)) else { return false };
+    let translated = |address: std::net::IpAddr| {
+        let found = |it: &&AddressMapping| it.private == address;
+        addresses.iter().find(found).map_or(address, |it| it.public)
+    };
+    if (after.src, after.dst) != (translated(before.src), before.dst) {
+        return false;
+    }
+    if before.src == after.src && packet == left {
+        return !quotes_private(&before, packet, addresses);
+    }
+    let valid = |inner: &Inner, packet: &[u8]| verify(inner, packet) == Integrity::Valid;
+    if valid(&before, packet) && !valid(&after, left) {
+        return false;
+    }
+    let mut changed = vec![10..12, 12..16];
+    let upper = before.header_len;
+    match before.protocol {
+        protocol::TCP => changed.push(upper + 16..upper + 18),
+        protocol::UDP => changed.push(upper + 6..upper + 8),
+        protocol::ICMP => {
+            changed.push(upper + 2..upper + 4);
+            let quote = upper + 8;
+            changed.extend([quote + 10..quote + 12, quote + 16..quote + 20]);
+            let header = packet.get(quote).map_or(0, |first| usize::from(first & 0xf) * 4);
+            changed.push(quote + header + 6..quote + header + 8);
+            changed.push(quote + header + 16..quote + header + 18);
+        }
+        _ => {}
+    }
+    let other = |at: usize| !changed.iter().any(|range| range.contains(&at));
+    (0..packet.len()).filter(|at| other(*at)).all(|at| packet[at] == left[at])
+}
+
+/// Whether an ICMP error quotes a packet for a private address that has a public one.
+fn quotes_private(inner: &Inner, packet: &[u8], addresses: &[AddressMapping]) -> bool {
+    let geneve::Transport::IcmpError { about, .. } = inner.transport else { return false };
+    let quoted = packet.get(inner.header_len + 8 + 16..).is_some_and(|rest| rest.len() >= 4);
+    quoted && addresses.iter().any(|it| it.private == about.dst())
+}
+
+impl Plane {
+    /// A packet cannot be cut as its device said, or what it says of its checksum is wrong: it was
+    /// expected to leave, and does not.
+    pub(super) fn cannot_leave(
+        &mut self,
+        id: WorkerId,
+        side: Side,
+        (reason, segments): (DropReason, u64),
+    ) -> Result<(), Wrong> {
+        let worker = &mut self.workers[usize::from(id.0)];
+        let count = segments as usize;
+        let nothing = || Wrong::new(Clause::Conservation, "nothing was to leave".to_owned());
+        if reason == DropReason::DeliveryFailed {
+            let kept = worker.leaving.len().checked_sub(count).ok_or_else(nothing)?;
+            let bypass = worker.leaving.drain(kept..).any(|leaving| leaving.bypass);
+            let flow = &mut self.books.ledger(side).flow;
+            let counter = if bypass { &mut flow.bypassed } else { &mut flow.delivered };
+            *counter -= segments;
+        } else {
+            let kept = worker.out.len().checked_sub(count).ok_or_else(nothing)?;
+            worker.out.truncate(kept);
+        }
+        Ok(())
+    }
+
+    /// A probe goes through the tunnel: it carries a cookie, too.
+    pub(super) fn probe(
+        &mut self,
+        request: &TunnelRequest,
+        latest: Option<&Snapshot>,
+    ) -> Result<(), Wrong> {
+        let unfit = || Wrong::new(Clause::Conservation, format!("no probe: {request:02x?}"));
+        let snapshot = latest.ok_or_else(unfit)?;
+        let target = snapshot.targets.get(request.target.0 as usize).ok_or_else(unfit)?;
+        let (header, packet) = geneve::Header::parse(&request.packet).map_err(|_| unfit())?;
+        let tags = target.dialect.read(&header).map_err(|_| unfit())?;
+        let inner = Inner::parse(packet).map_err(|_| unfit())?;
+        let purpose = (tags.endpoint, target.id.get(), Tuple::of(&inner).flow());
+        self.fleet.issue(purpose, snapshot.keys.cookie.epoch(), tags.cookie)
+    }
+}

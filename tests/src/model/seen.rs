@@ -1,0 +1,116 @@
+//! A packet as it entered, and what it stands for on the wire: of a super-packet, every segment.
+
+use geneve::{Inner, IpVersion, Transport, protocol};
+use netio::offload::{Offload, Segmentation};
+
+use super::wire::{checksum, put16, transport_checksum};
+
+/// A packet that a worker judges.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub inner: Inner,
+    /// Its bytes, as many as its IP header says.
+    pub bytes: Vec<u8>,
+    pub offload: Offload,
+    /// How many packets it stands for.
+    pub segments: u64,
+    /// The largest of them, in bytes.
+    pub largest: usize,
+}
+
+impl Seen {
+    /// A packet, if it is one.
+    pub(super) fn of(packet: &[u8], offload: &Offload) -> Option<Seen> {
+        let inner = Inner::parse(packet).ok()?;
+        let bytes = packet[..inner.total_len].to_vec();
+        let mut seen = Seen { inner, bytes, offload: *offload, segments: 1, largest: 0 };
+        seen.largest = inner.total_len;
+        if let Some((headers, size)) = seen.cut() {
+            seen.segments = (inner.total_len - headers).div_ceil(size) as u64;
+            seen.largest = headers + size;
+        }
+        Some(seen)
+    }
+
+    /// Bytes of all headers, and of the payload of every segment but the last, if it is to be cut.
+    fn cut(&self) -> Option<(usize, usize)> {
+        let (size, header) = match (self.offload.segment, self.inner.transport) {
+            (Segmentation::Tcp { size, .. }, Transport::Tcp { header_len, .. }) => {
+                (usize::from(size), header_len)
+            }
+            (Segmentation::Udp { size }, Transport::Udp { .. }) => (usize::from(size), 8),
+            _ => return None,
+        };
+        let headers = self.inner.header_len + header;
+        let is_longer = size > 0 && self.inner.total_len.saturating_sub(headers) > size;
+        is_longer.then_some((headers, size))
+    }
+
+    /// The packets that it stands for, each as a host would have sent it by itself.
+    pub(super) fn packets(&self) -> Vec<Vec<u8>> {
+        let Some((headers, size)) = self.cut() else {
+            let mut packet = self.bytes.clone();
+            if let Some(partial) = self.offload.checksum {
+                complete(&mut packet, partial.start.into(), partial.offset.into());
+            }
+            return vec![packet];
+        };
+        let pieces: Vec<&[u8]> = self.bytes[headers..].chunks(size).collect();
+        let last = pieces.len() - 1;
+        let segments = pieces.iter().enumerate();
+        segments.map(|(at, piece)| self.segment(at, at == last, headers, piece)).collect()
+    }
+
+    fn segment(&self, at: usize, last: bool, headers: usize, payload: &[u8]) -> Vec<u8> {
+        const CWR: u8 = 0x80;
+        const PSH_FIN: u8 = 0x09;
+        let ip = self.inner.header_len;
+        let mut packet = [&self.bytes[..headers], payload].concat();
+        let len = packet.len();
+        match self.inner.version {
+            IpVersion::V4 => {
+                put16(&mut packet, 2, len as u16);
+                let id = u16::from_be_bytes([packet[4], packet[5]]).wrapping_add(at as u16);
+                put16(&mut packet, 4, id);
+                put16(&mut packet, 10, 0);
+                let sum = checksum(&[&packet[..ip]]);
+                put16(&mut packet, 10, sum);
+            }
+            IpVersion::V6 => put16(&mut packet, 4, (len - 40) as u16),
+        }
+        if self.inner.protocol == protocol::TCP {
+            let size = self.largest - headers;
+            let first = &self.bytes[ip + 4..ip + 8];
+            let seq = u32::from_be_bytes([first[0], first[1], first[2], first[3]]);
+            let seq = seq.wrapping_add((at * size) as u32);
+            packet[ip + 4..ip + 8].copy_from_slice(&seq.to_be_bytes());
+            if at > 0 {
+                packet[ip + 13] &= !CWR;
+            }
+            if !last {
+                packet[ip + 13] &= !PSH_FIN;
+            }
+        } else {
+            put16(&mut packet, ip + 4, (len - ip) as u16);
+        }
+        let (field, udp) = match self.inner.protocol {
+            protocol::TCP => (ip + 16, false),
+            _ => (ip + 6, true),
+        };
+        put16(&mut packet, field, 0);
+        let sum = transport_checksum(&self.inner, &packet[ip..]);
+        put16(&mut packet, field, if udp && sum == 0 { 0xffff } else { sum });
+        packet
+    }
+}
+
+/// Completes a checksum of which the field holds the sum over the pseudo-header.
+fn complete(packet: &mut [u8], start: usize, offset: usize) {
+    let field = start + offset;
+    if packet.len() < field + 2 {
+        return;
+    }
+    let sum = checksum(&[&packet[start..]]);
+    let udp = offset == 6;
+    put16(packet, field, if udp && sum == 0 { 0xffff } else { sum });
+}

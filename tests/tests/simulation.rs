@@ -9,7 +9,7 @@ use gwlb_tests::simulation::{
 };
 
 /// Seeds that are played here; `simulate` plays others.
-const SEEDS: u64 = 48;
+const SEEDS: u64 = 32;
 
 #[test]
 fn nothing_is_wrong_in_any_of_some_seeds() {

@@ -24,6 +24,7 @@ use super::random::{About, Dice};
 use super::trace::Trace;
 use super::{Artificial, Options, Violation};
 use crate::gateway::{Datagram, Delivered, Gateway, Packet, Queues, Sent, Setup};
+use crate::model::{Fleet, Model};
 
 /// Everything.
 pub(super) struct World<'a> {
@@ -32,6 +33,7 @@ pub(super) struct World<'a> {
     queue: BTreeMap<(Duration, u64), Happening>,
     queued: u64,
     sites: Vec<Site>,
+    fleet: Fleet,
     appliances: Vec<Appliance>,
     pairs: Vec<Pair>,
     hosts: Hosts,
@@ -57,6 +59,7 @@ struct Site {
     /// Counts its lives.
     life: u32,
     judge: Judge,
+    model: Model,
     /// The view that workers were told about.
     told: u64,
     /// By worker: until when it does not take up views, and does not look into its inbox.
@@ -117,6 +120,8 @@ enum Happening {
     Look,
 }
 
+/// What the model of the gateway objects to names its clause itself.
+const MODEL: &str = "Model";
 /// How often symptoms are told.
 const LOOK: Duration = Duration::from_secs(20);
 /// How long hosts are waited for when nothing new begins.
@@ -137,6 +142,7 @@ impl<'a> World<'a> {
             queue: BTreeMap::new(),
             queued: 0,
             sites: Vec::new(),
+            fleet: Fleet::default(),
             appliances: appliances.collect(),
             pairs: world.layout.pairs(&world.policy),
             hosts: Hosts::default(),
@@ -244,6 +250,7 @@ impl<'a> World<'a> {
             ..Setup::of(world.workers)
         };
         let settings = self.settings(variant);
+        let model = Model::new(&settings, &setup, &self.fleet);
         let gateway = Gateway::new(Settings::clone(&settings), setup);
         let workers = usize::from(world.workers);
         let _ = index;
@@ -252,6 +259,7 @@ impl<'a> World<'a> {
             born: self.now,
             life,
             judge: Judge::new(self.policy(variant).when_none_healthy == "bypass", life > 0),
+            model,
             told: 0,
             lag: vec![Duration::ZERO; workers],
             stall: vec![Duration::ZERO; workers],
@@ -408,7 +416,10 @@ impl<'a> World<'a> {
             }
             self.trace.step(index, step);
             self.coverage.note(step, policy);
-            // A model of the gateway follows here, too.
+            if let Err(found) = site.model.follow(step) {
+                wrong = Some(Wrong::new(MODEL, found.to_string()));
+                break;
+            }
             let followed = site.judge.follow(step, &sight, &mut self.hosts, &mut self.coverage);
             if let Err(found) = followed {
                 wrong = Some(found);
@@ -484,6 +495,11 @@ impl<'a> World<'a> {
             let ledgers = [("TUN", &totals.tun), ("UDP", &totals.udp)];
             for (name, ledger) in ledgers {
                 balanced(name, ledger).map_err(|wrong| self.violation(Some(index), wrong))?;
+            }
+            let books = self.sites[index].model.check_books(&totals, &gateway.target_totals());
+            if let Err(found) = books {
+                let wrong = Wrong::new(MODEL, found.to_string());
+                return Err(self.violation(Some(index), wrong));
             }
         }
         Ok(())

@@ -130,6 +130,12 @@ impl Firewall {
         let inner = packet.inner();
         let way = packet.flow_key();
         match inner.fragment {
+            // An error opens nothing. Where fragments were seen and no whole packet yet, it is
+            // judged by what it is about, and decides nothing for them.
+            Fragment::Whole if flow.decision.is_none() => match error_about(packet) {
+                Some(opener) => (self.current.judge(&opener), Scope::Packet),
+                None => self.decide_flow(packet, flow),
+            },
             Fragment::Whole => self.decide_flow(packet, flow),
             Fragment::First { id } => {
                 let verdict = self.current.judge(&inner.ported_key().unwrap_or(way));
@@ -177,6 +183,18 @@ impl Firewall {
         }
         flow.decision = Some(Decision { epoch: self.epoch, opener, by_syn: opens, verdict });
         (verdict, Scope::Flow)
+    }
+}
+
+/// Who opened the flow that an ICMP error is about, if the packet is one that belongs to that flow.
+fn error_about(packet: &Packet<'_>) -> Option<FlowKey> {
+    let Transport::IcmpError { about, .. } = packet.inner().transport else { return None };
+    let flow = packet.initiator();
+    match about {
+        about if about.portless() == flow.portless() => Some(about),
+        about if about.portless() == flow.portless().reversed() => Some(about.reversed()),
+        // A flow of its own: of such errors, or of pings between the same hosts.
+        _ => None,
     }
 }
 

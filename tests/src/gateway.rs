@@ -29,8 +29,8 @@ use gwlb::dataplane::verdict::WorkerId;
 use netio::offload::Offload;
 use router::Attachment;
 
-use exits::Exits;
 pub use exits::{Delivered, Sent};
+use exits::{Devices, Exits};
 use journal::{Command, Happened, Step};
 pub use probes::{Answer, ProbeKind};
 use probes::{Answers, Tunnelled};
@@ -155,7 +155,9 @@ impl Gateway {
         };
         let workers =
             (0..setup.workers).map(|id| Worker::new(WorkerId(id), &surroundings)).collect();
-        let exits = Exits::new(snapshot, setup.inbox, setup.journal);
+        let mut devices = Devices::default();
+        devices.note(snapshot.topology_epoch, &settings);
+        let exits = Exits::new(snapshot, devices, setup.inbox, setup.journal);
         let mut gateway = Gateway {
             settings,
             control,
@@ -199,6 +201,11 @@ impl Gateway {
         attachments.find(|attachment| attachment.at == at).map_or("?", |found| found.tun.as_str())
     }
 
+    /// The name of the device at a place as a worker numbers it now.
+    pub fn device_of(&self, worker: WorkerId, at: Attachment) -> Arc<str> {
+        self.exits.devices.name(at, self.view(worker).topology_epoch)
+    }
+
     /// The target that takes Geneve at this address.
     pub fn target(&self, address: IpAddr) -> Option<TargetSlot> {
         self.exits.snapshot.sources.get(&address)?.first().copied()
@@ -214,7 +221,11 @@ impl Gateway {
     pub fn enter(&mut self, at: Attachment, packets: &[Packet], queue: Option<u16>) {
         let now = self.now();
         let readers = self.readers(packets, queue, |packet| flow_hash(&packet.bytes));
+        let latest = self.exits.snapshot.topology_epoch;
         for (reader, batch) in batches(&readers, packets) {
+            // A worker's devices are those of the view that it holds.
+            let own = self.workers[reader].snapshot.topology_epoch;
+            let at = self.exits.devices.renumbered(at, latest, own);
             self.workers[reader].take_tun(at, batch, now, &mut self.exits);
             self.hand_over();
         }
@@ -295,8 +306,7 @@ impl Gateway {
     /// Time passes, on the clock and in the calendar; everything that is due is done at its time.
     pub fn advance(&mut self, by: Duration) {
         let end = self.elapsed + by;
-        loop {
-            let Some(due) = self.due().filter(|&due| due <= self.start + end) else { break };
+        while let Some(due) = self.due().filter(|&due| due <= self.start + end) {
             self.elapsed = self.elapsed.max(due.saturating_duration_since(self.start));
             let now = self.now();
             for worker in &mut self.workers {
@@ -318,7 +328,7 @@ impl Gateway {
         }
         self.elapsed = end;
         let (wall_clock, at) = self.wall_clock;
-        self.control(Input::WallClock(wall_clock + (end - at)));
+        self.control(Input::WallClock(wall_clock + end.saturating_sub(at)));
     }
 
     /// The control plane is told something, and what it has to say reaches every worker.
@@ -419,6 +429,7 @@ impl Gateway {
             match output {
                 Output::Publish(snapshot) => {
                     self.exits.journal.note(|| Happened::Published(Arc::clone(&snapshot)));
+                    self.exits.devices.note(snapshot.topology_epoch, &self.settings);
                     self.exits.snapshot = snapshot;
                     if !self.setup.by_hand {
                         for worker in &mut self.workers {

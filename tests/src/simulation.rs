@@ -23,7 +23,7 @@ mod trace;
 mod world;
 
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 pub use coverage::{Coverage, Kind};
@@ -40,13 +40,15 @@ pub struct Options {
     pub events: u32,
     /// Numbers of events that do not happen, all the others being as they are.
     pub without: BTreeSet<u32>,
+    /// Whether every step of the gateways is told on standard error, a line each.
+    pub tell: bool,
     /// What counts as a violation besides what is wrong.
     pub artificial: Option<Artificial>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { events: EVENTS, without: BTreeSet::new(), artificial: None }
+        Options { events: EVENTS, without: BTreeSet::new(), tell: false, artificial: None }
     }
 }
 
@@ -109,9 +111,8 @@ impl fmt::Display for Violation {
 /// Plays a seed.
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let plan = Plan::draw(seed, options.events, &options.without);
-    let artificial = options.artificial;
     let played = panics::caught(|| {
-        let mut world = World::new(&plan, artificial);
+        let mut world = World::new(&plan, options);
         let result = world.run();
         (result, world.results())
     });
@@ -137,11 +138,12 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
 /// What a seed has planned, one event a line, for people.
 pub fn describe(seed: u64, options: &Options) -> String {
     let plan = Plan::draw(seed, options.events, &options.without);
-    let mut text = format!("{:#?}\n", plan.world);
+    let mut text = format!("{:?}\n", plan.world);
     let mut events: Vec<_> = plan.events.iter().collect();
     events.sort_by_key(|event| event.at);
     for event in events {
-        text.push_str(&format!("{:>12.3?} {:>3} {:?}\n", event.at, event.number, event.what));
+        let plan::Event { number, at, what } = event;
+        let _ = writeln!(text, "{at:>12.3?} {number:>3} {what:?}");
     }
     text
 }

@@ -231,3 +231,29 @@ proptest! {
         prop_assert!(gateway.stats().returned.packets <= 1);
     }
 }
+
+#[test]
+fn an_error_about_fragments_decides_nothing_for_them() {
+    let (mut gateway, _) = firewall(
+        r#"
+        default = "allow"
+        [[rule]]
+        action = "deny"
+        protocol = "udp"
+        ports = [25]
+        "#,
+    );
+    for (port, passes) in [(53, 1), (25, 0)] {
+        let whole = testing::udp(CLIENT, &format!("198.51.100.7:{port}"), &[7; 100]);
+        let (first, later) = (fragments(&whole, 1, 64), fragments(&whole, 2, 64));
+        let pass = |gateway: &mut FakeGateway<Firewall>, fragments: &[Vec<u8>]| {
+            fragments.iter().map(|fragment| gateway.send(fragment).len()).collect::<Vec<_>>()
+        };
+        assert_eq!(pass(&mut gateway, &first), vec![passes; first.len()]);
+        // Somebody on the way says that it took too long.
+        let icmp = [&[11, 0, 0, 0, 0, 0, 0, 0][..], &whole[..60]].concat();
+        let error = testing::other("198.51.100.7", "203.0.113.9", 1, &icmp);
+        assert_eq!(gateway.send(&error).len(), passes, "as what it is about: port {port}");
+        assert_eq!(pass(&mut gateway, &later), vec![passes; later.len()], "port {port}");
+    }
+}

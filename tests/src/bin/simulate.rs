@@ -1,8 +1,12 @@
 //! Plays seeds of the simulation until one fails or nobody wants any more.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a lock that is poisoned, or a thread that panicked, ends it")]
+#![expect(
+    clippy::expect_used,
+    reason = "a lock that is poisoned, or a thread that panicked, ends it"
+)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +27,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 /// Exit status: 0 if every seed was clean, 1 if one was not, 2 for wrong usage. Ctrl-C ends it with
 /// the summary.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of the command line")]
 #[command(name = "simulate", max_term_width = 100)]
 struct Arguments {
     /// How many seeds to play.
@@ -49,9 +54,15 @@ struct Arguments {
     /// Keep a failing seed in this folder as a regression file.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
+    /// Go on after a failure, and list all of them in the end.
+    #[arg(long)]
+    go_on: bool,
     /// Show what a seed has planned, and do not play it.
     #[arg(long, requires = "seed")]
     plan: bool,
+    /// Tell every step of the gateways on standard error, a line each.
+    #[arg(long, requires = "seed")]
+    tell: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -85,8 +96,8 @@ struct Found {
     seeds: u64,
     simulated: Duration,
     coverage: Coverage,
-    /// The first failure.
-    failure: Option<(u64, Violation)>,
+    /// By seed.
+    failures: BTreeMap<u64, Violation>,
 }
 
 fn main() -> ExitCode {
@@ -115,7 +126,7 @@ fn options(arguments: &Arguments) -> Options {
         Some(Numbers(only)) => (0..events).filter(|number| !only.contains(number)).collect(),
         None => BTreeSet::new(),
     };
-    Options { events, without, artificial: None }
+    Options { events, without, tell: arguments.tell, ..Options::default() }
 }
 
 fn play(arguments: &Arguments) -> io::Result<bool> {
@@ -137,8 +148,12 @@ fn play(arguments: &Arguments) -> io::Result<bool> {
     } else {
         summary(&mut out, &found)?;
     }
-    let Some((seed, violation)) = &found.failure else { return Ok(true) };
+    let Some((seed, violation)) = found.failures.first_key_value() else { return Ok(true) };
     out.flush()?;
+    for (seed, violation) in found.failures.iter().skip(1) {
+        let text = violation.to_string();
+        eprintln!("seed {seed}: {}", text.lines().next().unwrap_or_default());
+    }
     report(arguments, &options, *seed, violation)?;
     Ok(false)
 }
@@ -195,10 +210,9 @@ fn play_all(
             found.coverage.merge(&outcome.coverage);
             bar.inc(1);
             if let Some(violation) = outcome.violation {
-                STOP.store(true, Ordering::Relaxed);
-                // Of several threads' failures the one with the lowest seed.
-                if found.failure.as_ref().is_none_or(|(other, _)| seed < *other) {
-                    found.failure = Some((seed, violation));
+                found.failures.insert(seed, violation);
+                if !arguments.go_on {
+                    STOP.store(true, Ordering::Relaxed);
                 }
             }
         }
@@ -223,10 +237,10 @@ fn report(
     violation: &Violation,
 ) -> io::Result<()> {
     eprintln!("seed {seed}: {violation}");
-    let mut shown = options.clone();
+    let mut shown = Options { tell: false, ..options.clone() };
     if arguments.minimise > 0 {
         eprintln!("looking for the fewest events...");
-        if let Some(least) = minimise(seed, options, arguments.minimise) {
+        if let Some(least) = minimise(seed, &shown, arguments.minimise) {
             let (left, runs) = (least.left, least.runs);
             eprintln!("{left} events are enough (played {runs} times): {}", least.violation);
             shown = least.options;
@@ -253,24 +267,27 @@ fn report(
 fn replay(options: &Options) -> String {
     let mut text = String::new();
     if options.events != Options::default().events {
-        text.push_str(&format!(" --events {}", options.events));
+        let _ = write!(text, " --events {}", options.events);
     }
     if !options.without.is_empty() {
         let left: Vec<_> = (0..options.events)
             .filter(|number| !options.without.contains(number))
             .map(|number| number.to_string())
             .collect();
-        text.push_str(&format!(" --only \"{}\"", left.join(",")));
+        let _ = write!(text, " --only \"{}\"", left.join(","));
     }
     text
 }
 
 fn summary(out: &mut impl io::Write, found: &Found) -> io::Result<()> {
-    let Found { seeds, simulated, coverage, failure } = found;
+    let Found { seeds, simulated, coverage, failures } = found;
     let (hours, cpu) = (simulated.as_secs_f64() / 3600.0, cpu_time());
     let rate = hours / (cpu.as_secs_f64() / 3600.0).max(1e-9);
     let each = cpu.as_secs_f64() * 1000.0 / (*seeds).max(1) as f64;
-    writeln!(out, "{seeds} seeds, {}", if failure.is_some() { "one failed" } else { "all clean" })?;
+    match failures.len() {
+        0 => writeln!(out, "{seeds} seeds, all clean")?,
+        failed => writeln!(out, "{seeds} seeds, {failed} failed")?,
+    }
     writeln!(out, "{hours:.1} hours simulated in {:.1} s of CPU", cpu.as_secs_f64())?;
     writeln!(out, "{rate:.0} simulated hours per CPU-hour, {each:.1} ms of CPU a seed")?;
     for kind in Kind::ALL {
@@ -293,7 +310,7 @@ fn summary(out: &mut impl io::Write, found: &Found) -> io::Result<()> {
 }
 
 fn json(found: &Found) -> serde_json::Value {
-    let Found { seeds, simulated, coverage, failure } = found;
+    let Found { seeds, simulated, coverage, failures } = found;
     let kinds: serde_json::Map<_, _> = Kind::ALL
         .iter()
         .map(|&kind| {
@@ -303,25 +320,31 @@ fn json(found: &Found) -> serde_json::Value {
             (kind.name().to_owned(), value)
         })
         .collect();
-    let failure = failure.as_ref().map(|(seed, violation)| {
-        serde_json::json!({ "seed": seed, "clause": violation.clause, "text": violation.text })
-    });
+    let failures: Vec<_> = failures
+        .iter()
+        .map(|(seed, violation)| {
+            serde_json::json!({
+                "seed": seed, "clause": violation.clause, "text": violation.text,
+            })
+        })
+        .collect();
     serde_json::json!({
-        "ok": failure.is_none(),
+        "ok": failures.is_empty(),
         "seeds": seeds,
         "simulated_hours": simulated.as_secs_f64() / 3600.0,
         "cpu_seconds": cpu_time().as_secs_f64(),
         "coverage": kinds,
-        "failure": failure,
+        "failures": failures,
     })
 }
 
 /// What this process has used of its processors.
 fn cpu_time() -> Duration {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Duration::ZERO };
+    let micros = |micros: i64| Duration::from_micros(micros.cast_unsigned());
     [usage.user_time(), usage.system_time()]
         .into_iter()
-        .map(|time| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000))
+        .map(|time| micros(time.tv_sec() * 1_000_000 + time.tv_usec()))
         .sum()
 }
 

@@ -1,7 +1,7 @@
 //! Where packets leave the workers: memory in place of sockets, devices and queues. What the
 //! kernel would refuse here is a failure of the test.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use geneve::outer::{self, OuterHeader, UdpChecksum};
 use geneve::{Inner, IpVersion, PacketBuf};
+use gwlb::config::{AttachmentSettings, Settings};
 use gwlb::dataplane::encap::{Batch, HOP_LIMIT};
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
@@ -60,8 +61,10 @@ impl Sent {
 pub struct Delivered {
     /// When, counted from the gateway's start.
     pub time: Duration,
-    /// Where.
+    /// Where, as the worker that sent it numbers places.
     pub at: Attachment,
+    /// The name of the device there.
+    pub device: Arc<str>,
     /// The packet.
     pub packet: Vec<u8>,
 }
@@ -86,8 +89,39 @@ pub(super) struct By<'a> {
 #[derive(Debug)]
 pub(super) struct Full;
 
+/// The names of devices, by the epoch of the topology in which their places are numbered.
+#[derive(Debug, Default)]
+pub(super) struct Devices(BTreeMap<u32, Vec<(Attachment, Arc<str>)>>);
+
+impl Devices {
+    /// Notes where these settings have devices.
+    pub fn note(&mut self, epoch: u32, settings: &Settings) {
+        let named = |it: &AttachmentSettings| (it.at, Arc::from(it.tun.as_str()));
+        let devices = || settings.attachments.iter().map(named).collect();
+        self.0.entry(epoch).or_insert_with(devices);
+    }
+
+    /// The name of the device at a place.
+    pub fn name(&self, at: Attachment, epoch: u32) -> Arc<str> {
+        let mut devices = self.0.get(&epoch).into_iter().flatten();
+        let found = devices.find(|(place, _)| *place == at);
+        found.map_or_else(|| Arc::from("?"), |(_, name)| Arc::clone(name))
+    }
+
+    /// A place as it is numbered in another epoch.
+    pub fn renumbered(&self, at: Attachment, from: u32, to: u32) -> Attachment {
+        if from == to {
+            return at;
+        }
+        let name = self.name(at, from);
+        let mut devices = self.0.get(&to).into_iter().flatten();
+        devices.find(|(_, other)| *other == name).map_or(at, |(place, _)| *place)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Exits {
+    pub devices: Devices,
     /// The latest view that was published.
     pub snapshot: Arc<Snapshot>,
     pub journal: Journal,
@@ -102,9 +136,15 @@ pub(super) struct Exits {
 }
 
 impl Exits {
-    pub fn new(snapshot: Arc<Snapshot>, inbox_limit: usize, journal: bool) -> Exits {
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        devices: Devices,
+        inbox_limit: usize,
+        journal: bool,
+    ) -> Exits {
         let inboxes = (0..snapshot.workers).map(|_| VecDeque::new()).collect();
         Exits {
+            devices,
             snapshot,
             journal: Journal::new(journal),
             sent: Vec::new(),
@@ -147,7 +187,11 @@ impl Exits {
         assert_eq!(datagrams.len(), batch.segments, "segments of one size but the last");
         assert!(batch.segments <= MAX_GSO_SEGMENTS, "{} in one send", batch.segments);
         assert!(bytes.len() <= MAX_GSO_BYTES, "{} bytes in one send", bytes.len());
-        assert!(segment <= most, "{segment} bytes fit into {most}");
+        // Every link has to carry as much of IPv6 (RFC 8200 section 5), if in pieces of the outer
+        // packet.
+        let six = datagrams[0].get(target.dialect.header_len()).is_some_and(|byte| byte >> 4 == 6);
+        let least = if six { 1280 + target.dialect.header_len() } else { 0 };
+        assert!(segment <= most.max(least), "{segment} bytes fit into {most}");
         self.sends += 1;
         let (time, to, target) = (self.journal.time, hop.address, hop.target);
         for bytes in datagrams {
@@ -173,10 +217,12 @@ impl Exits {
         let inner = Inner::parse(&packet).expect("a packet that was looked at");
         let segmenter = Segmenter::new(&packet, &inner, offload)?;
         let mut headers = [0; MAX_HEADERS];
+        let device = self.devices.name(at, snapshot.topology_epoch);
         for index in 0..segmenter.count() {
             let segment = segmenter.segment(index, &mut headers);
             let packet = [&headers[..segment.header_len], &packet[segment.payload]].concat();
-            let delivered = Delivered { time: self.journal.time, at, packet };
+            let device = Arc::clone(&device);
+            let delivered = Delivered { time: self.journal.time, at, device, packet };
             self.journal.note(|| Happened::Delivered { worker, delivered: delivered.clone() });
             self.delivered.push(delivered);
         }

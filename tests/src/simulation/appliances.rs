@@ -253,7 +253,8 @@ impl Appliance {
             Trouble::RewritesPayload => {
                 let end = head + inner.total_len;
                 if end > head + inner.header_len + 20 {
-                    datagram.bytes[end - 1] ^= 1 << dice.below(8);
+                    // By what no wrong bit of the network makes up for.
+                    datagram.bytes[end - 1] = datagram.bytes[end - 1].wrapping_add(3);
                 }
             }
             Trouble::MixesFlows => {

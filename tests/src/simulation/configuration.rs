@@ -106,12 +106,9 @@ impl Layout {
     /// The last one of a group is not registered at first.
     pub fn appliances(self) -> &'static [(&'static str, u8, &'static str)] {
         match self {
-            Layout::TwoZones => &[
-                ("fw", 11, "az1"),
-                ("fw", 12, "az1"),
-                ("fw", 21, "az2"),
-                ("fw", 13, "az1"),
-            ],
+            Layout::TwoZones => {
+                &[("fw", 11, "az1"), ("fw", 12, "az1"), ("fw", 21, "az2"), ("fw", 13, "az1")]
+            }
             Layout::Overlapping => &[("fw", 11, "az1"), ("fw", 12, "az1"), ("fw", 13, "az1")],
             Layout::Chained => &[
                 ("fw", 11, "az1"),
@@ -163,7 +160,9 @@ impl Layout {
     fn text(self) -> &'static str {
         match self {
             Layout::TwoZones => include_str!("../../scenarios/gateway.toml"),
-            Layout::Overlapping => include_str!("../../scenarios/overlapping-addresses/gateway.toml"),
+            Layout::Overlapping => {
+                include_str!("../../scenarios/overlapping-addresses/gateway.toml")
+            }
             Layout::Chained => include_str!("../../scenarios/two-services/gateway.toml"),
         }
     }
@@ -183,18 +182,18 @@ impl Policy {
             on_unhealthy: loss(dice, five),
             on_deregistration: loss(dice, five),
             both_ends: five && dice.per_mille(400),
-            when_none_healthy: *dice.pick(&["fail_open", "fail_closed", "bypass"]),
+            when_none_healthy: dice.pick::<&str>(&["fail_open", "fail_closed", "bypass"]),
             inspect_after_bypass: dice.per_mille(500),
             delay: *dice.pick(&[0, 10, 60, 300]),
             slow_start: *dice.pick(&[0, 0, 30]),
             cross_zone: dice.per_mille(400),
             spill_over: *dice.pick(&[0, 0, 1, 2]),
-            unknown: *dice.pick(&["drop", "reset", "adopt"]),
+            unknown: dice.pick::<&str>(&["drop", "reset", "adopt"]),
             adopt: dice.per_mille(500),
             reset_on_idle: five && dice.per_mille(300),
             clamp: dice.per_mille(300),
-            stickiness: if five { "5-tuple" } else { *dice.pick(&["3-tuple", "2-tuple"]) },
-            dialect: *dice.pick(&["aws", "aws", "tencent", "google"]),
+            stickiness: if five { "5-tuple" } else { dice.pick::<&str>(&["3-tuple", "2-tuple"]) },
+            dialect: dice.pick::<&str>(&["aws", "aws", "tencent", "google"]),
             timers: [
                 idle,
                 *dice.pick(&[20, 60]),
@@ -267,7 +266,8 @@ impl Policy {
         match variant {
             Variant::AsItWas | Variant::OtherPolicy => {}
             Variant::WithoutTheFirst => {
-                let first = "[[target]]\ngroup = \"fw\"\naddress = \"192.0.2.11\"\nzone = \"az1\"\n";
+                let first =
+                    "[[target]]\ngroup = \"fw\"\naddress = \"192.0.2.11\"\nzone = \"az1\"\n";
                 text = text.replace(first, "");
             }
             Variant::WithAFourth => text.push_str(

@@ -77,7 +77,6 @@ impl Kind {
                 "unknown_tcp_flow",
             ]),
             Kind::Target => of(&[
-                "draining Target.DeregistrationInProgress",
                 "healthy",
                 "initial Elb.InitialHealthChecking",
                 "initial Elb.RegistrationInProgress",
@@ -86,20 +85,19 @@ impl Kind {
                 "unhealthy Target.FailedHealthChecks",
                 "unhealthy Target.ResponseCodeMismatch",
                 "unhealthy Target.Timeout",
-                "unused Target.NotInUse",
-                "unused Target.NotRegistered",
             ]),
             Kind::Failover => {
                 let causes = ["unhealthy", "deregistered"];
                 let policies = ["stay", "rebalance", "reset next packet", "reset both ends"];
                 let mut rows: Vec<_> = causes
                     .iter()
-                    .flat_map(|cause| policies.iter().map(move |policy| format!("{cause}: {policy}")))
+                    .flat_map(|cause| {
+                        policies.iter().map(move |policy| format!("{cause}: {policy}"))
+                    })
                     .collect();
                 for (none, policies) in [
                     ("fail_closed", &["drop"][..]),
-                    ("fail_open", &["to an unhealthy target"]),
-                    ("bypass", &["past them", "past them, then inspected", "past them, then kept"]),
+                    ("bypass", &["past them, then inspected", "past them, then kept"]),
                 ] {
                     rows.extend(policies.iter().map(|it| format!("none healthy, {none}: {it}")));
                 }
@@ -173,12 +171,23 @@ impl Coverage {
     pub(super) fn note(&mut self, step: &Step, policy: &Policy) {
         match &step.what {
             Happened::Judged { verdict, .. } => match verdict {
-                Judgement::Drop(reason) => self.drop(*reason),
+                Judgement::Drop(reason) => {
+                    self.drop(*reason);
+                    if *reason == DropReason::NoTarget && policy.when_none_healthy == "fail_closed"
+                    {
+                        self.add(Kind::Failover, "none healthy, fail_closed: drop", 1);
+                    }
+                }
+                Judgement::Bypass(_) if policy.when_none_healthy == "bypass" => {
+                    let then = if policy.inspect_after_bypass { "inspected" } else { "kept" };
+                    let row = format!("none healthy, bypass: past them, then {then}");
+                    self.add(Kind::Failover, &row, 1);
+                }
                 Judgement::Reply { cause, .. } => self.reply(*cause),
                 _ => {}
             },
-            Happened::Lost { reason, .. } => self.drop(*reason),
-            Happened::Returned { verdict: ReturnVerdict::Drop(reason), .. } => self.drop(*reason),
+            Happened::Lost { reason, .. }
+            | Happened::Returned { verdict: ReturnVerdict::Drop(reason), .. } => self.drop(*reason),
             Happened::Reply { cause, .. } => self.reply(*cause),
             Happened::Event(event) => self.event(event, policy),
             _ => {}
@@ -209,6 +218,9 @@ impl Coverage {
                     let reason = standing.reason.map(|reason| format!(" {}", reason.name()));
                     let name = format!("{}{}", standing.state.name(), reason.unwrap_or_default());
                     self.add(Kind::Target, &name, 1);
+                }
+                if to.state == TargetState::Unhealthy {
+                    self.loss("unhealthy", policy.on_unhealthy, policy);
                 }
                 if from.state == TargetState::Unhealthy && to.state == TargetState::Healthy {
                     self.add(Kind::Event, "recovered", 1);

@@ -7,12 +7,14 @@ mod reassembly;
 mod tcp;
 
 use std::collections::BTreeMap;
+use std::hash::Hasher as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use etherparse::TcpHeaderSlice;
 use geneve::checksum::{Integrity, verify};
-use geneve::{IcmpErrorKind, Inner, TcpFlags, Transport, protocol};
+use geneve::{FlowKey, IcmpErrorKind, Inner, TcpFlags, Transport, protocol};
+use siphasher::sip::SipHasher13;
 
 use super::configuration::{DENIED, Pair, Policy};
 use super::plan::{Kind, Talk};
@@ -34,8 +36,8 @@ pub(super) struct Hosts {
     cut: u16,
 }
 
-/// VPC, address and port of who began, protocol.
-type Key = (u8, IpAddr, u16, u8);
+/// VPC, who began and the other one as packets call them, their ports, protocol.
+type Key = (u8, IpAddr, IpAddr, (u16, u16), u8);
 
 /// Two hosts that talk.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub(super) struct Conversation {
     state: Progress,
     round: u32,
     complained: bool,
+    /// By side, the largest packet that it takes for small enough.
+    paths: [usize; 2],
     /// What was done to it by others, if anything.
     pub harm: Option<&'static str>,
     /// Packets of it that were lost on the way.
@@ -74,7 +78,10 @@ pub(super) struct Place {
 enum Progress {
     Tcp(Box<[End; 2]>),
     /// How often the present question was asked, and the number of the timer that is set.
-    Asking { tries: u32, timer: u64 },
+    Asking {
+        tries: u32,
+        timer: u64,
+    },
 }
 
 /// How a conversation ended.
@@ -123,9 +130,9 @@ impl Conversation {
     /// then.
     pub fn is_closing(&self) -> bool {
         match &self.state {
-            Progress::Tcp(ends) => ends.iter().any(|end| {
-                end.closing || end.peer_closed || end.state != State::Open
-            }),
+            Progress::Tcp(ends) => {
+                ends.iter().any(|end| end.closing || end.peer_closed || end.state != State::Open)
+            }
             Progress::Asking { .. } => false,
         }
     }
@@ -133,6 +140,13 @@ impl Conversation {
     /// Whether its flow is that of others, too.
     pub fn is_shared(&self, policy: &Policy) -> bool {
         policy.stickiness != "5-tuple" || matches!(self.talk.kind, Kind::Ping | Kind::Other(_))
+    }
+
+    /// Whether it has packets that come in pieces, which firewalls may drop when they come in
+    /// another order.
+    pub fn is_fragmented(&self) -> bool {
+        let large = |side: usize| self.talk.sizes[side] + 48 > self.paths[side];
+        self.talk.may_fragment || self.talk.kind != Kind::Tcp && (large(0) || large(1))
     }
 
     pub fn pause(&self) -> Duration {
@@ -208,15 +222,25 @@ fn byte(talk: u32, side: usize, at: u64) -> u8 {
 
 /// What a message says: who sends which, and bytes that nobody else sends.
 fn message(talk: u32, side: usize, number: u32, len: usize) -> Vec<u8> {
-    let mut message = vec![b'M', side as u8];
+    let mut message = vec![0; 8];
+    message.extend([b'M', side as u8]);
     message.extend_from_slice(&talk.to_be_bytes());
     message.extend_from_slice(&number.to_be_bytes());
     let body = (message.len()..len).map(|at| byte(talk, side, at as u64 + u64::from(number)));
     message.extend(body);
+    let sum = sum(&message[8..]);
+    message[..8].copy_from_slice(&sum.to_be_bytes());
     message
 }
 
-const MESSAGE_HEAD: usize = 10;
+/// What a message begins with, since not every protocol has a checksum.
+fn sum(body: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(3, 4);
+    hasher.write(body);
+    hasher.finish()
+}
+
+const MESSAGE_HEAD: usize = 18;
 
 impl Hosts {
     /// Two hosts begin to talk.
@@ -232,10 +256,13 @@ impl Hosts {
             Kind::Ping => (talk.port, talk.port),
             Kind::Other(_) => (0, 0),
         };
-        let sides = if talk.outward { [far(port), near(service)] } else { [near(port), far(service)] };
+        let sides =
+            if talk.outward { [far(port), near(service)] } else { [near(port), far(service)] };
         let state = match talk.kind {
             Kind::Tcp => {
-                let first = |side: u64| (seed ^ u64::from(number) << 7).wrapping_mul(0x9e37_79b9 + side) as u32;
+                let first = |side: u64| {
+                    (seed ^ u64::from(number) << 7).wrapping_mul(0x9e37_79b9 + side) as u32
+                };
                 let end = |side| End::new(first(side), talk.segment, talk.offload);
                 Progress::Tcp(Box::new([end(1), end(2)]))
             }
@@ -250,6 +277,7 @@ impl Hosts {
             state,
             round: 0,
             complained: false,
+            paths: [talk.segment + 60; 2],
             harm: None,
             losses: 0,
             bypassed: false,
@@ -258,8 +286,9 @@ impl Hosts {
         };
         let protocol = conversation.protocol();
         // Who translates addresses sees it from both sides by another one.
-        for own in [sides[0].own, sides[1].peer, if talk.outward { alias } else { near_own }] {
-            let before = self.by_address.insert((pair.vpc, own, port, protocol), number);
+        for (own, peer) in [(sides[0].own, sides[0].peer), (sides[1].peer, sides[1].own)] {
+            let key = (pair.vpc, own, peer, (port, service), protocol);
+            let before = self.by_address.insert(key, number);
             if let Some(before) = before.filter(|before| *before != number)
                 && let Some(before) = self.talks.get_mut(&before)
             {
@@ -276,18 +305,18 @@ impl Hosts {
             Transport::IcmpError { about, .. } => about.reversed(),
             _ => inner.ported_key().unwrap_or_else(|| inner.flow_key()),
         };
-        let (protocol, found) = (key.protocol(), |address, port, protocol| {
-            self.by_address.get(&(vpc, address, port, protocol)).copied()
-        });
-        let ping = matches!(protocol, protocol::ICMP | protocol::ICMPV6);
-        if ping {
+        let protocol = key.protocol();
+        if matches!(protocol, protocol::ICMP | protocol::ICMPV6) {
             // The identifier is in the packet, which is not at hand.
             return None;
         }
-        if let Some(number) = found(key.dst(), key.dst_port(), protocol) {
-            return Some((number, 0));
-        }
-        found(key.src(), key.src_port(), protocol).map(|number| (number, 1))
+        let found = |key: FlowKey| {
+            let ports = (key.src_port(), key.dst_port());
+            let key = (vpc, key.src(), key.dst(), ports, protocol);
+            self.by_address.get(&key).copied()
+        };
+        let there = found(key).map(|number| (number, 1));
+        there.or_else(|| found(key.reversed()).map(|number| (number, 0)))
     }
 
     /// The same, of a packet at hand.
@@ -299,8 +328,9 @@ impl Hosts {
             let id = packet.get(inner.header_len + 4..inner.header_len + 6)?;
             let id = u16::from_be_bytes([id[0], id[1]]);
             let request = matches!(packet[inner.header_len], 8 | 128);
-            let (asker, side) = if request { (inner.src, 1) } else { (inner.dst, 0) };
-            let number = self.by_address.get(&(vpc, asker, id, inner.protocol))?;
+            let (from, to, side) =
+                if request { (inner.src, inner.dst, 1) } else { (inner.dst, inner.src, 0) };
+            let number = self.by_address.get(&(vpc, from, to, (id, id), inner.protocol))?;
             return Some((*number, side));
         }
         self.find(vpc, &inner)
@@ -326,16 +356,20 @@ impl Hosts {
             return;
         }
         let place = conversation.sides[side];
-        if (place.device, place.own) != (device, inner.dst) || place.peer != inner.src {
-            // Addresses and ports that were used the other way round before.
-            let other = conversation.sides[1 - side];
-            if (other.own, other.peer) != (inner.dst, inner.src) {
-                let text = format!(
-                    "a packet from {} to {} came out of {device}, and not where {} is",
-                    inner.src, inner.dst, place.own
-                );
-                deeds.wrong = Some(("Transparency", text));
-            }
+        if (place.own, place.peer) != (inner.dst, inner.src) {
+            // Addresses and ports that were used the other way round before, or were changed.
+            return;
+        }
+        let ports = (conversation.sides[1 - side].port, place.port);
+        if matches!(inner.transport, Transport::Tcp { .. } | Transport::Udp { .. })
+            && inner.ports() != Some(ports)
+        {
+            // Of an earlier conversation with another service.
+            return;
+        }
+        if place.device != device {
+            let text = format!("{} is not behind {device}: {}", place.own, conversation.describe());
+            deeds.wrong = Some(("Transparency", text));
             return;
         }
         match inner.transport {
@@ -488,7 +522,7 @@ impl Hosts {
             let data: Vec<u8> = (offset..offset + len).map(|at| byte(number, side, at)).collect();
             let packet = ip.tcp(ports, Tcp { flags, sequence, acknowledgement, mss }, &data);
             let packet = match cut {
-                Some(size) => super_packet(&packet, size),
+                Some(cut) => super_packet(&packet, cut),
                 None => Packet::plain(packet),
             };
             deeds.sent.push((number, side, packet));
@@ -519,8 +553,8 @@ impl Hosts {
     /// One side says its message of a round.
     fn say(&mut self, number: u32, side: usize, round: u32, deeds: &mut Deeds) {
         let Some(conversation) = self.talks.get(&number) else { return };
-        let size = conversation.talk.sizes[side].max(MESSAGE_HEAD);
-        let text = message(number, side, round, size);
+        let len = conversation.talk.sizes[side].max(MESSAGE_HEAD);
+        let text = message(number, side, round, len);
         let ip = conversation.ip(side);
         let packet = match conversation.talk.kind {
             Kind::Ping if side == 0 => ip.echo_request(conversation.talk.port, round as u16),
@@ -528,9 +562,9 @@ impl Hosts {
             Kind::Other(protocol) => ip.protocol(protocol, &text),
             Kind::Udp | Kind::Tcp => ip.udp(conversation.ports(side), &text),
         };
-        // Hosts cut what does not fit their link, and some what would.
-        let most = conversation.talk.segment / 8 * 8;
-        if packet.len() > most + 60 {
+        let path = conversation.paths[side];
+        if packet.len() > path {
+            let most = (path - 60) / 8 * 8;
             self.cut = self.cut.wrapping_add(1);
             for fragment in fragments(&packet, self.cut, most) {
                 deeds.sent.push((number, side, Packet::plain(fragment)));
@@ -543,14 +577,17 @@ impl Hosts {
     fn message(&mut self, number: u32, side: usize, text: &[u8], deeds: &mut Deeds) {
         let Some(conversation) = self.talks.get_mut(&number) else { return };
         let Some(head) = text.get(..MESSAGE_HEAD) else { return };
+        if head[..8] != sum(&text[8..]).to_be_bytes() {
+            return;
+        }
         let word = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("four bytes"));
-        let (talk, round) = (word(2), word(6));
+        let (talk, round) = (word(10), word(14));
         // An earlier conversation of the same hosts may still have something to say.
         if talk != number {
             return;
         }
-        let size = conversation.talk.sizes[1 - side].max(MESSAGE_HEAD);
-        if text != message(number, 1 - side, round, size) {
+        let len = conversation.talk.sizes[1 - side].max(MESSAGE_HEAD);
+        if text != message(number, 1 - side, round, len) {
             let text = format!("a message was changed on the way: {}", conversation.describe());
             deeds.wrong = Some(("Transparency", text));
             return;
@@ -615,12 +652,13 @@ impl Hosts {
     /// An ICMP error about a packet that this side has sent.
     fn complaint(&mut self, number: u32, side: usize, kind: IcmpErrorKind, deeds: &mut Deeds) {
         let Some(conversation) = self.talks.get_mut(&number) else { return };
+        let IcmpErrorKind::TooBig { mtu } = kind else { return };
         let head = if conversation.sides[side].own.is_ipv4() { 40 } else { 60 };
-        if let (IcmpErrorKind::TooBig { mtu }, Progress::Tcp(ends)) = (kind, &mut conversation.state)
-        {
+        let path = (mtu as usize).clamp(400, conversation.paths[side]);
+        conversation.paths[side] = path;
+        if let Progress::Tcp(ends) = &mut conversation.state {
             let mut out = Vec::new();
-            let segment = u64::from(mtu).saturating_sub(head).max(400);
-            ends[side].shrink(segment, &mut out);
+            ends[side].shrink((path - head) as u64, &mut out);
             self.send_segments(number, side, &out, deeds);
             self.set_timer(number, side, deeds);
         }

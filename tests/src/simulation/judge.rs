@@ -39,7 +39,6 @@ pub(super) struct Sight<'a> {
     pub policy: &'a Policy,
     /// The soonest that any flow may be forgotten.
     pub soonest: Duration,
-    pub vpc_of: &'a dyn Fn(&str) -> u8,
     pub let_out: &'a LetOut,
 }
 
@@ -69,7 +68,7 @@ impl Judge {
     ) -> Result<(), Wrong> {
         match &step.what {
             Happened::Judged { worker, origin, packet, offload, verdict, .. } => {
-                let vpc = vpc_of(sight, origin.at);
+                let vpc = vpc_of(sight, *worker, origin.at);
                 let subject = (*worker, origin.side, vpc, packet.as_slice());
                 self.judged(subject, offload, verdict, sight, hosts, coverage)
             }
@@ -83,9 +82,9 @@ impl Judge {
             Happened::Returned { bytes, verdict, from, .. } => {
                 self.returned(*from, bytes, verdict, sight)
             }
-            Happened::Reply { to, packet, .. } => {
-                self.leaving.push((*to, self.seen(*to, packet, sight)));
-                if let Some((number, _)) = hosts.find_packet(vpc_at(sight, *to), packet)
+            Happened::Reply { worker, to, packet, .. } => {
+                self.leaving.push((*to, seen(*to, packet, sight)));
+                if let Some((number, _)) = hosts.find_packet(vpc_at(sight, *worker, *to), packet)
                     && let Some(talk) = hosts.talks.get_mut(&number)
                 {
                     talk.harm.get_or_insert("it was reset");
@@ -118,11 +117,6 @@ impl Judge {
                 Err(Wrong::new("Conservation", format!("it was to leave at {at:?}: {what}")))
             }
         }
-    }
-
-    /// What a packet looks like when it leaves, if that can be said without translating it.
-    fn seen(&self, at: Attachment, packet: &[u8], sight: &Sight<'_>) -> Option<Vec<u8>> {
-        sight.gateway.snapshot().translation(at).is_none().then(|| packet.to_vec())
     }
 
     fn judged(
@@ -162,13 +156,13 @@ impl Judge {
                 let plain = *offload == Offload::NONE;
                 let segments = segments(packet, offload);
                 for _ in 0..segments {
-                    let packet = if plain { self.seen(*at, packet, sight) } else { None };
+                    let packet = if plain { seen(*at, packet, sight) } else { None };
                     self.leaving.push((*at, packet));
                 }
                 Ok(())
             }
             Judgement::Reply { to, packet: reply, cause } => {
-                self.leaving.push((*to, self.seen(*to, reply, sight)));
+                self.leaving.push((*to, seen(*to, reply, sight)));
                 match cause {
                     ReplyCause::PacketTooBig => {}
                     ReplyCause::UnknownTcpFlow | ReplyCause::IdleTimeout => {
@@ -226,13 +220,13 @@ impl Judge {
         let view = sight.gateway.view(worker);
         let fates = view.targets.iter().enumerate().filter(|(_, it)| it.address.ip() == before);
         let slots: Vec<_> = fates.map(|(slot, _)| slot).collect();
-        let lost = view.pools.iter().any(|pool| {
+        let leaving = view.pools.iter().any(|pool| {
             slots.iter().any(|&slot| pool.fates.get(slot).is_some_and(|fate| *fate != Fate::Stay))
         });
         let forgotten = sight.now >= last + sight.soonest;
         let harmed = talk.harm.is_some() || talk.losses > 0;
         talk.harm.get_or_insert("it was moved to another target");
-        if lost || forgotten || harmed || self.loose || talk.is_shared(sight.policy) {
+        if leaving || forgotten || harmed || self.loose || talk.is_shared(sight.policy) {
             return Ok(());
         }
         let text = format!(
@@ -267,10 +261,15 @@ impl Judge {
             return Err(Wrong::new("NoUninspectedPath", text));
         }
         if let Way::Deliver(at) = returned.way {
-            self.leaving.push((at, self.seen(at, packet, sight)));
+            self.leaving.push((at, seen(at, packet, sight)));
         }
         Ok(())
     }
+}
+
+/// What a packet looks like when it leaves, if that can be said without translating it.
+fn seen(at: Attachment, packet: &[u8], sight: &Sight<'_>) -> Option<Vec<u8>> {
+    sight.gateway.snapshot().translation(at).is_none().then(|| packet.to_vec())
 }
 
 /// Holds that a ledger balances.
@@ -301,10 +300,12 @@ pub(super) fn blame(
         let Ok(inner) = Inner::parse(packet) else { continue };
         for talk in hosts.talks.values_mut() {
             let of = |side: usize| [talk.sides[side].own, talk.sides[side].peer];
-            if talk.vpc == vpc && (0..2).any(|side| {
-                let both = of(side);
-                both == [inner.src, inner.dst] || both == [inner.dst, inner.src]
-            }) {
+            if talk.vpc == vpc
+                && (0..2).any(|side| {
+                    let both = of(side);
+                    both == [inner.src, inner.dst] || both == [inner.dst, inner.src]
+                })
+            {
                 with(talk);
             }
         }
@@ -316,17 +317,22 @@ fn segments(packet: &[u8], offload: &Offload) -> usize {
     netio::offload::Segmenter::new(packet, &inner, offload).map_or(0, |it| it.count())
 }
 
-fn vpc_of(sight: &Sight<'_>, at: Entry) -> u8 {
+fn vpc_of(sight: &Sight<'_>, worker: WorkerId, at: Entry) -> u8 {
     match at {
-        Entry::InternetGateway(id) => vpc_at(sight, Attachment::InternetGateway(id)),
-        Entry::Subnet(id) => vpc_at(sight, Attachment::Subnet(id)),
+        Entry::InternetGateway(id) => vpc_at(sight, worker, Attachment::InternetGateway(id)),
+        Entry::Subnet(id) => vpc_at(sight, worker, Attachment::Subnet(id)),
         Entry::Endpoint(id) => {
-            let topology = &sight.gateway.snapshot().topology;
-            u8::from(topology.endpoint(id).name.as_str().starts_with("blue"))
+            let topology = &sight.gateway.view(worker).topology;
+            vpc_named(topology.endpoint(id).name.as_str())
         }
     }
 }
 
-fn vpc_at(sight: &Sight<'_>, at: Attachment) -> u8 {
-    (sight.vpc_of)(sight.gateway.device(at))
+fn vpc_at(sight: &Sight<'_>, worker: WorkerId, at: Attachment) -> u8 {
+    vpc_named(&sight.gateway.device_of(worker, at))
+}
+
+/// The number of the VPC that something of this name is in.
+pub(super) fn vpc_named(name: &str) -> u8 {
+    u8::from(name.starts_with("blue"))
 }

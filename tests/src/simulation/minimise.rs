@@ -25,7 +25,8 @@ pub fn minimise(seed: u64, options: &Options, runs: u32) -> Option<Minimised> {
     let clause = first.clause.clone();
     let mut left: Vec<u32> =
         (0..options.events).filter(|number| !options.without.contains(number)).collect();
-    let mut found = Minimised { options: options.clone(), left: left.len(), violation: first, runs: 1 };
+    let mut found =
+        Minimised { options: options.clone(), left: left.len(), violation: first, runs: 1 };
     let mut size = left.len().div_ceil(2).max(1);
     loop {
         let mut at = 0;

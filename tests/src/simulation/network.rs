@@ -20,6 +20,7 @@ pub(super) enum Leg {
 pub(super) struct Network {
     seed: u64,
     usual: Weather,
+    rough: bool,
     /// What it is like now, by the event that made it so.
     storms: BTreeMap<u32, Weather>,
     /// Between gateway and appliance, by the event that cut it.
@@ -52,13 +53,20 @@ impl Network {
         Network {
             seed,
             usual,
+            rough: usual != Weather::CALM,
             storms: BTreeMap::new(),
             cuts: BTreeMap::new(),
             counts: BTreeMap::new(),
         }
     }
 
+    /// Whether packets may ever have overtaken others.
+    pub fn is_rough(&self) -> bool {
+        self.rough
+    }
+
     pub fn storm(&mut self, event: u32, weather: Option<Weather>) {
+        self.rough = true;
         match weather {
             Some(weather) => self.storms.insert(event, weather),
             None => self.storms.remove(&event),
@@ -75,7 +83,8 @@ impl Network {
     /// Whether an appliance is cut off from a gateway, there or back.
     pub fn is_cut(&self, gateway: usize, appliance: usize, way: Way) -> bool {
         self.cuts.values().any(|&(from, to, cut)| {
-            (from, to) == (gateway, appliance) && (cut == Way::Both || way == Way::Both || cut == way)
+            (from, to) == (gateway, appliance)
+                && (cut == Way::Both || way == Way::Both || cut == way)
         })
     }
 
@@ -117,12 +126,39 @@ fn arrival(dice: &mut Dice, weather: Weather, harmed: &mut bool) -> Arrival {
     Arrival { after: Duration::from_micros(micros), corrupted }
 }
 
-/// A copy in which one bit is wrong.
-pub(super) fn corrupted(bytes: &[u8], bit: u64) -> Vec<u8> {
+/// A copy in which one bit is wrong. Each leg has its own bits of every 16: two wrong bits that
+/// make up for one another in the internet's checksum would be nobody's fault.
+pub(super) fn corrupted(bytes: &[u8], leg: Leg, chance: u64) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
-    if !bytes.is_empty() {
-        let bit = (bit % (bytes.len() as u64 * 8)) as usize;
-        bytes[bit / 8] ^= 1 << (bit % 8);
+    let words = bytes.len() as u64 / 2;
+    if words > 0 {
+        let column = leg as u64 * 4 + chance % 4;
+        let word = (chance / 4 % words) as usize;
+        bytes[word * 2 + usize::from(column < 8)] ^= 1 << (column % 8);
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_legs_make_up_for_one_another() {
+        let packet = crate::packets::Ip::new("192.0.2.1", "192.0.2.2").udp((1, 2), &[0x5a; 64]);
+        let inner = geneve::Inner::parse(&packet).unwrap();
+        let sound = |bytes: &[u8]| {
+            geneve::checksum::verify(&inner, bytes) == geneve::checksum::Integrity::Valid
+        };
+        assert!(sound(&packet));
+        let legs = [Leg::FromHost, Leg::ToHost, Leg::ToAppliance, Leg::FromAppliance];
+        for chance in 0..400 {
+            let once = corrupted(&packet, legs[chance as usize % 4], chance);
+            assert!(!sound(&once), "{chance}");
+            for other in 0..100 {
+                let twice = corrupted(&once, legs[(chance as usize + 1) % 4], other * 4 + 1);
+                assert!(!sound(&twice), "{chance} {other}");
+            }
+        }
+    }
 }

@@ -72,32 +72,75 @@ pub(super) enum What {
     /// Two hosts begin to talk.
     Talk(Talk),
     /// An appliance is in trouble for a while.
-    Trouble { appliance: usize, trouble: Trouble, lasts: Duration },
+    Trouble {
+        appliance: usize,
+        trouble: Trouble,
+        lasts: Duration,
+    },
     /// Somebody who is no appliance sends Geneve.
-    Rogue { deed: Rogue, count: u64 },
+    Rogue {
+        deed: Rogue,
+        count: u64,
+    },
     /// Packets that belong to nothing come from the networks.
-    Stray { kind: Stray, count: u64 },
+    Stray {
+        kind: Stray,
+        count: u64,
+    },
     Reload(Variant),
-    Register { appliance: usize, weight: u16 },
-    Deregister { appliance: usize },
+    Register {
+        appliance: usize,
+        weight: u16,
+    },
+    Deregister {
+        appliance: usize,
+    },
     /// A load balancer's traffic mode is switched to bypass, and back after a while.
-    Bypass { balancer: usize, lasts: Duration },
+    Bypass {
+        balancer: usize,
+        lasts: Duration,
+    },
     /// The calendar is set forward or back, by seconds.
-    Clock { gateway: usize, by: i64 },
+    Clock {
+        gateway: usize,
+        by: i64,
+    },
     /// A gateway dies, and comes back without its flows.
-    Death { gateway: usize, lasts: Duration },
+    Death {
+        gateway: usize,
+        lasts: Duration,
+    },
     /// Packets that went to one gateway go to another from now on.
     Shift,
     /// A gateway and an appliance do not reach each other.
-    Partition { gateway: usize, appliance: usize, way: Way, lasts: Duration },
+    Partition {
+        gateway: usize,
+        appliance: usize,
+        way: Way,
+        lasts: Duration,
+    },
     /// The network is worse than usual.
-    Storm { weather: Weather, lasts: Duration },
+    Storm {
+        weather: Weather,
+        lasts: Duration,
+    },
     /// A worker does not take up new views.
-    Lag { gateway: usize, worker: u16, lasts: Duration },
+    Lag {
+        gateway: usize,
+        worker: u16,
+        lasts: Duration,
+    },
     /// A worker does not look into its inbox.
-    Stall { gateway: usize, worker: u16, lasts: Duration },
+    Stall {
+        gateway: usize,
+        worker: u16,
+        lasts: Duration,
+    },
     /// The underlay carries smaller packets to an appliance than before.
-    PathMtu { appliance: usize, mtu: u16 },
+    PathMtu {
+        appliance: usize,
+        mtu: u16,
+    },
 }
 
 /// Which way a partition cuts.
@@ -127,7 +170,7 @@ pub(super) enum Trouble {
     RewritesTuple,
     /// It changes bytes of the Geneve header.
     RewritesHeader,
-    /// It changes what it must not, and what it may: bytes of the payload, with a right checksum.
+    /// It changes bytes of the payload.
     RewritesPayload,
     /// It returns packets with the headers of other flows.
     MixesFlows,
@@ -227,6 +270,7 @@ impl Stray {
 
 /// How two hosts talk.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "ways to talk, each by itself")]
 pub(super) struct Talk {
     pub kind: Kind,
     /// Index of the pair of networks.
@@ -286,11 +330,8 @@ impl Plan {
 
 impl World {
     fn draw(dice: &mut Dice) -> World {
-        let layout = dice.weighted(&[
-            (6, Layout::TwoZones),
-            (2, Layout::Overlapping),
-            (2, Layout::Chained),
-        ]);
+        let layout =
+            dice.weighted(&[(6, Layout::TwoZones), (2, Layout::Overlapping), (2, Layout::Chained)]);
         let policy = Policy::draw(dice);
         let other = policy.redrawn(dice);
         let weather = if dice.per_mille(500) { Weather::CALM } else { Weather::draw(dice) };
@@ -386,7 +427,7 @@ impl Talk {
             7 | 8 => dice.time(3 * second, 60 * second),
             _ => dice.time(60 * second, 400 * second),
         };
-        let size = |dice: &mut Dice| *dice.pick(&[1, 30, 200, 1000, 1400, 3000, 6000]) as usize;
+        let size = |dice: &mut Dice| *dice.pick(&[1, 30, 200, 1000, 1400, 3000, 6000_usize]);
         Talk {
             kind,
             pair: dice.next(),

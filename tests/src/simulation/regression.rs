@@ -37,7 +37,7 @@ impl Regression {
     pub fn options(&self) -> Options {
         let left_out = |number: &u32| self.only.as_ref().is_some_and(|only| !only.contains(number));
         let without = (0..self.events).filter(left_out).collect();
-        Options { events: self.events, without, artificial: None }
+        Options { events: self.events, without, ..Options::default() }
     }
 }
 

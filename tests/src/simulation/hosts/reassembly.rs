@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header};
+use geneve::checksum;
 use geneve::{Fragment, Inner, IpVersion};
 
 /// As long as Linux waits for the rest (`net.ipv4.ipfrag_time`).
@@ -34,6 +35,11 @@ impl Reassembly {
         let inner = Inner::parse(&packet).ok()?;
         let (id, offset) = match inner.fragment {
             Fragment::Whole => return Some(packet),
+            _ if inner.version == IpVersion::V4
+                && checksum::of(&packet[..inner.header_len]) != 0 =>
+            {
+                return None;
+            }
             Fragment::First { id } => (id, 0),
             Fragment::Later { id, offset } => (id, usize::from(offset) * 8),
         };

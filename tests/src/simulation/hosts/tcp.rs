@@ -13,6 +13,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// One end.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each was seen or not, whatever the others")]
 pub(super) struct End {
     pub state: State,
     first: u32,
@@ -267,7 +268,7 @@ impl End {
             _ => return None,
         }
         self.note_acknowledgement(acknowledgement);
-        let offset = sequence.wrapping_sub(self.peer_first.wrapping_add(1)) as i32;
+        let offset = sequence.wrapping_sub(self.peer_first.wrapping_add(1)).cast_signed();
         let offset = u64::try_from(offset).ok();
         let mut new = None;
         if let Some(offset) = offset
@@ -290,7 +291,7 @@ impl End {
     }
 
     fn note_acknowledgement(&mut self, acknowledgement: u32) {
-        let offset = acknowledgement.wrapping_sub(self.first.wrapping_add(1)) as i32;
+        let offset = acknowledgement.wrapping_sub(self.first.wrapping_add(1)).cast_signed();
         let Ok(offset) = u64::try_from(offset) else { return };
         if offset > self.goal + 1 {
             return;
@@ -325,13 +326,14 @@ mod tests {
         (ends[1].goal, ends[1].closing) = (700, true);
         let mut out = Vec::new();
         ends[0].open(&mut out);
-        let mut under_way: std::collections::VecDeque<_> = out.drain(..).map(|it| (1, it)).collect();
+        let mut under_way: std::collections::VecDeque<_> =
+            out.drain(..).map(|it| (1, it)).collect();
         let mut count = 0;
         for _ in 0..1000 {
             let Some((to, segment)) = under_way.pop_front() else {
-                for end in 0..2 {
-                    ends[end].time_out(&mut out);
-                    under_way.extend(out.drain(..).map(|it| (1 - end, it)));
+                for (number, end) in ends.iter_mut().enumerate() {
+                    end.time_out(&mut out);
+                    under_way.extend(out.drain(..).map(|it| (1 - number, it)));
                 }
                 continue;
             };

@@ -6,7 +6,10 @@ use gwlb::control::TargetSpec;
 
 use super::super::hosts::plus;
 use super::super::plan::{Rogue, Stray};
-use super::*;
+use super::{
+    About, Appliance, Datagram, Deeds, Dice, Duration, Event, Happening, Input, IpAddr, Kind,
+    Packet, Settings, Site, Trouble, Violation, What, World, Wrong,
+};
 use crate::packets::{Ip, Tcp, fragments};
 
 impl World<'_> {
@@ -94,7 +97,7 @@ impl World<'_> {
         Ok(())
     }
 
-    pub(super) fn end(&mut self, index: usize) -> Result<(), Violation> {
+    pub(super) fn finish_event(&mut self, index: usize) -> Result<(), Violation> {
         let Event { number, what, .. } = &self.plan.events[index];
         match what {
             What::Trouble { appliance, trouble, .. }
@@ -143,7 +146,7 @@ impl World<'_> {
                     address: appliance.address,
                     port: None,
                     zone: Some(appliance.zone.to_owned()),
-                    weight: Weight::new(u64::from(*weight) as i64).ok(),
+                    weight: Weight::new((*weight).into()).ok(),
                 };
                 let group = appliance.group;
                 self.at(site, |it| {
@@ -170,12 +173,7 @@ impl World<'_> {
         }
     }
 
-    fn switch(
-        &mut self,
-        site: usize,
-        balancer: usize,
-        mode: TrafficMode,
-    ) -> Result<(), Violation> {
+    fn switch(&mut self, site: usize, balancer: usize, mode: TrafficMode) -> Result<(), Violation> {
         let name = self.plan.world.layout.load_balancers()[balancer];
         self.sites[site].judge.may_bypass = true;
         self.harm_all("the traffic mode was switched");
@@ -260,7 +258,13 @@ impl World<'_> {
                 let mut bytes = genuine.bytes.clone();
                 let place = dice.below(header.len() as u64) as usize;
                 bytes[place] ^= 1 << dice.below(8);
+                // Whoever overhears a datagram and can send as its appliance is believed.
                 self.let_out.note_datagram(&bytes);
+                if let Some((_, packet)) = super::super::appliances::opened(&bytes) {
+                    super::super::judge::blame(&mut self.hosts, None, packet, |talk| {
+                        talk.bypassed = true;
+                    });
+                }
                 bytes
             }
             Rogue::Control => {
@@ -316,7 +320,8 @@ impl World<'_> {
                 }
                 Stray::Nowhere => {
                     let to = if near.is_ipv4() {
-                        let all = ["198.51.100.9", "10.0.9.5", "10.0.200.1", "172.16.0.1", "10.0.0.7"];
+                        let all =
+                            ["198.51.100.9", "10.0.9.5", "10.0.200.1", "172.16.0.1", "10.0.0.7"];
                         *dice.pick(&all)
                     } else {
                         *dice.pick(&["fd00:10:0:9::5", "fd00:10:0:77::5", "fd00:99::1"])
@@ -325,7 +330,8 @@ impl World<'_> {
                 }
                 Stray::Middle => {
                     let tcp = *dice.pick(&[Tcp::DATA, Tcp::ANSWER, Tcp::SYN_ACK]);
-                    let tcp = if dice.per_mille(200) { tcp.flags(geneve::TcpFlags::RST) } else { tcp };
+                    let tcp =
+                        if dice.per_mille(200) { tcp.flags(geneve::TcpFlags::RST) } else { tcp };
                     vec![ip.tcp(ports, tcp, b"middle")]
                 }
                 Stray::Syns => vec![ip.tcp(ports, Tcp::SYN, b"")],

@@ -1,11 +1,15 @@
 //! How packets get from one part of the world to another.
 
 use gwlb::control::ProbeRequest;
+use netio::offload::Offload;
 
-use super::*;
+use super::{
+    About, Datagram, Delivered, Dice, Duration, Happening, Hosts, Input, IpAddr, Leg, Packet,
+    ProbeOutcome, Sent, Trouble, Violation, Way, World, corrupted,
+};
 
 impl World<'_> {
-    pub(super) fn send_from_host(&mut self, number: u32, side: usize, packet: Packet) {
+    pub(super) fn send_from_host(&mut self, number: u32, side: usize, packet: &Packet) {
         let Some(talk) = self.hosts.talks.get_mut(&number) else { return };
         let place = talk.sides[side];
         let name = u64::from(number) << 1 | side as u64;
@@ -18,8 +22,9 @@ impl World<'_> {
         };
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut packet = packet.clone();
-            if let Some(bit) = arrival.corrupted {
-                packet.bytes = corrupted(&packet.bytes, bit);
+            // What is left to the device is not on a wire yet.
+            if let Some(bit) = arrival.corrupted.filter(|_| packet.offload == Offload::NONE) {
+                packet.bytes = corrupted(&packet.bytes, Leg::FromHost, bit);
             }
             let at = self.now + arrival.after;
             self.schedule(at, Happening::Enter { gateway, device, packet });
@@ -58,10 +63,12 @@ impl World<'_> {
         })
     }
 
-    pub(super) fn deliver(&mut self, delivered: Delivered, device: &str) {
+    pub(super) fn deliver(&mut self, delivered: &Delivered) {
         let devices = self.pairs.iter().flat_map(|pair| [pair.near.0, pair.far.0]);
-        let Some(device) = devices.into_iter().find(|known| *known == device) else { return };
-        let vpc = u8::from(device.starts_with("blue"));
+        let Some(device) = devices.into_iter().find(|known| *known == &*delivered.device) else {
+            return;
+        };
+        let vpc = super::super::judge::vpc_named(device);
         let found = self.hosts.find_packet(vpc, &delivered.packet);
         let name = found.map_or(u64::MAX, |(number, side)| u64::from(number) << 1 | side as u64);
         let carried = self.network.carry(Leg::ToHost, name);
@@ -73,14 +80,14 @@ impl World<'_> {
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut delivered = delivered.clone();
             if let Some(bit) = arrival.corrupted {
-                delivered.packet = corrupted(&delivered.packet, bit);
+                delivered.packet = corrupted(&delivered.packet, Leg::ToHost, bit);
             }
             let at = self.now + arrival.after;
             self.schedule(at, Happening::Leave { delivered, vpc, device });
         }
     }
 
-    pub(super) fn send_to_appliance(&mut self, gateway: usize, sent: Sent) {
+    pub(super) fn send_to_appliance(&mut self, gateway: usize, sent: &Sent) {
         let Some(appliance) = self.appliance_at(sent.to.ip()) else { return };
         let name = (gateway * 64 + appliance) as u64;
         let carried = self.network.carry(Leg::ToAppliance, name);
@@ -99,14 +106,14 @@ impl World<'_> {
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut sent = sent.clone();
             if let Some(bit) = arrival.corrupted {
-                sent.bytes = corrupted(&sent.bytes, bit);
+                sent.bytes = corrupted(&sent.bytes, Leg::ToAppliance, bit);
             }
             let at = self.now + arrival.after;
             self.schedule(at, Happening::ToAppliance { gateway, appliance, sent });
         }
     }
 
-    pub(super) fn to_appliance(
+    pub(super) fn appliance_gets(
         &mut self,
         gateway: usize,
         appliance: usize,
@@ -129,7 +136,7 @@ impl World<'_> {
         }
         let out = self.appliances[appliance].take(sent, self.now, &mut dice, &mut self.let_out);
         for (after, datagram) in out {
-            self.send_from_appliance(gateway, appliance, after, datagram);
+            self.send_from_appliance(gateway, appliance, after, &datagram);
         }
         Ok(())
     }
@@ -139,7 +146,7 @@ impl World<'_> {
         gateway: usize,
         appliance: usize,
         after: Duration,
-        datagram: Datagram,
+        datagram: &Datagram,
     ) {
         let name = (gateway * 64 + appliance) as u64;
         let carried = self.network.carry(Leg::FromAppliance, name);
@@ -151,11 +158,11 @@ impl World<'_> {
         if cut {
             return;
         }
-        let elsewhere = self.elsewhere(gateway, &datagram);
+        let elsewhere = self.elsewhere(gateway, datagram);
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut datagram = datagram.clone();
             if let Some(bit) = arrival.corrupted {
-                datagram.bytes = corrupted(&datagram.bytes, bit);
+                datagram.bytes = corrupted(&datagram.bytes, Leg::FromAppliance, bit);
                 self.let_out.note_datagram(&datagram.bytes);
             }
             let at = self.now + after + arrival.after;
@@ -163,7 +170,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn from_appliance(
+    pub(super) fn gateway_gets(
         &mut self,
         gateway: usize,
         datagram: Datagram,

@@ -12,6 +12,8 @@ mod control_handle;
 mod control_loop;
 mod error;
 mod exit;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod metrics;
 mod prober;
 mod rig;

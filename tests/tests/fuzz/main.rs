@@ -15,6 +15,7 @@
 
 mod engine;
 mod input;
+mod seeds;
 
 mod admin;
 mod appliances;

@@ -119,7 +119,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 /// Keeps an input that fails, so that from now on every run begins with it.
 #[cfg(not(fuzzing))]
 fn keep(folder: &Path, bytes: &[u8]) -> PathBuf {
-    let path = folder.join(blake3::hash(bytes).to_hex()[..16].to_owned());
+    let path = folder.join(&blake3::hash(bytes).to_hex()[..16]);
     fs::create_dir_all(folder).and_then(|()| fs::write(&path, bytes)).expect("a folder to keep in");
     path
 }

@@ -328,8 +328,8 @@ fn returns() {
         gateway.receive(&[back], None);
         for delivered in gateway.take_delivered() {
             let inner = Inner::parse(&delivered.packet).unwrap();
-            let own = inner.flow_key().canonical() == key;
-            // Without ports the cookie is that of the addresses and the protocol.
+            // A first fragment shows the ports as well.
+            let own = inner.ported_key().is_some_and(|own| own.canonical() == key);
             let about = match inner.transport {
                 geneve::Transport::IcmpError { about, .. } => about.canonical() == key,
                 _ => false,

@@ -107,7 +107,9 @@ impl Seeds {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let folders = ["gwlb/examples", "gwlb/tests/wrong", "router/tests", "tests/scenarios"];
         let mut files = Vec::new();
-        folders.iter().for_each(|folder| toml_files(&root.join(folder), &mut files));
+        for folder in folders {
+            toml_files(&root.join(folder), &mut files);
+        }
         let files: Vec<_> = files.iter().map(|path| fs::read(path).unwrap()).collect();
         self.save("config__gateway_file", files.iter().cloned());
         self.save("config__router_file", files.iter().cloned());
@@ -116,11 +118,11 @@ impl Seeds {
         let requests =
             (0..7_u8).flat_map(|method| (0..12_u8).map(move |path| [method, path, 0, 0, 0]));
         let requests = requests.map(|request| request.to_vec()).chain([
-            program(&[1, 4, 0], br#"{"zone": "az1", "weight": 7}"#),
-            program(&[1, 5, 0], br#"{"zone": "az2"}"#),
-            program(&[1, 7, 0], br#"{"mode": "bypass"}"#),
-            program(&[2, 8, 1], &scenarios),
-            program(&[2, 8, 1], b"[[vpc]]\nname = 7\n"),
+            program([1, 4, 0], br#"{"zone": "az1", "weight": 7}"#),
+            program([1, 5, 0], br#"{"zone": "az2"}"#),
+            program([1, 7, 0], br#"{"mode": "bypass"}"#),
+            program([2, 8, 1], &scenarios),
+            program([2, 8, 1], b"[[vpc]]\nname = 7\n"),
         ]);
         self.save("admin__requests", requests);
         let connections: [&[u8]; 5] = [
@@ -221,8 +223,8 @@ impl Seeds {
         collect_words(&schema, &mut words);
         words.sort();
         words.dedup();
-        let lines: String = words.iter().map(|word| format!("\"{word}\"\n")).collect();
-        fs::write(self.folder.join("words.dict"), lines).unwrap();
+        let lines: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+        fs::write(self.folder.join("words.dict"), lines.join("\n")).unwrap();
     }
 }
 
@@ -248,7 +250,7 @@ fn built() -> Vec<Vec<u8>> {
 }
 
 /// A step of three bytes, and a body with its length.
-fn program(step: &[u8; 3], body: &[u8]) -> Vec<u8> {
+fn program(step: [u8; 3], body: &[u8]) -> Vec<u8> {
     [&step[..], &(body.len() as u16).to_be_bytes(), body].concat()
 }
 
@@ -280,7 +282,9 @@ fn collect_words(schema: &serde_json::Value, words: &mut Vec<String>) {
             }
         }
         serde_json::Value::Array(values) => {
-            values.iter().for_each(|value| collect_words(value, words));
+            for value in values {
+                collect_words(value, words);
+            }
         }
         _ => {}
     }

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use rtnetlink::packet_core::ErrorMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 
 use crate::offload::Offload;
@@ -34,6 +35,11 @@ pub fn control_messages(buffer: &[u8]) -> (u16, Option<IpAddr>, u8) {
 /// What the data of a control message of the error queue says.
 pub fn socket_error(data: &[u8]) -> Option<SocketError> {
     error::read(data)
+}
+
+/// Why the kernel refused.
+pub fn link_refusal(message: &ErrorMessage) -> std::io::Error {
+    crate::link::refusal(message)
 }
 
 /// The address that a message is about, with its prefix length.

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_core::ErrorMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, Stats64,
@@ -268,7 +269,7 @@ impl Links {
 
     fn error(&self, what: impl Into<String>, error: rtnetlink::Error) -> LinkError {
         let source = match error {
-            rtnetlink::Error::NetlinkError(message) => message.to_io(),
+            rtnetlink::Error::NetlinkError(message) => refusal(&message),
             other => io::Error::other(other.to_string()),
         };
         LinkError::new(what, &self.netns, source)
@@ -301,6 +302,12 @@ impl fmt::Debug for Links {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Links").field("netns", &self.netns).finish_non_exhaustive()
     }
+}
+
+/// Why the kernel refused. The code is an error number with its sign turned; one that is none must
+/// not turn over.
+pub(crate) fn refusal(message: &ErrorMessage) -> io::Error {
+    io::Error::from_raw_os_error(message.raw_code().wrapping_neg())
 }
 
 /// The address that a message is about, with its prefix length.

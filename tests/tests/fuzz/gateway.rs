@@ -104,8 +104,12 @@ impl History {
             }
             4 => {
                 let control = input.take(12);
-                let packet =
+                let mut packet =
                     if step & 0x20 > 0 { some_packet(input) } else { input.chunk().into() };
+                if step & 0x40 > 0 {
+                    // Too long for the path, whatever it is.
+                    lengthen(&mut packet, 2000);
+                }
                 let offload = offload(&mut Input::new(control), &packet);
                 self.enter(step & 0x10 > 0, &[Packet { bytes: packet, offload }], queue);
             }
@@ -255,17 +259,23 @@ fn grown(mut packet: Vec<u8>, by: usize, size: u16) -> Option<Packet> {
     if !sound || total > 65_535 {
         return None;
     }
-    packet.resize(total, 7);
-    let (at, len) = match inner.version {
-        geneve::IpVersion::V4 => (2, total),
-        geneve::IpVersion::V6 => (4, total - 40),
-    };
-    packet[at..at + 2].copy_from_slice(&(len as u16).to_be_bytes());
+    lengthen(&mut packet, total);
     if udp {
         let len = (total - inner.header_len) as u16;
         packet[inner.header_len + 4..][..2].copy_from_slice(&len.to_be_bytes());
     }
     Some(super_packet(&packet, size))
+}
+
+/// Makes an IP packet longer, if it is one.
+fn lengthen(packet: &mut Vec<u8>, total: usize) {
+    let (at, len) = match packet.first().map(|byte| byte >> 4) {
+        Some(4) => (2, total),
+        Some(6) => (4, total - 40),
+        _ => return,
+    };
+    packet.resize(total, 7);
+    packet[at..at + 2].copy_from_slice(&(len as u16).to_be_bytes());
 }
 
 /// Changes a datagram as nobody should.

@@ -34,8 +34,12 @@ fn netlink_replies() {
                     assert!(read.is_none_or(|(_, prefix)| prefix == address.header.prefix_len));
                 }
                 NetlinkPayload::Error(error) => {
-                    let error = error.to_io();
-                    assert!(!error.to_string().is_empty());
+                    let code = error.raw_code();
+                    let found = fuzz::link_refusal(&error).raw_os_error();
+                    assert_eq!(
+                        found.map(i64::from),
+                        code.checked_neg().map(i64::from).or(found.map(i64::from))
+                    );
                 }
                 _ => {}
             }

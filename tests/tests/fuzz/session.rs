@@ -152,7 +152,7 @@ fn arrival(which: u8) -> Arrival {
 /// What one receive call gives: noise, or datagrams that a gateway could have sent.
 fn datagrams_of(input: &mut Input<'_>) -> (Vec<u8>, usize) {
     let choice = input.byte();
-    if choice % 4 == 0 {
+    if choice.is_multiple_of(4) {
         let size = usize::from(input.byte());
         return (input.chunk().to_vec(), size);
     }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::thread;
 
 use netio::poll::Waker;
+use netio::process::privileges;
 use netio::udp::{UdpConfig, UdpSocket};
 
 pub use self::builder::Builder;
@@ -140,6 +141,11 @@ impl<A: Appliance> Runtime<A> {
             ready.push(WorkerThread::new(index, appliance, &self.settings, sockets, queue, share)?);
         }
 
+        if self.settings.give_up_privileges {
+            // All threads of the appliance are started after this, and none of them has any.
+            privileges::give_up()
+                .map_err(|error| RunError::Setup { what: "process without privileges", error })?;
+        }
         let shared = Arc::new(Shared::new(of_workers, listening, health_address));
         let control = Control::new(&mut self.settings, Arc::clone(&shared), health)?;
         let mut running = Running::new(Arc::clone(&shared));

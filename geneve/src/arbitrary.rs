@@ -204,8 +204,11 @@ struct Upper {
 fn network(version: IpVersion) -> impl Strategy<Value = Network> {
     let extension = prop_oneof![
         (0..3_u8).prop_map(|words| Extension::Destination { words }),
-        (0..3_u8, 0..2_u8)
-            .prop_map(|(words, segments_left)| Extension::Routing { words, segments_left }),
+        // Of type 0 (RFC 2460 section 4.4): two words for each hop, of which none or one is left.
+        (0..2_u8, 0..2_u8).prop_map(|(hops, left)| Extension::Routing {
+            words: 2 * hops,
+            segments_left: left.min(hops),
+        }),
         Just(Extension::Authentication),
     ];
     let hop_by_hop = prop::option::of((0..3_u8).prop_map(|words| Extension::HopByHop { words }));
@@ -375,7 +378,7 @@ fn assemble(network: &Network, upper: &Upper, split: Split) -> ValidPacket {
         IpVersion::V4 => bytes[2..4].copy_from_slice(&(total_len as u16).to_be_bytes()),
         IpVersion::V6 => bytes[4..6].copy_from_slice(&((total_len - 40) as u16).to_be_bytes()),
     }
-    let source_routed = match network.version {
+    let readdressed = match network.version {
         IpVersion::V4 => network.ipv4_options.first() == Some(&131),
         IpVersion::V6 => network
             .extensions
@@ -395,7 +398,7 @@ fn assemble(network: &Network, upper: &Upper, split: Split) -> ValidPacket {
         ttl: network.ttl,
         dont_fragment: network.version == IpVersion::V6 || network.dont_fragment,
         flow_protocol: upper.protocol,
-        source_routed,
+        readdressed,
     };
     checksum::complete(&inner, &mut bytes);
     ValidPacket { bytes, inner }

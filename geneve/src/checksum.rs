@@ -84,7 +84,8 @@ pub enum Integrity {
     /// The IPv4 header is right, and the upper layer has none: UDP over IPv4 with a zero.
     Absent,
     /// The IPv4 header is right, and the upper layer's cannot be told: a fragment, a protocol that
-    /// is not known here, a source route that hides the final destination.
+    /// is not known here, a source route that hides the final destination, a home address in place
+    /// of the source.
     Unknown,
     /// One of them is wrong; UDP over IPv6 without one is (RFC 8200 §8.1).
     Invalid,
@@ -149,7 +150,7 @@ struct Upper {
 impl Upper {
     /// `None` where the checksum cannot be known. `packet` is `inner.total_len` bytes long.
     fn of(inner: &Inner, packet: &[u8]) -> Option<Upper> {
-        if inner.fragment != Fragment::Whole || inner.source_routed {
+        if inner.fragment != Fragment::Whole || inner.readdressed {
             return None;
         }
         let start = inner.header_len;
@@ -183,6 +184,7 @@ fn udp_len(udp: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use etherparse::checksum::Sum16BitWords;
     use etherparse::{Icmpv6Slice, Ipv4Header, TcpSlice, UdpSlice};
     use proptest::prelude::*;
 
@@ -206,7 +208,7 @@ mod tests {
         let known = matches!(inner.protocol, protocol::TCP | protocol::UDP)
             || inner.version == IpVersion::V4 && inner.protocol == protocol::ICMP
             || inner.version == IpVersion::V6 && inner.protocol == protocol::ICMPV6;
-        if known && inner.fragment == Fragment::Whole && !inner.source_routed {
+        if known && inner.fragment == Fragment::Whole && !inner.readdressed {
             Integrity::Valid
         } else {
             Integrity::Unknown
@@ -246,6 +248,28 @@ mod tests {
             // Both zeros of one's complement are the same checksum.
             let both = |checksum| if checksum == 0xffff { 0 } else { checksum };
             prop_assert_eq!(both(update(of(&bytes), old, new)), both(of(&changed)));
+        }
+
+        /// Any number of updates, one after the other, of words anywhere: exactly the checksum that
+        /// `etherparse` and the plain sum find, and never the other zero (RFC 1624 section 3).
+        #[test]
+        fn updates_add_up(
+            bytes in prop::collection::vec(any::<u8>(), 8..100),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<[u8; 2]>()), 1..20),
+        ) {
+            let mut bytes = bytes;
+            bytes[0] |= 1;
+            let mut checksum = of(&bytes);
+            for (at, new) in changes {
+                // All but the first word, so that never all is zero.
+                let at = 2 + at.index(bytes.len() / 2 - 1) * 2;
+                let old = [bytes[at], bytes[at + 1]];
+                bytes[at..at + 2].copy_from_slice(&new);
+                checksum = update(checksum, old, new);
+                prop_assert_eq!(checksum, obvious(&bytes));
+                let judge = Sum16BitWords::new().add_slice(&bytes).ones_complement();
+                prop_assert_eq!(checksum, u16::from_be(judge));
+            }
         }
 
         /// The generator completes its packets with [`complete`]: `etherparse` judges that.
@@ -338,6 +362,27 @@ mod tests {
         ) {
             verify(&packet.inner, &bytes);
             complete(&packet.inner, &mut bytes);
+        }
+    }
+
+    /// RFC 1624 section 3, exhaustively: every old word with every new word that is at an edge of
+    /// one's complement, and the other way round, beside words that bring the sum to its edges. Equal
+    /// to the last bit, so that the two zeros of one's complement are never mixed up.
+    #[test]
+    fn every_word_is_updated_as_it_would_be_summed() {
+        let edges = [0_u16, 1, 2, 0x7fff, 0x8000, 0x8001, 0xfffd, 0xfffe, 0xffff];
+        for beside in [1_u16, 2, 0x7fff, 0x8000, 0xfffe, 0xffff] {
+            let sum = |word: u16| obvious(&[beside.to_be_bytes(), word.to_be_bytes()].concat());
+            let edges = edges.map(|edge| (edge, sum(edge)));
+            for word in 0..=u16::MAX {
+                let checksum = sum(word);
+                for (edge, of_edge) in edges {
+                    let to = update(checksum, word.to_be_bytes(), edge.to_be_bytes());
+                    assert_eq!(to, of_edge, "{word:#x} to {edge:#x} beside {beside:#x}");
+                    let from = update(of_edge, edge.to_be_bytes(), word.to_be_bytes());
+                    assert_eq!(from, checksum, "{edge:#x} to {word:#x} beside {beside:#x}");
+                }
+            }
         }
     }
 

@@ -96,9 +96,9 @@ pub struct Inner {
     /// The protocol that all fragments of one packet state alike: [`Inner::protocol`], but for a
     /// fragment what its fragment header says follows (RFC 8200 §4.5), be it an extension header.
     pub(crate) flow_protocol: u8,
-    /// A source route leads on from the destination in the header, so that the upper layer's
-    /// checksum covers another one.
-    pub(crate) source_routed: bool,
+    /// The upper layer's checksum covers another address than the IP header has: a source route
+    /// leads on from the destination, or a home address stands for the source (RFC 6275 §6.3).
+    pub(crate) readdressed: bool,
 }
 
 impl Inner {
@@ -128,7 +128,7 @@ impl Inner {
             ttl: network.ttl,
             dont_fragment: network.dont_fragment,
             flow_protocol: network.flow_protocol,
-            source_routed: network.source_routed,
+            readdressed: network.readdressed,
         }
     }
 

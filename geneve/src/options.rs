@@ -156,3 +156,101 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), Overrun> {
 fn data_len(head: [u8; OPTION_HEADER_LEN]) -> usize {
     usize::from(head[3] & 0x1f) * 4
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where options start and how long their data is, as the RFC has it, or where the first one
+    /// starts that does not fit: by an index that counts words.
+    fn obvious(words: &[[u8; 4]]) -> Result<Vec<(usize, usize)>, usize> {
+        let mut found = Vec::new();
+        let mut at = 0;
+        while at < words.len() {
+            let data = usize::from(words[at][3] % 32);
+            if at + 1 + data > words.len() {
+                return Err(at);
+            }
+            found.push((at, data));
+            at += 1 + data;
+        }
+        Ok(found)
+    }
+
+    fn agree(words: &[[u8; 4]]) {
+        let bytes = words.as_flattened();
+        match (check(bytes), obvious(words)) {
+            (Ok(()), Ok(expected)) => {
+                let mut options = Options::new(bytes);
+                for (at, data) in expected {
+                    let option = options.next().unwrap();
+                    let [high, low, kind, _] = words[at];
+                    assert_eq!(option.class, OptionClass::new(u16::from_be_bytes([high, low])));
+                    assert_eq!(option.kind, OptionType::new(kind));
+                    assert_eq!(option.data, words[at + 1..=at + data].as_flattened());
+                }
+                assert_eq!(options.next(), None);
+                assert!(options.as_bytes().is_empty());
+            }
+            (Err(overrun), Err(at)) => {
+                assert_eq!(overrun.offset, at * 4);
+                assert_eq!(overrun.available, bytes.len() - at * 4);
+                assert_eq!(overrun.needed, 4 + usize::from(words[at][3] % 32) * 4);
+                assert!(overrun.needed > overrun.available);
+                // What fits before it is still given, and then nothing.
+                assert_eq!(Options::new(bytes).map(|it| 1 + it.data.len() / 4).sum::<usize>(), at);
+            }
+            (found, expected) => panic!("{words:?}: {found:?}, expected {expected:?}"),
+        }
+    }
+
+    /// Every length that any word can state if it is read as an option, in all options of up to
+    /// four words: 1,082,401 of them.
+    #[test]
+    fn every_pattern_of_lengths_is_walked_as_the_rfc_says() {
+        for words in 0..=4 {
+            for pattern in 0..32_u32.pow(words) {
+                let lens = (0..words).map(|word| pattern >> (5 * word) & 31);
+                let words: Vec<[u8; 4]> =
+                    (1..).zip(lens).map(|(n, len)| [n, n + 8, n + 16, len as u8]).collect();
+                agree(&words);
+            }
+        }
+    }
+
+    /// The longest options: one option with every length, at every place, among options without
+    /// data.
+    #[test]
+    fn every_length_at_every_place_is_walked_as_the_rfc_says() {
+        for len in 0..32 {
+            for at in 0..63 {
+                for total in [at + 1, (at + 1 + len).clamp(1, 63), 63] {
+                    let mut words = vec![[1, 2, 3, 0]; total];
+                    words[at.min(total - 1)][3] = len as u8;
+                    agree(&words);
+                }
+            }
+        }
+    }
+
+    /// Every class, type and fourth byte, reserved bits included.
+    #[test]
+    fn every_byte_of_an_option_header_is_read() {
+        for value in 0..=u16::MAX {
+            let [high, low] = value.to_be_bytes();
+            let critical = OptionType::new(high).is_critical();
+            assert_eq!(critical, high >= 128);
+            agree(&[[high, low, 3, 0]]);
+            agree(&[[1, 2, high, low], [0; 4], [5, 6, 7, 0]]);
+        }
+    }
+
+    /// Options that end within a word, which no header has, are refused where they end.
+    #[test]
+    fn options_that_end_within_a_header_are_refused() {
+        for len in 1..4 {
+            let overrun = check(&[0; 8][..4 + len]).unwrap_err();
+            assert_eq!((overrun.offset, overrun.needed, overrun.available), (4, 4, len));
+        }
+    }
+}

@@ -143,5 +143,8 @@ pub(crate) fn start_logging() {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        // Of a line that cannot be written it would tell on stderr, which is where it could not be
+        // written: on a full disk, that is a panic in whichever thread had something to say.
+        .log_internal_errors(false)
         .try_init();
 }

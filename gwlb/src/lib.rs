@@ -54,3 +54,4 @@ pub mod dataplane;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod runtime;
+mod sync;

@@ -4,20 +4,27 @@
 //! when the [`Gateway`] is dropped. One worker per core carries the packets. The control plane has a
 //! thread, which also probes the targets; the admin API and the metrics have another, so that
 //! whoever asks much holds up no probe. No packet goes through either.
+//!
+//! Building takes privileges and running takes none: before the first packet all threads have given
+//! them up.
 
 mod admin;
 mod build;
 pub mod clock;
 mod control_handle;
 mod control_loop;
+mod devices;
 mod error;
+mod exchange;
 mod exit;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod metrics;
+mod private_file;
 mod prober;
 mod rig;
 mod rigging;
+mod rooms;
 mod secret;
 mod shared;
 mod status;
@@ -27,6 +34,8 @@ mod worker;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+
+use netio::process::privileges;
 
 pub use control_handle::{ControlError, ControlHandle, ReloadError, ReloadReport};
 pub use error::StartError;
@@ -56,11 +65,24 @@ impl Gateway {
     /// Returns when packets flow, which is at most half a second after the first probes went out:
     /// so long it waits for what they say.
     ///
+    /// The gateway's threads give up all capabilities ([`netio::process::privileges`]); the calling
+    /// thread keeps its own, and may give them up when this has returned.
+    ///
     /// # Errors
     /// [`StartError`] says what could not be had; then nothing is left behind: no device, no
     /// socket, no thread.
     pub fn start(settings: Settings, file: Option<PathBuf>) -> Result<Self, StartError> {
+        // All threads of the gateway are started by this one, or by those that it starts, after it
+        // has given up its privileges: none of them ever has any.
+        let starter = std::thread::Builder::new().name("start".to_owned());
+        let start = move || Self::build_and_run(settings, file);
+        let starter = starter.spawn(start).map_err(StartError::Thread)?;
+        starter.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn build_and_run(settings: Settings, file: Option<PathBuf>) -> Result<Self, StartError> {
         let Built { shared, workers, control, listeners } = build::build(settings)?;
+        privileges::give_up().map_err(StartError::Privileges)?;
         let (control, handle) = ControlLoop::start(control, Arc::clone(&shared), ConfigFile(file))?;
         let admin = match AdminServer::start(listeners, Arc::clone(&shared), &handle) {
             Ok(admin) => admin,

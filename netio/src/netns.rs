@@ -2,8 +2,10 @@
 //! both tools see the same ones.
 //!
 //! A thread that has entered a namespace never leaves it: work goes to a thread of its own
-//! ([`Netns::run`], [`Netns::spawn`]), and a socket opened there stays in the namespace wherever it
+//! ([`Netns::run`], [`Netns::spawn`], [`Resident`]), and a socket opened there stays in the namespace wherever it
 //! is used afterwards. Links, addresses and routes are in [`crate::link`].
+
+mod resident;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -21,6 +23,8 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{FsType, fstatfs};
+
+pub use resident::Resident;
 
 /// Where named namespaces live; iproute2's `NETNS_RUN_DIR`.
 pub const DIRECTORY: &str = "/run/netns";
@@ -357,7 +361,7 @@ pub enum NetnsError {
     /// The kernel refused a step.
     #[error("cannot {action} network namespace {name:?}: {step}: {source}")]
     System {
-        /// What was asked for: `create`, `open`, `enter`, `look into`, `delete`.
+        /// What was asked for: `create`, `open`, `enter`, `look into`, `work in`, `delete`.
         action: &'static str,
         /// The namespace.
         name: String,

@@ -4,23 +4,21 @@
 //! no wake-up can be lost. Nothing here is for sending; a device that cannot send says
 //! [`std::io::ErrorKind::WouldBlock`] and the caller decides.
 
+mod bell;
+
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use nix::{
     errno::Errno,
-    sys::{
-        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
-        eventfd::{EfdFlags, EventFd},
-    },
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
+
+use bell::{AtomicBool, Bell};
 
 /// How many ready devices one [`Poller::wait`] reports at most; the others are reported by the
 /// next call.
@@ -113,7 +111,7 @@ pub struct Waker {
 
 #[derive(Debug)]
 struct Shared {
-    event: EventFd,
+    bell: Bell,
     /// Set from the first wake until the drain: wakes in between need no system call.
     pending: AtomicBool,
 }
@@ -121,8 +119,8 @@ struct Shared {
 impl Waker {
     /// A waker; its clones wake the same poller, to which it has to be [added](Poller::add).
     pub fn new() -> io::Result<Self> {
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { shared: Arc::new(Shared { event, pending: AtomicBool::new(false) }) })
+        let bell = Bell::new()?;
+        Ok(Self { shared: Arc::new(Shared { bell, pending: AtomicBool::new(false) }) })
     }
 
     /// Makes the poller report the waker's token until [`drain`](Self::drain) is called.
@@ -130,36 +128,29 @@ impl Waker {
         if self.shared.pending.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        loop {
-            match self.shared.event.write(1) {
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(error) => {
-                    self.shared.pending.store(false, Ordering::Release);
-                    return Err(error.into());
-                }
-            }
-        }
+        self.shared.bell.ring().inspect_err(|_| {
+            self.shared.pending.store(false, Ordering::Release);
+        })
     }
 
     /// Takes the wake-up back; says whether there was one.
     pub fn drain(&self) -> io::Result<bool> {
         // The event goes before the flag. The other way round, a wake between the two would leave
         // the flag set without an event, and every later wake would be taken for a repetition.
-        loop {
-            match self.shared.event.read() {
-                Ok(_) | Err(Errno::EAGAIN) => break,
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        self.shared.bell.silence()?;
         Ok(self.shared.pending.swap(false, Ordering::AcqRel))
+    }
+
+    /// In a model of threads: waits as [`Poller::wait`] does for a poller that has this waker alone.
+    #[cfg(feature = "loom")]
+    pub fn wait(&self) {
+        self.shared.bell.wait();
     }
 }
 
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.shared.event.as_fd()
+        self.shared.bell.as_fd()
     }
 }
 

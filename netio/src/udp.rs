@@ -142,17 +142,26 @@ impl UdpSocket {
         }
     }
 
+    /// Opens now what [`Self::path_mtu`] asks with. From a thread in the socket's network namespace
+    /// this takes no privilege, and asking then takes none from anywhere.
+    pub fn prepare_path_mtu(&self) -> io::Result<()> {
+        if self.probe.get().is_none() {
+            let probe = Probe::open(&self.socket, self.local)?;
+            self.probe.get_or_init(|| probe);
+        }
+        Ok(())
+    }
+
     /// The MTU of the path to `peer` in bytes, IP header included, as far as it is known: that of
     /// the route, or less if a router on the way said so.
     ///
     /// It is the one in the socket's network namespace, whoever asks. Asking from another one for
-    /// the first time needs `CAP_NET_ADMIN` over the socket's, and `CAP_SYS_ADMIN`.
+    /// the first time needs `CAP_NET_ADMIN` over the socket's, and `CAP_SYS_ADMIN`, unless
+    /// [`Self::prepare_path_mtu`] was called.
     pub fn path_mtu(&self, peer: SocketAddr) -> io::Result<u16> {
-        if let Some(probe) = self.probe.get() {
-            return probe.path_mtu(peer);
-        }
-        let probe = Probe::open(&self.socket, self.local)?;
-        self.probe.get_or_init(|| probe).path_mtu(peer)
+        self.prepare_path_mtu()?;
+        let probe = self.probe.get().ok_or(io::ErrorKind::NotFound)?;
+        probe.path_mtu(peer)
     }
 
     /// Takes the oldest error out of the queue: what a router or the peer said by ICMP about a

@@ -7,7 +7,7 @@ mod args;
 mod run;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -37,7 +37,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure:?}");
+            // The exit status says it, too.
+            let _ = writeln!(io::stderr(), "{failure:?}");
             match failure {
                 Failure::Run(_) => ExitCode::from(1),
                 Failure::Usage(_) => ExitCode::from(2),
@@ -53,8 +54,10 @@ fn start_log() {
     // Whoever calls this as a library may have a log already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        // It would tell on stderr that stderr cannot be written to, and panic at that.
+        .log_internal_errors(false)
         .try_init();
 }

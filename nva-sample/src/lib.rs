@@ -10,6 +10,7 @@
 //! firewall or IDS they are honest about what they do, which is little; each module says what.
 #![forbid(unsafe_code)]
 
+mod aside;
 pub mod cli;
 pub mod clock;
 pub mod firewall;

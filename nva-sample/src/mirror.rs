@@ -11,11 +11,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use appliance_sdk::{Action, Appliance, Packet};
 
 pub use self::capture::{Capture, Copied};
+use crate::aside;
 use crate::clock::WallClock;
 
 /// One worker's mirror.
@@ -92,7 +93,7 @@ pub fn write(
 ) -> io::Result<JoinHandle<()>> {
     let mut capture = Capture::begin(BufWriter::with_capacity(BUFFER, to), snaplen)?;
     capture.flush()?;
-    thread::Builder::new().name("capture".to_owned()).spawn(move || {
+    aside::spawn("capture", move || {
         let ended = write_until(&copies, &mut capture, limit, &counts);
         match ended.and_then(|()| capture.flush()) {
             Ok(()) => {}

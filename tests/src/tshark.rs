@@ -36,17 +36,55 @@ pub fn is_there(test: &str) -> bool {
 /// # Panics
 /// If `tshark` fails or says nothing that makes sense.
 pub fn decode(packets: &[Captured], fields: &[&str]) -> Vec<Fields> {
+    // What goes to well-known ports is not what one would expect there.
+    let disabled = ["dns", "find", "http", "tls"];
+    run(packets, fields, disabled.iter().flat_map(|name| ["--disable-protocol", name]))
+}
+
+/// The same with each packet taken for itself, no fragment joined to another, and nothing read
+/// but what this project reads too: for packets whose ports and fragments are noise.
+///
+/// # Panics
+/// As [`decode`] does.
+pub fn decode_each(packets: &[Captured], fields: &[&str]) -> Vec<Fields> {
+    let enabled = [
+        "ah",
+        "data",
+        "eth",
+        "ethertype",
+        "frame",
+        "geneve",
+        "icmp",
+        "icmpv6",
+        "ip",
+        "ipv6",
+        "ipv6.dstopts",
+        "ipv6.fraghdr",
+        "ipv6.hopopts",
+        "ipv6.routing",
+        "raw",
+        "tcp",
+        "udp",
+        "vlan",
+    ];
+    let enabled = enabled.iter().flat_map(|name| ["--enable-protocol", name]);
+    let alone = ["-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE"];
+    run(packets, fields, ["--disable-protocol", "ALL"].into_iter().chain(enabled).chain(alone))
+}
+
+fn run<'a>(
+    packets: &[Captured],
+    fields: &[&str],
+    arguments: impl Iterator<Item = &'a str>,
+) -> Vec<Fields> {
     let mut command = Command::new("tshark");
     command.args(["-n", "-r", "-", "-T", "json"]);
     for protocol in ["ip", "tcp", "udp"] {
         command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
     }
-    // Sequence numbers are judged by nobody, and flows of different scenarios share ports. What
-    // goes to well-known ports is not what one would expect there.
+    // Sequence numbers are judged by nobody, and flows of different scenarios share ports.
     command.args(["-o", "tcp.analyze_sequence_numbers:FALSE"]);
-    for protocol in ["dns", "find", "http", "tls"] {
-        command.args(["--disable-protocol", protocol]);
-    }
+    command.args(arguments);
     for field in fields {
         command.args(["-e", field]);
     }

@@ -5,12 +5,20 @@
 //! behind, processes die with the thread that started them, and every wait has a limit. It judges
 //! nothing; the tests do, by what the programs say and by what arrives at the other end.
 
+pub mod canary;
 mod configuration;
+pub mod flood;
+pub mod impostor;
+mod nemesis;
+mod ordeal;
 mod plan;
 mod process;
+pub mod raw;
+pub mod rogue;
 pub mod site;
 pub mod status;
 pub mod traffic;
+mod usage;
 pub mod wire;
 
 use std::fs::Permissions;
@@ -23,6 +31,8 @@ use std::time::{Duration, Instant};
 use netio::process::CommandExt as _;
 use tempfile::TempDir;
 
+pub use nemesis::Fault;
+pub use ordeal::{Ordeal, Outcome};
 pub use plan::{Family, Plan};
 pub use process::{Finished, Process};
 pub use site::{Host, Site};
@@ -134,20 +144,33 @@ impl World {
     pub fn start_gateway_with(&self, configuration: &str) -> Gateway {
         let mut process = self.launch_gateway(configuration);
         process.wait_for_line("ready");
+        self.gateway_of(process)
+    }
+
+    /// The gateway that a process is. It need not have said anything yet.
+    pub fn gateway_of(&self, process: Process) -> Gateway {
         Gateway { process, admin: self.admin_socket() }
     }
 
     /// Starts `gwlb run` without waiting for anything.
     pub fn launch_gateway(&self, configuration: &str) -> Process {
-        let file = self.write("gateway.toml", configuration);
-        let file = file.to_str().expect("a path in Unicode");
-        Process::start("gwlb", self.command(&["gwlb", "run", file]))
+        self.launch_gateway_by(&[], configuration)
     }
 
     /// Starts a sample in the namespace of the appliance with that number, and waits until it takes
     /// packets. `arguments` begin with the sample's name.
     pub fn start_appliance(&self, number: usize, arguments: &[&str]) -> Appliance {
-        let mut process = self.launch_appliance(number, arguments);
+        self.start_appliance_by(&[], number, arguments)
+    }
+
+    /// The same by another command, as [`Self::launch_gateway_by`] does it.
+    pub fn start_appliance_by(
+        &self,
+        starter: &[&str],
+        number: usize,
+        arguments: &[&str],
+    ) -> Appliance {
+        let mut process = self.launch_appliance_by(starter, number, arguments);
         process.wait_for_line("ready");
         Appliance { process, stats: self.stats_socket(number) }
     }
@@ -160,17 +183,31 @@ impl World {
 
     /// Starts a sample without waiting for anything.
     pub fn launch_appliance(&self, number: usize, arguments: &[&str]) -> Process {
+        self.launch_appliance_by(&[], number, arguments)
+    }
+
+    /// The same by another command, as [`Self::launch_gateway_by`] does it.
+    pub fn launch_appliance_by(
+        &self,
+        starter: &[&str],
+        number: usize,
+        arguments: &[&str],
+    ) -> Process {
         let listen = SocketAddr::new(self.plan.target(number), geneve::PORT).to_string();
         let stats = self.stats_socket(number);
         let stats = stats.to_str().expect("a path in Unicode");
         let mut command = self.command(&["nva-sample"]);
-        let health = if self.plan.health {
-            SocketAddr::new(self.plan.target(number), HEALTH_PORT).to_string()
-        } else {
-            "none".to_owned()
-        };
-        command.args(arguments).args(["--listen", &listen, "--health", &health, "--stats", stats]);
+        command.args(arguments).args(["--listen", &listen, "--stats", stats]);
         command.args(["--drain-seconds", "0"]);
+        if !arguments.contains(&"--health") {
+            let health = if self.plan.health {
+                SocketAddr::new(self.plan.target(number), HEALTH_PORT).to_string()
+            } else {
+                "none".to_owned()
+            };
+            command.args(["--health", &health]);
+        }
+        let mut command = usage::by(starter, command);
         command.in_netns(self.appliances[number].netns());
         Process::start(&format!("appliance {number}"), command)
     }
@@ -189,6 +226,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Loads another configuration.
+    ///
+    /// # Errors
+    /// What the gateway says if it does not take it.
+    pub fn reload(&self, configuration: &str) -> std::io::Result<()> {
+        status::post(&self.admin, "/v1/reload", "application/toml", configuration).map(drop)
+    }
+
     /// What the gateway counts now.
     pub fn status(&self) -> Status {
         Status::read(&self.admin)
@@ -266,6 +311,17 @@ impl Drop for Appliance {
             eprintln!("--- an appliance counted:\n{report:#?}");
         }
     }
+}
+
+/// The time since this was asked for first.
+pub fn since_start() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    now().saturating_duration_since(*START.get_or_init(now))
+}
+
+/// Lets a fault last for a while. Nothing is waited for: the time is part of the fault.
+pub fn hold(duration: Duration) {
+    std::thread::sleep(duration);
 }
 
 /// Looks again and again until `condition` holds, for what gives no signal.

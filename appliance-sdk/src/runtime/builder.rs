@@ -24,6 +24,7 @@ pub(super) struct Settings {
     pub(super) drain: Duration,
     pub(super) send_sockets: usize,
     pub(super) socket_buffer: usize,
+    pub(super) give_up_privileges: bool,
     pub(super) signals: bool,
     pub(super) on_hangup: Option<Box<dyn FnMut() + Send>>,
 }
@@ -46,6 +47,7 @@ impl Default for Builder {
                 drain: Duration::from_secs(30),
                 send_sockets: 256,
                 socket_buffer: 4 << 20,
+                give_up_privileges: false,
                 signals: false,
                 on_hangup: None,
             },
@@ -128,6 +130,19 @@ impl Builder {
     /// kernel gives less where it must.
     pub fn socket_buffer(mut self, bytes: usize) -> Self {
         self.settings.socket_buffer = bytes;
+        self
+    }
+
+    /// Gives up every capability once the ports are open: those of the thread that starts the
+    /// appliance, and so of all threads that it starts from then on, the appliance's among them
+    /// ([`netio::process::privileges::give_up`]). Threads that it had started before keep theirs.
+    /// Default: not, because the appliance may need some.
+    ///
+    /// Sockets for replies are opened later. They then have at most the send buffer that
+    /// `net.core.wmem_max` allows, and a gateway that sends from a port below 1024 is answered
+    /// through a raw socket, which is opened beforehand where `CAP_NET_RAW` allows it.
+    pub fn give_up_privileges(mut self) -> Self {
+        self.settings.give_up_privileges = true;
         self
     }
 

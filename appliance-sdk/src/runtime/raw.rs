@@ -17,7 +17,7 @@ const HOP_LIMIT: u8 = 64;
 /// Linux's `IPPROTO_RAW`: the caller writes the IP header, of either version.
 const HEADER_INCLUDED: i32 = 255;
 
-/// A raw socket per IP version, opened when the first is needed.
+/// A raw socket per IP version, opened when the first is needed or before.
 #[derive(Default)]
 pub(super) struct RawSender {
     v4: Option<Socket>,
@@ -25,6 +25,12 @@ pub(super) struct RawSender {
 }
 
 impl RawSender {
+    /// Opens both sockets now.
+    pub(super) fn open(&mut self) -> io::Result<()> {
+        self.socket(Domain::IPV4)?;
+        self.socket(Domain::IPV6).map(drop)
+    }
+
     /// Sends one datagram.
     pub(super) fn send(&mut self, route: &Route, datagram: &[u8]) -> io::Result<()> {
         let mut packet = PacketBuf::from_slice(datagram);

@@ -81,6 +81,14 @@ impl Sender {
         }
     }
 
+    /// Opens, while there may be the privilege for it, what replies go through for which no socket
+    /// of their own can be had.
+    pub(super) fn open_raw(&mut self) {
+        if let Err(error) = self.raw.open() {
+            tracing::debug!(%error, "replies will not go through raw sockets");
+        }
+    }
+
     /// Sends datagrams of `segment_size` bytes each (0: one datagram), of which the last may be
     /// shorter. Replies to a gateway that sends from the Geneve port itself leave through the
     /// socket that listens there.

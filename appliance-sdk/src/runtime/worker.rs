@@ -66,11 +66,15 @@ impl<A: Appliance> WorkerThread<A> {
             poller.add(socket, token as u64).map_err(setup)?;
         }
         poller.add(&share.waker, WAKER).map_err(setup)?;
+        let mut sender = Sender::new(settings.send_sockets, settings.socket_buffer);
+        if settings.give_up_privileges {
+            sender.open_raw();
+        }
         Ok(Self {
             index,
             session: Session::new(appliance, &settings.session),
             sockets,
-            sender: Sender::new(settings.send_sockets, settings.socket_buffer),
+            sender,
             slots: (0..SLOTS).map(|_| Slot::with_capacity(SLOT_BYTES)).collect(),
             replies: Replies::new(),
             emissions,

@@ -30,7 +30,7 @@ pub(super) struct Network {
     pub(super) tos: u8,
     pub(super) ttl: u8,
     pub(super) dont_fragment: bool,
-    pub(super) source_routed: bool,
+    pub(super) readdressed: bool,
 }
 
 /// How much of the packet must be there.
@@ -102,7 +102,7 @@ fn ipv4(packet: &[u8], extent: Extent) -> Result<Network, InnerError> {
         tos: header.slice()[1],
         ttl: header.ttl(),
         dont_fragment: header.dont_fragment(),
-        source_routed: header_len > IpVersion::V4.header_len() && source_route(header.options()),
+        readdressed: header_len > IpVersion::V4.header_len() && source_route(header.options()),
     })
 }
 
@@ -121,6 +121,22 @@ fn source_route(mut options: &[u8]) -> bool {
             // A length below 2 cannot be: nothing that follows can be told.
             [_, len, ..] if len >= 2 => options.get(usize::from(len)..).unwrap_or_default(),
             _ => return false,
+        }
+    }
+}
+
+/// Whether an IPv6 destination options header holds a home address (RFC 6275 section 6.3).
+#[cold]
+fn has_home_address(header: &[u8]) -> bool {
+    const PAD1: u8 = 0;
+    const HOME_ADDRESS: u8 = 0xc9;
+    let mut options = header.get(2..).unwrap_or_default();
+    loop {
+        options = match *options {
+            [PAD1, ref rest @ ..] => rest,
+            [HOME_ADDRESS, ..] => return true,
+            [_, len, ref rest @ ..] => rest.get(usize::from(len)..).unwrap_or_default(),
+            [] | [_] => return false,
         }
     }
 }
@@ -160,7 +176,7 @@ fn ipv6(packet: &[u8], extent: Extent) -> Result<Network, InnerError> {
         tos: header.traffic_class(),
         ttl: header.hop_limit(),
         dont_fragment: true,
-        source_routed: chain.source_routed,
+        readdressed: chain.readdressed,
     })
 }
 
@@ -170,7 +186,7 @@ struct Chain {
     flow_protocol: IpNumber,
     end: usize,
     fragment: Fragment,
-    source_routed: bool,
+    readdressed: bool,
 }
 
 /// Walks the extension headers of an IPv6 packet, of which the IPv6 header names the first.
@@ -186,7 +202,7 @@ fn extensions(packet: &[u8], first: IpNumber) -> Result<Chain, InnerError> {
         flow_protocol: first,
         end: IpVersion::V6.header_len(),
         fragment: Fragment::Whole,
-        source_routed: false,
+        readdressed: false,
     };
     let mut has_fragment_header = false;
     for position in 0..=MAX_EXTENSIONS {
@@ -208,7 +224,8 @@ fn extensions(packet: &[u8], first: IpNumber) -> Result<Chain, InnerError> {
                 let header = Ipv6RawExtHeaderSlice::from_slice(rest)
                     .map_err(|error| truncated(kind, error.required_len))?;
                 // RFC 8200 §4.4: byte 3 of a routing header is "segments left".
-                chain.source_routed |= kind == IPV6_ROUTE && header.slice()[3] != 0;
+                chain.readdressed |= kind == IPV6_ROUTE && header.slice()[3] != 0
+                    || kind == IPV6_DEST_OPTIONS && has_home_address(header.slice());
                 chain.protocol = header.next_header();
                 chain.end += header.slice().len();
             }

@@ -399,7 +399,7 @@ fn sees_source_routes() {
         packet[0] = 0x47;
         packet[3] += 8;
         packet.splice(20..20, options);
-        Inner::parse(&packet).unwrap().source_routed
+        Inner::parse(&packet).unwrap().readdressed
     };
     assert!(routed([131, 7, 4, 192, 0, 2, 1, 0]));
     assert!(routed([1, 137, 7, 4, 192, 0, 2, 1]));
@@ -411,9 +411,27 @@ fn sees_source_routes() {
 
     let routing = |segments_left| {
         let header = [6, 0, 4, segments_left, 0, 0, 0, 0];
-        Inner::parse(&ipv6(43, &[&header[..], &TCP].concat())).unwrap().source_routed
+        Inner::parse(&ipv6(43, &[&header[..], &TCP].concat())).unwrap().readdressed
     };
     assert!(routing(1) && !routing(0));
+}
+
+/// RFC 6275 §6.3: a home address option stands for the source in the pseudo-header.
+#[test]
+fn sees_home_addresses() {
+    let with = |options: &[u8]| {
+        let words = (options.len() + 2) / 8 - 1;
+        let header = [&[6, words as u8], options].concat();
+        Inner::parse(&ipv6(60, &[&header[..], &TCP].concat())).unwrap().readdressed
+    };
+    let home = [&[0xc9, 16][..], &[7; 16]].concat();
+    assert!(with(&[&[1, 2, 0, 0][..], &home].concat()));
+    assert!(with(&[&[0, 0, 0, 0][..], &home].concat()));
+    assert!(!with(&[1, 4, 0, 0, 0, 0]));
+    assert!(!with(&[0, 0, 0, 0, 0, 0]));
+    assert!(!with(&[[1, 20, 0, 0], [0xc9, 16, 7, 7]].concat().repeat(3)[..22]), "within padding");
+    assert!(!with(&[1, 200, 0xc9, 16, 0, 0]), "longer than the options");
+    assert!(!with(&[0, 0, 0, 0, 0, 1]), "cut before the length");
 }
 
 fn icmp_error(quote: &[u8]) -> Transport {

@@ -10,6 +10,7 @@ use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
+use hyper::header::HeaderValue;
 use hyper::http::uri::Scheme;
 use hyper::{Method, Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
@@ -77,19 +78,23 @@ impl GatewayArgs {
     }
 }
 
-fn read_token(file: &Path) -> Result<String, AskError> {
-    let token = std::fs::read_to_string(file);
-    let token = token.map_err(|error| {
+/// What is sent of the token. It does not show where this is printed for debugging.
+fn read_token(file: &Path) -> Result<HeaderValue, AskError> {
+    let wrong = |error: &dyn fmt::Display| {
         AskError::Other(format!("cannot read the token file {}: {error}", file.display()))
-    })?;
-    Ok(format!("Bearer {}", token.trim()))
+    };
+    let token = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
+    let header = HeaderValue::try_from(format!("Bearer {}", token.trim()));
+    let mut header = header.map_err(|error| wrong(&error))?;
+    header.set_sensitive(true);
+    Ok(header)
 }
 
 /// Asks a gateway.
 #[derive(Debug)]
 pub(super) struct Client {
     place: Place,
-    token: Option<String>,
+    token: Option<HeaderValue>,
 }
 
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Args;
-use netio::process::{Preflight, Start};
+use netio::process::{Preflight, Start, privileges};
+use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{FAILED, WRONG_USE, fail};
@@ -21,6 +22,10 @@ use crate::runtime::{ControlHandle, Gateway, ReloadError, ReloadReport, Status};
 /// that packets flow. On SIGTERM or Ctrl-C no more packets are taken in, those that are with the
 /// appliances are waited for, and everything that was built is removed; a second signal ends the
 /// program at once. SIGHUP reads the file again, as `gwlb reload` does.
+///
+/// Building takes privileges (root, or the capabilities to administer networks and to enter
+/// namespaces). They are given up before the first packet, which the log says: what took them takes
+/// a restart to change.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// The configuration file (TOML); `gwlb check` looks it over.
@@ -29,6 +34,11 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(arguments: &RunArgs) -> ExitCode {
     super::start_logging();
+    // What is made from here on is for nobody else: files, and memory, which holds the keys.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    if let Err(error) = privileges::hide_memory() {
+        return fail(&format!("cannot hide the memory of the process: {error}"));
+    }
     let settings = match config::load(&arguments.file) {
         Ok(settings) => settings,
         Err(problems) => {
@@ -43,6 +53,9 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
         Ok(gateway) => gateway,
         Err(error) => {
             let failed = fail(&format!("cannot start: {error}"));
+            // What keys there were are wiped, and what hides them would keep the look at what is
+            // missing from trying user namespaces. If it cannot be taken back, they seem to be.
+            let _ = privileges::reveal_memory();
             let preflight = Preflight::check();
             if preflight.start() != Start::Directly {
                 let _ = writeln!(io::stderr(), "\n{preflight}");
@@ -50,7 +63,11 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
             return failed;
         }
     };
-    let served = wait(&gateway);
+    // Its threads have none any more; this one and those that it is about to start follow.
+    let served = privileges::give_up().and_then(|left| {
+        tracing::info!("privileges are given up: {left}");
+        wait(&gateway)
+    });
     tracing::info!("draining");
     let status = gateway.stop();
     let _ = write!(io::stderr(), "{}", farewell(&status));

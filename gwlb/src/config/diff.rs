@@ -2,20 +2,21 @@
 //! a reload says that it does.
 //!
 //! Everything is found again by its name, never by its place: tables that only change places are
-//! the same. How a change is carried out is not decided here, only whether a running gateway can.
+//! the same. How a change is carried out is not decided here, only whether a running gateway can: it
+//! has no privileges any more, so what takes some stays what it was at the start.
 
 mod rows;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
-use rows::{Cell, Row, Value};
+use rows::{Cell, Need, Row, Value};
 
 /// One table of the file that is not what it was.
 #[derive(
@@ -62,15 +63,23 @@ pub enum ChangeKind {
 pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
     let (old, new) = (rows::of(old), rows::of(new));
     let (old_by_name, new_by_name) = (by_name(&old), by_name(&new));
+    let had: BTreeSet<&Need> = old.iter().flat_map(|row| &row.needs).collect();
+    let lacks = |row: &Row| row.needs.iter().any(|need| !had.contains(need));
     let mut changes: Vec<Change> = Vec::new();
     for row in &old {
         match new_by_name.get(&row.key()) {
-            Some(new) => changes.extend(changed(row, new)),
+            Some(new) => changes.extend(
+                changed(row, new)
+                    .map(|change| Change { restart: change.restart || lacks(new), ..change }),
+            ),
             None => changes.push(whole(ChangeKind::Removed, row)),
         }
     }
     let added = new.iter().filter(|row| !old_by_name.contains_key(&row.key()));
-    changes.extend(added.map(|row| whole(ChangeKind::Added, row)));
+    changes.extend(added.map(|row| {
+        let change = whole(ChangeKind::Added, row);
+        Change { restart: change.restart || lacks(row), ..change }
+    }));
     changes.sort_by_key(|change| rows::TABLES.iter().position(|table| *table == change.table));
     changes
 }
@@ -81,12 +90,12 @@ fn by_name(rows: &[Row]) -> HashMap<(&'static str, &str), &Row> {
 
 fn whole(kind: ChangeKind, row: &Row) -> Change {
     let (table, name) = (Cow::Borrowed(row.table), row.name.clone());
-    Change { kind, table, name, details: Vec::new(), restart: false }
+    Change { kind, table, name, details: Vec::new(), restart: row.fixed }
 }
 
 /// The change of a table that both have, if it is one.
 fn changed(old: &Row, new: &Row) -> Option<Change> {
-    let mut change = whole(ChangeKind::Changed, old);
+    let mut change = Change { restart: false, ..whole(ChangeKind::Changed, old) };
     for before in &old.cells {
         // What only one of them has goes with a cell that says so: `tunnel_check: off -> on`.
         let Some(after) = new.cells.iter().find(|cell| cell.key == before.key) else { continue };

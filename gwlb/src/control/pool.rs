@@ -201,6 +201,33 @@ mod tests {
     use super::super::testing::start;
     use super::*;
 
+    /// Every step of slow starts of whole milliseconds, to the nanosecond: the weight begins with at
+    /// least one, only grows, and changes when it was said that it would and at no other time.
+    #[test]
+    fn a_slow_start_grows_by_the_steps_that_it_announces() {
+        let begun = start();
+        let nanosecond = Duration::from_nanos(1);
+        for millis in (1..=100).chain([999, 1_001, 30_000, 59_999, 900_000]) {
+            let slow_start = Duration::from_millis(millis);
+            for weight in [0, 1, 2, 19, 20, 21, 100, 999, 1_000] {
+                let of = |at| slow_weight(weight, begun, slow_start, at).unwrap_or(weight);
+                let (mut now, mut steps) = (begun, 0);
+                assert!(of(now) <= weight && (of(now) > 0 || weight == 0));
+                while let Some(next) = next_step(begun, slow_start, now) {
+                    assert!(next > now, "time goes on");
+                    let before = next.checked_sub(nanosecond).unwrap();
+                    assert_eq!(of(now), of(before), "it changes before its time");
+                    assert!(of(next) >= of(now), "it shrinks");
+                    let expected = u32::from(weight) * (steps + 1) / STEPS;
+                    assert_eq!(u32::from(of(next)), expected.max(1).min(weight.into()));
+                    (now, steps) = (next, steps + 1);
+                }
+                assert_eq!((now, steps), (begun + slow_start, STEPS));
+                assert_eq!(of(now), weight);
+            }
+        }
+    }
+
     const RULES: Rules = Rules {
         cross_zone: false,
         spill_over_below: 0,

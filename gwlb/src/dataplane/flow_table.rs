@@ -478,6 +478,47 @@ mod tests {
         assert!(now >= start + IDLE && now <= start + IDLE + Duration::from_secs(2));
     }
 
+    /// Every timeout up to two turns of the wheel, begun at and beside the turn of a tick, early and
+    /// when the wheel has turned: the flow is found to the last nanosecond, and is out of the table
+    /// at most one tick later, by calls that come when they are asked for and not sooner.
+    #[test]
+    fn every_timeout_is_kept_to() {
+        let origin = start();
+        let nanos = Duration::from_nanos;
+        for turned in [0, 511, 512, 513, 100_000] {
+            for beside in [nanos(0), nanos(1), nanos(999_999), nanos(1_000_000), nanos(999_999_999)]
+            {
+                for seconds in (0..=6).chain(506..=518).chain([350, 1_022, 1_023, 1_024, 1_025]) {
+                    for timeout in [nanos(0), nanos(1), nanos(500_000_000)] {
+                        let timeout = Duration::from_secs(seconds) + timeout;
+                        let mut table = FlowTable::new(2, 0, origin);
+                        let begun = origin + Duration::from_secs(turned) + beside;
+                        // The wheel has come so far; nothing was in it.
+                        table.handle_timeout(begun, |_, _| unreachable!());
+                        table.insert(flow(1, 1, timeout, begun)).unwrap();
+                        let deadline = begun + timeout;
+                        let found = |at| table.find(&id(1), at).is_some();
+                        assert!(!found(deadline) && found(begun) == (timeout > Duration::ZERO));
+                        let before = deadline.checked_sub(nanos(1)).unwrap();
+                        assert!(timeout.is_zero() || found(before));
+                        let mut now = begun;
+                        while let Some(next) = table.poll_timeout() {
+                            assert!(next > now, "time goes on");
+                            now = next;
+                            table.handle_timeout(now, |flow, _| assert!(flow.deadline() <= now));
+                        }
+                        assert!(now >= deadline, "{turned} {beside:?} {timeout:?}");
+                        assert!(
+                            now <= deadline + Wheel::TICK,
+                            "{turned} {beside:?} {timeout:?}: {:?} late",
+                            now - deadline
+                        );
+                    }
+                }
+            }
+        }
+    }
+
     proptest! {
         /// Against the obvious twin: a list of (id, last seen, timeout).
         #[test]

@@ -1,6 +1,10 @@
 //! The keys of a gateway, all derived from one secret: placement, ownership, and the flow cookie
 //! with its epochs.
 //!
+//! Keys are wiped when whoever holds them lets go, and never shown. What the compiler moves through
+//! registers and the stack on the way is not: nobody else may look there
+//! ([`netio::process::privileges::hide_memory`]).
+//!
 //! Placement never rotates, or flows would move; the cookie does, by the calendar, so that every
 //! gateway with the same secret changes at the same time without talking.
 
@@ -8,6 +12,7 @@ use std::hash::Hasher;
 
 use geneve::flow::CanonicalKey;
 use siphasher::sip::{SipHasher13, SipHasher24};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::select::TargetId;
 
@@ -24,20 +29,43 @@ impl Secret {
         Self(bytes)
     }
 
-    fn derive(&self, purpose: &str, number: u64) -> [u8; 16] {
+    fn derive(&self, purpose: &str, number: u64) -> Key {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(purpose.as_bytes()).update(&number.to_be_bytes());
-        let mut key = [0; 16];
-        hasher.finalize_xof().fill(&mut key);
+        let mut key = Key([0; 16]);
+        let mut output = hasher.finalize_xof();
+        output.fill(&mut key.0);
+        output.zeroize();
+        hasher.zeroize();
         key
     }
 }
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Secret {}
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(…)")
     }
 }
+
+/// A key for SipHash.
+#[derive(Clone)]
+struct Key([u8; 16]);
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Key {}
 
 /// How long one cookie key stamps, in seconds; it is accepted for as long again. Appliances keep
 /// the header of a flow for as long as the longest idle timeout, 6000 s (reference: AWS listener
@@ -71,12 +99,12 @@ impl Keys {
 
 /// A key for hashes that must be the same on every machine.
 #[derive(Clone)]
-pub struct PlacementKey([u8; 16]);
+pub struct PlacementKey(Key);
 
 impl PlacementKey {
     /// The keyed hash of some bytes.
     pub fn hash(&self, bytes: &[u8]) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
+        let mut hasher = SipHasher13::new_with_key(&self.0.0);
         hasher.write(bytes);
         hasher.finish()
     }
@@ -93,12 +121,17 @@ impl std::fmt::Debug for PlacementKey {
 ///
 /// It binds a returned packet to what was sent: a packet with another tuple, from another target,
 /// or for another endpoint does not verify. A packet recorded within an epoch can be replayed.
+///
+/// Who guesses one for a flow of which he has seen none, at a target, and tells the epochs, which
+/// are no secret, hits with 2⁻³⁰; with cookies of 32 random bits, of whose four tags three are
+/// accepted, with ¾ · 2⁻³⁰. A packet is tried against up to three flows
+/// ([`Return`](super::Return)): two for an ordinary one, with ports and without.
 #[derive(Clone)]
 pub struct CookieKeys {
     epoch: u64,
     /// The keys of the previous, the present and the next epoch; the last for gateways whose
     /// clock is ahead of ours.
-    keys: [[u8; 16]; 3],
+    keys: [Key; 3],
 }
 
 const MAC_BITS: u32 = 30;
@@ -129,10 +162,23 @@ impl CookieKeys {
         target: TargetId,
         flow: &CanonicalKey,
     ) -> bool {
+        self.verify_bits::<MAC_BITS>(cookie, endpoint, target, flow)
+    }
+
+    /// The same for a MAC of fewer bits, with which forgeries are so frequent that they can be
+    /// counted.
+    fn verify_bits<const BITS: u32>(
+        &self,
+        cookie: u32,
+        endpoint: u64,
+        target: TargetId,
+        flow: &CanonicalKey,
+    ) -> bool {
+        let mask = (1 << BITS) - 1;
         let epochs = [self.epoch.wrapping_sub(1), self.epoch, self.epoch.wrapping_add(1)];
         epochs.iter().zip(&self.keys).any(|(&epoch, key)| {
             cookie & !MAC_MASK == Self::tag(epoch)
-                && cookie & MAC_MASK == mac(key, endpoint, target, flow)
+                && (cookie ^ mac(key, endpoint, target, flow)) & mask == 0
         })
     }
 
@@ -147,20 +193,32 @@ impl std::fmt::Debug for CookieKeys {
     }
 }
 
-fn mac(key: &[u8; 16], endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
-    let mut hasher = SipHasher24::new_with_key(key);
-    hasher.write(&endpoint.to_be_bytes());
-    hasher.write(&target.get().to_be_bytes());
-    hasher.write(&flow.to_bytes());
-    hasher.finish() as u32 & MAC_MASK
+fn mac(key: &Key, endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
+    let (endpoint, target) = (endpoint.to_be_bytes(), target.get().to_be_bytes());
+    cookie_hash(&key.0, [&endpoint, &target, &flow.to_bytes()]) as u32 & MAC_MASK
 }
+
+/// SipHash-2-4 over pieces that follow each other.
+fn cookie_hash(key: &[u8; 16], pieces: [&[u8]; 3]) -> u64 {
+    let mut hasher = SipHasher24::new_with_key(key);
+    for piece in pieces {
+        hasher.write(piece);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod vectors;
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 
+    use geneve::arbitrary;
     use geneve::flow::FlowKey;
+    use proptest::prelude::*;
 
+    use super::vectors::{KEY, SIP_1_3, SIP_2_4, siphash};
     use super::*;
 
     fn at(epoch: u64) -> CookieKeys {
@@ -210,10 +268,208 @@ mod tests {
         }
     }
 
+    /// Every way in which bytes come out when somebody prints them.
+    fn shows(text: &str, bytes: &[u8]) -> bool {
+        let list = bytes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+        let plain = String::from_utf8_lossy(bytes);
+        [list, hex.to_uppercase(), hex, plain.into_owned()].iter().any(|form| text.contains(form))
+    }
+
+    /// Our hashes are those that were published, however the message is cut into pieces; and so is
+    /// the plain implementation that judges what no vector can say.
+    #[test]
+    fn hashes_are_the_published_ones() {
+        let message: Vec<u8> = (0..64).collect();
+        for (len, (sip_1_3, sip_2_4)) in SIP_1_3.into_iter().zip(SIP_2_4).enumerate() {
+            let message = &message[..len];
+            assert_eq!(PlacementKey(Key(KEY)).hash(message), sip_1_3, "{len}");
+            assert_eq!(siphash::<1, 3>(&KEY, message), sip_1_3, "{len}");
+            assert_eq!(siphash::<2, 4>(&KEY, message), sip_2_4, "{len}");
+            for first in 0..=len {
+                for second in first..=len {
+                    let pieces = [&message[..first], &message[first..second], &message[second..]];
+                    assert_eq!(cookie_hash(&KEY, pieces), sip_2_4, "{first} {second} {len}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// A cookie is made of SipHash-2-4 over what its documentation says, in that order.
+        #[test]
+        fn a_cookie_is_the_hash_of_endpoint_target_and_flow(
+            key: [u8; 16], endpoint: u64, group in "[a-z]{0,9}", address in arbitrary::socket_pair(),
+            flow in arbitrary::flow_key(),
+        ) {
+            let (flow, target) = (flow.canonical(), TargetId::new(&group, address.0));
+            let mut message = endpoint.to_be_bytes().to_vec();
+            message.extend(target.get().to_be_bytes());
+            message.extend(flow.to_bytes());
+            let expected = siphash::<2, 4>(&key, &message);
+            prop_assert_eq!(mac(&Key(key), endpoint, target, &flow), expected as u32 & 0x3fff_ffff);
+            let keys = CookieKeys { epoch: 6, keys: [[0; 16], key, [0; 16]].map(Key) };
+            let cookie = keys.stamp(endpoint, target, &flow);
+            prop_assert_eq!(u64::from(cookie), 2 << 30 | expected & 0x3fff_ffff);
+        }
+
+        /// And a target's identity of SipHash-1-3 over group and address.
+        #[test]
+        fn an_identity_is_the_hash_of_group_and_address(
+            group in "[a-z]{0,99}", address in arbitrary::socket_pair(),
+        ) {
+            let address = address.0;
+            let mut message = (group.len() as u64).to_be_bytes().to_vec();
+            message.extend(group.as_bytes());
+            match address.ip() {
+                std::net::IpAddr::V4(ip) => message.extend(ip.octets()),
+                std::net::IpAddr::V6(ip) => message.extend(ip.octets()),
+            }
+            message.extend(address.port().to_be_bytes());
+            let expected = siphash::<1, 3>(b"gwlb target id 1", &message);
+            prop_assert_eq!(TargetId::new(&group, address).get(), expected);
+        }
+    }
+
+    /// Every pair of the epoch that stamps and the epoch that verifies, all the way round the two
+    /// bits and across the ends of the number.
+    #[test]
+    fn epochs_turn_without_a_gap() {
+        let secret = Secret::from_bytes([1; 32]);
+        let numbers = [0_u64, 1, 2, 3, 4, 5, 20_000, u64::MAX - 4, u64::MAX - 1, u64::MAX];
+        for stamped in numbers {
+            let flow = flow(1000).canonical();
+            let cookie = CookieKeys::derive(&secret, stamped).stamp(5, target(1), &flow);
+            assert_eq!(u64::from(cookie >> 30), stamped % 4, "{stamped}");
+            for distance in -9..=9_i64 {
+                let at = stamped.wrapping_add_signed(distance);
+                let verified = CookieKeys::derive(&secret, at).verify(cookie, 5, target(1), &flow);
+                assert_eq!(verified, distance.abs() <= 1, "{stamped} at {at}");
+            }
+        }
+    }
+
+    /// Each of the 32 bits counts: no other cookie within one bit of the right one is taken.
+    #[test]
+    fn every_bit_of_a_cookie_counts() {
+        for epoch in 4..8 {
+            let keys = at(epoch);
+            let flow = flow(1000).canonical();
+            let cookie = keys.stamp(5, target(1), &flow);
+            assert!(keys.verify(cookie, 5, target(1), &flow));
+            for bit in 0..32 {
+                assert!(!keys.verify(cookie ^ 1 << bit, 5, target(1), &flow), "{epoch} {bit}");
+            }
+            for tag in (0..4).filter(|tag| u64::from(*tag) != epoch % 4) {
+                let other = cookie & MAC_MASK | tag << MAC_BITS;
+                assert!(!keys.verify(other, 5, target(1), &flow), "{epoch} {tag}");
+            }
+        }
+    }
+
     #[test]
     fn secrets_do_not_show() {
-        let secret = Secret::from_bytes([0x5a; 32]);
-        let shown = format!("{secret:?} {:?}", Keys::derive(&secret, 3));
-        assert!(!shown.contains("90") && !shown.contains("5a"), "{shown}");
+        let bytes = *b"a secret of thirty-two bytes 012";
+        let secret = Secret::from_bytes(bytes);
+        let keys = Keys::derive(&secret, 3);
+        let shown = format!("{secret:?} {secret:#?} {keys:?} {keys:#?}");
+        let mut parts: Vec<&[u8]> = vec![&bytes[..4], &keys.placement.0.0[..4]];
+        parts.extend(keys.cookie.keys.iter().map(|key| &key.0[..4]));
+        for part in parts {
+            assert!(!shows(&shown, part), "{part:?} is in {shown}");
+        }
+        assert!(shows(&format!("{bytes:?}"), &bytes[..4]), "the test can fail");
+    }
+
+    #[test]
+    fn secrets_are_wiped() {
+        fn wiped<T: ZeroizeOnDrop>(_: &T) -> bool {
+            std::mem::needs_drop::<T>()
+        }
+        let secret = Secret::from_bytes([1; 32]);
+        let keys = Keys::derive(&secret, 3);
+        assert!(wiped(&secret) && wiped(&keys.placement.0) && wiped(&keys.cookie.keys[0]));
+        // All that a snapshot has of them is made of these.
+        let Keys { placement: PlacementKey(_), ownership: PlacementKey(_), probe, cookie } = &keys;
+        let (PlacementKey(Key(_)), CookieKeys { epoch: _, keys: [Key(_), ..] }) = (probe, cookie);
+    }
+
+    /// A generator of numbers, for cookies that nobody stamped (splitmix64).
+    fn random(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Of all cookies that there are, each of the accepted epochs has exactly one for a flow.
+    #[test]
+    fn exactly_three_cookies_are_good_for_a_flow() {
+        const BITS: u32 = 12;
+        let keys = at(9);
+        for port in 1..=20 {
+            let flow = flow(port).canonical();
+            let good = (0..4_u32 << BITS).filter(|number| {
+                let cookie = (number >> BITS) << MAC_BITS | number & ((1 << BITS) - 1);
+                keys.verify_bits::<BITS>(cookie, 5, target(1), &flow)
+            });
+            assert_eq!(good.count(), 3, "port {port}");
+        }
+    }
+
+    /// How many of so many random cookies are taken by a MAC of so many bits, for packets that are
+    /// tried with their ports and without; and how many standard deviations that is off.
+    fn forge<const BITS: u32>(tries: u32) -> (u32, f64) {
+        let (keys, mut state) = (at(9), 4);
+        let mut taken = 0_u32;
+        for _ in 0..tries {
+            let number = random(&mut state);
+            let (cookie, port) = (number as u32, (number >> 32) as u16 | 1);
+            let flow = flow(port);
+            let candidates = [flow.canonical(), flow.portless().canonical()];
+            let hit = |flow| keys.verify_bits::<BITS>(cookie, 5, target(1), flow);
+            taken += u32::from(candidates.iter().any(hit));
+        }
+        // Three of the four tags, and two candidates, one of which is enough.
+        let miss = 1.0 - 1.0 / f64::from(1 << BITS);
+        let expected = f64::from(tries) * 0.75 * (1.0 - miss * miss);
+        (taken, (f64::from(taken) - expected) / expected.sqrt())
+    }
+
+    #[test]
+    fn forgeries_are_as_rare_as_the_width_says() {
+        let (taken, off) = forge::<8>(500_000);
+        assert!(off.abs() < 5.0, "{taken} were taken, {off:.1} standard deviations off");
+    }
+
+    #[test]
+    #[ignore = "ten million cookies take a minute without optimisation"]
+    fn forgeries_are_as_rare_as_a_greater_width_says() {
+        let (taken, off) = forge::<12>(10_000_000);
+        println!("{taken} of 10,000,000 were taken, {off:.2} standard deviations off");
+        assert!(off.abs() < 5.0, "{taken} were taken, {off:.1} standard deviations off");
+    }
+
+    /// Every bit of the MAC counts, and none of them more than the others.
+    #[test]
+    fn each_bit_of_the_mac_is_set_half_of_the_time() {
+        const FLOWS: u16 = 10_000;
+        let keys = at(9);
+        let mut set = [0_u32; MAC_BITS as usize];
+        for port in 1..=FLOWS {
+            let cookie = keys.stamp(5, target(1), &flow(port).canonical());
+            for (bit, count) in set.iter_mut().enumerate() {
+                *count += cookie >> bit & 1;
+            }
+            for bit in 0..MAC_BITS {
+                let forged = cookie ^ 1 << bit;
+                assert!(!keys.verify(forged, 5, target(1), &flow(port).canonical()), "bit {bit}");
+            }
+        }
+        // Five standard deviations of a fair coin.
+        let (half, bound) = (f64::from(FLOWS) / 2.0, 2.5 * f64::from(FLOWS).sqrt());
+        for (bit, count) in set.into_iter().enumerate() {
+            assert!((f64::from(count) - half).abs() < bound, "bit {bit}: {count} of {FLOWS}");
+        }
     }
 }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use geneve::buffer::PacketBuf;
 use geneve::inner::{Fragment, Inner, TcpFlags, Transport, protocol};
-use pnet::packet::icmp::{self, IcmpCode, IcmpPacket, IcmpTypes, MutableIcmpPacket};
-use pnet::packet::icmpv6::{self, Icmpv6Code, Icmpv6Packet, Icmpv6Types, MutableIcmpv6Packet};
-use pnet::packet::ip::IpNextHeaderProtocols;
-use pnet::packet::ipv4::{self, Ipv4Packet, MutableIpv4Packet};
-use pnet::packet::ipv6::MutableIpv6Packet;
-use pnet::packet::tcp::{self, MutableTcpPacket};
+use pnet_packet::icmp::{self, IcmpCode, IcmpPacket, IcmpTypes, MutableIcmpPacket};
+use pnet_packet::icmpv6::{self, Icmpv6Code, Icmpv6Packet, Icmpv6Types, MutableIcmpv6Packet};
+use pnet_packet::ip::IpNextHeaderProtocols;
+use pnet_packet::ipv4::{self, Ipv4Packet, MutableIpv4Packet};
+use pnet_packet::ipv6::MutableIpv6Packet;
+use pnet_packet::tcp::{self, MutableTcpPacket};
 
 use super::frame::TcpNumbers;
 
@@ -239,7 +239,7 @@ fn ipv4_header(bytes: &mut [u8], protocol: u8, from: Ipv4Addr, to: Ipv4Addr) -> 
     header.set_header_length((IPV4_HEADER / 4) as u8);
     header.set_total_length(len);
     header.set_ttl(TTL);
-    header.set_next_level_protocol(pnet::packet::ip::IpNextHeaderProtocol(protocol));
+    header.set_next_level_protocol(pnet_packet::ip::IpNextHeaderProtocol(protocol));
     header.set_source(from);
     header.set_destination(to);
     let checksum = ipv4::checksum(&Ipv4Packet::new(bytes)?);
@@ -253,7 +253,7 @@ fn ipv6_header(bytes: &mut [u8], protocol: u8, from: Ipv6Addr, to: Ipv6Addr) -> 
     header.set_version(6);
     header.set_payload_length(len);
     header.set_hop_limit(TTL);
-    header.set_next_header(pnet::packet::ip::IpNextHeaderProtocol(protocol));
+    header.set_next_header(pnet_packet::ip::IpNextHeaderProtocol(protocol));
     header.set_source(from);
     header.set_destination(to);
     Some(())
@@ -353,6 +353,62 @@ mod tests {
             let inner = Inner::parse(&packet).unwrap();
             assert_eq!(tcp_reset(&packet, &inner), None);
             assert_eq!(packet_too_big(&packet, &inner, IpAddr::from([10, 0, 0, 1]), 1000), None);
+        }
+    }
+
+    /// RFC 9293 section 3.10.7.1, across the end of the number space: every combination of flags, at
+    /// every distance that payload, SYN and FIN together can have from it.
+    #[test]
+    fn the_number_that_a_reset_acknowledges_wraps() {
+        for from_end in 0..8_u32 {
+            for (len, flags) in (0..6).flat_map(|len| (0..=u8::MAX).map(move |flags| (len, flags)))
+            {
+                let mut packet = ack(CLIENT, SERVER, (4000, 80), &vec![7; len]);
+                let seq = u32::MAX - from_end;
+                packet[24..28].copy_from_slice(&seq.to_be_bytes());
+                packet[33] = flags;
+                let answer = tcp_reset(&packet, &Inner::parse(&packet).unwrap());
+                let flags = TcpFlags(flags);
+                let Some(answer) = answer else {
+                    assert!(flags.contains(TcpFlags::RST));
+                    continue;
+                };
+                let header = reset_between(&answer, (SERVER, 80).into(), (CLIENT, 4000).into());
+                if flags.contains(TcpFlags::ACK) {
+                    assert_eq!((header.sequence_number, header.ack), (77, false));
+                } else {
+                    let counted = [TcpFlags::SYN, TcpFlags::FIN].map(|it| flags.contains(it));
+                    let next =
+                        u64::from(seq) + len as u64 + counted.map(u64::from).iter().sum::<u64>();
+                    assert_eq!(u64::from(header.acknowledgment_number), next % (1 << 32));
+                    assert_eq!((header.sequence_number, header.ack), (0, true));
+                }
+            }
+        }
+    }
+
+    /// Every way in which six calls can come, at, just before and just after the turn of a
+    /// millisecond: as a bucket that is filled at every turn gives.
+    #[test]
+    fn a_bucket_gives_what_the_plain_one_gives() {
+        const BURST: u32 = 3;
+        const RATE: u32 = 2;
+        let steps = [0, 1, 999, 1_000, 1_001, 2_500_u64];
+        for way in 0..steps.len().pow(6) {
+            let start = start();
+            let mut bucket = RateLimit::full(BURST, RATE, start);
+            let (mut micros, mut turns, mut tokens) = (0, 0, BURST);
+            for call in 0..6 {
+                micros += steps[way / steps.len().pow(call) % steps.len()];
+                while (turns + 1) * 1_000 <= micros {
+                    turns += 1;
+                    tokens = (tokens + RATE).min(BURST);
+                }
+                let expected = tokens > 0;
+                tokens = tokens.saturating_sub(1);
+                let taken = bucket.take(start + Duration::from_micros(micros));
+                assert_eq!(taken, expected, "way {way}, call {call}");
+            }
         }
     }
 

@@ -5,11 +5,12 @@
 //! super-packet of 42 segments counts 42.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
 use super::verdict::{DropReason, Side};
+use crate::sync::AtomicU64;
 
 /// A counter with a single writer.
 #[derive(Debug, Default)]

@@ -138,6 +138,54 @@ mod tests {
         assert!(half.is_closed(), "refused");
     }
 
+    /// What is known of a connection, in plain words.
+    #[derive(Clone, Copy)]
+    struct Plain {
+        answered: bool,
+        finished: [bool; 2],
+        reset: bool,
+    }
+
+    /// Every state, with every combination of the eight flags, from either end, with data and
+    /// without: 16,384 steps, against plain words.
+    #[test]
+    fn every_step_is_the_plain_one() {
+        for number in 0..16_u8 {
+            let bit = |bit: u8| number & bit != 0;
+            let before = Plain { answered: bit(1), finished: [bit(2), bit(4)], reset: bit(8) };
+            for flags in (0..=u8::MAX).map(TcpFlags) {
+                for (end, data) in [(0, false), (0, true), (1, false), (1, true)] {
+                    let mut plain = before;
+                    let [syn, ack, rst, fin] =
+                        [SYN, ACK, TcpFlags::RST, TcpFlags::FIN].map(|flag| flags.contains(flag));
+                    if rst {
+                        plain.reset = true;
+                    } else if !syn || ack {
+                        plain.answered = true;
+                        plain.reset &= !data;
+                        plain.finished[end] |= fin;
+                    }
+                    let after = TcpState(number).after(flags, end, data);
+                    let both = plain.finished == [true, true];
+                    let one = plain.finished != [false, false];
+                    let name = match plain {
+                        Plain { reset: true, .. } => "closed",
+                        _ if both => "closed",
+                        _ if one => "half_closed",
+                        Plain { answered: false, .. } => "half_open",
+                        Plain { .. } => "established",
+                    };
+                    assert_eq!(after.name(), name, "{number:04b} {flags:?} from {end}, {data}");
+                    assert_eq!(after.is_closed(), plain.reset || both);
+                    assert_eq!(after.is_reset(), plain.reset);
+                    let first = TcpState::begin(flags, end);
+                    assert_eq!(first == TcpState::HALF_OPEN, syn && !ack && !rst);
+                    assert_eq!(first.is_closed(), rst);
+                }
+            }
+        }
+    }
+
     #[test]
     fn each_state_has_its_time() {
         let seconds = Duration::from_secs;

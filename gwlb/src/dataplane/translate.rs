@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use ahash::AHashMap;
 use geneve::checksum::update;
 use netio::offload::{Offload, PartialChecksum};
-use pnet::packet::icmp::{IcmpPacket, IcmpTypes};
-use pnet::packet::ip::{IpNextHeaderProtocol, IpNextHeaderProtocols as protocols};
-use pnet::packet::ipv4::Ipv4Packet;
+use pnet_packet::icmp::{IcmpPacket, IcmpTypes};
+use pnet_packet::ip::{IpNextHeaderProtocol, IpNextHeaderProtocols as protocols};
+use pnet_packet::ipv4::Ipv4Packet;
 use router::AddressMapping;
 
 /// The mappings of one internet gateway.

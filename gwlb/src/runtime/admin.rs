@@ -16,6 +16,7 @@ mod probes;
 mod problem;
 mod reload;
 mod targets;
+mod token;
 
 #[cfg(test)]
 mod describes;
@@ -44,6 +45,7 @@ use accept::serve;
 use listen::Admin;
 pub(super) use listen::Listeners;
 use problem::Problem;
+use token::Token;
 
 /// How long clients have to take their answers when the gateway ends.
 const GRACE: Duration = Duration::from_millis(500);
@@ -165,7 +167,6 @@ async fn run(
             }
             Some(Admin::Tcp(listener, token)) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                let token: Arc<str> = format!("Bearer {token}").into();
                 let api = api.layer(axum::middleware::from_fn_with_state(token, check_token));
                 serve(listener, api, limits, stopped.clone()).await;
                 Ok(())
@@ -199,11 +200,9 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stop| stop).await;
 }
 
-async fn check_token(State(expected): State<Arc<str>>, request: Request, next: Next) -> Response {
+async fn check_token(State(token): State<Token>, request: Request, next: Next) -> Response {
     let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    // Compared by hash, so that the time it takes tells nothing about the token.
-    let same = shown.is_some_and(|shown| blake3::hash(shown) == blake3::hash(expected.as_bytes()));
-    if same {
+    if shown.is_some_and(|shown| token.is_shown_by(shown)) {
         return next.run(request).await;
     }
     let detail = "the token of the gateway's token file is needed: \"Authorization: Bearer …\"";

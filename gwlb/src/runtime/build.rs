@@ -2,14 +2,17 @@
 //!
 //! Each step gives back what it built when it is dropped, so an error at any point leaves neither
 //! a device nor a socket. What a changed configuration needs besides is [`super::rigging`]'s.
+//! Everything that takes privileges is done here, and they are given up when it is done.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::control_loop::{ControlParts, smallest_by_target};
+use super::devices::Devices;
 use super::error::StartError;
 use super::rigging::{Answering, Planned, Rigging};
-use super::shared::{Inbox, Published, Shared};
+use super::rooms::Rooms;
+use super::shared::{INBOX, Inbox, Published, Shared};
 use super::underlay;
 use super::worker::{Worker, WorkerConfig};
 use super::{clock, secret};
@@ -37,8 +40,10 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let mut control = Control::new(Arc::clone(settings), secret, workers, clock::wall_clock(), now);
     let listeners = super::admin::Listeners::bind(&settings.gateway)?;
 
-    let mut rigging = Rigging::new(workers, source_ports);
-    let Planned { refit, probing } = {
+    let rooms = Rooms::open(settings)?;
+    let Devices { attachments, queues, links, limits } = Devices::create(settings, workers)?;
+    let mut rigging = Rigging::new(workers, source_ports, rooms, attachments);
+    let Planned { mut refit, probing } = {
         let targets = Answering::all(settings, &control.snapshot());
         rigging.plan(settings, &targets, None)?
     };
@@ -48,11 +53,14 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     }
 
     let stats: Vec<_> = (0..workers).map(|_| Arc::new(WorkerStats::default())).collect();
-    let inboxes =
-        (0..workers).map(|_| Inbox::new()).collect::<Result<_, _>>().map_err(StartError::Poll)?;
+    let inboxes = (0..workers)
+        .map(|_| Inbox::new(INBOX))
+        .collect::<Result<_, _>>()
+        .map_err(StartError::Poll)?;
     let nothing = Published { snapshot: control.snapshot(), rig: Arc::default() };
     let shared = Arc::new(Shared::new(Arc::clone(settings), nothing, stats, inboxes));
-    let limits = refit.limits();
+    *shared.links.lock() = links;
+    refit.add_devices(queues);
     rigging.fit(refit, &shared);
     let snapshot = control.snapshot();
     let rig = rigging.rig(&snapshot);
@@ -69,6 +77,7 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
             .map_err(StartError::Poll)
         })
         .collect::<Result<_, _>>()?;
+    rigging.settle()?;
     let control = ControlParts { control, rigging, probing };
     Ok(Built { shared, workers, control, listeners })
 }

@@ -64,6 +64,12 @@ pub enum StartError {
     /// A setting that sockets have from the beginning.
     #[error("`{0}` of a node that is there already cannot be changed while the gateway runs")]
     Fixed(&'static str),
+    /// Something that takes privileges, which a running gateway has given up.
+    #[error("a running gateway cannot have {0}: it has given up the privileges; restart it")]
+    OnlyAtStart(String),
+    /// Privileges that could not be given up.
+    #[error("cannot give up privileges: {0}")]
+    Privileges(io::Error),
     /// A thread, a poller or the like.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -88,6 +94,9 @@ fn bind_hint(error: &io::Error) -> &'static str {
             " (a node's address must be set on a device of the load balancer's netns)"
         }
         io::ErrorKind::AddrInUse => " (is another gateway running there?)",
+        io::ErrorKind::PermissionDenied => {
+            " (a port below 1024 takes CAP_NET_BIND_SERVICE, which only a start has)"
+        }
         _ => "",
     }
 }

@@ -34,8 +34,8 @@ pub(super) struct Exit {
     pub snapshot: Arc<Snapshot>,
     /// What the devices and sockets below are for, in the configuration of the snapshot.
     pub rig: Arc<Rig>,
-    /// By number; a hole where an attachment was removed.
-    pub ports: Vec<Option<TunQueue>>,
+    /// The devices, by number.
+    pub ports: Vec<TunQueue>,
     pub port_of: AHashMap<Attachment, usize>,
     /// By number; a hole where a node was removed.
     pub underlays: Vec<Option<Underlay>>,
@@ -76,19 +76,13 @@ impl Exit {
         }
     }
 
-    /// Takes up devices and sockets that are new, and lets go of those that `rig` has no use for.
+    /// Takes up what is new, and lets go of the sockets that `rig` has no use for.
     pub fn refit(&mut self, rig: Arc<Rig>, new: impl Iterator<Item = Parts>) {
         for parts in new {
-            put(&mut self.ports, parts.ports);
+            self.ports.extend(parts.ports);
             put(&mut self.underlays, parts.underlays);
         }
-        self.port_of.clear();
-        for (number, port) in self.ports.iter_mut().enumerate() {
-            match rig.ports.get(number).copied().flatten() {
-                Some(at) => drop(self.port_of.insert(at, number)),
-                None => *port = None,
-            }
-        }
+        self.port_of = rig.ports.iter().enumerate().map(|(number, &at)| (at, number)).collect();
         for (number, underlay) in self.underlays.iter_mut().enumerate() {
             if !rig.uses_underlay(number) {
                 *underlay = None;
@@ -233,19 +227,11 @@ impl Exit {
         let packet = PacketBuf::from_slice(frame.packet);
         let epoch = self.snapshot.topology_epoch;
         let handover = Handover { from, epoch, packet, offload: *frame.offload };
-        let inbox = &self.shared.inboxes[usize::from(to.0)];
+        let inbox = &self.shared.exchange.inboxes[usize::from(to.0)];
         let ledger = self.stats.ledger(from.side);
-        // Counted before it is pushed: the owner may take it at once, and a reader must never see
-        // more taken than given.
-        if inbox.packets.is_full() {
-            return ledger.drops.add(DropReason::HandoverFull, segments);
+        if inbox.give(handover, &ledger.flow, segments).is_err() {
+            ledger.drops.add(DropReason::HandoverFull, segments);
         }
-        ledger.flow.handed_over.add(segments);
-        if inbox.packets.push(handover).is_err() {
-            ledger.flow.taken_over.add(segments);
-            return ledger.drops.add(DropReason::HandoverFull, segments);
-        }
-        let _ = inbox.waker.wake();
     }
 
     /// Writes a packet to the device that it leaves by; a failure is counted here.
@@ -258,7 +244,7 @@ impl Exit {
         n: u64,
     ) -> Result<(), ()> {
         let drops = &self.stats.ledger(side).drops;
-        let queue = self.port_of.get(&to).and_then(|&port| self.ports[port].as_mut());
+        let queue = self.port_of.get(&to).and_then(|&port| self.ports.get_mut(port));
         let Some(queue) = queue else {
             drops.add(DropReason::NotAttached, n);
             return Err(());
@@ -277,8 +263,8 @@ impl Exit {
             joined => (run.headers, joined),
         };
         let packets = run.pieces.len() as u64;
-        let at = self.rig.ports.get(run.tag).copied().flatten();
-        let Some((at, queue)) = at.zip(self.ports[run.tag].as_mut()) else {
+        let at = self.rig.ports.get(run.tag).copied();
+        let Some((at, queue)) = at.zip(self.ports.get_mut(run.tag)) else {
             return self.stats.udp.drops.add(DropReason::NotAttached, packets);
         };
         // Once for all packets that were joined.

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use netio::netns::{Netns, NetnsError};
+use netio::netns::Resident;
 use nix::errno::Errno;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -26,7 +26,6 @@ pub(super) use tls::client_config;
 use crate::config::{HealthCheck, HealthProtocol};
 use crate::control::ProbeOutcome;
 use http::HttpError;
-use opener::Opener;
 
 /// How many probes are under way at most. 300 targets (semantics 1a) that all keep silent are
 /// three probes each with this; each takes one file descriptor.
@@ -35,8 +34,8 @@ const AT_ONCE: usize = 1024;
 /// Makes probes in the namespaces of all underlays.
 #[derive(Debug)]
 pub(super) struct Prober {
-    /// One for each namespace, by the position that [`ProbeJob::netns`] names.
-    openers: Vec<Opener>,
+    /// One in each namespace, by the position that [`ProbeJob::netns`] names.
+    residents: Vec<Resident>,
     under_way: Semaphore,
 }
 
@@ -58,13 +57,9 @@ pub(super) struct ProbeJob {
 }
 
 impl Prober {
-    /// A prober for the underlays in these namespaces, each with a small thread of its own.
-    ///
-    /// # Errors
-    /// [`NetnsError::System`] if a namespace cannot be entered.
-    pub fn new(namespaces: &[Netns]) -> Result<Self, NetnsError> {
-        let openers = namespaces.iter().map(Opener::start).collect::<Result<_, _>>()?;
-        Ok(Self { openers, under_way: Semaphore::new(AT_ONCE) })
+    /// A prober for the underlays where these live.
+    pub fn new(residents: Vec<Resident>) -> Self {
+        Self { residents, under_way: Semaphore::new(AT_ONCE) }
     }
 
     /// Makes one probe. When this returns, nothing of it is left: the connection is closed.
@@ -99,11 +94,11 @@ impl Prober {
         job: &ProbeJob,
     ) -> io::Result<(tokio::sync::SemaphorePermit<'_>, TcpStream)> {
         let turn = self.under_way.acquire().await.map_err(io::Error::other)?;
-        let opener = self.openers.get(job.netns).ok_or_else(|| {
+        let resident = self.residents.get(job.netns).ok_or_else(|| {
             let message = format!("the prober has no namespace number {}", job.netns);
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
-        let stream = opener.connect(job.source, job.address).await?;
+        let stream = opener::connect(resident, job.source, job.address).await?;
         Ok((turn, TcpStream::from_std(stream)?))
     }
 }

@@ -1,7 +1,7 @@
 //! The devices and sockets of the workers, and what each is for in the present configuration.
 //!
-//! They are numbered for the life of the process. A change of the configuration adds some and lets
-//! others go; a [`Rig`] says which node and which attachment each number stands for now, and is
+//! They are numbered for the life of the process. The devices stay as they were at the start; of
+//! the sockets, a change of the configuration adds some and lets others go. A [`Rig`] says which node and which attachment each number stands for now, and is
 //! published together with the snapshot that it belongs to. Here is the bookkeeping; what is built
 //! is built by [`super::rigging`].
 
@@ -16,8 +16,8 @@ use crate::dataplane::snapshot::PoolId;
 pub(super) struct Rig {
     /// Counts up with every change.
     pub number: u64,
-    /// By port: the attachment; `None` if it is gone.
-    pub ports: Vec<Option<Attachment>>,
+    /// By device: the attachment, as this configuration numbers it.
+    pub ports: Vec<Attachment>,
     /// By pool: the sockets that send for it; `None` for a node that is gone.
     pub pools: Vec<Option<usize>>,
     /// The sockets that are of use, whether they send or only receive.
@@ -36,11 +36,13 @@ impl Rig {
     }
 }
 
-/// New devices and sockets for one worker, each with its number.
+/// New devices and sockets for one worker.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     /// The number of the rig that needs them.
     pub rig: u64,
-    pub ports: Vec<(usize, TunQueue)>,
+    /// All devices, in the order of their numbers: the first parts that a worker gets bring them.
+    pub ports: Vec<TunQueue>,
+    /// Each with its number.
     pub underlays: Vec<(usize, Underlay)>,
 }

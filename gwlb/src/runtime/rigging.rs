@@ -1,27 +1,25 @@
-//! Builds the devices and sockets that a configuration needs, and keeps the books of those that
-//! there are.
+//! Builds the sockets that a configuration needs, and keeps the books of those that there are.
 //!
 //! A change is made in two steps: [`Rigging::plan`] builds what is missing, or fails and leaves
-//! nothing; [`Rigging::fit`] hands it to the workers and lets the rest go.
+//! nothing; [`Rigging::fit`] hands it to the workers and lets the rest go. Devices are there from
+//! the start ([`super::devices`]), and so are the namespaces ([`super::rooms`]): what is built here
+//! later is built without privileges.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use geneve::dialect::Dialect;
-use ipnet::IpNet;
 use netio::counters::CounterReader;
-use netio::link::{Links, Route};
-use netio::netns::Netns;
-use netio::offload::Limits;
-use netio::tun::{Tun, TunConfig};
-use netio::udp::{MAX_GSO_BYTES, UdpConfig, UdpSocket};
+use netio::tun::TunQueue;
+use netio::udp::{UdpConfig, UdpSocket};
+use router::Attachment;
 use rustls::ClientConfig;
 
 use super::error::StartError;
 use super::prober::{Prober, client_config};
 use super::rig::{Parts, Rig};
-use super::shared::{PortLinks, Shared};
+use super::rooms::Rooms;
+use super::shared::Shared;
 use super::underlay::{Underlay, Wanted};
 use crate::config::{AttachmentSettings, LoadBalancer, Name, NetnsName, Node, Port, Settings};
 use crate::dataplane::snapshot::{Pool, Snapshot, TargetSlot, TargetView};
@@ -31,12 +29,14 @@ use crate::dataplane::snapshot::{Pool, Snapshot, TargetSlot, TargetView};
 pub(super) struct Rigging {
     workers: u16,
     source_ports: u16,
-    namespaces: Namespaces,
+    rooms: Rooms,
+    prober: Arc<Prober>,
     /// By number; those of the past stay in the list without being there.
     underlays: Vec<OpenUnderlay>,
     /// Which of them send for a node.
     senders: Senders,
-    ports: Vec<AttachmentSettings>,
+    /// By number.
+    devices: Vec<AttachmentSettings>,
     rig: Arc<Rig>,
 }
 
@@ -57,9 +57,6 @@ impl Answering {
             .collect()
     }
 }
-
-/// An attachment whose device stays, before and after, and its namespace.
-type Adjustment = (AttachmentSettings, AttachmentSettings, Netns);
 
 /// The number of the sockets that send, by load balancer and zone.
 type Senders = BTreeMap<(String, String), usize>;
@@ -90,11 +87,8 @@ pub(super) struct Refit {
     rig: Rig,
     senders: Senders,
     underlays: Vec<OpenUnderlay>,
-    ports: Vec<AttachmentSettings>,
     /// By worker.
     parts: Vec<Parts>,
-    links: Vec<(usize, PortLinks)>,
-    limits: Limits,
 }
 
 /// What a configuration needs that was not there.
@@ -114,7 +108,7 @@ pub(super) struct Probing {
     /// By load balancer.
     pub balancers: Vec<BalancerProbe>,
     /// What the kernel threw away in each namespace of the underlays.
-    pub counters: Vec<CounterReader>,
+    pub counters: Vec<Arc<CounterReader>>,
 }
 
 /// What a load balancer's health checks need besides.
@@ -163,9 +157,11 @@ impl NodeProbe {
 }
 
 impl Refit {
-    /// What all new devices take in one write.
-    pub fn limits(&self) -> Limits {
-        self.limits
+    /// Has the workers take these devices, too: by worker, in the order of their numbers.
+    pub fn add_devices(&mut self, queues: Vec<Vec<TunQueue>>) {
+        for (parts, queues) in self.parts.iter_mut().zip(queues) {
+            parts.ports = queues;
+        }
     }
 }
 
@@ -181,17 +177,29 @@ impl Probing {
 }
 
 impl Rigging {
-    /// Nothing yet, for so many workers with so many source ports each.
-    pub fn new(workers: u16, source_ports: u16) -> Self {
+    /// No socket yet, for so many workers with so many source ports each; and these devices.
+    pub fn new(
+        workers: u16,
+        source_ports: u16,
+        rooms: Rooms,
+        devices: Vec<AttachmentSettings>,
+    ) -> Self {
+        let prober = Arc::new(Prober::new(rooms.residents()));
         Self {
             workers,
             source_ports,
-            namespaces: Namespaces::default(),
+            rooms,
+            prober,
             underlays: Vec::new(),
             senders: Senders::new(),
-            ports: Vec::new(),
+            devices,
             rig: Arc::default(),
         }
+    }
+
+    /// Gives up the privileges of all that this has threads for.
+    pub fn settle(&mut self) -> Result<(), StartError> {
+        self.rooms.settle()
     }
 
     /// What the devices and sockets are for, in terms of this view.
@@ -227,58 +235,36 @@ impl Rigging {
     /// # Errors
     /// What could not be had; then everything is as it was.
     pub fn plan(
-        &mut self,
+        &self,
         settings: &Settings,
         targets: &[Answering],
         port: Option<(usize, u16)>,
     ) -> Result<Planned, StartError> {
-        // A namespace may have been made anew under its name.
-        self.namespaces = Namespaces::default();
+        let (number, ports) = (self.rig.number + 1, self.plan_ports(settings)?);
         let mut refit = Refit {
-            rig: Rig { number: self.rig.number + 1, ..Rig::default() },
+            rig: Rig { number, ports, ..Rig::default() },
             senders: Senders::new(),
             underlays: self.underlays.clone(),
-            ports: self.ports.clone(),
-            parts: (0..self.workers)
-                .map(|_| Parts { rig: self.rig.number + 1, ..Parts::default() })
-                .collect(),
-            links: Vec::new(),
-            limits: Limits::default(),
+            parts: (0..self.workers).map(|_| Parts { rig: number, ..Parts::default() }).collect(),
         };
         self.plan_underlays(settings, targets, port, &mut refit)?;
-        let changed = self.plan_ports(settings, &mut refit)?;
         let probing = self.probing(settings)?;
-        // Last, when everything else could be had: these are not undone.
-        for (old, new, netns) in changed {
-            adjust(&old, &new, &netns)?;
-        }
         Ok(Planned { refit, probing })
     }
 
-    /// Hands new devices and sockets to the workers. What the new rig does not use is let go when
+    /// Hands new sockets to the workers. What the new rig does not use is let go when
     /// it is published.
     pub fn fit(&mut self, refit: Refit, shared: &Shared) {
-        for (inbox, parts) in shared.inboxes.iter().zip(refit.parts) {
+        for (inbox, parts) in shared.exchange.inboxes.iter().zip(refit.parts) {
             inbox.parts.push(parts);
-        }
-        let mut links = shared.links.lock();
-        links.resize_with(refit.ports.len(), || None);
-        for (number, link) in refit.links {
-            links[number] = Some(link);
-        }
-        for (number, at) in refit.rig.ports.iter().enumerate() {
-            if at.is_none() {
-                links[number] = None;
-            }
         }
         self.underlays = refit.underlays;
         self.senders = refit.senders;
-        self.ports = refit.ports;
         self.rig = Arc::new(refit.rig);
     }
 
     fn plan_underlays(
-        &mut self,
+        &self,
         settings: &Settings,
         targets: &[Answering],
         port: Option<(usize, u16)>,
@@ -345,8 +331,12 @@ impl Rigging {
         Ok(())
     }
 
-    fn open(&mut self, open: &OpenUnderlay) -> Result<Vec<Underlay>, StartError> {
-        let netns = self.namespaces.open(open.netns.as_ref())?;
+    fn open(&self, open: &OpenUnderlay) -> Result<Vec<Underlay>, StartError> {
+        let (_, room) = self.rooms.get(open.netns.as_ref())?;
+        if self.rooms.is_settled() && open.tolerates && !open.ports.is_empty() {
+            let what = format!("another address or port ({}) for bad UDP checksums", open.address);
+            return Err(StartError::OnlyAtStart(what));
+        }
         let wanted = Wanted {
             address: open.address,
             ports: open.ports.iter().copied().collect(),
@@ -355,80 +345,36 @@ impl Rigging {
             dont_fragment: open.dont_fragment,
             tolerate_bad_checksum: open.tolerates,
         };
-        let sockets = netns.run(|| Underlay::open_all(&wanted))?;
+        let sockets = room.resident.run(move || Underlay::open_all(&wanted))?;
         sockets.map_err(|failed| StartError::Udp {
             address: failed.address,
-            netns: netns.name().to_owned(),
+            netns: room.resident.netns().name().to_owned(),
             error: failed.error,
         })
     }
 
-    /// Devices for the attachments. One that is there under the same name in the same namespace
-    /// stays; returned is what it was, what it is to be, and where it is.
-    fn plan_ports(
-        &mut self,
-        settings: &Settings,
-        refit: &mut Refit,
-    ) -> Result<Vec<Adjustment>, StartError> {
-        refit.rig.ports = vec![None; refit.ports.len()];
-        let mut changed = Vec::new();
-        for attachment in &settings.attachments {
-            let known = refit.ports.iter().enumerate().position(|(number, port)| {
-                self.rig.ports.get(number).copied().flatten().is_some()
-                    && port.tun == attachment.tun
-                    && port.netns == attachment.netns
-            });
-            let netns = self.namespaces.open(attachment.netns.as_ref())?;
-            let number = if let Some(number) = known {
-                let old = std::mem::replace(&mut refit.ports[number], attachment.clone());
-                changed.push((old, attachment.clone(), netns));
-                number
-            } else {
-                let number = refit.ports.len();
-                let mut tun = self.create(attachment, &netns)?;
-                refit.limits.udp &= tun.udp_segmentation();
-                for (parts, queue) in refit.parts.iter_mut().zip(tun.take_queues()) {
-                    parts.ports.push((number, queue));
-                }
-                let links = set_up(attachment, &netns)?;
-                let netns = attachment.netns.as_ref().map(|netns| netns.as_str().to_owned());
-                let tun = attachment.tun.as_str().to_owned();
-                refit.links.push((number, PortLinks { tun, netns, links }));
-                refit.ports.push(attachment.clone());
-                refit.rig.ports.push(None);
-                number
-            };
-            refit.rig.ports[number] = Some(attachment.at);
+    /// Which attachment each device is for: they are the same as ever, but the configuration may
+    /// have them in another order.
+    fn plan_ports(&self, settings: &Settings) -> Result<Vec<Attachment>, StartError> {
+        let changed = || StartError::OnlyAtStart("another attachment".to_owned());
+        if self.devices.len() != settings.attachments.len() {
+            return Err(changed());
         }
-        Ok(changed)
-    }
-
-    fn create(&self, attachment: &AttachmentSettings, netns: &Netns) -> Result<Tun, StartError> {
-        let config = TunConfig {
-            name: attachment.tun.as_str().to_owned(),
-            queues: usize::from(self.workers),
-            mtu: attachment.mtu.get(),
-            offload: true,
-            gso_max_size: Some(gso_max_size(attachment.mtu.get())),
+        let at = |device: &AttachmentSettings| {
+            let same = |it: &&AttachmentSettings| it.tun == device.tun && it.netns == device.netns;
+            let attachment = settings.attachments.iter().find(same);
+            attachment.map(|attachment| attachment.at).ok_or_else(changed)
         };
-        netns.run(|| Tun::create(&config))?.map_err(|error| StartError::Tun {
-            name: config.name.clone(),
-            netns: netns.name().to_owned(),
-            error,
-        })
+        self.devices.iter().map(at).collect()
     }
 
     /// Sockets that reach the targets without disturbing any worker.
-    fn probing(&mut self, settings: &Settings) -> Result<Probing, StartError> {
-        let mut namespaces: Vec<Netns> = Vec::new();
+    fn probing(&self, settings: &Settings) -> Result<Probing, StartError> {
         let (mut nodes, mut balancers) = (Vec::new(), Vec::new());
+        let mut counters = BTreeMap::new();
         for load_balancer in &settings.load_balancers {
-            let netns = self.namespaces.open(load_balancer.netns.as_ref())?;
-            let known = namespaces.iter().position(|known| known.is_same(&netns));
-            let number = known.unwrap_or_else(|| {
-                namespaces.push(netns.clone());
-                namespaces.len() - 1
-            });
+            let (number, room) = self.rooms.get(load_balancer.netns.as_ref())?;
+            counters.insert(number, Arc::clone(&room.counters));
             let health = &settings.target_groups[load_balancer.target_group].health_check;
             let tls = client_config(health).map_err(|error| StartError::CaFile(Box::new(error)))?;
             balancers.push(BalancerProbe { netns: number, tls });
@@ -442,115 +388,21 @@ impl Rigging {
                     send_buffer: 0,
                     dont_fragment: load_balancer.outer_dont_fragment,
                 };
-                let socket = netns.run(|| UdpSocket::bind(&config))?.map_err(|error| {
-                    StartError::Udp { address: bind, netns: netns.name().to_owned(), error }
+                let open = move || {
+                    let socket = UdpSocket::bind(&config)?;
+                    // Later it would take privileges to ask from outside of the namespace.
+                    socket.prepare_path_mtu()?;
+                    Ok(socket)
+                };
+                let socket = room.resident.run(open)?.map_err(|error| {
+                    let netns = room.resident.netns().name().to_owned();
+                    StartError::Udp { address: bind, netns, error }
                 })?;
                 let of = (load_balancer.name.to_string(), node.zone.clone());
                 nodes.push(NodeProbe { of, group: load_balancer.target_group, socket });
             }
         }
-        let prober = Arc::new(Prober::new(&namespaces)?);
-        let counters = namespaces.iter().map(CounterReader::open).collect::<Result<_, _>>()?;
+        let (prober, counters) = (Arc::clone(&self.prober), counters.into_values().collect());
         Ok(Probing { prober, nodes, balancers, counters })
-    }
-}
-
-/// The namespaces of a configuration, each opened once.
-#[derive(Debug, Default)]
-struct Namespaces(BTreeMap<Option<NetnsName>, Netns>);
-
-impl Namespaces {
-    fn open(&mut self, name: Option<&NetnsName>) -> Result<Netns, StartError> {
-        if let Some(netns) = self.0.get(&name.cloned()) {
-            return Ok(netns.clone());
-        }
-        let netns = match name {
-            Some(name) => Netns::open(name.as_str())?,
-            None => Netns::current()?,
-        };
-        self.0.insert(name.cloned(), netns.clone());
-        Ok(netns)
-    }
-}
-
-/// Sets up a new device: the addresses on it, and the routes behind it.
-fn set_up(attachment: &AttachmentSettings, netns: &Netns) -> Result<Links, StartError> {
-    let links = Links::in_netns(netns)?;
-    let name = attachment.tun.as_str();
-    links.set_up(name)?;
-    for network in &attachment.addresses {
-        links.add_address(name, network.addr(), network.prefix_len())?;
-    }
-    for any in default_routes(attachment) {
-        links.add_route(&Route::new(any, 0).device(name))?;
-    }
-    Ok(links)
-}
-
-/// Makes a device what its attachment has become.
-fn adjust(
-    old: &AttachmentSettings,
-    new: &AttachmentSettings,
-    netns: &Netns,
-) -> Result<(), StartError> {
-    if (old.mtu, &old.addresses, old.default_route) == (new.mtu, &new.addresses, new.default_route)
-    {
-        return Ok(());
-    }
-    let links = Links::in_netns(netns)?;
-    let name = new.tun.as_str();
-    if old.mtu != new.mtu {
-        links.set_gso_max_size(name, gso_max_size(new.mtu.get()))?;
-        links.set_mtu(name, new.mtu.get())?;
-    }
-    let (had, has): (Vec<_>, Vec<_>) =
-        (default_routes(old).collect(), default_routes(new).collect());
-    for any in had.iter().filter(|any| !has.contains(any)) {
-        links.delete_route(&Route::new(*any, 0).device(name))?;
-    }
-    for network in old.addresses.iter().filter(|network| !new.addresses.contains(network)) {
-        links.delete_address(name, network.addr(), network.prefix_len())?;
-    }
-    for network in new.addresses.iter().filter(|network| !old.addresses.contains(network)) {
-        links.add_address(name, network.addr(), network.prefix_len())?;
-    }
-    for any in has.iter().filter(|any| !had.contains(any)) {
-        links.add_route(&Route::new(*any, 0).device(name))?;
-    }
-    Ok(())
-}
-
-/// Where the default routes of an attachment lead from: the families that it has addresses of.
-fn default_routes(attachment: &AttachmentSettings) -> impl Iterator<Item = IpAddr> {
-    let v4 = attachment.addresses.iter().any(|network| matches!(network, IpNet::V4(_)));
-    let v6 = attachment.addresses.iter().any(|network| matches!(network, IpNet::V6(_)));
-    let wanted = attachment.default_route;
-    [(v4, ANY_V4), (v6, ANY_V6)].into_iter().filter(move |(has, _)| wanted && *has).map(|(_, a)| a)
-}
-
-const ANY_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-const ANY_V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED);
-
-/// IPv4 and TCP headers with timestamps, as Linux sends them in bulk.
-const BULK_HEADERS: u32 = 52;
-
-/// The longest super-packet whose segments go out to an appliance in one send: a batch of UDP
-/// holds 65,507 bytes, and every segment takes the Geneve header along. At an MTU of 1500 these
-/// are 42 segments.
-fn gso_max_size(mtu: u32) -> u32 {
-    let header = Dialect::ALL.iter().map(Dialect::header_len).max().unwrap_or(0);
-    let segments = (MAX_GSO_BYTES as u32 / (mtu + header as u32)).max(1);
-    segments * mtu.saturating_sub(BULK_HEADERS) + BULK_HEADERS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn super_packets_fit_one_send() {
-        // 42 segments of 1448 bytes: measured to be the best for an MTU of 1500.
-        assert_eq!(gso_max_size(1500), 42 * 1448 + 52);
-        assert!(gso_max_size(65_535) > 65_000, "a huge MTU leaves one segment");
     }
 }

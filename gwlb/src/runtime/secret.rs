@@ -1,15 +1,15 @@
 //! The secret file: 32 random bytes, made on the first start, for nobody else to read.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::StartError;
-use crate::dataplane::keys::Secret;
+use zeroize::Zeroizing;
 
-/// Only the owner reads and writes.
-const MODE: u32 = 0o600;
+use super::StartError;
+use super::private_file::{self, MODE};
+use crate::dataplane::keys::Secret;
 
 /// Reads the secret, or makes it if there is no such file.
 pub(super) fn load_or_create(path: &Path) -> Result<Secret, StartError> {
@@ -23,20 +23,12 @@ pub(super) fn load_or_create(path: &Path) -> Result<Secret, StartError> {
 }
 
 fn load(path: &Path) -> io::Result<Secret> {
-    let mut file = File::open(path)?;
-    let mode = file.metadata()?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let message = format!("mode {mode:04o} lets others read it; make it {MODE:04o}");
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
-    }
-    let mut bytes = Vec::new();
-    // One byte more than it should have, to see that there is none.
-    (&mut file).take(Secret::LEN as u64 + 1).read_to_end(&mut bytes)?;
-    let bytes = <[u8; Secret::LEN]>::try_from(bytes.as_slice()).map_err(|_| {
+    let bytes = private_file::read(path, Secret::LEN)?;
+    let bytes = <&[u8; Secret::LEN]>::try_from(bytes.as_slice()).map_err(|_| {
         let message = format!("it has not {} bytes; remove it to have a new one made", Secret::LEN);
         io::Error::new(io::ErrorKind::InvalidData, message)
     })?;
-    Ok(Secret::from_bytes(bytes))
+    Ok(Secret::from_bytes(*bytes))
 }
 
 /// Writes a new secret beside its place and links it there: two gateways that start at the same
@@ -44,10 +36,10 @@ fn load(path: &Path) -> io::Result<Secret> {
 fn create(path: &Path) -> io::Result<Secret> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(directory) = directory {
-        std::fs::create_dir_all(directory)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    let mut bytes = [0; Secret::LEN];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let mut bytes = Zeroizing::new([0; Secret::LEN]);
+    File::open("/dev/urandom")?.read_exact(&mut *bytes)?;
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}", std::process::id()));
     let draft = Path::new(&draft);
@@ -56,7 +48,7 @@ fn create(path: &Path) -> io::Result<Secret> {
         .create_new(true)
         .mode(MODE)
         .open(draft)
-        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .and_then(|mut file| file.write_all(&*bytes).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::hard_link(draft, path));
     // Where the draft could not be made there is none to remove, and that error is not the one to
     // tell.
@@ -69,6 +61,8 @@ fn create(path: &Path) -> io::Result<Secret> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -1,22 +1,20 @@
 //! What the threads of a gateway share: the published snapshot, the counters, and the inboxes
 //! through which packets reach the owners of their flows.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use crossbeam::queue::{ArrayQueue, SegQueue};
+use crossbeam::queue::ArrayQueue;
 use geneve::buffer::PacketBuf;
 use netio::link::Links;
 use netio::offload::Offload;
-use netio::poll::Waker;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::clock;
-use super::rig::{Parts, Rig};
+use super::exchange::{self, Exchange};
+use super::rig::Rig;
 use crate::config::Settings;
 use crate::control::Recognised;
 use crate::dataplane::fragments::FragmentTable;
@@ -32,16 +30,15 @@ pub(super) const INBOX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub settings: ArcSwap<Settings>,
-    pub published: ArcSwap<Published>,
+    /// What is published to the workers, and their inboxes.
+    pub exchange: Exchange<Published, Handover>,
     pub stats: Vec<Arc<WorkerStats>>,
-    pub inboxes: Vec<Inbox>,
     pub fragments: Arc<FragmentTable>,
     /// What workers tell the control plane.
     pub notices: Notices,
     /// By port number: whom to ask for the device's counters.
-    pub links: Mutex<Vec<Option<PortLinks>>>,
+    pub links: Mutex<Vec<PortLinks>>,
     pub started: Instant,
-    draining: AtomicBool,
 }
 
 /// What is published to the workers: a view, and what its places are in terms of devices and
@@ -110,14 +107,8 @@ impl Notices {
     }
 }
 
-/// Where other workers put packets of flows that a worker owns, and the control plane new devices
-/// and sockets.
-#[derive(Debug)]
-pub(super) struct Inbox {
-    pub packets: ArrayQueue<Handover>,
-    pub parts: SegQueue<Parts>,
-    pub waker: Waker,
-}
+/// The inbox of a worker.
+pub(super) type Inbox = exchange::Inbox<Handover>;
 
 /// A packet on its way to the owner of its flow.
 #[derive(Debug)]
@@ -129,12 +120,6 @@ pub(super) struct Handover {
     pub offload: Offload,
 }
 
-impl Inbox {
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { packets: ArrayQueue::new(INBOX), parts: SegQueue::new(), waker: Waker::new()? })
-    }
-}
-
 impl Shared {
     pub fn new(
         settings: Arc<Settings>,
@@ -144,42 +129,38 @@ impl Shared {
     ) -> Self {
         Self {
             settings: ArcSwap::new(settings),
-            published: ArcSwap::from_pointee(published),
+            exchange: Exchange::new(published, inboxes),
             stats,
-            inboxes,
             fragments: Arc::default(),
             notices: Notices::new(),
             links: Mutex::default(),
             started: clock::now(),
-            draining: AtomicBool::new(false),
         }
     }
 
     /// Publishes a new view to all workers; each takes it up before its next batch.
     pub fn publish(&self, published: Published) {
-        self.published.store(Arc::new(published));
-        self.wake_all();
+        self.exchange.publish(published);
     }
 
     /// The oldest generation of a snapshot that a worker still holds.
     pub fn acknowledged(&self) -> u64 {
-        self.stats.iter().map(|stats| stats.generation.get()).min().unwrap_or(u64::MAX)
+        exchange::acknowledged(&self.stats)
     }
 
     /// Tells the workers to take in nothing more and to end.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.wake_all();
+        self.exchange.drain();
     }
 
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.exchange.is_draining()
     }
 
     /// Drops by name what is left for workers that have ended; there is no other writer then.
     pub fn empty_inboxes(&self) {
-        for (inbox, stats) in self.inboxes.iter().zip(&self.stats) {
-            while let Some(Handover { from, packet, offload, .. }) = inbox.packets.pop() {
+        for (inbox, stats) in self.exchange.inboxes.iter().zip(&self.stats) {
+            while let Some(Handover { from, packet, offload, .. }) = inbox.take() {
                 // It was valid where it was handed over.
                 let segments = Frame::parse(packet.bytes(), &offload).map_or(1, |f| f.segments());
                 let ledger = stats.ledger(from.side);
@@ -193,13 +174,6 @@ impl Shared {
             let ledger = stats.ledger(waiting.from.side);
             ledger.flow.released.add(1);
             ledger.drops.add(DropReason::FragmentWithoutFirst, 1);
-        }
-    }
-
-    fn wake_all(&self) {
-        for inbox in &self.inboxes {
-            // A worker that cannot be woken finds out at its next packet.
-            let _ = inbox.waker.wake();
         }
     }
 }
@@ -218,13 +192,16 @@ pub(super) mod tests {
     #[test]
     fn what_is_left_at_the_end_has_a_name() {
         let stats = vec![Arc::new(WorkerStats::default())];
-        let shared = Shared { stats, inboxes: vec![Inbox::new().unwrap()], ..idle() };
+        let Shared { settings, exchange, .. } = idle();
+        let snapshot = Arc::clone(&exchange.published.load_full().snapshot);
+        let published = Published { snapshot, rig: Arc::default() };
+        let inboxes = vec![Inbox::new(INBOX).unwrap()];
+        let shared = Shared::new(settings.load_full(), published, stats, inboxes);
         let from = Entry::Endpoint(router::EndpointId::from_index(0)).into();
         let packet = PacketBuf::from_slice(b"whatever it was");
-        shared.stats[0].udp.flow.handed_over.add(1);
         shared.stats[0].udp.flow.received.add(1);
         let handover = Handover { from, epoch: 0, packet, offload: Offload::NONE };
-        shared.inboxes[0].packets.push(handover).unwrap();
+        shared.exchange.inboxes[0].give(handover, &shared.stats[0].udp.flow, 1).unwrap();
         shared.empty_inboxes();
         let totals = crate::dataplane::stats::Totals::of([&*shared.stats[0]]);
         assert_eq!(totals.udp.drops["gateway_stopping"], 1);

@@ -74,7 +74,7 @@ impl Status {
             .map(|attachment| {
                 let netns = attachment.netns.as_ref().map(NetnsName::as_str);
                 let tun = attachment.tun.as_str();
-                let mut known = links.iter().flatten();
+                let mut known = links.iter();
                 let port = known.find(|port| port.tun == tun && port.netns.as_deref() == netns);
                 let statistics = port.and_then(|port| port.links.statistics(tun).ok());
                 AttachmentStatus {

@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::Cache;
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use netio::packet::BadChecksums;
 use netio::poll::Poller;
@@ -28,6 +27,8 @@ use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::verdict::{DropReason, Origin, ReturnVerdict, Side, Way, WorkerId};
 use crate::dataplane::{Ingress, IngressConfig, Return};
 
+/// Under which the poller reports the waker of the worker's inbox: the first of its sources.
+const INBOX_TOKEN: u64 = 0;
 /// Packets read from one TUN queue before the next device has its turn.
 const TUN_BATCH: usize = 16;
 /// Receive buffers for datagrams, each for a whole batch of segments.
@@ -73,7 +74,7 @@ pub(super) struct Worker {
     taken_up: Arc<Published>,
     /// Devices and sockets that are not in use yet.
     waiting: Vec<Parts>,
-    /// What devices and sockets that are gone had counted.
+    /// What sockets that are gone had counted.
     retired: Retired,
 }
 
@@ -109,7 +110,7 @@ impl Worker {
     /// A worker with what is published and what waits in its inbox.
     pub fn new(config: WorkerConfig) -> io::Result<Self> {
         let WorkerConfig { id, shared, max_flows, seed, limits } = config;
-        let published = shared.published.load_full();
+        let published = shared.exchange.published.load_full();
         let snapshot = Arc::clone(&published.snapshot);
         let now = clock::now();
         let stats = Arc::clone(&shared.stats[usize::from(id.0)]);
@@ -121,7 +122,7 @@ impl Worker {
             stats: Arc::clone(&stats),
         };
         let poller = Poller::new()?;
-        poller.add(&shared.inboxes[usize::from(id.0)].waker, 0)?;
+        poller.add(&shared.exchange.inboxes[usize::from(id.0)].waker, INBOX_TOKEN)?;
         let mut worker = Self {
             id,
             ingress: Ingress::new(config, Arc::clone(&snapshot), now),
@@ -160,7 +161,7 @@ impl Worker {
         let had = (self.exit.ports.len(), self.exit.underlays.len());
         self.count_io();
         self.retire(&published.rig);
-        let inbox = &self.shared.inboxes[usize::from(self.id.0)];
+        let inbox = &self.shared.exchange.inboxes[usize::from(self.id.0)];
         self.waiting.extend(std::iter::from_fn(|| inbox.parts.pop()));
         // What a later rig needs, which is about to be published, this one would throw away.
         let number = published.rig.number;
@@ -176,10 +177,8 @@ impl Worker {
                 _ => poller.add(&fd, token),
             }
         };
-        for (number, port) in exit.ports.iter().enumerate().skip(had.0) {
-            if let Some(queue) = port {
-                watch(queue, Source::Port(number))?;
-            }
+        for (number, queue) in exit.ports.iter().enumerate().skip(had.0) {
+            watch(queue, Source::Port(number))?;
         }
         for (underlay, sockets) in exit.underlays.iter().enumerate().skip(had.1) {
             let Some(sockets) = sockets else { continue };
@@ -196,17 +195,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Keeps the sums of what goes. The poller forgets a device when it is closed.
+    /// Keeps the sums of the sockets that go. The poller forgets one when it is closed.
     fn retire(&mut self, rig: &super::rig::Rig) {
         let Self { exit, retired, .. } = self;
-        for (number, port) in exit.ports.iter().enumerate() {
-            if let Some(queue) = port
-                && rig.ports.get(number).copied().flatten().is_none()
-            {
-                retired.syscalls += queue.syscalls();
-                retired.oversize_discards += queue.discarded();
-            }
-        }
         for (number, underlay) in exit.underlays.iter_mut().enumerate() {
             if let Some(underlay) = underlay
                 && !rig.uses_underlay(number)
@@ -221,7 +212,7 @@ impl Worker {
     /// Carries packets until the gateway drains.
     pub fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        let mut published = Cache::new(&shared.published);
+        let mut lookout = shared.exchange.lookout(usize::from(self.id.0));
         let mut ready = Vec::new();
         let mut active: Vec<Source> = Vec::new();
         let mut drain = None;
@@ -255,7 +246,7 @@ impl Worker {
             }
             // Once for each batch, not for each packet: the time and the configuration.
             let now = clock::now();
-            let latest = published.load();
+            let latest = lookout.look(ready.contains(&INBOX_TOKEN));
             if !Arc::ptr_eq(latest, &self.taken_up) {
                 self.take_up(&Arc::clone(latest), now);
             }
@@ -331,9 +322,9 @@ impl Worker {
         match source {
             // Somebody deleted the device. It stays ready for ever, and must not keep us busy.
             Source::Port(port) => {
-                let at = self.exit.rig.ports.get(port).copied().flatten();
+                let at = self.exit.rig.ports.get(port);
                 tracing::error!(worker = self.id.0, ?at, %error, "the TUN device is gone");
-                if let Some(Some(queue)) = self.exit.ports.get(port) {
+                if let Some(queue) = self.exit.ports.get(port) {
                     let _ = self.poller.remove(queue);
                 }
             }
@@ -354,17 +345,15 @@ impl Worker {
 
     fn take_inbox(&mut self, now: Instant) -> bool {
         let shared = Arc::clone(&self.shared);
-        let inbox = &shared.inboxes[usize::from(self.id.0)];
-        // Taken back before looking, so that no packet is left without a wake-up.
-        let _ = inbox.waker.drain();
+        let inbox = &shared.exchange.inboxes[usize::from(self.id.0)];
         for _ in 0..INBOX {
-            let Some(handover) = inbox.packets.pop() else { return false };
+            let Some(handover) = inbox.take() else { return false };
             let Handover { from, epoch, packet, offload } = handover;
             // It was valid where it was handed over.
             let Ok(frame) = Frame::parse(packet.bytes(), &offload) else { continue };
             if epoch > self.exit.snapshot.topology_epoch {
                 // Who handed it over was sooner to take up the latest view.
-                let latest = shared.published.load_full();
+                let latest = shared.exchange.published.load_full();
                 self.take_up(&latest, now);
             }
             let ledger = self.exit.stats.ledger(from.side);
@@ -383,8 +372,8 @@ impl Worker {
 
     fn take_tun(&mut self, port: usize, now: Instant) -> io::Result<bool> {
         let Self { exit, ingress, tun_slots, .. } = self;
-        let at = exit.rig.ports.get(port).copied().flatten();
-        let Some((at, queue)) = at.zip(exit.ports.get_mut(port).and_then(Option::as_mut)) else {
+        let at = exit.rig.ports.get(port).copied();
+        let Some((at, queue)) = at.zip(exit.ports.get_mut(port)) else {
             return Ok(false);
         };
         let count = TunQueue::recv(queue, tun_slots)?;
@@ -479,7 +468,7 @@ impl Worker {
     }
 
     fn close_entrances(&mut self) {
-        for queue in self.exit.ports.iter().flatten() {
+        for queue in &self.exit.ports {
             let _ = self.poller.remove(queue);
         }
     }
@@ -492,7 +481,7 @@ impl Worker {
 
     fn count_io(&self) {
         let exit = &self.exit;
-        let ports = || exit.ports.iter().flatten();
+        let ports = || exit.ports.iter();
         let underlays = || exit.underlays.iter().flatten();
         let syscalls = self.poller.syscalls()
             + ports().map(TunQueue::syscalls).sum::<u64>()
@@ -576,11 +565,11 @@ mod tests {
 
     /// A worker that has one receiver on the loopback and nothing else.
     fn worker() -> Worker {
-        let Shared { settings, published, .. } = idle();
-        let snapshot = Arc::clone(&published.load().snapshot);
+        let Shared { settings, exchange, .. } = idle();
+        let snapshot = Arc::clone(&exchange.published.load_full().snapshot);
         let rig = Rig { number: 1, underlays: vec![0], ..Rig::default() };
         let published = Published { snapshot, rig: Arc::new(rig) };
-        let (inboxes, stats) = (vec![Inbox::new().unwrap()], vec![Arc::default()]);
+        let (inboxes, stats) = (vec![Inbox::new(INBOX).unwrap()], vec![Arc::default()]);
         let shared = Shared::new(settings.load_full(), published, stats, inboxes);
         let bind = "127.0.0.1:0".parse().unwrap();
         let config_udp = UdpConfig {
@@ -598,7 +587,7 @@ mod tests {
             senders: Vec::new(),
         };
         let parts = Parts { rig: 1, ports: Vec::new(), underlays: vec![(0, underlay)] };
-        shared.inboxes[0].parts.push(parts);
+        shared.exchange.inboxes[0].parts.push(parts);
         let limits = Limits::default();
         let shared = Arc::new(shared);
         Worker::new(WorkerConfig { id: WorkerId(0), shared, max_flows: 1, seed: 0, limits })

@@ -14,6 +14,7 @@ use miette::Diagnostic;
 #[cfg(feature = "handoff")]
 use super::args::HandoffArgs;
 use super::args::{Common, FirewallArgs, Health, IdsArgs, MirrorArgs, PassthroughArgs};
+use crate::aside;
 use crate::clock::WallClock;
 use crate::firewall::{Firewall, Rules};
 #[cfg(feature = "handoff")]
@@ -91,7 +92,8 @@ pub(super) fn firewall(args: &FirewallArgs) -> Result<(), Failure> {
         Ok(()) => tracing::info!("new rules are in force"),
         Err(error) => {
             tracing::error!("the old rules stay in force");
-            eprintln!("{:?}", miette::Report::new(error));
+            // Nobody may be able to read it; the appliance goes on all the same.
+            let _ = writeln!(io::stderr(), "{:?}", miette::Report::new(error));
         }
     });
     sample.run(
@@ -180,13 +182,11 @@ pub(super) fn handoff(args: &HandoffArgs) -> Result<(), Failure> {
     let shared = Arc::new(handoff::Shared::new(device, args.common.max_flows));
     let (reading, counted) = (Arc::clone(&shared), Arc::clone(&shared));
     // It waits for the kernel and can only end with the process.
-    std::thread::Builder::new()
-        .name("device".to_owned())
-        .spawn(move || {
-            let error = reading.read_device();
-            tracing::error!(%error, "the device cannot be read any more");
-        })
-        .map_err(|error| Failure::run("cannot start a thread", &error))?;
+    let read = move || {
+        let error = reading.read_device();
+        tracing::error!(%error, "the device cannot be read any more");
+    };
+    aside::spawn("device", read).map_err(|error| Failure::run("cannot start a thread", &error))?;
     Sample::new("handoff", &args.common).run(
         move |worker| Handoff::new(Arc::clone(&shared), worker.emitter()),
         move || SampleReport {
@@ -227,6 +227,7 @@ impl<'a> Sample<'a> {
             .drain(common.drain_seconds)
             .flow_idle_timeout(common.flow_idle_seconds)
             .max_flows(common.max_flows)
+            .give_up_privileges()
             .end_on_signals();
         for &address in &common.listen {
             builder = builder.listen(address);

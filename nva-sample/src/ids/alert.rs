@@ -6,9 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
+
+use crate::aside;
 
 /// A pattern was found in a flow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,7 +90,7 @@ pub fn write(
     mut to: Box<dyn Write + Send>,
     counts: Arc<Counts>,
 ) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("alerts".to_owned()).spawn(move || {
+    aside::spawn("alerts", move || {
         let mut line = Vec::new();
         for alert in alerts {
             line.clear();

@@ -10,10 +10,11 @@ pub(super) fn gateway(world: &World) -> String {
     let plan = &world.plan;
     let folder = world.folder().display();
     let mut text = format!(
-        "[gateway]\nworkers = {}\nsecret_file = \"{folder}/secret\"\nadmin = \"{}\"\n\n\
+        "[gateway]\nworkers = {}\nsecret_file = \"{folder}/secret\"\nadmin = \"{}\"\n{}\n\
          [[vpc]]\nname = \"app\"\ncidrs = [\"10.0.0.0/16\", \"fd00:10::/48\"]\n\n",
         plan.workers,
         world.admin_socket().display(),
+        plan.gateway,
     );
     let mut to_servers = Vec::new();
     let mut nodes = Vec::new();

@@ -35,6 +35,8 @@ pub struct Plan {
     pub dialect: &'static str,
     /// Whether the appliances answer health checks.
     pub health: bool,
+    /// What is added to the gateway's table.
+    pub gateway: &'static str,
     /// What is added to the load balancer's table.
     pub load_balancer: &'static str,
     /// What is added to the target group's table, and the tables in it.
@@ -53,6 +55,7 @@ impl Default for Plan {
             unknown_flow: "drop",
             dialect: "aws",
             health: false,
+            gateway: "",
             load_balancer: "",
             target_group: "",
         }

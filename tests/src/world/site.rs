@@ -1,7 +1,7 @@
 //! Namespaces of a test, set up so that nothing but the test's packets moves in them, and the
 //! underlay's cables between them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -120,6 +120,24 @@ impl Host {
     pub fn address(&self, family: Family) -> IpAddr {
         self.addresses.of(family)
     }
+
+    /// Gives the device back what the kernel has taken from it because it was down: its IPv6
+    /// address and the default routes, as who took it down would have to.
+    ///
+    /// # Panics
+    /// If the device is gone.
+    pub fn restore(&self, device: &str) {
+        let addresses = self.links.addresses(device).expect("a device");
+        let (v6, prefix) = self.addresses.v6;
+        if !addresses.contains(&(v6.into(), prefix)) {
+            self.links.add_address(device, v6.into(), prefix).expect("its own address");
+        }
+        let anywhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
+        for any in anywhere {
+            // It may have been kept.
+            let _ = self.links.add_route(&Route::new(any, 0).device(device));
+        }
+    }
 }
 
 impl Deref for Host {
@@ -158,13 +176,22 @@ pub(super) fn lay_underlay(plan: &Plan, gateway: &Site, appliances: &[Site]) {
         }
         for address in [plan.target(number), plan.stranger(number)] {
             site.links.add_address(UNDERLAY, address, prefix).expect("an appliance's address");
-            let back = Route::new(address, prefix).device(&cable).source(node);
-            gateway.links.add_route(&back).expect("a route to the appliance");
         }
+        lay_routes(plan, gateway, number);
         for &node in &nodes {
             let there = Route::new(node, prefix).device(UNDERLAY).source(plan.target(number));
             site.links.add_route(&there).expect("a route to the gateway");
         }
+    }
+}
+
+/// The gateway's routes to an appliance. A cable that goes down takes them with it.
+pub(super) fn lay_routes(plan: &Plan, gateway: &Site, number: usize) {
+    let (cable, prefix) = (cable(number), plan.outer_prefix());
+    let node = plan.node(plan.appliances[number]);
+    for address in [plan.target(number), plan.stranger(number)] {
+        let back = Route::new(address, prefix).device(&cable).source(node);
+        gateway.links.add_route(&back).expect("a route to the appliance");
     }
 }
 

@@ -63,6 +63,7 @@ pub struct Flows {
     pub expired: u64,
     pub rebalanced: u64,
     pub reset: u64,
+    pub untracked: u64,
 }
 
 /// What was asked of the kernel.
@@ -252,6 +253,23 @@ pub fn get(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
     ask(stream, path, "")
 }
 
+/// Sends something to an HTTP server behind a Unix socket; returns the body of a good answer.
+///
+/// # Errors
+/// As [`get`].
+pub fn post(socket: &Path, path: &str, kind: &str, body: &str) -> io::Result<Vec<u8>> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let fixed = "Host: gwlb\r\nConnection: close";
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\n{fixed}\r\nContent-Type: {kind}\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )?;
+    answer_of(stream)
+}
+
 /// Asks an HTTP server over a connection, with further header lines; returns the body of a good
 /// answer.
 ///
@@ -260,6 +278,10 @@ pub fn get(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
 pub fn ask(mut stream: impl Read + Write, path: &str, headers: &str) -> io::Result<Vec<u8>> {
     let fixed = "Host: gwlb\r\nConnection: close\r\n";
     write!(stream, "GET {path} HTTP/1.1\r\n{fixed}{headers}\r\n")?;
+    answer_of(stream)
+}
+
+fn answer_of(mut stream: impl Read) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");

@@ -1,6 +1,6 @@
 //! Commands beside `run`: what they print, on a terminal and elsewhere, and to readers that leave.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
@@ -149,18 +149,21 @@ fn an_admin_api_on_tcp_answers_only_who_shows_the_token() {
     let Some(world) = world("an_admin_api_on_tcp", Plan::default()) else { return };
     // Free a moment ago.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let token = world.write("token", "open sesame\n");
+    let token = world.write("token", "open-sesame-0123456789\n");
+    std::fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
     let unix = format!("admin = \"{}\"", world.admin_socket().display());
     let tcp = format!("admin = \"{address}\"\nadmin_token_file = \"{}\"", token.display());
     let mut process = world.launch_gateway(&world.configuration_with(&[(&unix, &tcp)]));
     process.wait_for_line("ready");
     let ask = |headers| ask(TcpStream::connect(address).unwrap(), "/v1/status", headers);
-    for headers in ["", "Authorization: Bearer open\r\n", "Authorization: open sesame\r\n"] {
+    for headers in
+        ["", "Authorization: Bearer open\r\n", "Authorization: open-sesame-0123456789\r\n"]
+    {
         let refused = ask(headers).unwrap_err().to_string();
         assert!(refused.starts_with("HTTP/1.1 401 "), "{refused}");
         assert!(refused.contains("application/problem+json"), "{refused}");
     }
-    let status = ask("Authorization: Bearer open sesame\r\n").unwrap();
+    let status = ask("Authorization: Bearer open-sesame-0123456789\r\n").unwrap();
     let status: Value = serde_json::from_slice(&status).unwrap();
     assert_eq!(status["state"], "running");
     process.terminate();

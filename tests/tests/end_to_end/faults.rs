@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use geneve::PORT;
 use gwlb_tests::packets::Ip;
+use gwlb_tests::world::rogue::malformed;
 use gwlb_tests::world::site::cable;
 use gwlb_tests::world::traffic::{self, EchoServer, Stream};
 use gwlb_tests::world::{Family, Plan, World};
@@ -234,44 +235,15 @@ fn datagrams_to_the_ports_that_only_send_keep_nobody_busy() {
     gateway.stop();
 }
 
-/// A Geneve header of the AWS dialect by hand: options with any endpoint, attachment and cookie.
-fn header(change: impl Fn(&mut Vec<u8>), payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![8, 0, 0x08, 0x00, 0, 0, 0, 0];
-    for (kind, length) in [(1_u8, 2_u8), (2, 2), (3, 1)] {
-        bytes.extend([0x01, 0x08, kind, length]);
-        bytes.extend(vec![kind; usize::from(length) * 4]);
-    }
-    change(&mut bytes);
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
 #[test]
 fn whatever_strangers_send_is_dropped_by_name_and_goes_nowhere() {
     let Some(world) = world("whatever_strangers_send", Plan::default()) else { return };
     let mut gateway = world.start_gateway();
     let attacker = Attacker::new(&world);
     let inner = Ip::new("203.0.113.7", "10.0.1.11").udp((1000, 53), b"let me in");
-    let as_is = |_: &mut Vec<u8>| {};
-    let put = |at: usize, value: u8| move |bytes: &mut Vec<u8>| bytes[at] = value;
 
     let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
-    for (reason, datagram) in [
-        ("malformed_geneve", Vec::new()),
-        ("malformed_geneve", vec![0]),
-        ("malformed_geneve", vec![0; 7]),
-        ("malformed_geneve", header(put(0, 0x3f), &inner)),
-        ("malformed_geneve", header(put(11, 0x1f), &inner)),
-        ("geneve_version", header(put(0, 0x48), &inner)),
-        ("geneve_version", vec![0xff; 1400]),
-        ("geneve_control", header(put(1, 0x80), &inner)),
-        ("protocol_type", header(put(2, 0x65), &inner)),
-        ("malformed_packet", header(as_is, &[])),
-        ("malformed_packet", header(as_is, &inner[..19])),
-        ("malformed_packet", header(as_is, &[0; 1000])),
-        ("dialect_options", header(put(10, 0x07), &inner)),
-        ("unknown_endpoint", header(as_is, &inner)),
-    ] {
+    for (reason, datagram) in malformed(&inner) {
         attacker.target.send_to(&datagram, attacker.gateway).unwrap();
         *expected.entry(reason).or_default() += 1;
         // It is the address that makes a stranger; the rest does not matter.

@@ -15,6 +15,7 @@ mod health;
 mod idle;
 mod lifecycle;
 mod path_mtu;
+mod privileges;
 mod restart;
 mod samples;
 mod translation;

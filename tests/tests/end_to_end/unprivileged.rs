@@ -21,7 +21,8 @@ fn a_start_without_privileges_says_what_is_missing_and_how_to_get_it() {
     world.open_folder();
     let own = world.folder().join("own");
     std::fs::create_dir(&own).unwrap();
-    std::fs::set_permissions(&own, Permissions::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(&own, Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
     let named = format!("\"{}\"", named.name());
     let sites = [&world.gateway, &*world.client, &*world.servers[0]];
     let references = sites.map(|site| format!("\"{}\"", site.reference()));
@@ -53,4 +54,11 @@ fn a_start_without_privileges_says_what_is_missing_and_how_to_get_it() {
         assert!(finished.stderr.contains(words), "{words}:\n{}", finished.stderr);
     }
     assert!(!own.join("admin.sock").exists(), "a socket stays behind");
+    // And of user namespaces it says what is so, though its memory was hidden.
+    let mut attempt = Command::new("unshare");
+    attempt.args(["--user", "--map-root-user", "--net", "--mount", "true"]);
+    if let Ok(status) = attempt.uid(NOBODY).gid(NOBODY).current_dir("/").status() {
+        let missing = finished.stderr.contains("MISSING user namespaces");
+        assert_eq!(missing, !status.success(), "{}", finished.stderr);
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 
 use router::{
@@ -18,7 +19,10 @@ use crate::config::settings::{
     AttachmentSettings, Causes, EndpointService, FlowTimers, GatewaySettings, HealthCheck,
     LoadBalancer, Settings, Target, TargetGroup, TunnelCheck,
 };
-use crate::config::values::AdminAddress;
+use crate::config::values::{AdminAddress, NetnsName, Port};
+
+/// Whoever binds a port below takes `CAP_NET_BIND_SERVICE` (ip(7), `ip_unprivileged_port_start`).
+const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// The tables that rows come from, in the order of the reference.
 pub(super) const TABLES: [&str; 12] = [
@@ -45,6 +49,20 @@ pub(super) struct Row {
     pub(super) name: String,
     /// What it says.
     pub(super) cells: Vec<Cell>,
+    /// Whether a running gateway cannot have one more or one less of these.
+    pub(super) fixed: bool,
+    /// What it needs that can only be had when the gateway starts.
+    pub(super) needs: BTreeSet<Need>,
+}
+
+/// What takes privileges, which a running gateway has given up.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    /// Being in this network namespace.
+    Netns(Option<NetnsName>),
+    /// Hearing on this address and port of the namespace what takes privileges to hear there: what
+    /// comes to a port below 1024, and datagrams with wrong checksums.
+    Ear(Option<NetnsName>, IpAddr, u16),
 }
 
 /// A setting.
@@ -69,6 +87,14 @@ pub(super) enum Value {
 }
 
 impl Row {
+    fn new(table: &'static str, name: String, cells: Vec<Cell>) -> Self {
+        Self { table, name, cells, fixed: false, needs: BTreeSet::new() }
+    }
+
+    fn needing(self, needs: impl IntoIterator<Item = Need>) -> Self {
+        Self { needs: needs.into_iter().collect(), ..self }
+    }
+
     /// What tells it from all other rows.
     pub(super) fn key(&self) -> (&'static str, &str) {
         (self.table, &self.name)
@@ -103,9 +129,15 @@ pub(super) fn of(settings: &Settings) -> Vec<Row> {
     topology_rows(&mut rows, topology);
     rows.extend(services.iter().map(|service| service_row(service, load_balancers)));
     rows.extend(load_balancers.iter().map(|balancer| balancer_row(balancer, target_groups)));
-    for group in target_groups {
-        rows.push(group_row(group));
-        rows.extend(group.targets.iter().map(|target| target_row(target, group)));
+    for (index, group) in target_groups.iter().enumerate() {
+        let of_group = |balancer: &&LoadBalancer| balancer.target_group == index;
+        let ears = |port: Option<Port>| {
+            let balancers = load_balancers.iter().filter(of_group);
+            balancers.flat_map(move |balancer| ears_of(balancer, group, port))
+        };
+        rows.push(group_row(group).needing(ears(None)));
+        let target = |target: &Target| target_row(target, group).needing(ears(target.port));
+        rows.extend(group.targets.iter().map(target));
     }
     rows.extend(attachments.iter().map(|attachment| attachment_row(attachment, topology)));
     rows
@@ -140,7 +172,7 @@ fn gateway_row(gateway: &GatewaySettings) -> Row {
         one("source_ports_per_worker", source_ports_per_worker).restarting(),
         one("max_new_flows_per_second_per_worker", max_new_flows_per_second),
     ];
-    Row { table: "gateway", name: String::new(), cells }
+    Row::new("gateway", String::new(), cells)
 }
 
 fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
@@ -148,7 +180,7 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
         topology.describe();
     rows.extend(vpcs.into_iter().map(|VpcLine { name, cidrs, main_table }| {
         let cells = vec![set("cidrs", cidrs), one("main route table", main_table)];
-        Row { table: "vpc", name, cells }
+        Row::new("vpc", name, cells)
     }));
     rows.extend(subnets.into_iter().map(|SubnetLine { name, vpc, zone, cidrs, route_table }| {
         let cells = vec![
@@ -157,7 +189,7 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
             set("cidrs", cidrs),
             one("route_table", route_table),
         ];
-        Row { table: "subnet", name, cells }
+        Row::new("subnet", name, cells)
     }));
     rows.extend(internet_gateways.into_iter().map(
         |GatewayLine { name, vpc, route_table, addresses }| {
@@ -168,7 +200,7 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
                 one("route_table", route_table),
                 map("address", addresses.into_iter().map(pair)),
             ];
-            Row { table: "internet_gateway", name, cells }
+            Row::new("internet_gateway", name, cells)
         },
     ));
     rows.extend(endpoints.into_iter().map(
@@ -180,7 +212,7 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
                 one("wire_id", wire_id),
                 set("address", addresses),
             ];
-            Row { table: "endpoint", name, cells }
+            Row::new("endpoint", name, cells)
         },
     ));
     rows.extend(route_tables.into_iter().filter(|table| !table.implicit).map(
@@ -192,7 +224,7 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
                 (destination.to_string(), target)
             };
             let cells = vec![one("vpc", vpc), map("route", written.map(route))];
-            Row { table: "route_table", name, cells }
+            Row::new("route_table", name, cells)
         },
     ));
     rows.extend(topology.intents().iter().map(|intent| {
@@ -205,7 +237,7 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
         };
         let name = format!("{} -> {} by {inspected_by}", places(from), places(to));
         // Nothing but itself tells an intent from another.
-        Row { table: "intent", name, cells: Vec::new() }
+        Row::new("intent", name, Vec::new())
     }));
 }
 
@@ -219,7 +251,7 @@ fn service_row(service: &EndpointService, balancers: &[LoadBalancer]) -> Row {
         one("acceptance_required", acceptance_required),
         set("allowed_principals", allowed_principals),
     ];
-    Row { table: "endpoint_service", name: name.clone(), cells }
+    Row::new("endpoint_service", name.clone(), cells)
 }
 
 fn balancer_row(balancer: &LoadBalancer, groups: &[TargetGroup]) -> Row {
@@ -239,10 +271,10 @@ fn balancer_row(balancer: &LoadBalancer, groups: &[TargetGroup]) -> Row {
         tcp_mss_clamp,
     } = balancer;
     let FlowTimers { tcp_idle, tcp_half_open, tcp_half_closed, tcp_closed, other_idle } = *timers;
-    let nodes = nodes.iter().map(|node| (node.zone.clone(), node.address.to_string()));
+    let shown_nodes = nodes.iter().map(|node| (node.zone.clone(), node.address.to_string()));
     let cells = vec![
         one("target_group", &groups[*target_group].name),
-        map("node", nodes),
+        map("node", shown_nodes),
         maybe("netns", netns.as_ref()),
         one("cross_zone", cross_zone),
         one("spill_over_below_healthy_targets", spill_over_below),
@@ -258,7 +290,11 @@ fn balancer_row(balancer: &LoadBalancer, groups: &[TargetGroup]) -> Row {
         one("outer_dont_fragment", outer_dont_fragment).restarting(),
         one("tcp_mss_clamp", tcp_mss_clamp),
     ];
-    Row { table: "load_balancer", name: name.to_string(), cells }
+    let group = &groups[*target_group];
+    let ears = group.targets.iter().map(|target| target.port).chain([None]);
+    let ears = ears.flat_map(|port| ears_of(balancer, group, port));
+    let needs = [Need::Netns(netns.clone())].into_iter().chain(ears);
+    Row::new("load_balancer", name.to_string(), cells).needing(needs)
 }
 
 fn group_row(group: &TargetGroup) -> Row {
@@ -303,7 +339,7 @@ fn group_row(group: &TargetGroup) -> Row {
     if let Some(check) = tunnel_check {
         tunnel_check_cells(&mut cells, check);
     }
-    Row { table: "target_group", name: name.to_string(), cells }
+    Row::new("target_group", name.to_string(), cells)
 }
 
 fn health_check_cells(cells: &mut Vec<Cell>, check: &HealthCheck) {
@@ -361,19 +397,33 @@ fn target_row(target: &Target, group: &TargetGroup) -> Row {
     let port = port.unwrap_or(group.port).get();
     let address = std::net::SocketAddr::new(*address, port);
     let cells = vec![one("zone", zone), one("weight", weight)];
-    Row { table: "target", name: format!("{}/{address}", group.name), cells }
+    Row::new("target", format!("{}/{address}", group.name), cells)
+}
+
+/// What a load balancer needs to hear what targets of a group on a port answer.
+fn ears_of(
+    balancer: &LoadBalancer,
+    group: &TargetGroup,
+    port: Option<Port>,
+) -> impl Iterator<Item = Need> {
+    let port = port.unwrap_or(group.port).get();
+    let privileged = group.tolerate_bad_udp_checksum || port < FIRST_UNPRIVILEGED_PORT;
+    let nodes = balancer.nodes.iter().filter(move |_| privileged);
+    nodes.map(move |node| Need::Ear(balancer.netns.clone(), node.address, port))
 }
 
 fn attachment_row(attachment: &AttachmentSettings, topology: &Topology) -> Row {
     let AttachmentSettings { at, tun, netns, mtu, addresses, default_route } = attachment;
+    // A device is made and changed with privileges, which a running gateway has not.
     let cells = vec![
-        one("tun", tun),
-        maybe("netns", netns.as_ref()),
-        one("mtu", mtu),
-        set("addresses", addresses),
-        one("default_route", default_route),
+        one("tun", tun).restarting(),
+        maybe("netns", netns.as_ref()).restarting(),
+        one("mtu", mtu).restarting(),
+        set("addresses", addresses).restarting(),
+        one("default_route", default_route).restarting(),
     ];
-    Row { table: "attachment", name: topology.entry_name((*at).into()), cells }
+    let row = Row::new("attachment", topology.entry_name((*at).into()), cells);
+    Row { fixed: true, ..row }
 }
 
 impl Cell {

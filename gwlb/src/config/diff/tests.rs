@@ -130,7 +130,7 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
     ("load_balancer.nodes.address", "address = \"192.0.2.1\"", "address = \"192.0.2.9\"",
      "changed load_balancer fw: node az1: 192.0.2.1 -> 192.0.2.9"),
     ("load_balancer.netns", "netns = \"gwlb\"", "netns = \"underlay\"",
-     "changed load_balancer fw: netns: gwlb -> underlay"),
+     "changed load_balancer fw: netns: gwlb -> underlay (takes a restart)"),
     ("load_balancer.cross_zone", "cross_zone = false # of fw", "cross_zone = true",
      "changed load_balancer fw: cross_zone: false -> true"),
     ("load_balancer.spill_over_below_healthy_targets", "spill_over_below_healthy_targets = 2", "spill_over_below_healthy_targets = 0",
@@ -251,19 +251,19 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
      "changed target fw/192.0.2.11:7000: weight: 100 -> 50"),
 
     ("attachment.subnet", "subnet = \"app-a\" # attached", "subnet = \"spare\"",
-     "removed attachment subnet:app-a\nadded attachment subnet:spare"),
+     "removed attachment subnet:app-a (takes a restart)\nadded attachment subnet:spare (takes a restart)"),
     ("attachment.internet_gateway", "internet_gateway = \"igw\" # attached", "internet_gateway = \"lab-igw\"",
-     "removed attachment internet_gateway:igw\nadded attachment internet_gateway:lab-igw"),
+     "removed attachment internet_gateway:igw (takes a restart)\nadded attachment internet_gateway:lab-igw (takes a restart)"),
     ("attachment.tun", "tun = \"app-a\"", "tun = \"app-z\"",
-     "changed attachment subnet:app-a: tun: app-a -> app-z"),
+     "changed attachment subnet:app-a: tun: app-a -> app-z (takes a restart)"),
     ("attachment.netns", "netns = \"inside\"", "",
-     "changed attachment subnet:app-a: netns: inside -> none"),
+     "changed attachment subnet:app-a: netns: inside -> none (takes a restart)"),
     ("attachment.mtu", "mtu = 1400", "mtu = 1500",
-     "changed attachment subnet:app-a: mtu: 1400 -> 1500"),
+     "changed attachment subnet:app-a: mtu: 1400 -> 1500 (takes a restart)"),
     ("attachment.addresses", "198.51.100.10/24", "198.51.100.11/24",
-     "changed attachment internet_gateway:igw: addresses: 198.51.100.10/24 removed, addresses: 198.51.100.11/24 added"),
+     "changed attachment internet_gateway:igw: addresses: 198.51.100.10/24 removed, addresses: 198.51.100.11/24 added (takes a restart)"),
     ("attachment.default_route", "default_route = true", "default_route = false",
-     "changed attachment internet_gateway:igw: default_route: true -> false"),
+     "changed attachment internet_gateway:igw: default_route: true -> false (takes a restart)"),
 ];
 
 /// Keys that no two right files can differ in, or that are no setting.
@@ -404,12 +404,73 @@ fn only_what_a_running_gateway_cannot_change_takes_a_restart() {
             "gateway.metrics",
             "gateway.max_flows_per_worker",
             "gateway.source_ports_per_worker",
+            "load_balancer.netns",
             "load_balancer.outer_dont_fragment",
             "target_group.dialect",
             "target_group.stickiness",
             "target_group.tolerate_bad_udp_checksum",
+            "attachment.subnet",
+            "attachment.internet_gateway",
+            "attachment.tun",
+            "attachment.netns",
+            "attachment.mtu",
+            "attachment.addresses",
+            "attachment.default_route",
         ]
     );
+}
+
+/// What takes privileges can be had only at the start: what more of it a file needs takes a restart,
+/// and what less of it does not.
+#[rstest]
+#[case::a_namespace(
+    "name = \"ids\"\ntarget_group = \"ids\"",
+    "name = \"ids\"\ntarget_group = \"ids\"\nnetns = \"other\"",
+    "changed load_balancer ids: netns: none -> other (takes a restart)"
+)]
+#[case::a_namespace_that_another_one_is_in(
+    "name = \"ids\"\ntarget_group = \"ids\"",
+    "name = \"ids\"\ntarget_group = \"ids\"\nnetns = \"gwlb\"",
+    "changed load_balancer ids: netns: none -> gwlb"
+)]
+#[case::a_load_balancer_in_a_namespace(
+    "[[target_group]]\nname = \"ids\"",
+    "[[load_balancer]]\nname = \"more\"\ntarget_group = \"fw-reserve\"\nnetns = \"other\"\nnodes = [{ zone = \"az1\", address = \"192.0.2.8\" }]\n\n[[target_group]]\nname = \"ids\"",
+    "added load_balancer more (takes a restart)"
+)]
+#[case::a_node(
+    "address = \"192.0.2.1\"",
+    "address = \"192.0.2.9\"",
+    "changed load_balancer fw: node az1: 192.0.2.1 -> 192.0.2.9"
+)]
+#[case::a_port(
+    "port = 7000",
+    "port = 700",
+    "removed target fw/192.0.2.11:7000\nadded target fw/192.0.2.11:700 (takes a restart)"
+)]
+fn what_takes_privileges_takes_a_restart(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] expected: &str,
+) {
+    assert_eq!(lines(EVERYTHING, &edited(from, to)).join("\n"), expected);
+}
+
+#[test]
+fn another_ear_for_bad_checksums_takes_a_restart() {
+    let tolerant = edited("tolerate_bad_udp_checksum = false", "tolerate_bad_udp_checksum = true");
+    let lines = |from: &str, to: &str| lines(&tolerant, &tolerant.replacen(from, to, 1)).join("\n");
+    let node = lines("address = \"192.0.2.1\"", "address = \"192.0.2.9\"");
+    assert_eq!(
+        node,
+        "changed load_balancer fw: node az1: 192.0.2.1 -> 192.0.2.9 (takes a restart)"
+    );
+    let port = lines("port = 7000", "port = 7001");
+    assert!(port.ends_with("added target fw/192.0.2.11:7001 (takes a restart)"), "{port}");
+    let known = lines("port = 7000", "port = 6082");
+    assert_eq!(known, "removed target fw/192.0.2.11:7000\nadded target fw/192.0.2.11:6082");
+    let fewer = lines("{ zone = \"az3\", address = \"192.0.2.3\" },", "");
+    assert_eq!(fewer, "changed load_balancer fw: node az3: 192.0.2.3 removed");
 }
 
 #[test]

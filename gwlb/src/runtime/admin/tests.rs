@@ -1,5 +1,6 @@
 //! The API as its clients meet it.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -109,7 +110,8 @@ fn a_client_that_says_no_more_does_not_hold_up_the_end() {
 fn over_tcp_the_token_is_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let token_file = directory.path().join("token");
-    std::fs::write(&token_file, "open sesame\n").unwrap();
+    std::fs::write(&token_file, "open-sesame-0123456789\n").unwrap();
+    std::fs::set_permissions(&token_file, Permissions::from_mode(0o600)).unwrap();
     // A port that was free a moment ago.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (shared, control, mut settings) = served();
@@ -119,7 +121,7 @@ fn over_tcp_the_token_is_asked_for() {
     for (token, expected) in [
         ("", "401"),
         ("Authorization: Bearer wrong\r\n", "401"),
-        ("Authorization: Bearer open sesame\r\n", "200"),
+        ("Authorization: Bearer open-sesame-0123456789\r\n", "200"),
     ] {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         write!(stream, "GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}\r\n")
@@ -162,7 +164,7 @@ fn a_target_is_registered_and_changed() {
 fn a_target_is_drained_and_restored() {
     let api = Api::start();
     let path = "/v1/target-groups/fw/targets/192.0.2.11";
-    let published = api.shared.published.load();
+    let published = api.shared.exchange.published.load_full();
     let counters = &published.snapshot.targets[0].counters[0];
     counters.new_flows.add(3);
     counters.ended_flows.add(1);
@@ -532,7 +534,7 @@ fn take_one(mut stream: &UnixStream) -> u16 {
 #[test]
 fn gauges_say_what_there_is() {
     let api = Api::start();
-    let counters = &api.shared.published.load().snapshot.targets[1].counters[0];
+    let counters = &api.shared.exchange.published.load_full().snapshot.targets[1].counters[0];
     counters.new_flows.add(5);
     counters.ended_flows.add(2);
     api.ask("DELETE", "/v1/target-groups/fw/targets/192.0.2.12");

@@ -1,58 +1,37 @@
 //! Opens sockets inside a network namespace for a thread that is outside of it.
 //!
 //! A socket belongs to the namespace of the thread that opened it, for good. A thread that lives in
-//! the namespace opens all of them, so that a probe costs no thread of its own.
+//! the namespace opens all of them, so that a probe costs no thread of its own, and no privilege.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::mpsc;
 
-use netio::netns::{Netns, NetnsError};
+use netio::netns::Resident;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, setsockopt,
+    self, AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, setsockopt,
     socket,
 };
 use tokio::sync::oneshot;
 
-/// A thread in a namespace, which ends when this is dropped.
-#[derive(Debug)]
-pub(super) struct Opener {
-    orders: mpsc::Sender<Order>,
-}
-
-#[derive(Debug)]
-struct Order {
+/// A socket of the resident's namespace that has begun to connect from `source`, and does not block.
+/// It is writable as soon as it is connected or has failed (`SO_ERROR`).
+pub(super) async fn connect(
+    resident: &Resident,
     source: IpAddr,
     address: SocketAddr,
-    done: oneshot::Sender<io::Result<TcpStream>>,
-}
-
-impl Opener {
-    /// Starts the thread in `netns`.
-    pub fn start(netns: &Netns) -> Result<Self, NetnsError> {
-        let (orders, ordered) = mpsc::channel::<Order>();
-        // Nothing is to be waited for: the thread ends with the last order.
-        let _detached = netns.spawn(move || {
-            for Order { source, address, done } in ordered {
-                if !done.is_closed() {
-                    // Who gave up meanwhile gets nothing, and the socket is closed.
-                    let _ = done.send(start_to_connect(source, address));
-                }
-            }
-        })?;
-        Ok(Self { orders })
-    }
-
-    /// A socket of the namespace that has begun to connect from `source`, and does not block. It is
-    /// writable as soon as it is connected or has failed (`SO_ERROR`).
-    pub async fn connect(&self, source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
-        let (done, result) = oneshot::channel();
-        self.orders.send(Order { source, address, done }).map_err(io::Error::other)?;
-        result.await.map_err(io::Error::other)?
-    }
+) -> io::Result<TcpStream> {
+    let (done, result) = oneshot::channel();
+    let open = move || {
+        if !done.is_closed() {
+            // Who gave up meanwhile gets nothing, and the socket is closed.
+            let _ = done.send(start_to_connect(source, address));
+        }
+    };
+    resident.ask(open).map_err(io::Error::other)?;
+    result.await.map_err(io::Error::other)?
 }
 
 fn start_to_connect(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
@@ -63,7 +42,7 @@ fn start_to_connect(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream
     // soon have taken them all; now `connect` takes one that is free towards its destination.
     setsockopt(&socket, IpBindAddressNoPort, &true)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))?;
-    match connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+    match socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(socket)),
         Err(error) => Err(error.into()),
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 
 use netio::link::Links;
-use netio::netns::ScratchNetns;
+use netio::netns::{Netns, ScratchNetns};
 use nix::sys::socket::{setsockopt, sockopt::Linger};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rstest::rstest;
@@ -53,7 +53,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let prober = Prober::new(&[Netns::current().unwrap()]).unwrap();
+        let prober = Prober::new(vec![Netns::current().unwrap().resident().unwrap()]);
         Self { prober: Arc::new(prober), runtime }
     }
 
@@ -319,7 +319,8 @@ fn probes_are_made_in_the_namespace_of_the_underlay() {
     let listener = netns.run(listen).unwrap();
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let prober = Prober::new(&[Netns::current().unwrap(), netns.clone()]).unwrap();
+    let prober =
+        Prober::new(vec![Netns::current().unwrap().resident().unwrap(), netns.resident().unwrap()]);
     let probe = |source, address: &str, timeout| {
         let address = address.parse().unwrap();
         let job = job(health(HealthProtocol::Tcp), address);

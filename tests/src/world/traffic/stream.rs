@@ -14,12 +14,29 @@ use crate::world::{Family, Host, LIMIT, now};
 /// What one write or read takes: much more than a super-packet.
 const CHUNK: usize = 256 << 10;
 
+/// How a stream is sent that leaves the machine time for others: a megabyte a second.
+const GENTLE: Pace = Pace { chunk: 16 << 10, pause: Duration::from_millis(16) };
+
+/// How fast a stream is sent.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// What one write takes, in bytes.
+    chunk: usize,
+    /// How long to wait after each.
+    pause: Duration,
+}
+
+impl Pace {
+    /// As fast as it can be.
+    const NONE: Self = Self { chunk: CHUNK, pause: Duration::ZERO };
+}
+
 /// A connection over which data flows from one host to the other until it is told to end.
 #[derive(Debug)]
 pub struct Stream {
     progress: Arc<Progress>,
     sender: JoinHandle<(Hasher, u32)>,
-    receiver: JoinHandle<Hasher>,
+    receiver: JoinHandle<(Hasher, Duration)>,
     started: std::time::Instant,
 }
 
@@ -34,6 +51,8 @@ pub struct Transfer {
     pub duration: Duration,
     /// What a segment carries at most, in bytes, as the sender knew it in the end.
     pub mss: u32,
+    /// The longest time between the arrival of two pieces of it.
+    pub longest_pause: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +75,16 @@ impl Stream {
     /// # Panics
     /// If the connection cannot be opened.
     pub fn start(from: &Host, to: &Host, family: Family) -> Self {
-        Self::open(from, to, to.address(family), None)
+        Self::open(from, to, to.address(family), None, Pace::NONE)
+    }
+
+    /// Opens a connection and begins to send without end, but slowly: 1 MB/s at most. For tests in
+    /// which many streams are to live, and none is to use up the machine.
+    ///
+    /// # Panics
+    /// If the connection cannot be opened.
+    pub fn gentle(from: &Host, to: &Host, family: Family) -> Self {
+        Self::open(from, to, to.address(family), None, GENTLE)
     }
 
     /// Opens a connection and begins to send so many bytes.
@@ -64,7 +92,7 @@ impl Stream {
     /// # Panics
     /// If the connection cannot be opened.
     pub fn of(from: &Host, to: &Host, family: Family, bytes: u64) -> Self {
-        Self::open(from, to, to.address(family), Some(bytes))
+        Self::open(from, to, to.address(family), Some(bytes), Pace::NONE)
     }
 
     /// Opens a connection to a host by an address that is not its own, and begins to send so many
@@ -73,10 +101,10 @@ impl Stream {
     /// # Panics
     /// If the connection cannot be opened.
     pub fn by_address(from: &Host, to: &Host, address: IpAddr, bytes: u64) -> Self {
-        Self::open(from, to, address, Some(bytes))
+        Self::open(from, to, address, Some(bytes), Pace::NONE)
     }
 
-    fn open(from: &Host, to: &Host, address: IpAddr, limit: Option<u64>) -> Self {
+    fn open(from: &Host, to: &Host, address: IpAddr, limit: Option<u64>, pace: Pace) -> Self {
         let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
         let listener = listen(to, family, 0);
         let address = SocketAddr::new(address, listener.local_addr().expect("bound").port());
@@ -88,7 +116,7 @@ impl Stream {
         let stream = connect(from, address, LIMIT)
             .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
         let told = Arc::clone(&progress);
-        let sender = std::thread::spawn(move || send(stream, &told));
+        let sender = std::thread::spawn(move || send(stream, &told, pace));
         Self { progress, sender, receiver, started }
     }
 
@@ -127,9 +155,9 @@ impl Stream {
         self.progress.wait("the end", |state| state.ended);
         let duration = now().saturating_duration_since(self.started);
         let (sent, mss) = self.sender.join().expect("the sender");
-        let received = self.receiver.join().expect("the receiver");
+        let (received, longest_pause) = self.receiver.join().expect("the receiver");
         let same = sent.count() == received.count() && sent.finalize() == received.finalize();
-        Transfer { bytes: received.count(), identical: same, duration, mss }
+        Transfer { bytes: received.count(), identical: same, duration, mss, longest_pause }
     }
 }
 
@@ -148,7 +176,7 @@ impl Transfer {
     }
 }
 
-fn send(mut stream: TcpStream, progress: &Progress) -> (Hasher, u32) {
+fn send(mut stream: TcpStream, progress: &Progress, pace: Pace) -> (Hasher, u32) {
     let mut hasher = Hasher::new();
     let mut noise = vec![0; CHUNK];
     Hasher::new().update(b"noise").finalize_xof().fill(&mut noise);
@@ -160,9 +188,12 @@ fn send(mut stream: TcpStream, progress: &Progress) -> (Hasher, u32) {
         if left == 0 {
             break;
         }
-        let chunk = &noise[..left.min(CHUNK as u64) as usize];
+        let chunk = &noise[..left.min(pace.chunk as u64) as usize];
         stream.write_all(chunk).expect("a connection that takes data");
         hasher.update(chunk);
+        if !pace.pause.is_zero() {
+            std::thread::sleep(pace.pause);
+        }
     }
     let mss = socket2::SockRef::from(&stream).tcp_mss().expect("a TCP connection");
     stream.shutdown(Shutdown::Write).expect("an open connection");
@@ -171,21 +202,25 @@ fn send(mut stream: TcpStream, progress: &Progress) -> (Hasher, u32) {
     (hasher, mss)
 }
 
-fn receive(listener: &TcpListener, progress: &Progress) -> Hasher {
+fn receive(listener: &TcpListener, progress: &Progress) -> (Hasher, Duration) {
     let (mut stream, _) = listener.accept().expect("the connection");
     stream.set_read_timeout(Some(LIMIT)).expect("a socket");
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; CHUNK];
+    let (mut last, mut longest) = (now(), Duration::ZERO);
     loop {
         let len = stream.read(&mut buffer).expect("data, or an orderly end");
         if len == 0 {
             break;
         }
+        let arrived = now();
+        longest = longest.max(arrived.saturating_duration_since(last));
+        last = arrived;
         hasher.update(&buffer[..len]);
         progress.change(|state| state.received += len as u64);
     }
     progress.change(|state| state.ended = true);
-    hasher
+    (hasher, longest)
 }
 
 impl Progress {

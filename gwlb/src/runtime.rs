@@ -17,6 +17,8 @@ mod devices;
 mod error;
 mod exchange;
 mod exit;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod metrics;
 mod private_file;
 mod prober;

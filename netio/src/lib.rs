@@ -42,6 +42,8 @@
 mod bpf;
 pub mod counters;
 pub mod device;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod link;
 pub mod memory;
 pub mod netns;

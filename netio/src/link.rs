@@ -13,7 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
+use rtnetlink::packet_core::ErrorMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, Stats64,
 };
@@ -199,16 +200,7 @@ impl Links {
         let found = self
             .wait(request.try_collect::<Vec<_>>())
             .map_err(|error| self.error(format!("list the addresses of link {name:?}"), error))?;
-        let address = |attribute: &AddressAttribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        };
-        Ok(found
-            .iter()
-            .filter_map(|message| {
-                Some((message.attributes.iter().find_map(address)?, message.header.prefix_len))
-            })
-            .collect())
+        Ok(found.iter().filter_map(address).collect())
     }
 
     /// Adds a route to the main table.
@@ -277,7 +269,7 @@ impl Links {
 
     fn error(&self, what: impl Into<String>, error: rtnetlink::Error) -> LinkError {
         let source = match error {
-            rtnetlink::Error::NetlinkError(message) => message.to_io(),
+            rtnetlink::Error::NetlinkError(message) => refusal(&message),
             other => io::Error::other(other.to_string()),
         };
         LinkError::new(what, &self.netns, source)
@@ -310,6 +302,21 @@ impl fmt::Debug for Links {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Links").field("netns", &self.netns).finish_non_exhaustive()
     }
+}
+
+/// Why the kernel refused. The code is an error number with its sign turned; one that is none must
+/// not turn over.
+pub(crate) fn refusal(message: &ErrorMessage) -> io::Error {
+    io::Error::from_raw_os_error(message.raw_code().wrapping_neg())
+}
+
+/// The address that a message is about, with its prefix length.
+pub(crate) fn address(message: &AddressMessage) -> Option<(IpAddr, u8)> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    Some((address?, message.header.prefix_len))
 }
 
 /// What the kernel says about a link.

@@ -8,7 +8,7 @@
 //! instead of refusing it, and copy packets between their own buffers to cut and to join them.
 
 mod create;
-mod virtio;
+pub(crate) mod virtio;
 
 use std::{
     fs::File,

@@ -5,7 +5,7 @@
 //! socket never waits, and never decides what to do about an error.
 
 pub(crate) mod control;
-mod error;
+pub(crate) mod error;
 pub(crate) mod options;
 mod probe;
 mod receive;

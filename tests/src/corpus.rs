@@ -58,7 +58,8 @@ pub fn capture(folder: &str, name: &str) -> Option<CorpusFile> {
     Some(open(folder, &path))
 }
 
-fn root() -> PathBuf {
+/// The folder that holds the corpus, whether it is there or not.
+pub fn root() -> PathBuf {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus");
     std::env::var_os(VARIABLE).map_or_else(beside, PathBuf::from)
 }

@@ -148,7 +148,7 @@ impl GeneveHeader {
     }
 
     /// A copy of a header from the wire, if it is not longer than any that we write.
-    pub(super) fn copy_of(header: &[u8]) -> Option<Self> {
+    pub fn copy_of(header: &[u8]) -> Option<Self> {
         let mut bytes = [0; Self::MAX];
         bytes.get_mut(..header.len())?.copy_from_slice(header);
         Some(Self { bytes, len: header.len() as u8 })

@@ -7,6 +7,8 @@
 mod accept;
 mod api;
 mod balancers;
+#[cfg(feature = "fuzz")]
+pub(super) mod fuzz;
 mod groups;
 mod intake;
 mod listen;

@@ -275,8 +275,12 @@ impl Plan {
     }
 }
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) mod rehearsal;
+
 #[cfg(test)]
 pub(super) mod tests {
+    use super::rehearsal::answer;
     use super::*;
     use crate::control::{Input, Output};
 
@@ -317,40 +321,5 @@ pub(super) mod tests {
             });
         });
         handle
-    }
-
-    fn answer(control: &mut Control, file: &ConfigFile, request: Request) {
-        let now = clock::now();
-        match request {
-            Request::View(reply) => drop(reply.send(View::of(control))),
-            Request::Register { group, target, reply } => {
-                let done = control.register(&group, &target, now);
-                drop(reply.send(done.map_err(ControlError::from)));
-            }
-            Request::Deregister { group, address, port, reply } => {
-                let done = control.deregister(&group, address, port, now);
-                drop(reply.send(done.map_err(ControlError::from)));
-            }
-            Request::TrafficMode { load_balancer, mode, reply } => {
-                let done = control.set_traffic_mode(&load_balancer, mode, now);
-                drop(reply.send(done.map_err(ControlError::from)));
-            }
-            Request::Reload { source, dry_run, reply } => {
-                drop(reply.send(reload(control, file, source, dry_run)));
-            }
-        }
-    }
-
-    fn reload(
-        control: &mut Control,
-        file: &ConfigFile,
-        source: Option<Source>,
-        dry_run: bool,
-    ) -> Result<ReloadReport, ReloadError> {
-        let plan = Plan::of(&control.effective_settings(), file, source, |_| {})?;
-        if !dry_run {
-            control.reload(Arc::new(plan.settings), clock::now());
-        }
-        Ok(ReloadReport { applied: !dry_run, ..plan.report })
     }
 }

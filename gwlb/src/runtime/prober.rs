@@ -3,7 +3,7 @@
 //!
 //! When to probe, and what an outcome means for the target, is the control plane's business.
 
-mod http;
+pub(super) mod http;
 mod opener;
 mod tls;
 

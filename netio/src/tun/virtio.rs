@@ -4,7 +4,7 @@
 use crate::offload::{Offload, PartialChecksum, Segmentation};
 
 /// Length of the header in bytes.
-pub(super) const HEADER: usize = 10;
+pub(crate) const HEADER: usize = 10;
 
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum is unfinished.
 const NEEDS_CSUM: u8 = 1;
@@ -20,7 +20,7 @@ const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
 /// `None` if the header asks for what was not offered to the kernel.
-pub(super) fn decode(header: [u8; HEADER]) -> Option<Offload> {
+pub(crate) fn decode(header: [u8; HEADER]) -> Option<Offload> {
     let [flags, kind, fields @ ..] = header;
     let [h0, h1, g0, g1, s0, s1, o0, o1] = fields;
     let size = u16::from_ne_bytes([g0, g1]);
@@ -39,7 +39,7 @@ pub(super) fn decode(header: [u8; HEADER]) -> Option<Offload> {
 }
 
 /// `version` is that of the packet's IP header.
-pub(super) fn encode(offload: &Offload, version: u8) -> [u8; HEADER] {
+pub(crate) fn encode(offload: &Offload, version: u8) -> [u8; HEADER] {
     let tcp = if version == 6 { GSO_TCPV6 } else { GSO_TCPV4 };
     let (kind, size) = match offload.segment {
         Segmentation::None => (GSO_NONE, 0),

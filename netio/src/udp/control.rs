@@ -102,10 +102,10 @@ impl Outgoing {
 
 /// What the control messages of a received datagram said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Incoming {
-    pub(super) segment_size: u16,
-    pub(super) local: Option<IpAddr>,
-    pub(super) tos: u8,
+pub(crate) struct Incoming {
+    pub(crate) segment_size: u16,
+    pub(crate) local: Option<IpAddr>,
+    pub(crate) tos: u8,
 }
 
 impl Incoming {
@@ -113,32 +113,45 @@ impl Incoming {
     ///
     /// # Safety
     /// `message` has to be as `recvmsg` left it, with its control buffer alive.
-    pub(super) unsafe fn read(message: &msghdr) -> Self {
+    pub(crate) unsafe fn read(message: &msghdr) -> Self {
         let mut all = Self::default();
         // SAFETY: the caller's promise is passed on.
+        unsafe { each(message, |header, data| all.note(header, data)) };
+        all
+    }
+
+    /// The same for control messages that lie in `buffer`, one behind the other.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn read_from(buffer: &[u8]) -> Self {
+        let mut all = Self::default();
+        walk(buffer, |header, data| all.note(header, data));
+        all
+    }
+
+    fn note(&mut self, header: &cmsghdr, data: &[u8]) {
+        // SAFETY: all of these consist of integers, for which all bits are valid.
         unsafe {
-            each(message, |header, data| match (header.cmsg_level, header.cmsg_type) {
+            match (header.cmsg_level, header.cmsg_type) {
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     let size = value::<c_int>(data);
-                    all.segment_size = size.and_then(|size| size.try_into().ok()).unwrap_or(0);
+                    self.segment_size = size.and_then(|size| size.try_into().ok()).unwrap_or(0);
                 }
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    all.local = value::<libc::in_pktinfo>(data)
+                    self.local = value::<libc::in_pktinfo>(data)
                         .map(|info| Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into());
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    all.local = value::<libc::in6_pktinfo>(data)
+                    self.local = value::<libc::in6_pktinfo>(data)
                         .map(|info| Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
                 }
                 // IPv4 sends a byte, IPv6 an int.
-                (libc::IPPROTO_IP, libc::IP_TOS) => all.tos = value::<u8>(data).unwrap_or(0),
+                (libc::IPPROTO_IP, libc::IP_TOS) => self.tos = value::<u8>(data).unwrap_or(0),
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    all.tos = value::<u32>(data).map_or(0, |class| class as u8);
+                    self.tos = value::<u32>(data).map_or(0, |class| class as u8);
                 }
                 _ => {}
-            });
+            }
         }
-        all
     }
 }
 
@@ -146,20 +159,32 @@ impl Incoming {
 ///
 /// # Safety
 /// `message` has to be as `recvmsg` left it, with its control buffer alive.
-pub(crate) unsafe fn each(message: &msghdr, mut visit: impl FnMut(&cmsghdr, &[u8])) {
-    // SAFETY: the kernel wrote the control messages and their lengths into the buffer, and the
-    // macros do not leave it; `cmsg_len` covers header and data of each.
-    unsafe {
-        let mut next = libc::CMSG_FIRSTHDR(message);
-        while let Some(header) = next.as_ref() {
-            let data = libc::CMSG_DATA(next);
-            let end: usize = header.cmsg_len as _;
-            let len = end.saturating_sub(data.cast_const().byte_offset_from(next).unsigned_abs());
-            visit(header, std::slice::from_raw_parts(data, len));
-            next = libc::CMSG_NXTHDR(message, next);
-        }
+pub(crate) unsafe fn each(message: &msghdr, visit: impl FnMut(&cmsghdr, &[u8])) {
+    let (control, len) = (message.msg_control.cast::<u8>(), message.msg_controllen as _);
+    if !control.is_null() {
+        // SAFETY: the kernel has set the length to what it wrote of the buffer, all of which was
+        // initialised before.
+        walk(unsafe { std::slice::from_raw_parts(control, len) }, visit);
     }
 }
+
+/// Calls `visit` with each control message that lies in `buffer`, up to the first that does not
+/// fit into it. It reads what `CMSG_NXTHDR` reads, without following a length that leads out.
+fn walk(mut buffer: &[u8], mut visit: impl FnMut(&cmsghdr, &[u8])) {
+    // SAFETY: a header consists of integers, for which all bits are valid.
+    while let Some(header) = unsafe { value::<cmsghdr>(buffer) } {
+        let len: usize = header.cmsg_len as _;
+        let Some(data) = buffer.get(HEADER_LEN..len) else { break };
+        visit(&header, data);
+        buffer = buffer.get(len.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
+    }
+}
+
+/// Where the data of a control message begins (`CMSG_LEN(0)`).
+const HEADER_LEN: usize = size_of::<cmsghdr>().next_multiple_of(ALIGNMENT);
+
+/// Where the next one begins: at a multiple of so many bytes (`CMSG_ALIGN`).
+const ALIGNMENT: usize = size_of::<usize>();
 
 /// The value that a control message begins with; `None` if it is too short for one.
 ///

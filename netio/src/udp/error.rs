@@ -88,7 +88,7 @@ fn receive(socket: &Socket, control: &mut Buffer) -> io::Result<Option<SocketErr
 }
 
 /// Reads a `sock_extended_err` and the address of the offender behind it.
-fn read(data: &[u8]) -> Option<SocketError> {
+pub(crate) fn read(data: &[u8]) -> Option<SocketError> {
     // SAFETY: both consist of integers, for which all bits are valid.
     let (error, family) = unsafe {
         let error = control::value::<libc::sock_extended_err>(data)?;

@@ -313,13 +313,17 @@ impl Worker {
                 self.flush(exits);
                 let mut encapsulator = std::mem::take(&mut self.encapsulator);
                 let mut sent = 0;
-                encapsulator
-                    .encapsulate_fragmented(&hop.header, frame, mtu, |batch| {
+                let result =
+                    encapsulator.encapsulate_fragmented(&hop.header, frame, mtu, |batch| {
                         sent += batch.segments as u64;
                         self.transmit(side, &hop, batch, exits);
-                    })
-                    .expect("a packet that was looked at");
+                    });
                 self.encapsulator = encapsulator;
+                if result.is_err() {
+                    // A device may say anything of a packet.
+                    let drops = &self.stats.ledger(side).drops;
+                    return drops.add(DropReason::MalformedPacket, frame.segments());
+                }
                 assert!(sent >= frame.segments(), "at least one for each");
                 self.stats.ledger(side).flow.generated.add(sent - frame.segments());
             }

@@ -60,7 +60,7 @@ pub(super) async fn serve<L: Listener>(
 }
 
 /// Answers a client for as long as it likes, unless it lets us wait.
-async fn answer(
+pub(super) async fn answer(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     router: Router,
     limits: Limits,

@@ -24,7 +24,7 @@ const USER_AGENT: &str = concat!("gwlb-health-check/", env!("CARGO_PKG_VERSION")
 
 /// Why a GET did not pass.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HttpError {
+pub(in crate::runtime) enum HttpError {
     #[error("the health check makes no valid request: {0}")]
     Request(hyper::http::Error),
     #[error("no HTTP answer: {0}")]
@@ -37,7 +37,7 @@ pub(super) enum HttpError {
 ///
 /// The body is not waited for, so that an endless one does no harm; the connection is closed at
 /// once, since some appliances serve but one at a time.
-pub(super) async fn exchange(
+pub(in crate::runtime) async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     health: &HealthCheck,
     address: SocketAddr,

@@ -5,6 +5,7 @@
 //! place of the kernel, and holds on the way what must always hold: batches that the kernel would
 //! take, segments that fit the path, super-packets that are cut into what came back.
 
+mod by_hand;
 mod exits;
 pub mod journal;
 mod probes;
@@ -15,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use geneve::{Inner, IpVersion, outer};
+use geneve::Inner;
 use gwlb::config::{Port, Settings, TrafficMode};
 use gwlb::control::{
     CheckId, CommandError, Control, Event, Input, Output, ProbeRequest, TargetSpec, TargetStatus,
@@ -254,44 +255,6 @@ impl Gateway {
         self.hand_over();
     }
 
-    /// A worker empties the queue of what others have handed over to it.
-    pub fn serve_inbox(&mut self, worker: u16) {
-        let now = self.now();
-        self.workers[usize::from(worker)].take_inbox(now, &mut self.exits);
-        // It may have taken up a view on the way.
-        self.acknowledge();
-    }
-
-    /// How many packets are in the queue to a worker.
-    pub fn waiting(&self, worker: u16) -> usize {
-        self.exits.inboxes[usize::from(worker)].len()
-    }
-
-    /// A worker takes up the latest view, if it does not hold that already.
-    pub fn take_up(&mut self, worker: u16) {
-        let now = self.now();
-        if self.workers[usize::from(worker)].take_up(now, &mut self.exits) {
-            self.acknowledge();
-        }
-    }
-
-    /// The view that a worker works with.
-    pub fn view(&self, worker: WorkerId) -> &Arc<Snapshot> {
-        &self.workers[usize::from(worker.0)].snapshot
-    }
-
-    /// Health probes that are to be made, if [`Setup::by_hand`] is set. Each is answered by one
-    /// [`Input::Probe`], within its timeout.
-    pub fn take_probes(&mut self) -> Vec<ProbeRequest> {
-        std::mem::take(&mut self.probes)
-    }
-
-    /// The calendar is set.
-    pub fn set_wall_clock(&mut self, wall_clock: Duration) {
-        self.wall_clock = (wall_clock, self.elapsed);
-        self.control(Input::WallClock(wall_clock));
-    }
-
     /// When something is due next, counted from the gateway's start.
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.due().map(|due| due.saturating_duration_since(self.start))
@@ -507,51 +470,6 @@ impl Gateway {
             }
         };
         self.answer(Input::TunnelProbe { check, sequence, outcome }, due);
-    }
-
-    /// Sends a probe through the tunnel as the runtime does, and waits for it to come back.
-    fn send_tunnel_probe(&mut self, request: &TunnelRequest) {
-        let now = self.now();
-        let (check, sequence) = (request.check, request.sequence);
-        let target = self.exits.snapshot.target(request.target);
-        let version = IpVersion::of(request.address.ip());
-        let len = version.header_len() + outer::UDP_LEN + request.packet.len();
-        if len > usize::from(target.path_mtu) {
-            let outcome = TunnelOutcome::TooLong;
-            return self.tell(Input::TunnelProbe { check, sequence, outcome });
-        }
-        let port = exits::source_port(WorkerId(0), 0, self.setup.workers);
-        self.exits.sent.push(Sent {
-            time: self.elapsed,
-            from: SocketAddr::new(request.source, port),
-            to: request.address,
-            target: request.target,
-            bytes: request.packet.clone(),
-        });
-        self.tunnels.insert((check, sequence), request.target);
-        let outcome = TunnelOutcome::Lost;
-        let input = Input::TunnelProbe { check, sequence, outcome };
-        self.unanswered.push((now + request.timeout, input));
-    }
-
-    /// Tells the control plane which probes through the tunnel have come back.
-    fn recognise_probes(&mut self) {
-        let came_back = std::mem::take(&mut self.exits.probes);
-        for (by, payload) in came_back {
-            let Some(found) = recognise(&self.exits.snapshot.keys, &payload) else { continue };
-            let (check, sequence) = (found.check, found.sequence);
-            // Nobody can vouch for another.
-            if self.tunnels.get(&(check, sequence)) != Some(&by) {
-                continue;
-            }
-            self.tunnels.remove(&(check, sequence));
-            self.unanswered.retain(|(_, input)| {
-                !matches!(input, Input::TunnelProbe { check: other, sequence: number, .. }
-                    if (*other, *number) == (check, sequence))
-            });
-            let outcome = TunnelOutcome::Returned;
-            self.control(Input::TunnelProbe { check, sequence, outcome });
-        }
     }
 
     /// How long the gateway has been there.

@@ -22,13 +22,13 @@ use crate::gateway::journal::{Happened, Judgement, Stage, Step};
 /// Something that must not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wrong {
-    pub clause: &'static str,
+    pub clause: String,
     pub text: String,
 }
 
 impl Wrong {
-    pub fn new(clause: &'static str, text: impl Into<String>) -> Wrong {
-        Wrong { clause, text: text.into() }
+    pub fn new(clause: impl Into<String>, text: impl Into<String>) -> Wrong {
+        Wrong { clause: clause.into(), text: text.into() }
     }
 }
 

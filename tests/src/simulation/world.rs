@@ -120,8 +120,6 @@ enum Happening {
     Look,
 }
 
-/// What the model of the gateway objects to names its clause itself.
-const MODEL: &str = "Model";
 /// How often symptoms are told.
 const LOOK: Duration = Duration::from_secs(20);
 /// How long hosts are waited for when nothing new begins.
@@ -229,7 +227,7 @@ impl<'a> World<'a> {
 
     fn violation(&self, site: Option<usize>, wrong: Wrong) -> Violation {
         Violation {
-            clause: wrong.clause.to_owned(),
+            clause: wrong.clause,
             text: wrong.text,
             at: self.now,
             gateway: site,
@@ -417,7 +415,7 @@ impl<'a> World<'a> {
             self.trace.step(index, step);
             self.coverage.note(step, policy);
             if let Err(found) = site.model.follow(step) {
-                wrong = Some(Wrong::new(MODEL, found.to_string()));
+                wrong = Some(of_model(&found));
                 break;
             }
             let followed = site.judge.follow(step, &sight, &mut self.hosts, &mut self.coverage);
@@ -498,8 +496,7 @@ impl<'a> World<'a> {
             }
             let books = self.sites[index].model.check_books(&totals, &gateway.target_totals());
             if let Err(found) = books {
-                let wrong = Wrong::new(MODEL, found.to_string());
-                return Err(self.violation(Some(index), wrong));
+                return Err(self.violation(Some(index), of_model(&found)));
             }
         }
         Ok(())
@@ -576,6 +573,11 @@ impl Site {
     fn due(&self) -> Option<Duration> {
         Some(self.born + self.gateway.as_ref()?.poll_timeout()?)
     }
+}
+
+/// What the model of a gateway objects to.
+fn of_model(found: &crate::model::Violation) -> Wrong {
+    Wrong::new(format!("Model, {}", found.clause), found.to_string())
 }
 
 /// A step in a line, for whoever looks for what went wrong.

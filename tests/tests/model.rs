@@ -1,6 +1,6 @@
 //! Proves that the model can object: what a gateway did is put down wrongly in its journal, in one
 //! way after the other, and the clause that this is against is named.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, and nothing else")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, and nothing else")]
 
 use std::path::Path;
 use std::sync::Arc;

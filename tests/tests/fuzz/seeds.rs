@@ -47,6 +47,16 @@ impl Seeds {
         }
     }
 
+    /// The same for a few that were built here to tell something: they go into the repository.
+    fn keep(&self, harness: &str, seeds: impl IntoIterator<Item = Vec<u8>>) {
+        let folder = self.folder.join(harness);
+        fs::create_dir_all(&folder).unwrap();
+        for seed in seeds {
+            let name = format!("seed-{}", &blake3::hash(&seed).to_hex()[..16]);
+            fs::write(folder.join(name), seed).unwrap();
+        }
+    }
+
     fn wire(&self) {
         let outer: Vec<_> =
             captures("geneve").into_iter().flatten().flat_map(|file| file.packets()).collect();
@@ -60,13 +70,15 @@ impl Seeds {
         });
         let headers: Vec<_> = headers.collect();
         for harness in ["wire__header", "wire__dialects"] {
-            self.save(harness, datagrams.iter().chain(&headers).cloned());
+            self.save(harness, datagrams.iter().cloned());
+            self.keep(harness, headers.iter().flat_map(|header| odd_headers(header)));
         }
         self.save("wire__outer_headers", outer);
         let inner = captures("inner").into_iter().flatten().flat_map(|file| file.packets());
         let carried = datagrams.iter().filter_map(|datagram| inner_packet(datagram));
         let packets: Vec<_> = inner.chain(carried).chain(built()).collect();
         self.save("wire__inner_packets", packets.iter().cloned());
+        self.keep("wire__inner_packets", built());
         let quoted = |packet: &Vec<u8>| {
             let kind = if packet.first().is_some_and(|byte| byte >> 4 == 6) { 1 } else { 3 };
             [&[u8::from(kind == 1), kind, 0], &packet[..]].concat()
@@ -117,14 +129,15 @@ impl Seeds {
         let scenarios = fs::read(root.join("tests/scenarios/gateway.toml")).unwrap();
         let requests =
             (0..7_u8).flat_map(|method| (0..12_u8).map(move |path| [method, path, 0, 0, 0]));
-        let requests = requests.map(|request| request.to_vec()).chain([
+        self.save("admin__requests", requests.map(|request| request.to_vec()));
+        let bodies = [
             program([1, 4, 0], br#"{"zone": "az1", "weight": 7}"#),
             program([1, 5, 0], br#"{"zone": "az2"}"#),
             program([1, 7, 0], br#"{"mode": "bypass"}"#),
             program([2, 8, 1], &scenarios),
             program([2, 8, 1], b"[[vpc]]\nname = 7\n"),
-        ]);
-        self.save("admin__requests", requests);
+        ];
+        self.keep("admin__requests", bodies);
         let connections: [&[u8]; 5] = [
             b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n",
             b"GET /v1/status HTTP/1.0\r\n\r\n",
@@ -134,7 +147,7 @@ impl Seeds {
               transfer-encoding: chunked\r\n\r\n5\r\n[vpc]\r\n0\r\n\r\n",
             b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\nGET /metrics HTTP/1.1\r\nhost: x\r\n\r\n",
         ];
-        self.save("admin__connections", connections.map(<[u8]>::to_vec));
+        self.keep("admin__connections", connections.map(<[u8]>::to_vec));
         let answers: [&[u8]; 5] = [
             b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
             b"HTTP/1.0 302 Found\r\nlocation: /\r\n\r\n",
@@ -142,15 +155,15 @@ impl Seeds {
             b"HTTP/1.1 200\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
             b"HTTP/1.1 299 x\r\n bad header\r\n\xff: \xfe\r\n\r\n",
         ];
-        self.save("probes__http_answers", answers.map(<[u8]>::to_vec));
+        self.keep("probes__http_answers", answers.map(<[u8]>::to_vec));
         let rules = "default = \"deny\"\ndeny_by = \"reject\"\ninside = [\"10.0.0.0/8\"]\n\
             pick_up = true\n[[rule]]\nname = \"web\"\naction = \"allow\"\nto = [\"10.0.1.0/24\"]\n\
             protocol = \"tcp\"\nports = [80, \"8000-8099\"]\ndirection = \"inbound\"\n[[rule]]\n\
             action = \"deny\"\nfrom = [\"2001:db8::/32\"]\nsource_ports = [1]\nprotocol = 17\n";
-        self.save("appliances__firewall_rules", [rules.into()]);
+        self.keep("appliances__firewall_rules", [rules.into()]);
         let patterns = "\0[[pattern]]\nname = \"text\"\ntext = \"needle\"\nignore_case = true\n\
             [[pattern]]\nname = \"bytes\"\nhex = \"DE ad be ef\"\naction = \"alert\"\n";
-        self.save("appliances__ids_patterns", [patterns.into()]);
+        self.keep("appliances__ids_patterns", [patterns.into()]);
     }
 
     fn kernel(&self) {
@@ -182,7 +195,7 @@ impl Seeds {
         let mut error =
             vec![36, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xed, 0xff, 0xff, 0xff];
         error.extend_from_slice(&link[..16]);
-        self.save("kernel__netlink_replies", [link, address, both, error]);
+        self.keep("kernel__netlink_replies", [link, address, both, error]);
         let control = |level: i32, kind: i32, data: &[u8]| {
             let len = 16 + data.len();
             let mut bytes = len.to_ne_bytes().to_vec();
@@ -198,10 +211,10 @@ impl Seeds {
             control(17, 104, &1400_i32.to_ne_bytes()),
         ];
         let six = [control(41, 50, &[1; 20]), control(41, 67, &3_i32.to_ne_bytes())];
-        self.save("kernel__control_messages", [four.concat(), six.concat()]);
+        self.keep("kernel__control_messages", [four.concat(), six.concat()]);
         let mut error = vec![90, 0, 0, 0, 2, 3, 4, 0, 0x78, 5, 0, 0, 0, 0, 0, 0];
         error.extend([2, 0, 0, 0, 192, 0, 2, 254, 0, 0, 0, 0, 0, 0, 0, 0]);
-        self.save("kernel__socket_errors", [error]);
+        self.keep("kernel__socket_errors", [error]);
     }
 
     fn captures(&self) {
@@ -226,6 +239,29 @@ impl Seeds {
         let lines: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
         fs::write(self.folder.join("words.dict"), lines.join("\n")).unwrap();
     }
+}
+
+/// A dialect's header, and what is wrong with it or not: each option once more, each missing, one
+/// that nobody knows, and one that must be known.
+fn odd_headers(header: &[u8]) -> Vec<Vec<u8>> {
+    let mut found = vec![header.to_vec()];
+    let (read, _) = geneve::Header::parse(header).unwrap();
+    let options: Vec<_> = read.options().collect();
+    let mut write = |options: &[geneve::GeneveOption<'_>]| {
+        let mut bytes = [0; geneve::header::MAX_LEN];
+        let builder = geneve::HeaderBuilder::new(read.protocol()).options(options);
+        let len = builder.write(&mut bytes).unwrap();
+        found.push(bytes[..len].to_vec());
+    };
+    for (index, option) in options.iter().enumerate() {
+        write(&[&options[..], &[*option]].concat());
+        write(&[&options[..index], &options[index + 1..]].concat());
+        let kind = geneve::OptionType::new(option.kind.get() | 0x80);
+        write(&[&options[..], &[geneve::GeneveOption { kind, ..*option }]].concat());
+    }
+    let strange = geneve::OptionClass::new(0xfff0);
+    write(&[&options[..], &[geneve::GeneveOption { class: strange, ..options[0] }]].concat());
+    found
 }
 
 /// Packets of every sort that the gateway treats in a way of its own.

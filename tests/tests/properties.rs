@@ -398,3 +398,22 @@ proptest! {
         prop_assert_eq!(totals.udp.flow.received, totals.tun.flow.encapsulated);
     }
 }
+
+/// Two services in a row, the first of which lets everything past its appliances: the fragments of
+/// a packet stay together at the second, whichever workers they come by.
+#[test]
+fn fragments_that_pass_one_endpoint_are_known_at_the_next() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/two-services/gateway.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let ids = "[[load_balancer]]\nname = \"ids\"\n";
+    let text = text.replace(ids, &format!("{ids}traffic_mode = \"bypass\"\n"));
+    let settings = gwlb::config::parse(&Source::new("two-services.toml", text)).unwrap();
+    for port in 1000..1050 {
+        let mut gateway = Gateway::new(settings.clone(), Setup::of(3));
+        let igw = gateway.attachment("igw").unwrap();
+        let whole = Ip::new("203.0.113.7", "10.0.1.11").udp((port, 53), &[7; 300]);
+        let pieces: Vec<_> = fragments(&whole, port, 104).into_iter().map(Packet::plain).collect();
+        gateway.enter(igw, &pieces, None);
+        assert_eq!(gateway.take_sent().len(), pieces.len(), "port {port}");
+    }
+}

@@ -183,7 +183,11 @@ impl Ingress {
                 NextHop::Endpoint(endpoint) => {
                     match self.balance(endpoint, origin, came_from, frame, now)? {
                         Balanced::Ends(verdict) => return Ok(verdict),
-                        Balanced::Passes => origin.at = Entry::Endpoint(endpoint),
+                        Balanced::Passes => {
+                            origin.at = Entry::Endpoint(endpoint);
+                            // Whoever handed it over has not seen it come to the next endpoint.
+                            self.handed_over = false;
+                        }
                     }
                 }
                 NextHop::Deliver(to) if !self.snapshot.attachments.contains_key(&to) => {

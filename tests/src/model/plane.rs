@@ -208,7 +208,9 @@ impl Plane {
             Fragment::Whole => Ok(Some(Tuple::about(inner).unwrap_or_else(|| Tuple::of(inner)))),
             Fragment::First { id } => {
                 let flow = Tuple::with_ports(inner).unwrap_or_else(|| Tuple::of(inner));
-                if !it.handed_over {
+                // Whoever handed it over has noted it for the endpoint that it was at, and for
+                // none that it comes to after that.
+                if !it.handed_over || from != it.origin {
                     let ready = self.fragments.first(packet_id(endpoint, inner, id), flow, now);
                     self.release(it.worker, ready, view);
                 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gwlb::control::Event;
 use gwlb::control::event::DrainEnd;
 use gwlb::control::{TargetState, silence};
-use gwlb::dataplane::verdict::{DropReason, ReplyCause, ReturnVerdict};
+use gwlb::dataplane::verdict::{DropReason, ReplyCause};
 
 use super::configuration::{Loss, Policy};
 use crate::gateway::journal::{Happened, Judgement, Step};
@@ -171,12 +171,10 @@ impl Coverage {
     pub(super) fn note(&mut self, step: &Step, policy: &Policy) {
         match &step.what {
             Happened::Judged { verdict, .. } => match verdict {
-                Judgement::Drop(reason) => {
-                    self.drop(*reason);
-                    if *reason == DropReason::NoTarget && policy.when_none_healthy == "fail_closed"
-                    {
-                        self.add(Kind::Failover, "none healthy, fail_closed: drop", 1);
-                    }
+                Judgement::Drop(DropReason::NoTarget)
+                    if policy.when_none_healthy == "fail_closed" =>
+                {
+                    self.add(Kind::Failover, "none healthy, fail_closed: drop", 1);
                 }
                 Judgement::Bypass(_) if policy.when_none_healthy == "bypass" => {
                     let then = if policy.inspect_after_bypass { "inspected" } else { "kept" };
@@ -186,16 +184,10 @@ impl Coverage {
                 Judgement::Reply { cause, .. } => self.reply(*cause),
                 _ => {}
             },
-            Happened::Lost { reason, .. }
-            | Happened::Returned { verdict: ReturnVerdict::Drop(reason), .. } => self.drop(*reason),
             Happened::Reply { cause, .. } => self.reply(*cause),
             Happened::Event(event) => self.event(event, policy),
             _ => {}
         }
-    }
-
-    pub(super) fn drop(&mut self, reason: DropReason) {
-        self.add(Kind::Drop, reason.name(), 1);
     }
 
     fn reply(&mut self, cause: ReplyCause) {

@@ -288,11 +288,13 @@ impl Hosts {
         // Who translates addresses sees it from both sides by another one.
         for (own, peer) in [(sides[0].own, sides[0].peer), (sides[1].peer, sides[1].own)] {
             let key = (pair.vpc, own, peer, (port, service), protocol);
-            let before = self.by_address.insert(key, number);
-            if let Some(before) = before.filter(|before| *before != number)
-                && let Some(before) = self.talks.get_mut(&before)
-            {
-                before.harm.get_or_insert("its addresses and ports were used again");
+            let reversed = (pair.vpc, peer, own, (service, port), protocol);
+            // Who talked the other way round without ports would be the same flow.
+            let before = [self.by_address.insert(key, number), self.by_address.remove(&reversed)];
+            for before in before.into_iter().flatten().filter(|before| *before != number) {
+                if let Some(before) = self.talks.get_mut(&before) {
+                    before.harm.get_or_insert("its addresses and ports were used again");
+                }
             }
         }
         self.talks.insert(number, conversation);
@@ -516,8 +518,11 @@ impl Hosts {
 
     fn send_segments(&mut self, number: u32, side: usize, out: &[Segment], deeds: &mut Deeds) {
         let Some(conversation) = self.talks.get(&number) else { return };
-        let (ip, ports) = (conversation.ip(side), conversation.ports(side));
+        let ports = conversation.ports(side);
         for segment in out {
+            // Whoever cuts it on the way must not mix it up with another.
+            self.cut = self.cut.wrapping_add(8);
+            let ip = conversation.ip(side).identification(self.cut);
             let &Segment { flags, sequence, acknowledgement, offset, len, mss, cut } = segment;
             let data: Vec<u8> = (offset..offset + len).map(|at| byte(number, side, at)).collect();
             let packet = ip.tcp(ports, Tcp { flags, sequence, acknowledgement, mss }, &data);

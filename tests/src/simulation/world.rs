@@ -561,7 +561,11 @@ impl<'a> World<'a> {
     fn count_flows(&mut self, index: usize) {
         let site = &mut self.sites[index];
         let Some(gateway) = &site.gateway else { return };
-        let flows = gateway.totals().flows;
+        let totals = gateway.totals();
+        for (reason, count) in totals.tun.drops.iter().chain(&totals.udp.drops) {
+            self.coverage.add(Kind::Drop, reason, *count);
+        }
+        let flows = totals.flows;
         for ((name, _, after), (_, _, before)) in flows.fields().zip(site.flows.fields()) {
             self.coverage.add(Kind::Flow, name, after - before);
         }

@@ -4,8 +4,8 @@ use gwlb::control::ProbeRequest;
 use netio::offload::Offload;
 
 use super::{
-    About, Datagram, Delivered, Dice, Duration, Happening, Hosts, Input, IpAddr, Leg, Packet,
-    ProbeOutcome, Sent, Trouble, Violation, Way, World, corrupted,
+    About, Datagram, Delivered, Dice, Duration, Happening, Hosts, Input, IpAddr, Layout, Leg,
+    Packet, ProbeOutcome, Sent, Trouble, Violation, Way, World, corrupted,
 };
 
 impl World<'_> {
@@ -159,6 +159,10 @@ impl World<'_> {
             return;
         }
         let elsewhere = self.elsewhere(gateway, datagram);
+        if elsewhere != gateway && self.plan.world.layout == Layout::Chained {
+            // On its way to the next endpoint it comes to a gateway that does not know its flow.
+            self.blame_datagram(&datagram.bytes, Some("it came back to another gateway"));
+        }
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut datagram = datagram.clone();
             if let Some(bit) = arrival.corrupted {

@@ -122,7 +122,8 @@ impl<A: Appliance> Runtime<A> {
     }
 
     /// Starts the threads and returns. When it does, datagrams are taken and health checks are
-    /// answered; it fails with nothing left behind if that cannot be had.
+    /// answered; it fails with nothing left behind if that cannot be had, but for privileges that
+    /// the calling thread may have given up ([`Builder::give_up_privileges`]).
     pub fn start(mut self) -> Result<Running, RunError> {
         let workers = self.settings.threads();
         let mut sockets = open_sockets(&self.settings, workers)?;

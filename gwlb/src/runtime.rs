@@ -5,8 +5,8 @@
 //! thread, which also probes the targets; the admin API and the metrics have another, so that
 //! whoever asks much holds up no probe. No packet goes through either.
 //!
-//! Building takes privileges and running takes none: before the first packet all threads have given
-//! them up.
+//! Building takes privileges and running takes none: the gateway's threads have none from the first
+//! packet on.
 
 mod admin;
 mod build;

@@ -2,8 +2,8 @@
 //! both tools see the same ones.
 //!
 //! A thread that has entered a namespace never leaves it: work goes to a thread of its own
-//! ([`Netns::run`], [`Netns::spawn`], [`Resident`]), and a socket opened there stays in the namespace wherever it
-//! is used afterwards. Links, addresses and routes are in [`crate::link`].
+//! ([`Netns::run`], [`Netns::spawn`], [`Resident`]), and a socket opened there stays in the
+//! namespace wherever it is used afterwards. Links, addresses and routes are in [`crate::link`].
 
 mod resident;
 

@@ -92,21 +92,31 @@ impl Report {
 /// How long the other end may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A socket that tells the current report. Dropping it closes and removes it.
+/// A socket that tells the current report. Dropping it closes and removes it, if its folder is the
+/// process's to change.
 pub struct ReportSocket {
     path: PathBuf,
+    listener: UnixListener,
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl ReportSocket {
-    /// Opens the socket. What an earlier process left behind is replaced; a socket that somebody
-    /// answers on, or another kind of file, is an error.
-    pub fn open(path: &Path, report: impl Fn() -> Report + Send + 'static) -> io::Result<Self> {
+    /// Opens the socket; whoever connects waits until it is served. What an earlier process left
+    /// behind is replaced; a socket that somebody answers on, or another kind of file, is an error.
+    pub fn bind(path: &Path) -> io::Result<Self> {
         clear_the_way(path)?;
         let listener = UnixListener::bind(path)?;
         let closing = Arc::new(AtomicBool::new(false));
-        let closed = Arc::clone(&closing);
+        Ok(Self { path: path.to_owned(), listener, closing, thread: None })
+    }
+
+    /// Tells whoever has connected, and connects from now on, on a thread of its own.
+    ///
+    /// # Errors
+    /// What the system says if there can be no thread; the socket is gone then.
+    pub fn serve(mut self, report: impl Fn() -> Report + Send + 'static) -> io::Result<Self> {
+        let (listener, closed) = (self.listener.try_clone()?, Arc::clone(&self.closing));
         let thread = thread::Builder::new().name("report".to_owned()).spawn(move || {
             for stream in listener.incoming() {
                 if closed.load(Ordering::Acquire) {
@@ -119,17 +129,19 @@ impl ReportSocket {
                 }
             }
         })?;
-        Ok(Self { path: path.to_owned(), closing, thread: Some(thread) })
+        self.thread = Some(thread);
+        Ok(self)
     }
 }
 
 impl Drop for ReportSocket {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Release);
-        // The thread waits for a connection: here is one.
-        let woken = UnixStream::connect(&self.path).is_ok();
-        if let Some(thread) = self.thread.take().filter(|_| woken) {
-            let _ = thread.join();
+        if let Some(thread) = self.thread.take() {
+            // The thread waits for a connection: here is one.
+            if UnixStream::connect(&self.path).is_ok() {
+                let _ = thread.join();
+            }
         }
         let _ = std::fs::remove_file(&self.path);
     }
@@ -165,11 +177,15 @@ mod tests {
         Report::new("firewall", Stats::default(), sample)
     }
 
+    fn open(path: &Path) -> io::Result<ReportSocket> {
+        ReportSocket::bind(path)?.serve(report)
+    }
+
     #[test]
     fn the_report_is_told_as_often_as_asked_and_the_socket_goes_with_its_owner() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stats");
-        let socket = ReportSocket::open(&path, report).unwrap();
+        let socket = open(&path).unwrap();
         for _ in 0..3 {
             assert_eq!(Report::read(&path).unwrap(), report());
         }
@@ -178,14 +194,29 @@ mod tests {
     }
 
     #[test]
+    fn who_connects_before_it_is_served_is_told_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stats");
+        let socket = ReportSocket::bind(&path).unwrap();
+        let mut early = UnixStream::connect(&path).unwrap();
+        let socket = socket.serve(report).unwrap();
+        let mut json = String::new();
+        early.read_to_string(&mut json).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report());
+        drop(socket);
+        drop(ReportSocket::bind(&path).unwrap());
+        assert!(!path.exists(), "whether it was ever served or not");
+    }
+
+    #[test]
     fn what_an_earlier_process_left_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stats");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let _socket = ReportSocket::open(&path, report).unwrap();
+        let _socket = open(&path).unwrap();
         assert_eq!(Report::read(&path).unwrap(), report());
-        let second = ReportSocket::open(&path, report).err().unwrap();
+        let second = open(&path).err().unwrap();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(Report::read(&path).unwrap(), report());
     }
@@ -195,7 +226,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("precious");
         std::fs::write(&path, "data").unwrap();
-        assert!(ReportSocket::open(&path, report).is_err());
+        assert!(open(&path).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
     }
 

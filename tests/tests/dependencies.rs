@@ -30,8 +30,9 @@ fn root() -> PathBuf {
 
 /// What is linked, and how often it says `unsafe`.
 fn linked() -> BTreeMap<Package, usize> {
-    let metadata: Value =
-        serde_json::from_str(&cargo(&["metadata", "--format-version", "1"])).unwrap();
+    // Those of other systems need not be on this machine.
+    let metadata = cargo(&["metadata", "--format-version", "1", "--filter-platform", TARGET]);
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
     let mut arguments = vec!["tree", "--prefix", "none", "--format", "{p}", "--target", TARGET];
     arguments.extend(["--edges", "normal,no-proc-macro"]);
     arguments.extend(PRODUCTS.iter().flat_map(|product| ["--package", product]));

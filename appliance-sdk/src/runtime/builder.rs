@@ -136,7 +136,7 @@ impl Builder {
     /// Gives up every capability once the ports are open: those of the thread that starts the
     /// appliance, and so of all threads that it starts from then on, the appliance's among them
     /// ([`netio::process::privileges::give_up`]). Threads that it had started before keep theirs.
-    /// Default: not, because the appliance may need some.
+    /// They stay given up even if the start fails after that. Default: not, because the appliance may need some.
     ///
     /// Sockets for replies are opened later. They then have at most the send buffer that
     /// `net.core.wmem_max` allows, and a gateway that sends from a port below 1024 is answered

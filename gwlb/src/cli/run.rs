@@ -24,8 +24,9 @@ use crate::runtime::{ControlHandle, Gateway, ReloadError, ReloadReport, Status};
 /// program at once. SIGHUP reads the file again, as `gwlb reload` does.
 ///
 /// Building takes privileges (root, or the capabilities to administer networks and to enter
-/// namespaces). They are given up before the first packet, which the log says: what took them takes
-/// a restart to change.
+/// namespaces). No thread that carries packets or answers anybody ever has them, and the last
+/// thread gives them up before "ready" is said, which the log tells: what took them takes a restart
+/// to change.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// The configuration file (TOML); `gwlb check` looks it over.

@@ -12,13 +12,13 @@ use std::hash::Hasher;
 
 use geneve::flow::CanonicalKey;
 use siphasher::sip::{SipHasher13, SipHasher24};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroize;
 
 use super::select::TargetId;
 
 /// What the gateways of a cluster share: 32 random bytes.
 #[derive(Clone)]
-pub struct Secret([u8; Self::LEN]);
+pub struct Secret(Wiped<[u8; Self::LEN]>);
 
 impl Secret {
     /// How many bytes a secret has.
@@ -26,13 +26,13 @@ impl Secret {
 
     /// A secret from its bytes.
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
+        Self(Wiped(bytes))
     }
 
     fn derive(&self, purpose: &str, number: u64) -> Key {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        let mut hasher = blake3::Hasher::new_keyed(&self.0.0);
         hasher.update(purpose.as_bytes()).update(&number.to_be_bytes());
-        let mut key = Key([0; 16]);
+        let mut key = Wiped([0; 16]);
         let mut output = hasher.finalize_xof();
         output.fill(&mut key.0);
         output.zeroize();
@@ -41,14 +41,6 @@ impl Secret {
     }
 }
 
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-impl ZeroizeOnDrop for Secret {}
-
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(…)")
@@ -56,16 +48,17 @@ impl std::fmt::Debug for Secret {
 }
 
 /// A key for SipHash.
-#[derive(Clone)]
-struct Key([u8; 16]);
+type Key = Wiped<[u8; 16]>;
 
-impl Drop for Key {
+/// What is overwritten when it is let go: [`zeroize::Zeroizing`], but that a constant can be one.
+#[derive(Clone)]
+struct Wiped<B: Zeroize>(B);
+
+impl<B: Zeroize> Drop for Wiped<B> {
     fn drop(&mut self) {
         self.0.zeroize();
     }
 }
-
-impl ZeroizeOnDrop for Key {}
 
 /// How long one cookie key stamps, in seconds; it is accepted for as long again. Appliances keep
 /// the header of a flow for as long as the longest idle timeout, 6000 s (reference: AWS listener
@@ -212,6 +205,7 @@ mod vectors;
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::net::SocketAddr;
 
     use geneve::arbitrary;
@@ -283,7 +277,7 @@ mod tests {
         let message: Vec<u8> = (0..64).collect();
         for (len, (sip_1_3, sip_2_4)) in SIP_1_3.into_iter().zip(SIP_2_4).enumerate() {
             let message = &message[..len];
-            assert_eq!(PlacementKey(Key(KEY)).hash(message), sip_1_3, "{len}");
+            assert_eq!(PlacementKey(Wiped(KEY)).hash(message), sip_1_3, "{len}");
             assert_eq!(siphash::<1, 3>(&KEY, message), sip_1_3, "{len}");
             assert_eq!(siphash::<2, 4>(&KEY, message), sip_2_4, "{len}");
             for first in 0..=len {
@@ -307,8 +301,8 @@ mod tests {
             message.extend(target.get().to_be_bytes());
             message.extend(flow.to_bytes());
             let expected = siphash::<2, 4>(&key, &message);
-            prop_assert_eq!(mac(&Key(key), endpoint, target, &flow), expected as u32 & 0x3fff_ffff);
-            let keys = CookieKeys { epoch: 6, keys: [[0; 16], key, [0; 16]].map(Key) };
+            prop_assert_eq!(mac(&Wiped(key), endpoint, target, &flow), expected as u32 & 0x3fff_ffff);
+            let keys = CookieKeys { epoch: 6, keys: [[0; 16], key, [0; 16]].map(Wiped) };
             let cookie = keys.stamp(endpoint, target, &flow);
             prop_assert_eq!(u64::from(cookie), 2 << 30 | expected & 0x3fff_ffff);
         }
@@ -383,15 +377,23 @@ mod tests {
 
     #[test]
     fn secrets_are_wiped() {
-        fn wiped<T: ZeroizeOnDrop>(_: &T) -> bool {
-            std::mem::needs_drop::<T>()
+        struct Watched<'a>(&'a Cell<u32>);
+        impl Zeroize for Watched<'_> {
+            fn zeroize(&mut self) {
+                self.0.set(self.0.get() + 1);
+            }
         }
+        let times = Cell::new(0);
+        let watched = Wiped(Watched(&times));
+        assert_eq!(times.get(), 0);
+        drop(watched);
+        assert_eq!(times.get(), 1);
+        // And there is nothing in a secret, or in what a snapshot has of it, that is not such.
         let secret = Secret::from_bytes([1; 32]);
-        let keys = Keys::derive(&secret, 3);
-        assert!(wiped(&secret) && wiped(&keys.placement.0) && wiped(&keys.cookie.keys[0]));
-        // All that a snapshot has of them is made of these.
-        let Keys { placement: PlacementKey(_), ownership: PlacementKey(_), probe, cookie } = &keys;
-        let (PlacementKey(Key(_)), CookieKeys { epoch: _, keys: [Key(_), ..] }) = (probe, cookie);
+        let Keys { placement, ownership, probe, cookie } = Keys::derive(&secret, 3);
+        let Secret(Wiped(_)) = &secret;
+        for PlacementKey(Wiped(_)) in [&placement, &ownership, &probe] {}
+        let CookieKeys { epoch: _, keys: [Wiped(_), Wiped(_), Wiped(_)] } = &cookie;
     }
 
     /// A generator of numbers, for cookies that nobody stamped (splitmix64).

@@ -95,7 +95,8 @@ fn bind_hint(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::AddrInUse => " (is another gateway running there?)",
         io::ErrorKind::PermissionDenied => {
-            " (a port below 1024 takes CAP_NET_BIND_SERVICE, which only a start has)"
+            " (CAP_NET_BIND_SERVICE for a port below 1024, CAP_NET_RAW for \
+             tolerate_bad_udp_checksum; a running gateway has given them up)"
         }
         _ => "",
     }

@@ -1,9 +1,10 @@
 //! The devices and sockets of the workers, and what each is for in the present configuration.
 //!
 //! They are numbered for the life of the process. The devices stay as they were at the start; of
-//! the sockets, a change of the configuration adds some and lets others go. A [`Rig`] says which node and which attachment each number stands for now, and is
-//! published together with the snapshot that it belongs to. Here is the bookkeeping; what is built
-//! is built by [`super::rigging`].
+//! the sockets, a change of the configuration adds some and lets others go. A [`Rig`] says which
+//! node and which attachment each number stands for now, and is published together with the
+//! snapshot that it belongs to. Here is the bookkeeping; what is built is built by
+//! [`super::rigging`].
 
 use netio::tun::TunQueue;
 use router::Attachment;

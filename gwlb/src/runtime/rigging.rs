@@ -252,8 +252,8 @@ impl Rigging {
         Ok(Planned { refit, probing })
     }
 
-    /// Hands new sockets to the workers. What the new rig does not use is let go when
-    /// it is published.
+    /// Hands new sockets to the workers. What the new rig does not use is let go when it is
+    /// published.
     pub fn fit(&mut self, refit: Refit, shared: &Shared) {
         for (inbox, parts) in shared.exchange.inboxes.iter().zip(refit.parts) {
             inbox.parts.push(parts);

@@ -39,24 +39,24 @@ fn create(path: &Path) -> io::Result<Secret> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
     let mut bytes = Zeroizing::new([0; Secret::LEN]);
-    File::open("/dev/urandom")?.read_exact(&mut *bytes)?;
+    let mut random = File::open("/dev/urandom")?;
+    random.read_exact(&mut *bytes)?;
+    // A name that nobody else has: gateways in containers have the same process id every time.
+    let mut name = [0; 8];
+    random.read_exact(&mut name)?;
     let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}", std::process::id()));
+    draft.push(format!(".{:016x}", u64::from_ne_bytes(name)));
     let draft = Path::new(&draft);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(MODE)
-        .open(draft)
-        .and_then(|mut file| file.write_all(&*bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::hard_link(draft, path));
-    // Where the draft could not be made there is none to remove, and that error is not the one to
-    // tell.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(draft)?;
+    let written = file.write_all(&*bytes).and_then(|()| file.sync_all());
+    let linked = written.and_then(|()| match std::fs::hard_link(draft, path) {
+        // Another gateway was faster, and its secret is ours.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    });
     let removed = std::fs::remove_file(draft);
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => removed.and_then(|()| load(path)),
-    }
+    linked.and(removed)?;
+    load(path)
 }
 
 #[cfg(test)]
@@ -76,6 +76,18 @@ mod tests {
         assert_eq!(first.len(), Secret::LEN);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft left");
+    }
+
+    /// Whoever made it, and whatever is in it.
+    #[test]
+    fn what_another_process_of_the_same_id_left_is_no_obstacle() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        let left = directory.path().join(format!("secret.{}", std::process::id()));
+        std::fs::write(&left, "half a sec").unwrap();
+        load_or_create(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap().len(), Secret::LEN);
+        assert_eq!(std::fs::read(&left).unwrap(), b"half a sec", "it may be somebody's");
     }
 
     #[test]

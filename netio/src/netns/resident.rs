@@ -5,18 +5,42 @@
 //! opened there later. For a single errand with privileges [`Netns::run`] is enough.
 
 use std::io;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
 
 use super::{Netns, NetnsError};
 
-/// A resident of a network namespace. The thread ends when the last clone of this is dropped.
+/// A resident of a network namespace. Dropping the last clone of this has the thread do what it was
+/// asked, and waits until it has ended.
 #[derive(Clone, Debug)]
 pub struct Resident {
     netns: Netns,
-    errands: mpsc::Sender<Errand>,
+    there: Arc<There>,
+}
+
+/// The thread.
+#[derive(Debug)]
+struct There {
+    /// Nothing only while it is dropped.
+    errands: Option<mpsc::Sender<Errand>>,
+    /// The same.
+    thread: Option<JoinHandle<()>>,
 }
 
 type Errand = Box<dyn FnOnce() + Send>;
+
+impl Drop for There {
+    fn drop(&mut self) {
+        // Without it the thread ends, after the last errand.
+        self.errands = None;
+        // An errand may have been the last to hold it: the thread cannot wait for itself.
+        let elsewhere = |thread: &JoinHandle<()>| thread.thread().id() != thread::current().id();
+        if let Some(thread) = self.thread.take().filter(elsewhere) {
+            // If it has panicked, it has said so to whoever asked.
+            let _ = thread.join();
+        }
+    }
+}
 
 impl Netns {
     /// Starts a thread that stays in the namespace. When this returns, it has entered.
@@ -25,9 +49,9 @@ impl Netns {
     /// [`NetnsError::System`] if the namespace cannot be entered, as with [`Netns::run`].
     pub fn resident(&self) -> Result<Resident, NetnsError> {
         let (errands, asked) = mpsc::channel::<Errand>();
-        // Nothing is to be waited for: the thread ends with the last errand.
-        let _detached = self.spawn(move || asked.into_iter().for_each(|errand| errand()))?;
-        Ok(Resident { netns: self.clone(), errands })
+        let thread = self.spawn(move || asked.into_iter().for_each(|errand| errand()))?;
+        let there = There { errands: Some(errands), thread: Some(thread) };
+        Ok(Resident { netns: self.clone(), there: Arc::new(there) })
     }
 }
 
@@ -42,7 +66,8 @@ impl Resident {
     /// # Errors
     /// [`NetnsError::System`] if an earlier errand panicked: the thread is gone then.
     pub fn ask(&self, errand: impl FnOnce() + Send + 'static) -> Result<(), NetnsError> {
-        self.errands.send(Box::new(errand)).map_err(|_| self.gone())
+        let errands = self.there.errands.as_ref().ok_or_else(|| self.gone())?;
+        errands.send(Box::new(errand)).map_err(|_| self.gone())
     }
 
     /// Has it do something, and waits for what comes of it.
@@ -66,6 +91,8 @@ impl Resident {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::super::ScratchNetns;
     use super::*;
     use crate::process::privileges;
@@ -90,6 +117,41 @@ mod tests {
         assert_eq!(refused.io_error().unwrap().kind(), io::ErrorKind::PermissionDenied);
         let bound = resident.run(|| std::net::UdpSocket::bind("127.0.0.1:0")).unwrap();
         assert!(bound.is_ok(), "a socket takes no privilege");
+    }
+
+    #[test]
+    fn a_resident_has_ended_when_the_last_handle_is_gone() {
+        let resident = Netns::current().unwrap().resident().unwrap();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let done = Arc::new(AtomicBool::new(false));
+        let does = Arc::clone(&done);
+        resident
+            .ask(move || {
+                let _ = wait.recv();
+                does.store(true, Ordering::Release);
+            })
+            .unwrap();
+        drop(resident.clone());
+        drop(go_on);
+        drop(resident);
+        assert!(done.load(Ordering::Acquire), "what it was asked is done");
+    }
+
+    #[test]
+    fn a_resident_may_hold_the_last_handle_itself() {
+        let resident = Netns::current().unwrap().resident().unwrap();
+        let (done, wait) = mpsc::channel();
+        let own = resident.clone();
+        let (go_on, dropped) = mpsc::channel::<()>();
+        let ask = move || {
+            let _ = dropped.recv();
+            drop(own);
+            let _ = done.send(());
+        };
+        resident.ask(ask).unwrap();
+        drop(resident);
+        drop(go_on);
+        wait.recv().unwrap();
     }
 
     #[test]

@@ -47,7 +47,8 @@ pub(super) enum Command {
             The packet that opens a flow decides, by the first rule that matches it; the rest of \
             the flow, in both directions, and ICMP errors about it, share its fate. SIGHUP reads \
             the rules anew, and judges open flows by them; if the file is wrong, what is wrong is \
-            shown, and the old rules stay.",
+            shown, and the old rules stay. The appliance has no privileges then: its user has to \
+            be allowed to read the file, even if that is root.",
         after_long_help = RULES_HELP
     )]
     Firewall(FirewallArgs),

@@ -246,21 +246,21 @@ impl<'a> Sample<'a> {
         sample: impl Fn() -> SampleReport + Send + Sync + 'static,
     ) -> Result<(), Failure> {
         let Self { name, common, quiet, builder } = self;
+        // A start gives up the privileges that the folder may take.
+        let socket = common.stats.as_deref().map(|path| {
+            let cannot_open = |error| Failure::run(path.display(), &error);
+            ReportSocket::bind(path).map_err(cannot_open)
+        });
+        let socket = socket.transpose()?;
         let running = builder.build(make).start()?;
         let handle = running.handle();
         let report = Arc::new({
             let handle = handle.clone();
             move || Report::new(name, handle.stats(), sample())
         });
-        let _socket = common
-            .stats
-            .as_deref()
-            .map(|path| {
-                let report = Arc::clone(&report);
-                ReportSocket::open(path, move || report())
-                    .map_err(|error| Failure::run(path.display(), &error))
-            })
-            .transpose()?;
+        let told = Arc::clone(&report);
+        let served = socket.map(|socket| socket.serve(move || told())).transpose();
+        let _socket = served.map_err(|error| Failure::run("cannot tell the statistics", &error))?;
         if !quiet {
             say_ready(&handle);
         }

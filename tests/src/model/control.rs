@@ -22,7 +22,6 @@ use std::time::Duration;
 use gwlb::config::{LoadBalancer, Settings, TargetGroup, TrafficMode};
 use gwlb::control::event::{BypassCause, FailoverAction};
 use gwlb::control::{CheckId, Event, Input};
-use gwlb::dataplane::keys::EPOCH_SECONDS;
 use gwlb::dataplane::snapshot::{Fate, NoCandidate, PoolId, TargetSlot};
 
 use super::books::Books;
@@ -30,6 +29,9 @@ use super::{Clause, Wrong, hold, wrong};
 use choice::{Choice, Health, Seen, TargetNumber, choice};
 use leaving::Life;
 use member::Member;
+
+/// How long a cookie's key stamps: a day.
+const EPOCH_SECONDS: u64 = 86_400;
 
 /// A load balancer's node, by its load balancer's name and its zone.
 type NodeName = (String, String);

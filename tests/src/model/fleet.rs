@@ -1,6 +1,8 @@
-//! What gateways with one secret must agree on: cookies, and where a flow goes.
+//! What gateways with one secret must agree on: cookies, where a flow goes, and what targets are
+//! known by.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::tuple::Flow;
@@ -14,8 +16,14 @@ pub struct Fleet(Arc<Mutex<Known>>);
 /// What a cookie is for: the endpoint's id on the wire, the target's identity, the flow.
 pub(super) type Purpose = (u64, u64, Flow);
 
+/// A target's group, and its address.
+type Name = (String, SocketAddr);
+
 #[derive(Debug, Default)]
 struct Known {
+    /// What targets are known by, and which target that is.
+    identities: BTreeMap<Name, u64>,
+    targets: BTreeMap<u64, Name>,
     /// The cookies that gateways have given out, by purpose and epoch.
     cookies: BTreeMap<Purpose, BTreeMap<u64, u32>>,
     /// The latest choices for a flow: among whom, and who.
@@ -29,6 +37,21 @@ impl Fleet {
     /// Gateways of which nothing is known yet.
     pub fn new() -> Fleet {
         Fleet::default()
+    }
+
+    /// A gateway knows a target by this number, which is that target's alone, on every gateway and
+    /// for ever: whose cookies and flows are whose goes by it.
+    pub(super) fn identify(&self, group: &str, address: SocketAddr, id: u64) -> Result<(), Wrong> {
+        let mut known = self.known();
+        let name = (group.to_owned(), address);
+        let before = *known.identities.entry(name.clone()).or_insert(id);
+        hold(before == id, Clause::Determinism, || {
+            format!("{address} of {group} is {id:#x}, and was {before:#x}")
+        })?;
+        let whose = known.targets.entry(id).or_insert(name);
+        hold((&*whose.0, whose.1) == (group, address), Clause::Determinism, || {
+            format!("{address} of {group} is {id:#x}, and so is {} of {}", whose.1, whose.0)
+        })
     }
 
     /// A gateway has given out a cookie: it must be the one that others would have given out.
@@ -96,4 +119,20 @@ impl Fleet {
 fn may_differ(was: &Set, before: u64, is: &Set, chosen: u64) -> bool {
     let weight = |set: &Set, who| set.iter().find(|(id, _)| *id == who).map_or(0, |(_, it)| *it);
     weight(is, before) < weight(was, before) || weight(is, chosen) > weight(was, chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_has_one_identity_and_an_identity_one_target() {
+        let fleet = Fleet::new();
+        let (one, other) = (([192, 0, 2, 1], 6081).into(), ([192, 0, 2, 2], 6081).into());
+        let identify = |group, address, id| fleet.clone().identify(group, address, id).is_ok();
+        assert!(identify("fw", one, 7) && identify("fw", other, 8) && identify("ids", one, 9));
+        assert!(identify("fw", one, 7), "another gateway, or another view");
+        assert!(!identify("fw", one, 10), "it was 7");
+        assert!(!identify("ids", other, 8), "that is another's");
+    }
 }

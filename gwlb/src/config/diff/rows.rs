@@ -22,6 +22,8 @@ use crate::config::settings::{
 use crate::config::values::{AdminAddress, NetnsName, Port};
 
 /// Whoever binds a port below takes `CAP_NET_BIND_SERVICE` (ip(7), `ip_unprivileged_port_start`).
+/// It is the kernel's default that counts, and not what a namespace is set to: what a file takes is
+/// the same on every machine.
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// The tables that rows come from, in the order of the reference.

@@ -139,13 +139,15 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Refuses a directory in which others could put a socket of their own in the place of ours, to be
-/// asked and told what is meant for the gateway.
+/// asked and told what is meant for the gateway. The directories above it are not looked at.
 fn check_directory(directory: &Path) -> io::Result<()> {
     const STICKY: u32 = 0o1000;
+    // By its group or by anybody.
+    const WRITABLE: u32 = 0o022;
     let metadata = fs::metadata(directory)?;
     let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
     let ours = owner == 0 || owner == geteuid().as_raw();
-    if ours && (mode & 0o002 == 0 || mode & STICKY != 0) {
+    if ours && (mode & WRITABLE == 0 || mode & STICKY != 0) {
         return Ok(());
     }
     let whose = if ours { format!("has mode {mode:04o}") } else { format!("is user {owner}'s") };
@@ -231,9 +233,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
         let set = |mode| fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
-        set(0o777);
-        assert!(fails(&path).contains("has mode 0777"), "{}", fails(&path));
-        assert!(!path.exists());
+        for refused in [0o777, 0o770, 0o720, 0o702] {
+            set(refused);
+            let expected = format!("has mode {refused:04o}");
+            assert!(fails(&path).contains(&expected), "{}", fails(&path));
+            assert!(!path.exists());
+        }
         // Where nobody removes what is another's, as in /tmp.
         set(0o1777);
         drop(bind_unix(&path).unwrap());

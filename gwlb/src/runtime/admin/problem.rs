@@ -1,6 +1,7 @@
 //! Errors of the API: RFC 9457 problem details.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use axum::Json;
 use axum::http::{StatusCode, header};
@@ -99,8 +100,12 @@ impl From<ControlError> for Problem {
 
 impl From<StartError> for Problem {
     fn from(error: StartError) -> Self {
-        let status = match error {
-            StartError::Fixed(_) => StatusCode::CONFLICT,
+        let status = match &error {
+            // Without a restart it will never be had.
+            StartError::Fixed(_) | StartError::OnlyAtStart(_) => StatusCode::CONFLICT,
+            StartError::Udp { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
+                StatusCode::CONFLICT
+            }
             // The machine lacks something, and may have it later.
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -161,5 +166,33 @@ impl IntoResponses for Refusals {
                 .into()
         };
         meanings.map(|(code, meaning)| (code.to_owned(), response(meaning))).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_takes_a_restart_is_a_conflict_and_what_may_come_is_not() {
+        let udp = |errno: Errno| StartError::Udp {
+            address: ([192, 0, 2, 1], 443).into(),
+            netns: "underlay".to_owned(),
+            error: errno.into(),
+        };
+        for (error, status) in [
+            (StartError::Fixed("outer_dont_fragment"), 409),
+            (StartError::OnlyAtStart("another network namespace".to_owned()), 409),
+            (udp(Errno::EACCES), 409),
+            (udp(Errno::EPERM), 409),
+            (udp(Errno::EADDRINUSE), 503),
+            (udp(Errno::EMFILE), 503),
+            (StartError::Thread(Errno::EAGAIN.into()), 503),
+        ] {
+            let said = error.to_string();
+            assert_eq!(Problem::from(error).status, status, "{said}");
+        }
     }
 }

@@ -5,19 +5,24 @@ use std::sync::Arc;
 
 use gwlb::dataplane::snapshot::{Pool, Snapshot, TargetSlot};
 
+use super::super::fleet::Fleet;
 use super::super::{Clause, Wrong, hold};
 use super::choice::TargetNumber;
 use super::{Control, NodeName};
 
 impl Control {
     /// A view is published.
-    pub(in super::super) fn publish(&mut self, snapshot: &Snapshot) -> Result<(), Wrong> {
+    pub(in super::super) fn publish(
+        &mut self,
+        snapshot: &Snapshot,
+        fleet: &Fleet,
+    ) -> Result<(), Wrong> {
         hold(snapshot.generation > self.generation, Clause::Documented, || {
             format!("view {} follows view {}", snapshot.generation, self.generation)
         })?;
         self.generation = snapshot.generation;
         self.note_left(snapshot.generation);
-        self.note_slots(snapshot)?;
+        self.note_slots(snapshot, fleet)?;
         self.hold_whole(snapshot)?;
         self.hold_endpoints(snapshot)?;
         for (name, pool) in self.nodes.iter().zip(&snapshot.pools) {
@@ -27,8 +32,9 @@ impl Control {
         Ok(())
     }
 
-    /// Who has which place: one that is there keeps it.
-    fn note_slots(&mut self, snapshot: &Snapshot) -> Result<(), Wrong> {
+    /// Who has which place: one that is there keeps it, and is known by what it has ever been known
+    /// by.
+    fn note_slots(&mut self, snapshot: &Snapshot, fleet: &Fleet) -> Result<(), Wrong> {
         let groups = &self.settings.target_groups;
         let listed: BTreeSet<TargetSlot> = snapshot.sources.values().flatten().copied().collect();
         let mut taken = BTreeSet::new();
@@ -53,6 +59,7 @@ impl Control {
             target.slot = Some(found);
             taken.insert(found);
             let view = &snapshot.targets[found.0 as usize];
+            fleet.identify(&target.group, target.address, view.id.get())?;
             hold(view.path_mtu == target.path_mtu, Clause::Documented, || {
                 format!(
                     "the path to {} is {} bytes, not {}",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::flood::{self, Patience};
 use super::rogue::{self, Rogue};
-use super::{Appliance, Host, Ordeal, World, hold, raw, site};
+use super::{Appliance, Host, Ordeal, World, hold, raw, site, wait_until};
 
 /// Something that is done to a world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,21 +221,25 @@ impl Ordeal {
     }
 
     fn send_forged(&self, number: usize, datagrams: u64) {
-        let recording = rogue::tap(&self.world, number);
-        // As long as it takes for the canary and the streams to be heard.
-        hold(Duration::from_millis(100));
-        let mut recorded = recording.take();
-        // Joined packets of streams would go out in fragments, if at all.
-        recorded.retain(|genuine| genuine.inner.len() < 1400);
+        let mut recorded = Vec::new();
+        wait_until(&format!("appliance {number} is sent something"), || {
+            let recording = rogue::tap(&self.world, number);
+            // As long as it takes for the canary and the streams to be heard.
+            hold(Duration::from_millis(100));
+            recorded = recording.take();
+            // Joined packets of streams would go out in fragments, if at all.
+            recorded.retain(|genuine| genuine.inner.len() < 1400);
+            !recorded.is_empty()
+        });
         let rogue = Rogue::new(&self.world, number);
         let target = self.world.plan.target(number);
         let mut sent = 0;
-        while sent < datagrams && !recorded.is_empty() {
-            let packets: Vec<_> = recorded
-                .iter()
-                .take(raw::BATCH)
-                .map(|genuine| {
-                    let turn = 1 << (sent % 32);
+        while sent < datagrams {
+            // Each datagram has another bit turned than the one before.
+            let packets: Vec<_> = (sent..)
+                .zip(recorded.iter().take(raw::BATCH))
+                .map(|(at, genuine)| {
+                    let turn = 1 << (at % 32);
                     let datagram = genuine.with_cookie(|cookie| cookie ^ turn);
                     rogue.packet((target, genuine.port).into(), &datagram)
                 })

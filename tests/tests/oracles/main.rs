@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 
 use gwlb_tests::capture::Captured;
 use gwlb_tests::{notice, tshark};
-use reading::{Reading, differences, ours};
+use reading::{Reading, differences, is_field, ours};
 
 type Named = Vec<(String, Captured)>;
 
@@ -155,7 +155,7 @@ fn compare(
     for ((name, packet), theirs) in packets.iter().zip(theirs) {
         let ours = ours(&packet.packet);
         refused += usize::from(ours.contains_key("refused"));
-        fields += ours.len() - usize::from(ours.contains_key("refused"));
+        fields += ours.keys().filter(|field| is_field(field)).count();
         let mut found = differences(&ours, theirs);
         found.retain(|difference| {
             let excused = excused(name, difference, theirs);

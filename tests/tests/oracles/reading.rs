@@ -11,6 +11,9 @@ use gwlb_tests::corpus;
 /// the packet inside Geneve with `inner.`.
 pub type Reading = BTreeMap<String, String>;
 
+/// Said in place of a field where an upper layer's checksum cannot be known, with the reason.
+const UNJUDGED: &str = "unjudged";
+
 /// What we read.
 pub fn ours(packet: &[u8]) -> Reading {
     let mut reading = Reading::new();
@@ -83,6 +86,9 @@ fn ip(which: &str, ip: &Inner, packet: &[u8], reading: &mut Reading) {
     if let Some(sum) = upper_sum(ip, packet) {
         put("upper_sum", sum.to_owned());
     }
+    if let Some(reason) = unjudged(ip, packet) {
+        put(UNJUDGED, reason.to_owned());
+    }
 }
 
 fn fragment(ip: &Inner) -> String {
@@ -114,6 +120,72 @@ fn upper_sum(ip: &Inner, packet: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// Why an upper layer's checksum is not to be judged, if it is not. It is read here once more and in
+/// another way: otherwise one that we only fail to judge would not be missed.
+fn unjudged(ip: &Inner, packet: &[u8]) -> Option<&'static str> {
+    let upper = &packet[ip.header_len..ip.total_len];
+    let len = upper.len();
+    let there = match (ip.version, ip.protocol) {
+        _ if ip.fragment != Fragment::Whole => return Some("fragment"),
+        (_, protocol::TCP) => len >= 20,
+        (_, protocol::UDP) => {
+            len >= 8 && (8..=len).contains(&usize::from(u16::from_be_bytes([upper[4], upper[5]])))
+        }
+        (IpVersion::V4, protocol::ICMP) | (IpVersion::V6, protocol::ICMPV6) => len >= 4,
+        _ => return Some("protocol"),
+    };
+    if !there {
+        return Some("length");
+    }
+    readdressed(ip.version, &packet[..ip.header_len]).then_some("readdressed")
+}
+
+/// Whether a source route leads on from the destination (RFC 791, RFC 8200 section 4.4), or a home
+/// address stands for the source (RFC 6275 section 6.3).
+fn readdressed(version: IpVersion, header: &[u8]) -> bool {
+    if version == IpVersion::V4 {
+        let mut rest = &header[20..];
+        loop {
+            match *rest {
+                [131 | 137, len, pointer, ..] if pointer <= len => return true,
+                [1, ..] => rest = &rest[1..],
+                [2.., len @ 2.., ..] => rest = rest.get(usize::from(len)..).unwrap_or(&[]),
+                _ => return false,
+            }
+        }
+    }
+    let (mut next, mut at) = (header[6], 40);
+    while at < header.len() {
+        let extension = &header[at..];
+        let words = usize::from(extension[1]);
+        let len = match next {
+            44 => 8,
+            51 => (words + 2) * 4,
+            _ => (words + 1) * 8,
+        };
+        let found = match next {
+            43 => extension[3] != 0,
+            60 => {
+                let mut rest = &extension[2..len];
+                loop {
+                    match *rest {
+                        [0xc9, ..] => break true,
+                        [0, ..] => rest = &rest[1..],
+                        [_, len, ..] => rest = rest.get(2 + usize::from(len)..).unwrap_or(&[]),
+                        _ => break false,
+                    }
+                }
+            }
+            _ => false,
+        };
+        if found {
+            return true;
+        }
+        (next, at) = (extension[0], at + len);
+    }
+    false
+}
+
 /// Type, and the MTU that a packet was too big for.
 fn icmp(version: IpVersion, kind: IcmpErrorKind) -> String {
     let of = |four: u8, six: u8| match version {
@@ -136,13 +208,21 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     digits.concat()
 }
 
+/// Whether it is read in the packet, and not said of our reading.
+pub fn is_field(name: &str) -> bool {
+    name != "refused" && !name.ends_with(UNJUDGED)
+}
+
 /// Every field that two do not read alike. What we do not judge, nobody else has to leave alone:
-/// a checksum that we cannot know (see [`Integrity::Unknown`]), and what is inside of something
-/// that we refuse.
+/// a checksum that cannot be known ([`UNJUDGED`]), and what is inside of something that we refuse.
 pub fn differences(ours: &Reading, theirs: &Reading) -> Vec<String> {
     let refused = ours.contains_key("refused");
-    let known = ours.keys().filter(|field| *field != "refused");
-    let more = theirs.keys().filter(|field| !refused && !field.ends_with("upper_sum"));
+    let known = ours.keys().filter(|field| is_field(field));
+    let left_out = |field: &str| {
+        let which = field.strip_suffix("upper_sum");
+        which.is_some_and(|which| ours.contains_key(&format!("{which}{UNJUDGED}")))
+    };
+    let more = theirs.keys().filter(|field| is_field(field) && !refused && !left_out(field));
     let fields: BTreeSet<_> = known.chain(more).collect();
     // What is behind the ports of a TCP header that is cut, we leave to the appliance.
     let cut = |field: &&String| {

@@ -2,7 +2,7 @@
 //! for speed, which follows the journal of a real one in memory and objects to what it did.
 //!
 //! It shares no code with the gateway beyond the wire format, the plain types of settings, inputs
-//! and verdicts, and the keyed hash in [`guess`]. Where the design leaves a choice (which of the candidates, which worker,
+//! and verdicts, and the keyed hash in `guess`. Where the design leaves a choice (which of the candidates, which worker,
 //! which source port), it takes what the gateway did, if that is one of those it may choose among
 //! and the same as ever, on every gateway of the [`Fleet`]. It does not judge how a packet looks on
 //! the wire beyond what the journal holds, nor what the kernel and threads do.

@@ -253,8 +253,9 @@ impl Appliance {
             Trouble::RewritesPayload => {
                 let end = head + inner.total_len;
                 if end > head + inner.header_len + 20 {
-                    // By what no wrong bit of the network makes up for.
-                    datagram.bytes[end - 1] = datagram.bytes[end - 1].wrapping_add(3);
+                    // As the network does, so that neither makes up for the other.
+                    let last = &mut datagram.bytes[end - 1];
+                    *last &= last.wrapping_sub(1);
                 }
             }
             Trouble::MixesFlows => {

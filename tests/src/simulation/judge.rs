@@ -72,8 +72,8 @@ impl Judge {
                 let subject = (*worker, origin.side, vpc, packet.as_slice());
                 self.judged(subject, offload, verdict, sight, hosts, coverage)
             }
-            Happened::Lost { stage, packet, .. } => {
-                if *stage == Stage::Leaving {
+            Happened::Lost { stage, packet, reason, .. } => {
+                if (*stage, *reason) == (Stage::Leaving, DropReason::DeliveryFailed) {
                     self.leaving.pop();
                 }
                 blame(hosts, None, packet, |talk| talk.losses += 1);

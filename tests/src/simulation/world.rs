@@ -587,8 +587,8 @@ fn of_model(found: &crate::model::Violation) -> Wrong {
 /// A step in a line, for whoever looks for what went wrong.
 fn tell(step: &crate::gateway::journal::Step) -> String {
     let mut line = format!("{:?} {:?}", step.time, step.what);
-    if line.len() > 400 {
-        let end = (0..=400).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+    if line.len() > 4000 {
+        let end = (0..=4000).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
         line.truncate(end);
         line.push('…');
     }

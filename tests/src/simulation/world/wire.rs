@@ -24,7 +24,7 @@ impl World<'_> {
             let mut packet = packet.clone();
             // What is left to the device is not on a wire yet.
             if let Some(bit) = arrival.corrupted.filter(|_| packet.offload == Offload::NONE) {
-                packet.bytes = corrupted(&packet.bytes, Leg::FromHost, bit);
+                packet.bytes = corrupted(&packet.bytes, bit);
             }
             let at = self.now + arrival.after;
             self.schedule(at, Happening::Enter { gateway, device, packet });
@@ -80,7 +80,7 @@ impl World<'_> {
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut delivered = delivered.clone();
             if let Some(bit) = arrival.corrupted {
-                delivered.packet = corrupted(&delivered.packet, Leg::ToHost, bit);
+                delivered.packet = corrupted(&delivered.packet, bit);
             }
             let at = self.now + arrival.after;
             self.schedule(at, Happening::Leave { delivered, vpc, device });
@@ -106,7 +106,7 @@ impl World<'_> {
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut sent = sent.clone();
             if let Some(bit) = arrival.corrupted {
-                sent.bytes = corrupted(&sent.bytes, Leg::ToAppliance, bit);
+                sent.bytes = corrupted(&sent.bytes, bit);
             }
             let at = self.now + arrival.after;
             self.schedule(at, Happening::ToAppliance { gateway, appliance, sent });
@@ -166,7 +166,7 @@ impl World<'_> {
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut datagram = datagram.clone();
             if let Some(bit) = arrival.corrupted {
-                datagram.bytes = corrupted(&datagram.bytes, Leg::FromAppliance, bit);
+                datagram.bytes = corrupted(&datagram.bytes, bit);
                 self.let_out.note_datagram(&datagram.bytes);
             }
             let at = self.now + after + arrival.after;

@@ -149,7 +149,7 @@ fn readdressed(version: IpVersion, header: &[u8]) -> bool {
             match *rest {
                 [131 | 137, len, pointer, ..] if pointer <= len => return true,
                 [1, ..] => rest = &rest[1..],
-                [2.., len @ 2.., ..] => rest = rest.get(usize::from(len)..).unwrap_or(&[]),
+                [2..=255, len @ 2..=255, ..] => rest = rest.get(usize::from(len)..).unwrap_or(&[]),
                 _ => return false,
             }
         }

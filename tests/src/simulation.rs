@@ -1,9 +1,9 @@
 //! A simulation of whole gateways with everything around them: one seed, one execution.
 //!
-//! A seed decides what there is ([`plan`]), and what happens: gateways with several workers, the
+//! A seed decides what there is (`plan`), and what happens: gateways with several workers, the
 //! SDK's sessions as appliances, hosts that talk over TCP and other protocols, and a network that
 //! loses, delays and corrupts, on one virtual clock. Nothing else decides anything: the same seed
-//! has the same trace. What must always hold is held at every step ([`judge`]).
+//! has the same trace. What must always hold is held at every step (`judge`).
 //!
 //! The faults here are those of the world. Faults that are put into the gateway on purpose are
 //! something else.

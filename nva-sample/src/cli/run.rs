@@ -14,6 +14,7 @@ use miette::Diagnostic;
 #[cfg(feature = "handoff")]
 use super::args::HandoffArgs;
 use super::args::{Common, FirewallArgs, Health, IdsArgs, MirrorArgs, PassthroughArgs};
+#[cfg(feature = "handoff")]
 use crate::aside;
 use crate::clock::WallClock;
 use crate::firewall::{Firewall, Rules};

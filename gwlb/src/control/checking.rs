@@ -49,10 +49,23 @@ impl Control {
         for key in gone {
             self.remove_member(key);
         }
+        let mut added = Vec::new();
         for (key, near) in wanted {
-            match self.members.get_mut(&key) {
-                Some(member) => member.near = near,
-                None => self.add_member(key, near, at_start),
+            if let Some(member) = self.members.get_mut(&key) {
+                member.near = near;
+            } else {
+                self.add_member(key, near, at_start);
+                added.push(key);
+            }
+        }
+        if at_start {
+            return;
+        }
+        for &key in &added {
+            // A target that is not checked is healthy from the beginning.
+            let health = self.members.get(&key).map(|member| member.published);
+            if health == Some(pool::Health::Healthy) {
+                self.begin_slow_start(key, &added);
             }
         }
     }
@@ -74,10 +87,6 @@ impl Control {
         self.dirty = true;
         let Some(member) = self.members.get_mut(&key) else { return };
         (member.standing, member.published) = (member.standing(), member.health());
-        // A target that is not checked is healthy from the beginning.
-        if member.published == pool::Health::Healthy && !at_start {
-            self.begin_slow_start(key);
-        }
     }
 
     pub(super) fn remove_member(&mut self, key: (TargetSlot, PoolId)) {
@@ -321,7 +330,7 @@ impl Control {
         if before != health {
             self.dirty = true;
             if health == pool::Health::Healthy && before != pool::Health::Presumed {
-                self.begin_slow_start(key);
+                self.begin_slow_start(key, &[]);
             }
             if health != pool::Health::Healthy {
                 self.end_slow_start(key);
@@ -344,8 +353,9 @@ impl Control {
 
     /// A target has become healthy: it gets its share step by step, if there is somebody else to
     /// take the flows. As in AWS's application load balancers, that is a healthy target which is
-    /// not in slow start itself.
-    fn begin_slow_start(&mut self, key: (TargetSlot, PoolId)) {
+    /// not in slow start itself. Those that come `together` with it are nobody else: they share
+    /// among themselves, in whatever order they are looked at.
+    fn begin_slow_start(&mut self, key: (TargetSlot, PoolId), together: &[(TargetSlot, PoolId)]) {
         if self.group_of(key).is_none_or(|group| group.slow_start.is_zero()) {
             return;
         }
@@ -356,6 +366,7 @@ impl Control {
                 || taken.is_some_and(|pool| pool.candidates.iter().any(|it| it.target == other.0));
             other.1 == key.1
                 && *other != key
+                && !together.contains(other)
                 && target.is_some_and(|it| it.is_registered() && it.weight > 0)
                 && member.health() == pool::Health::Healthy
                 && member.slow_start.is_none()

@@ -254,3 +254,17 @@ fn commands_are_differences_that_a_reload_undoes() {
     world.reload(&file);
     assert_eq!(differences(&world), [""; 0]);
 }
+
+/// Nobody is checked, and all of them are new: each has its share at once, whoever is looked at
+/// first, since there is nobody beside whom any of them would begin slowly.
+#[test]
+fn those_who_come_together_begin_with_whole_shares() {
+    let group = "slow_start_seconds = 30";
+    let mut world = World::new(&text("", group, "enabled = false", &[]));
+    world.reload(&text("", group, "enabled = false", &[(11, "az1"), (12, "az1")]));
+    assert_eq!(world.weights(0), [(11, 100), (12, 100)]);
+    // Who comes after them begins slowly, and so do two at a time.
+    let all = [(11, "az1"), (12, "az1"), (13, "az1"), (14, "az1")];
+    world.reload(&text("", group, "enabled = false", &all));
+    assert_eq!(world.weights(0), [(11, 100), (12, 100), (13, 1), (14, 1)]);
+}

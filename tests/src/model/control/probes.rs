@@ -141,12 +141,18 @@ impl Control {
         if health != Health::Healthy {
             member.slow = None;
         } else if !before.is_presumed() {
-            self.begin_slowly(key);
+            self.begin_slowly(key, &[]);
         }
     }
 
     /// "a target that becomes healthy beside others gets its share in twenty steps"
-    pub(super) fn begin_slowly(&mut self, key: &(NodeName, TargetNumber)) {
+    ///
+    /// Those that come together with it are not beside it.
+    pub(super) fn begin_slowly(
+        &mut self,
+        key: &(NodeName, TargetNumber),
+        together: &[(NodeName, TargetNumber)],
+    ) {
         let Some((_, group)) = self.node(&key.0) else { return };
         if group.slow_start.is_zero() {
             return;
@@ -157,6 +163,7 @@ impl Control {
             let candidate = candidates.is_some_and(|(it, _)| it.candidates.contains_key(&other.1));
             other.0 == key.0
                 && other.1 != key.1
+                && !together.contains(other)
                 && target.is_registered()
                 && target.weight > 0
                 && member.health_now() == Health::Healthy

@@ -206,6 +206,7 @@ impl Control {
             self.checks.retain(|_, it| *it != key);
             self.probes.retain(|it| *it != key);
         }
+        let mut added = Vec::new();
         for (key, near) in wanted {
             if let Some(member) = self.members.get_mut(&key) {
                 member.near = near;
@@ -216,9 +217,11 @@ impl Control {
             let member = Member::new(near, at_start, (health_pace(group), tunnel), self.now);
             let healthy = member.known == Health::Healthy;
             self.members.insert(key.clone(), member);
-            if healthy && !at_start {
-                self.begin_slowly(&key);
-            }
+            added.push((key, healthy));
+        }
+        let together: Vec<_> = added.iter().map(|(key, _)| key.clone()).collect();
+        for (key, _) in added.iter().filter(|(_, healthy)| *healthy && !at_start) {
+            self.begin_slowly(key, &together);
         }
     }
 

@@ -15,7 +15,7 @@ use super::choice::{Health, TargetNumber};
 use super::leaving::Life;
 use super::member::{health_pace, tunnel_pace};
 use super::registry::address_of;
-use super::{Control, NodeName, names};
+use super::{Control, MemberId, NodeName, nodes};
 
 impl Control {
     pub(in super::super) fn reload(
@@ -29,22 +29,22 @@ impl Control {
         if !Routes::of(&before).counts_as(&Routes::of(settings)) {
             self.topology_epoch += 1;
         }
-        let there = names(settings);
-        for (name, is_there) in &mut self.nodes {
-            *is_there = there.contains(name);
+        for node in &mut self.nodes {
+            node.place = None;
         }
-        for name in there {
-            if !self.nodes.iter().any(|(known, _)| *known == name) {
-                self.nodes.push((name, true));
+        for node in nodes(settings) {
+            match self.nodes.iter_mut().find(|known| known.name == node.name) {
+                Some(known) => known.place = node.place,
+                None => self.nodes.push(node),
             }
         }
         self.take_modes(settings);
         self.take_delays(books);
         self.take_targets(&before, books);
-        let stay: Vec<_> = self.members.keys().cloned().collect();
+        let stay: Vec<_> = self.members.keys().copied().collect();
         self.sync_members(false);
         for key in stay {
-            self.take_checks(&key, &before);
+            self.take_checks(key, &before);
         }
         self.settle(books, 1);
     }
@@ -102,7 +102,7 @@ impl Control {
     }
 
     /// A check whose settings are others begins anew, from what is thought of the target.
-    fn take_checks(&mut self, key: &(NodeName, TargetNumber), before: &Settings) {
+    fn take_checks(&mut self, key: MemberId, before: &Settings) {
         let settings = Arc::clone(&self.settings);
         let Some(group) = self.targets.get(&key.1).map(|target| target.group.clone()) else {
             return;
@@ -110,9 +110,12 @@ impl Control {
         let (Some(old), Some(new)) = (group_of(before, &group), group_of(&settings, &group)) else {
             return;
         };
-        let serves = self.serves(&key.0);
+        let Some(name) = self.nodes.get(usize::from(key.0.0)).map(|node| node.name.clone()) else {
+            return;
+        };
+        let serves = self.serves(&name);
         let now = self.now;
-        let Some(member) = self.members.get_mut(key) else { return };
+        let Some(member) = self.members.get_mut(&key) else { return };
         // One that was not there before cannot know better than those that were.
         let presumed = match member.health_now() {
             Health::Healthy => Finding::Healthy,
@@ -124,10 +127,10 @@ impl Control {
         if old.health_check != new.health_check {
             member.health = health_pace(new).map(|pace| Check::new(pace, health, now));
             ended.extend(member.health_id.take());
-            self.probes.retain(|it| it != key);
+            self.probes.retain(|it| *it != key);
         }
         let wanted = tunnel_pace(new).filter(|_| serves);
-        let moved = tunnel_ends(before, &key.0) != tunnel_ends(&settings, &key.0);
+        let moved = tunnel_ends(before, &name) != tunnel_ends(&settings, &name);
         if old.tunnel_check != new.tunnel_check
             || moved
             || member.tunnel.is_some() != wanted.is_some()

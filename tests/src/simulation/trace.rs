@@ -1,5 +1,6 @@
 //! A number that stands for everything that happened: the same seed has the same, always.
 
+use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
@@ -36,13 +37,11 @@ impl Trace {
         hasher.write_u64(step.time.as_nanos() as u64);
         std::mem::discriminant(&step.what).hash(hasher);
         match &step.what {
-            Happened::Told(input) => hasher.write(format!("{input:?}").as_bytes()),
-            Happened::Command { command, ok } => {
-                hasher.write(format!("{command:?} {ok}").as_bytes());
-            }
+            Happened::Told(input) => text(hasher, format_args!("{input:?}")),
+            Happened::Command { command, ok } => text(hasher, format_args!("{command:?} {ok}")),
             Happened::Reloaded(_) | Happened::Timeout => {}
             Happened::Published(snapshot) => view(hasher, snapshot),
-            Happened::Event(event) => hasher.write(format!("{event:?}").as_bytes()),
+            Happened::Event(event) => text(hasher, format_args!("{event:?}")),
             Happened::Probe(request) => {
                 hasher.write_u64(request.check.get());
                 request.address.hash(hasher);
@@ -83,6 +82,19 @@ impl Trace {
             }
         }
     }
+}
+
+/// What something is called.
+fn text(hasher: &mut SipHasher13, text: fmt::Arguments<'_>) {
+    struct Into<'a>(&'a mut SipHasher13);
+    impl fmt::Write for Into<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.write(text.as_bytes());
+            Ok(())
+        }
+    }
+    // Nothing here fails.
+    let _ = Into(hasher).write_fmt(text);
 }
 
 fn judgement(hasher: &mut SipHasher13, verdict: &Judgement) {

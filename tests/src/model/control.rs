@@ -194,8 +194,11 @@ impl Control {
 
     /// The control plane was told something.
     pub(super) fn told(&mut self, input: &Input, now: Duration, books: &Books) {
+        let known = (self.now, self.unix(self.now));
         self.now = now;
         match *input {
+            // It is as late as it was when it was last found out what is due.
+            Input::WallClock(wall_clock) if known == (now, wall_clock) => return,
             Input::WallClock(wall_clock) => self.wall_clock = (now, wall_clock),
             Input::PathMtu { target, mtu } => {
                 if let Some(target) = self.target_in(target) {
@@ -320,17 +323,19 @@ impl Control {
 
     /// What the view follows from now.
     fn causes(&self, reloads: u32) -> Causes {
+        let targets: Vec<(TargetNumber, &Target)> =
+            self.targets.iter().map(|(number, target)| (*number, target)).collect();
         let nodes = self.nodes.iter().enumerate().filter_map(|(number, node)| {
             let pool = PoolId(number as u16);
             let (_, group) = node.in_force(&self.settings)?;
-            let seen = |(number, target)| self.seen(pool, group, number, target);
-            let seen = self.targets.iter().map(|(number, it)| (*number, it)).filter_map(seen);
+            let seen = targets.iter();
+            let seen = seen.filter_map(|(number, target)| self.seen(pool, group, *number, target));
             let mode = self.modes.get(&node.name.0).copied().unwrap_or_default();
             Some((pool, mode, seen.collect()))
         });
         Causes {
             nodes: nodes.collect(),
-            targets: self.targets.iter().map(|(number, it)| (*number, it.path_mtu)).collect(),
+            targets: targets.iter().map(|(number, target)| (*number, target.path_mtu)).collect(),
             epoch: self.epoch,
             reloads,
             topology_epoch: self.topology_epoch,

@@ -112,14 +112,14 @@ impl Control {
     ) {
         let Some(key) = key else { return };
         let recorded = self.members.get_mut(&key).and_then(record);
-        if recorded.is_some() {
-            self.note_health(key);
+        if recorded.is_some() && self.note_health(key) {
+            self.begin_slowly(&[key]);
         }
     }
 
-    /// A node may think otherwise of a target than before.
-    pub(super) fn note_health(&mut self, key: MemberId) {
-        let Some(member) = self.members.get_mut(&key) else { return };
+    /// A node may think otherwise of a target than before. Returns whether it has become healthy.
+    pub(super) fn note_health(&mut self, key: MemberId) -> bool {
+        let Some(member) = self.members.get_mut(&key) else { return false };
         let (from, to) = (member.standing, member.standing_now());
         let (before, health) = (member.known, member.health_now());
         (member.standing, member.known) = (to, health);
@@ -136,39 +136,39 @@ impl Control {
                 to,
             });
         }
-        if before == health {
-            return;
-        }
         if health != Health::Healthy {
             member.slow = None;
-        } else if !before.is_presumed() {
-            self.begin_slowly(key, &[]);
         }
+        before != health && health == Health::Healthy && !before.is_presumed()
     }
 
     /// "a target that becomes healthy beside others gets its share in twenty steps"
     ///
-    /// Those that come together with it are not beside it.
-    pub(super) fn begin_slowly(&mut self, key: MemberId, together: &[MemberId]) {
-        let Some((_, group)) = self.node(key.0) else { return };
-        if group.slow_start.is_zero() {
-            return;
+    /// Those that become so together are not beside each other.
+    pub(super) fn begin_slowly(&mut self, together: &[MemberId]) {
+        let slow: Vec<_> =
+            together.iter().filter(|key| self.is_beside_others(**key, together)).collect();
+        for key in slow {
+            if let Some(member) = self.members.get_mut(key) {
+                member.slow = Some(self.now);
+            }
         }
+    }
+
+    fn is_beside_others(&self, key: MemberId, together: &[MemberId]) -> bool {
+        let Some((_, group)) = self.node(key.0) else { return false };
         let candidates = self.view.as_ref().and_then(|view| view.nodes.get(&key.0));
-        let beside = self.members.iter().any(|(other, member)| {
+        let mut others = self.members.iter().filter(|(other, _)| !together.contains(other));
+        let beside = others.any(|(other, member)| {
             let target = &self.targets[&other.1];
             let candidate = candidates.is_some_and(|(it, _)| it.candidates.contains_key(&other.1));
             other.0 == key.0
-                && other.1 != key.1
-                && !together.contains(other)
                 && target.is_registered()
                 && target.weight > 0
                 && member.health_now() == Health::Healthy
                 && member.slow.is_none()
                 && (member.near || candidate)
         });
-        if beside && let Some(member) = self.members.get_mut(&key) {
-            member.slow = Some(self.now);
-        }
+        beside && !group.slow_start.is_zero()
     }
 }

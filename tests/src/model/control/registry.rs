@@ -57,7 +57,8 @@ impl Control {
         }
         let weight = spec.weight.map(Weight::get).or(known.map(|it| it.weight));
         self.put(name, address, &zone, weight.unwrap_or(100), books);
-        self.sync_members(false);
+        let come = self.sync_members(false);
+        self.begin_slowly(&come);
         self.settle(books, 0);
         true
     }
@@ -184,7 +185,9 @@ impl Control {
 
     /// "Every load balancer node probes by itself the targets that it may use, those of its zone,
     /// or of all zones with `cross_zone` or spill-over"
-    pub(super) fn sync_members(&mut self, at_start: bool) {
+    ///
+    /// Returns those that have come and are healthy at once, since nobody checks them.
+    pub(super) fn sync_members(&mut self, at_start: bool) -> Vec<MemberId> {
         let mut wanted: Vec<(MemberId, bool)> = Vec::new();
         for (pool, node) in self.nodes.iter().enumerate() {
             let pool = PoolId(pool as u16);
@@ -208,7 +211,7 @@ impl Control {
             self.checks.retain(|_, it| *it != key);
             self.probes.retain(|it| *it != key);
         }
-        let mut added = Vec::new();
+        let mut come = Vec::new();
         for (key, near) in wanted {
             if let Some(member) = self.members.get_mut(&key) {
                 member.near = near;
@@ -220,12 +223,11 @@ impl Control {
             let member = Member::new(near, at_start, (health_pace(group), tunnel), self.now);
             let healthy = member.known == Health::Healthy;
             self.members.insert(key, member);
-            added.push((key, healthy));
+            if healthy {
+                come.push(key);
+            }
         }
-        let together: Vec<_> = added.iter().map(|(key, _)| *key).collect();
-        for (key, _) in added.iter().filter(|(_, healthy)| *healthy && !at_start) {
-            self.begin_slowly(*key, &together);
-        }
+        come
     }
 
     /// Whether an endpoint is served by a node: only then is there a way for probes to have come.

@@ -42,10 +42,9 @@ impl Control {
         self.take_delays(books);
         self.take_targets(&before, books);
         let stay: Vec<_> = self.members.keys().copied().collect();
-        self.sync_members(false);
-        for key in stay {
-            self.take_checks(key, &before);
-        }
+        let mut together = self.sync_members(false);
+        together.extend(stay.into_iter().filter(|key| self.take_checks(*key, &before)));
+        self.begin_slowly(&together);
         self.settle(books, 1);
     }
 
@@ -101,21 +100,22 @@ impl Control {
         self.events.push(Event::Reload { registered, deregistered, changed });
     }
 
-    /// A check whose settings are others begins anew, from what is thought of the target.
-    fn take_checks(&mut self, key: MemberId, before: &Settings) {
+    /// A check whose settings are others begins anew, from what is thought of the target. Returns
+    /// whether that makes it healthy.
+    fn take_checks(&mut self, key: MemberId, before: &Settings) -> bool {
         let settings = Arc::clone(&self.settings);
         let Some(group) = self.targets.get(&key.1).map(|target| target.group.clone()) else {
-            return;
+            return false;
         };
         let (Some(old), Some(new)) = (group_of(before, &group), group_of(&settings, &group)) else {
-            return;
+            return false;
         };
         let Some(name) = self.nodes.get(usize::from(key.0.0)).map(|node| node.name.clone()) else {
-            return;
+            return false;
         };
         let serves = self.serves(&name);
         let now = self.now;
-        let Some(member) = self.members.get_mut(&key) else { return };
+        let Some(member) = self.members.get_mut(&key) else { return false };
         // One that was not there before cannot know better than those that were.
         let presumed = match member.health_now() {
             Health::Healthy => Finding::Healthy,
@@ -141,7 +141,7 @@ impl Control {
         for id in ended {
             self.checks.remove(&id);
         }
-        self.note_health(key);
+        self.note_health(key)
     }
 }
 

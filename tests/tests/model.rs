@@ -10,9 +10,9 @@ use gwlb::config::Settings;
 use gwlb::control::{Event, Input, ProbeOutcome};
 use gwlb::dataplane::snapshot::{Fate, NoCandidate, Snapshot, TargetSlot};
 use gwlb::dataplane::stats::TargetTotals;
-use gwlb::dataplane::verdict::{DropReason, Hop, ReturnVerdict, WorkerId};
+use gwlb::dataplane::verdict::{DropReason, Hop, ReturnVerdict, Side, WorkerId};
 use gwlb_tests::appliance::echo;
-use gwlb_tests::gateway::journal::{Happened, Judgement, Step};
+use gwlb_tests::gateway::journal::{Happened, Judgement, Stage, Step};
 use gwlb_tests::gateway::{Gateway, Packet, Setup};
 use gwlb_tests::model::{Clause, Fleet, Model, Violation};
 use gwlb_tests::packets::{Ip, Problem, Tcp, fragments};
@@ -309,6 +309,35 @@ fn what_differs_between_gateways_of_a_fleet_is_found() {
     assert!(steps.iter_mut().any(|step| elsewhere(&mut step.what)));
     let violation = follow(&lives[1], &steps).unwrap_err();
     assert_against(Clause::Determinism, &violation);
+}
+
+#[test]
+fn a_placement_that_is_not_by_the_hash_is_found() {
+    let life = Life::of_a_connection(1);
+    let violation = life.otherwise(hop(0, |hop| hop.target = other(hop.target)));
+    assert_against(Clause::Determinism, &violation);
+    assert!(violation.to_string().contains("by its hash"), "{violation}");
+}
+
+#[test]
+fn a_sound_packet_that_is_called_malformed_is_found() {
+    let life = Life::of_a_connection(1);
+    let mut judged = (Vec::new(), Side::Tun);
+    let violation = life.otherwise(|what| match what {
+        Happened::Judged { packet, origin, .. } => {
+            judged = (packet.clone(), origin.side);
+            false
+        }
+        Happened::Sent { worker, .. } => {
+            let (packet, side) = judged.clone();
+            let (stage, reason) = (Stage::Leaving, DropReason::MalformedPacket);
+            *what = Happened::Lost { worker: *worker, side, stage, reason, segments: 1, packet };
+            true
+        }
+        _ => false,
+    });
+    assert_against(Clause::Conservation, &violation);
+    assert!(violation.to_string().contains("like any other"), "{violation}");
 }
 
 #[test]

@@ -321,8 +321,7 @@ impl Worker {
                 self.encapsulator = encapsulator;
                 if result.is_err() {
                     // A device may say anything of a packet.
-                    let drops = &self.stats.ledger(side).drops;
-                    return drops.add(DropReason::MalformedPacket, frame.segments());
+                    return self.lose(side, frame, DropReason::MalformedPacket, exits);
                 }
                 assert!(sent >= frame.segments(), "at least one for each");
                 self.stats.ledger(side).flow.generated.add(sent - frame.segments());

@@ -256,6 +256,9 @@ impl Plane {
         (reason, segments): (DropReason, u64),
     ) -> Result<(), Wrong> {
         let worker = &mut self.workers[usize::from(id.0)];
+        hold(worker.contradictory, Clause::Conservation, || {
+            format!("a packet like any other does not leave: {reason:?}")
+        })?;
         let count = segments as usize;
         let nothing = || Wrong::new(Clause::Conservation, "nothing was to leave".to_owned());
         if reason == DropReason::DeliveryFailed {

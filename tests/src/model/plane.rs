@@ -107,6 +107,7 @@ impl Plane {
             return wrong(Clause::Conservation, || "what is no packet was judged".to_owned());
         };
         let view = self.view(it.worker)?;
+        self.worker(it.worker).contradictory = seen.is_contradictory();
         self.arrive(it, &seen, &view)?;
         let mut origin = it.origin;
         let mut bypassed = 0;

@@ -1,7 +1,7 @@
 //! A packet as it entered, and what it stands for on the wire: of a super-packet, every segment.
 
-use geneve::{Inner, IpVersion, Transport, protocol};
-use netio::offload::{Offload, Segmentation};
+use geneve::{Fragment, Inner, IpVersion, Transport, protocol};
+use netio::offload::{MAX_HEADERS, Offload, PartialChecksum, Segmentation};
 
 use super::wire::{checksum, put16, transport_checksum};
 
@@ -44,6 +44,29 @@ impl Seen {
         let headers = self.inner.header_len + header;
         let is_longer = size > 0 && self.inner.total_len.saturating_sub(headers) > size;
         is_longer.then_some((headers, size))
+    }
+
+    /// Whether what its device says of it cannot be, so that nobody could send what it stands for:
+    /// "a super-packet carries a partial checksum", of the transport that it is cut by.
+    pub(super) fn is_contradictory(&self) -> bool {
+        let Inner { header_len, total_len, transport, fragment, .. } = self.inner;
+        let (size, transport_len, field) = match (self.offload.segment, transport) {
+            (Segmentation::None, _) => {
+                let end = |it: PartialChecksum| usize::from(it.start) + usize::from(it.offset) + 2;
+                let end = self.offload.checksum.map_or(0, end);
+                return end > total_len.min(MAX_HEADERS);
+            }
+            (Segmentation::Tcp { size, .. }, Transport::Tcp { header_len, .. }) => {
+                (size, header_len, 16)
+            }
+            (Segmentation::Udp { size }, Transport::Udp { .. }) => (size, 8, 6),
+            _ => return true,
+        };
+        let partial = PartialChecksum { start: header_len as u16, offset: field };
+        size == 0
+            || fragment != Fragment::Whole
+            || header_len + transport_len > total_len.min(MAX_HEADERS)
+            || self.offload.checksum != Some(partial)
     }
 
     /// The packets that it stands for, each as a host would have sent it by itself.

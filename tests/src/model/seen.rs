@@ -3,7 +3,7 @@
 use geneve::{Fragment, Inner, IpVersion, Transport, protocol};
 use netio::offload::{MAX_HEADERS, Offload, PartialChecksum, Segmentation};
 
-use super::wire::{checksum, put16, transport_checksum};
+use super::wire::{checksum, put16};
 
 /// A packet that a worker judges.
 #[derive(Debug)]
@@ -26,13 +26,14 @@ impl Seen {
         let mut seen = Seen { inner, bytes, offload: *offload, segments: 1, largest: 0 };
         seen.largest = inner.total_len;
         if let Some((headers, size)) = seen.cut() {
-            seen.segments = (inner.total_len - headers).div_ceil(size) as u64;
-            seen.largest = headers + size;
+            seen.segments = (inner.total_len - headers).div_ceil(size).max(1) as u64;
+            seen.largest = inner.total_len.min(headers + size);
         }
         Some(seen)
     }
 
-    /// Bytes of all headers, and of the payload of every segment but the last, if it is to be cut.
+    /// Bytes of all headers, and of the payload of every segment but the last, if its device has left
+    /// the cutting to others, and with it lengths and checksums, even if one segment is all.
     fn cut(&self) -> Option<(usize, usize)> {
         let (size, header) = match (self.offload.segment, self.inner.transport) {
             (Segmentation::Tcp { size, .. }, Transport::Tcp { header_len, .. }) => {
@@ -42,8 +43,7 @@ impl Seen {
             _ => return None,
         };
         let headers = self.inner.header_len + header;
-        let is_longer = size > 0 && self.inner.total_len.saturating_sub(headers) > size;
-        is_longer.then_some((headers, size))
+        (size > 0 && headers <= self.inner.total_len).then_some((headers, size))
     }
 
     /// Whether what its device says of it cannot be, so that nobody could send what it stands for:
@@ -78,7 +78,10 @@ impl Seen {
             }
             return vec![packet];
         };
-        let pieces: Vec<&[u8]> = self.bytes[headers..].chunks(size).collect();
+        let mut pieces: Vec<&[u8]> = self.bytes[headers..].chunks(size).collect();
+        if pieces.is_empty() {
+            pieces.push(&[]);
+        }
         let last = pieces.len() - 1;
         let segments = pieces.iter().enumerate();
         segments.map(|(at, piece)| self.segment(at, at == last, headers, piece)).collect()
@@ -120,8 +123,14 @@ impl Seen {
             protocol::TCP => (ip + 16, false),
             _ => (ip + 6, true),
         };
-        put16(&mut packet, field, 0);
-        let sum = transport_checksum(&self.inner, &packet[ip..]);
+        // "The partial checksum that a super-packet carries is completed": it is the sum over a
+        // pseudo-header with the length of the whole. A wrong one stays wrong.
+        let whole = (self.inner.total_len - ip) as u32;
+        let carried = [packet[field], packet[field + 1]];
+        let of_this = [(!whole).to_be_bytes(), ((len - ip) as u32).to_be_bytes()];
+        let sum = !checksum(&[&carried, &of_this[0], &of_this[1]]);
+        put16(&mut packet, field, sum);
+        let sum = checksum(&[&packet[ip..]]);
         put16(&mut packet, field, if udp && sum == 0 { 0xffff } else { sum });
         packet
     }

@@ -84,6 +84,8 @@ impl Worker {
         for Packet { bytes, offload } in batch {
             let mut bytes = bytes.clone();
             if let Some(translation) = snapshot.translation(at) {
+                let (worker, packet) = (self.id, &bytes);
+                exits.journal.note(|| Happened::Entered { worker, at, packet: packet.clone() });
                 translation.inward(&mut bytes, offload);
             }
             match Frame::parse(&bytes, offload) {

@@ -29,6 +29,8 @@ pub(super) struct Worker {
     pub sweeps: bool,
     /// Whether the last words of ends are kept.
     pub keeps_words: bool,
+    /// What came in through an attachment that translates addresses, and which.
+    pub entered: Option<(Attachment, Vec<u8>)>,
     /// Whether what a device said of the packet that was judged last cannot be.
     pub contradictory: bool,
     /// What others have handed over.
@@ -113,6 +115,7 @@ impl Worker {
             resets: Bucket::for_resets(),
             sweeps: false,
             keeps_words: false,
+            entered: None,
             contradictory: false,
             inbox: VecDeque::new(),
             released: VecDeque::new(),

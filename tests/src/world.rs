@@ -11,6 +11,7 @@ pub mod flood;
 pub mod impostor;
 mod nemesis;
 mod ordeal;
+mod patience;
 mod plan;
 mod process;
 pub mod raw;
@@ -33,6 +34,7 @@ use tempfile::TempDir;
 
 pub use nemesis::Fault;
 pub use ordeal::{Ordeal, Outcome};
+use patience::Patience;
 pub use plan::{Family, Plan};
 pub use process::{Finished, Process};
 pub use site::{Host, Site};
@@ -329,9 +331,9 @@ pub fn hold(duration: Duration) {
 /// # Panics
 /// If it does not come to hold within [`LIMIT`].
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = now() + LIMIT;
+    let mut patience = Patience::new();
     while !condition() {
-        assert!(now() < until, "waited in vain until {what}");
+        assert!(patience.wait().is_some(), "waited in vain until {what}");
         std::thread::sleep(LOOK_AGAIN);
     }
 }

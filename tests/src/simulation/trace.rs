@@ -51,6 +51,10 @@ impl Trace {
             }
             Happened::TunnelProbe(request) => hasher.write(&request.packet),
             Happened::TookUp { worker, generation } => (worker, generation).hash(hasher),
+            Happened::Entered { worker, at, packet } => {
+                (worker, at).hash(hasher);
+                hasher.write(packet);
+            }
             Happened::Judged { worker, handed_over, released, packet, verdict, .. } => {
                 (worker, handed_over, released).hash(hasher);
                 hasher.write(packet);

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{LIMIT, now};
+use super::patience::Patience;
 
 /// A running program. Dropping it kills it; and it dies with the thread that started it, which is
 /// the test's.
@@ -92,20 +92,19 @@ impl Process {
     /// earlier counts.
     ///
     /// # Panics
-    /// If the program ends without it, or does not say it within [`LIMIT`].
+    /// If the program ends without it, or does not say it within [`LIMIT`](super::LIMIT).
     pub fn wait_for_line(&mut self, text: &str) -> String {
-        let until = now() + LIMIT;
+        let mut patience = Patience::new();
         let mut heard = self.output.heard.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some((_, line)) = heard.lines.iter().find(|(_, line)| line.contains(text)) {
                 return line.clone();
             }
-            let left = until.saturating_duration_since(now());
-            if left.is_zero() || heard.open == 0 {
+            let Some(wait) = patience.wait().filter(|_| heard.open > 0) else {
                 drop(heard);
                 panic!("{} did not say {text:?}, but:\n{}", self.name, self.log());
-            }
-            heard = self.output.wait(heard, left);
+            };
+            heard = self.output.wait(heard, wait);
         }
     }
 
@@ -155,7 +154,7 @@ impl Process {
     /// Waits for its end.
     ///
     /// # Panics
-    /// If that takes longer than [`LIMIT`].
+    /// If that takes longer than [`LIMIT`](super::LIMIT).
     pub fn finish(&mut self) -> Finished {
         let Some(status) = self.wait() else {
             panic!("{} does not end:\n{}", self.name, self.log())
@@ -173,15 +172,14 @@ impl Process {
     }
 
     fn wait(&mut self) -> Option<ExitStatus> {
-        let until = now() + LIMIT;
-        loop {
-            let left = until.saturating_duration_since(now());
-            let status = self.child.wait_timeout(left).expect("our own child");
-            // A signal to this process may have cut the wait short.
-            if status.is_some() || left.is_zero() {
+        let mut patience = Patience::new();
+        while let Some(wait) = patience.wait() {
+            let status = self.child.wait_timeout(wait).expect("our own child");
+            if status.is_some() {
                 return status;
             }
         }
+        None
     }
 }
 

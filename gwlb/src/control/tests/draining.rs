@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rstest::rstest;
 
 use crate::config::Weight;
+use crate::control::command::MAX_LEAVING;
 use crate::control::testing::{Manner, World, address, file};
 use crate::control::{CommandError, Input, TargetSpec};
 use crate::dataplane::snapshot::{Fate, ResetCause, TargetSlot};
@@ -324,28 +325,51 @@ fn what_does_not_fit_is_refused_in_words() {
     assert!(matches!(again, Err(CommandError::UnknownTarget { .. })), "it drains already");
 }
 
-#[test]
-fn a_zone_holds_300_targets_of_a_group() {
-    let mut world = World::new(&file(["", "", "enabled = false"], &["az1", "az2"], &[]));
-    let now = world.now();
-    let spec = |n: u16, zone: &str| TargetSpec {
+/// One of many targets of the group.
+fn one_of_many(n: usize, zone: &str) -> TargetSpec {
+    TargetSpec {
         address: std::net::IpAddr::from([10, 1, (n >> 8) as u8, n as u8]),
         port: None,
         zone: Some(zone.to_owned()),
         weight: None,
-    };
-    for n in 0..300 {
-        world.control.register("fw", &spec(n, "az1"), now).unwrap();
     }
-    let full = world.control.register("fw", &spec(300, "az1"), now).unwrap_err();
+}
+
+#[test]
+fn a_zone_holds_300_targets_of_a_group() {
+    let mut world = World::new(&file(["", "", "enabled = false"], &["az1", "az2"], &[]));
+    let now = world.now();
+    for n in 0..300 {
+        world.control.register("fw", &one_of_many(n, "az1"), now).unwrap();
+    }
+    let full = world.control.register("fw", &one_of_many(300, "az1"), now).unwrap_err();
     assert_eq!(
         full.to_string(),
         "target group \"fw\" has 300 targets in zone \"az1\", and no more are allowed"
     );
-    world.control.register("fw", &spec(299, "az1"), now).expect("it is there already");
-    world.control.register("fw", &spec(300, "az2"), now).expect("another zone");
-    world.control.deregister("fw", spec(0, "").address, None, now).unwrap();
-    world.control.register("fw", &spec(301, "az1"), now).expect("one has left");
+    world.control.register("fw", &one_of_many(299, "az1"), now).expect("it is there already");
+    world.control.register("fw", &one_of_many(300, "az2"), now).expect("another zone");
+    world.control.deregister("fw", one_of_many(0, "").address, None, now).unwrap();
+    world.control.register("fw", &one_of_many(301, "az1"), now).expect("one has left");
+}
+
+#[test]
+fn a_thousand_targets_may_be_leaving() {
+    let mut world = World::new(&file(["", "", "enabled = false"], &["az1"], &[]));
+    let now = world.now();
+    // No worker acknowledges a view, so that each may still have flows.
+    for n in 0..MAX_LEAVING {
+        let target = one_of_many(n, "az1");
+        world.control.register("fw", &target, now).unwrap();
+        world.control.deregister("fw", target.address, None, now).unwrap();
+    }
+    let full = world.control.register("fw", &one_of_many(MAX_LEAVING, "az1"), now).unwrap_err();
+    assert_eq!(
+        full.to_string(),
+        "1000 targets that were deregistered still have flows; wait until some have ended"
+    );
+    world.control.register("fw", &one_of_many(7, "az1"), now).expect("one of them comes back");
+    world.control.register("fw", &one_of_many(MAX_LEAVING, "az1"), now).expect("so one fewer");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use blake3::Hasher;
 
 use super::{connect, listen};
+use crate::world::patience::Patience;
 use crate::world::{Family, Host, LIMIT, now};
 
 /// What one write or read takes: much more than a super-packet.
@@ -236,13 +237,17 @@ impl Progress {
     /// Waits as long as data arrives.
     fn wait(&self, what: &str, reached: impl Fn(&State) -> bool) {
         let mut state = self.state();
+        let (mut before, mut patience) = (state.received, Patience::new());
         while !reached(&state) {
-            let before = state.received;
-            let (next, timeout) =
-                self.more.wait_timeout(state, LIMIT).unwrap_or_else(PoisonError::into_inner);
-            state = next;
-            let still = timeout.timed_out() && state.received == before && !reached(&state);
-            assert!(!still, "the stream stands still at {before} bytes, without {what}");
+            if std::mem::replace(&mut before, state.received) != state.received {
+                patience = Patience::new();
+            }
+            let wait = patience.wait();
+            let wait = wait.unwrap_or_else(|| {
+                panic!("the stream stands still at {before} bytes, without {what}")
+            });
+            (state, _) =
+                self.more.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

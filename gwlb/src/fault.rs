@@ -300,4 +300,16 @@ mod tests {
     fn none_is_on_unless_it_was_chosen() {
         assert!(!Fault::ALL.iter().any(|fault| on(*fault)));
     }
+
+    /// What has found each is for `tests/tests/seeded_faults` to say, which takes minutes.
+    #[test]
+    fn the_table_names_every_fault_and_no_other() {
+        let document = include_str!("../../docs/seeded-faults.md");
+        let rows: Vec<_> = document.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(rows.len(), Fault::ALL.len());
+        for (row, fault) in rows.iter().zip(Fault::ALL) {
+            let expected = format!("| `{fault}` | {} | {} | ", fault.about(), fault.breaks());
+            assert!(row.starts_with(&expected), "not {expected}: {row}");
+        }
+    }
 }

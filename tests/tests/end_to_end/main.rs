@@ -9,6 +9,7 @@
 mod api;
 mod carrying;
 mod commands;
+mod detours;
 mod faults;
 mod firewall;
 mod health;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use gwlb_tests::simulation::{
-    Coverage, Kind, Options, Regression, Violation, describe, minimise, run,
+    Coverage, Kind, Options, Outcome, Regression, Violation, describe, minimise, run,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -54,6 +54,9 @@ struct Arguments {
     /// Keep a failing seed in this folder as a regression file.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
+    /// Play every seed twice, and hold that nothing but the seed decides.
+    #[arg(long)]
+    twice: bool,
     /// Go on after a failure, and list all of them in the end.
     #[arg(long)]
     go_on: bool,
@@ -95,6 +98,8 @@ static STOP: AtomicBool = AtomicBool::new(false);
 struct Found {
     seeds: u64,
     simulated: Duration,
+    /// Stands for the traces of all seeds, in whatever order they were played.
+    traces: u64,
     coverage: Coverage,
     /// By seed.
     failures: BTreeMap<u64, Violation>,
@@ -146,7 +151,7 @@ fn play(arguments: &Arguments) -> io::Result<bool> {
     if arguments.json {
         writeln!(out, "{}", json(&found))?;
     } else {
-        summary(&mut out, &found)?;
+        summary(&mut out, &found, arguments.twice)?;
     }
     let Some((seed, violation)) = found.failures.first_key_value() else { return Ok(true) };
     out.flush()?;
@@ -203,10 +208,14 @@ fn play_all(
                 return;
             }
             let seed = first.wrapping_add(number);
-            let outcome = run(seed, options);
+            let mut outcome = run(seed, options);
+            if arguments.twice && outcome.violation.is_none() {
+                outcome.violation = differs(&outcome, &run(seed, options));
+            }
             let mut found = found.lock().expect("nobody panics with it");
             found.seeds += 1;
             found.simulated += outcome.simulated;
+            found.traces = found.traces.wrapping_add(outcome.trace_hash);
             found.coverage.merge(&outcome.coverage);
             bar.inc(1);
             if let Some(violation) = outcome.violation {
@@ -227,6 +236,21 @@ fn play_all(
         }
     });
     found.into_inner().expect("nobody panics with it")
+}
+
+/// What is wrong if a clean seed is played again, and something else than the seed has decided.
+fn differs(first: &Outcome, second: &Outcome) -> Option<Violation> {
+    let same = first.trace_hash == second.trace_hash
+        && first.coverage == second.coverage
+        && first.simulated == second.simulated;
+    let differs = || Violation {
+        clause: "Determinism".to_owned(),
+        text: format!("the traces are {:016x} and {:016x}", first.trace_hash, second.trace_hash),
+        at: second.simulated,
+        gateway: None,
+        trace: Vec::new(),
+    };
+    second.violation.clone().or_else(|| (!same).then(differs))
 }
 
 /// Says what is wrong, finds the fewest events with which it is, and how to play that again.
@@ -279,8 +303,8 @@ fn replay(options: &Options) -> String {
     text
 }
 
-fn summary(out: &mut impl io::Write, found: &Found) -> io::Result<()> {
-    let Found { seeds, simulated, coverage, failures } = found;
+fn summary(out: &mut impl io::Write, found: &Found, twice: bool) -> io::Result<()> {
+    let Found { seeds, simulated, traces, coverage, failures } = found;
     let (hours, cpu) = (simulated.as_secs_f64() / 3600.0, cpu_time());
     let rate = hours / (cpu.as_secs_f64() / 3600.0).max(1e-9);
     let each = cpu.as_secs_f64() * 1000.0 / (*seeds).max(1) as f64;
@@ -288,6 +312,9 @@ fn summary(out: &mut impl io::Write, found: &Found) -> io::Result<()> {
         0 => writeln!(out, "{seeds} seeds, all clean")?,
         failed => writeln!(out, "{seeds} seeds, {failed} failed")?,
     }
+    let times = if twice { ", the same both times" } else { "" };
+    let times = if failures.is_empty() { times } else { "" };
+    writeln!(out, "traces {traces:016x}{times}")?;
     writeln!(out, "{hours:.1} hours simulated in {:.1} s of CPU", cpu.as_secs_f64())?;
     writeln!(out, "{rate:.0} simulated hours per CPU-hour, {each:.1} ms of CPU a seed")?;
     for kind in Kind::ALL {
@@ -310,7 +337,7 @@ fn summary(out: &mut impl io::Write, found: &Found) -> io::Result<()> {
 }
 
 fn json(found: &Found) -> serde_json::Value {
-    let Found { seeds, simulated, coverage, failures } = found;
+    let Found { seeds, simulated, traces, coverage, failures } = found;
     let kinds: serde_json::Map<_, _> = Kind::ALL
         .iter()
         .map(|&kind| {
@@ -331,6 +358,7 @@ fn json(found: &Found) -> serde_json::Value {
     serde_json::json!({
         "ok": failures.is_empty(),
         "seeds": seeds,
+        "traces": format!("{traces:016x}"),
         "simulated_hours": simulated.as_secs_f64() / 3600.0,
         "cpu_seconds": cpu_time().as_secs_f64(),
         "coverage": kinds,

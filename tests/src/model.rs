@@ -280,7 +280,7 @@ impl Model {
         for (slot, target) in snapshot.targets.iter().enumerate() {
             let before = self.latest.as_ref().and_then(|before| before.targets.get(slot));
             if before.is_some_and(|it| !Arc::ptr_eq(&it.counters, &target.counters)) {
-                self.plane.books.vacate(TargetSlot(slot as u32));
+                self.plane.books.vacate(TargetSlot(slot as u32), snapshot.generation);
             }
         }
         let view = View::new(Arc::clone(snapshot), Arc::clone(&self.routes));

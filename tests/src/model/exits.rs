@@ -90,6 +90,7 @@ fn computed(seen: &Seen, change: Change) -> Option<usize> {
 impl Plane {
     /// A datagram was sent to an appliance.
     pub(super) fn sent(&mut self, worker: WorkerId, side: Side, sent: &Sent) -> Result<(), Wrong> {
+        let view = self.generation(worker);
         let worker = &mut self.workers[usize::from(worker.0)];
         let Some(out) = worker.out.front_mut() else {
             return wrong(Clause::Conservation, || {
@@ -132,7 +133,7 @@ impl Plane {
         if done {
             worker.out.pop_front();
         }
-        let target = self.books.target(sent.target);
+        let target = self.books.target(sent.target, view);
         target.sent_packets += 1;
         target.sent_bytes += packet.len() as u64;
         Ok(())

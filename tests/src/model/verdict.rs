@@ -60,7 +60,7 @@ impl Plane {
         expected: &Expected,
     ) -> Result<(), Wrong> {
         let Judgement::Reply { to: went, packet, cause: why } = it.verdict else {
-            return self.differs(it, view, expected);
+            return self.differs(it, expected);
         };
         let inner = &seen.inner;
         match expected {
@@ -81,7 +81,7 @@ impl Plane {
                 let numbers = Numbers::answering(&seen.bytes, inner);
                 hold_reset(packet, (inner.dst, dst), (inner.src, src), numbers)
             }
-            _ => self.differs(it, view, expected),
+            _ => self.differs(it, expected),
         }
     }
 
@@ -109,16 +109,14 @@ impl Plane {
             }
             _ => false,
         };
-        if alike { Ok(()) } else { self.differs(it, view, expected) }
+        if alike { Ok(()) } else { self.differs(it, expected) }
     }
 
     /// The gateway has judged otherwise: which clause is that against?
-    fn differs(&self, it: &Judged<'_>, view: &View, expected: &Expected) -> Result<(), Wrong> {
+    fn differs(&self, it: &Judged<'_>, expected: &Expected) -> Result<(), Wrong> {
         let clause = match (expected, it.verdict) {
             (_, Judgement::Bypass(_) | Judgement::Deliver(_)) => Clause::NoUninspectedPath,
-            (Expected::ToAppliance { .. }, Judgement::ToAppliance(_)) => {
-                self.moved_against(it, view)
-            }
+            (Expected::ToAppliance { .. }, Judgement::ToAppliance(_)) => self.moved_against(it),
             (Expected::HandOver(..), _) | (_, Judgement::HandOver(..)) => Clause::Symmetry,
             (Expected::Drop(DropReason::FragmentQueueFull), _) => Clause::Bounded,
             _ => Clause::Conservation,
@@ -130,7 +128,7 @@ impl Plane {
 
     /// A packet goes to another target than expected: the first direction of its flow, whole, tells
     /// that the flow has moved; anything else, that it does not stay with its flow.
-    fn moved_against(&self, it: &Judged<'_>, _view: &View) -> Clause {
+    fn moved_against(&self, it: &Judged<'_>) -> Clause {
         let Some(seen) = Seen::of(it.packet, it.offload) else { return Clause::Stability };
         let own = Tuple::of(&seen.inner);
         let same_way = |flow: &Flow| flow.begun == own;

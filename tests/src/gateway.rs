@@ -29,6 +29,7 @@ use gwlb::dataplane::stats::{TargetTotals, Totals};
 use gwlb::dataplane::verdict::WorkerId;
 use netio::offload::Offload;
 use router::Attachment;
+use thiserror::Error;
 
 pub use exits::{Delivered, Sent};
 use exits::{Devices, Exits};
@@ -103,6 +104,25 @@ pub struct Datagram {
     pub to: IpAddr,
     /// What it says.
     pub bytes: Vec<u8>,
+}
+
+/// How often something may be due at one moment. What is done brings about what is to be done at
+/// once, and that a few times over, but not for ever.
+const ROUNDS: u32 = 1000;
+
+/// Time cannot pass at a gateway: whatever is done, something is due at the same moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "there is no progress at {at:?}: {} is due at {due:?}, however often it is called",
+    if *control { "the control plane" } else { "a worker" }
+)]
+pub struct Stuck {
+    /// The moment, counted from the gateway's start.
+    pub at: Duration,
+    /// When the first of what is due should have been done.
+    pub due: Duration,
+    /// Whether it is the control plane that is due.
+    pub control: bool,
 }
 
 /// A whole gateway in memory.
@@ -267,10 +287,34 @@ impl Gateway {
     }
 
     /// Time passes, on the clock and in the calendar; everything that is due is done at its time.
+    ///
+    /// # Panics
+    /// If something is due again and again, and time cannot pass.
     pub fn advance(&mut self, by: Duration) {
+        if let Err(stuck) = self.try_advance(by) {
+            panic!("{stuck}");
+        }
+    }
+
+    /// The same, for whoever wants to know that time cannot pass.
+    ///
+    /// # Errors
+    /// [`Stuck`], if something is due again and again.
+    pub fn try_advance(&mut self, by: Duration) -> Result<(), Stuck> {
         let end = self.elapsed + by;
+        let mut rounds = 0;
         while let Some(due) = self.due().filter(|&due| due <= self.start + end) {
-            self.elapsed = self.elapsed.max(due.saturating_duration_since(self.start));
+            let at = self.elapsed.max(due.saturating_duration_since(self.start));
+            rounds = if at > self.elapsed { 0 } else { rounds + 1 };
+            if rounds > ROUNDS {
+                let due = due.saturating_duration_since(self.start);
+                return Err(Stuck {
+                    at,
+                    due,
+                    control: self.control.poll_timeout().is_some_and(|it| it <= self.start + at),
+                });
+            }
+            self.elapsed = at;
             let now = self.now();
             for worker in &mut self.workers {
                 if worker.ingress.poll_timeout().is_some_and(|due| due <= now) {
@@ -292,6 +336,7 @@ impl Gateway {
         self.elapsed = end;
         let (wall_clock, at) = self.wall_clock;
         self.control(Input::WallClock(wall_clock + end.saturating_sub(at)));
+        Ok(())
     }
 
     /// The control plane is told something, and what it has to say reaches every worker.

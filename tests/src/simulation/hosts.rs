@@ -32,8 +32,6 @@ pub(super) struct Hosts {
     pub talks: BTreeMap<u32, Conversation>,
     by_address: BTreeMap<Key, u32>,
     reassembly: Reassembly,
-    /// Identifies packets that are cut.
-    cut: u16,
 }
 
 /// VPC, who began and the other one as packets call them, their ports, protocol.
@@ -51,6 +49,9 @@ pub(super) struct Conversation {
     state: Progress,
     round: u32,
     complained: bool,
+    /// Identifies packets that are cut. Each conversation has its own numbers, so that its packets
+    /// are the same whoever else talks.
+    cut: u16,
     /// By side, the largest packet that it takes for small enough.
     paths: [usize; 2],
     /// What was done to it by others, if anything.
@@ -103,6 +104,8 @@ pub(super) struct Deeds {
     pub wrong: Option<(&'static str, String)>,
     /// Something came that firewalls let nobody through to.
     pub denied: Option<u32>,
+    /// Conversations that are over.
+    pub ended: Vec<u32>,
 }
 
 /// A timer of a host.
@@ -145,12 +148,28 @@ impl Conversation {
     /// Whether it has packets that come in pieces, which firewalls may drop when they come in
     /// another order.
     pub fn is_fragmented(&self) -> bool {
-        let large = |side: usize| self.talk.sizes[side] + 48 > self.paths[side];
-        self.talk.may_fragment || self.talk.kind != Kind::Tcp && (large(0) || large(1))
+        let Talk { kind, may_fragment, segment, sizes, .. } = &self.talk;
+        let tcp = *kind == Kind::Tcp;
+        let large = |side: usize| {
+            let most = if tcp { sizes[side].min(*segment) } else { sizes[side] };
+            // No path here takes less than that.
+            let path = self.paths[side].min(if *may_fragment { 1200 } else { usize::MAX });
+            most + 60 > path
+        };
+        (*may_fragment || !tcp) && (large(0) || large(1))
     }
 
+    /// The longest time in which nobody says anything.
     pub fn pause(&self) -> Duration {
-        self.talk.pause
+        if self.talk.rounds > 1 { self.talk.pause } else { Duration::ZERO }
+    }
+
+    /// It is over, if it is not already.
+    fn end(&mut self, ending: Ending, deeds: &mut Deeds) {
+        if self.end.is_none() {
+            self.end = Some(ending);
+            deeds.ended.push(self.number);
+        }
     }
 
     /// In a line.
@@ -277,6 +296,7 @@ impl Hosts {
             state,
             round: 0,
             complained: false,
+            cut: (number as u16).wrapping_mul(1093),
             paths: [talk.segment + 60; 2],
             harm: None,
             losses: 0,
@@ -409,14 +429,14 @@ impl Hosts {
                 ends[side].time_out(&mut out);
                 self.send_segments(number, side, &out, deeds);
                 self.set_timer(number, side, deeds);
-                self.look_for_end(number);
+                self.look_for_end(number, deeds);
             }
             (TimerKind::Again(again), Progress::Asking { tries, timer }) if *timer == again => {
                 *tries += 1;
                 if *tries < TRIES {
                     self.ask(number, deeds);
                 } else {
-                    conversation.end.get_or_insert(Ending::GaveUp);
+                    conversation.end(Ending::GaveUp, deeds);
                 }
             }
             _ => {}
@@ -497,32 +517,32 @@ impl Hosts {
         if changed {
             self.set_timer(number, side, deeds);
         }
-        self.look_for_end(number);
+        self.look_for_end(number, deeds);
     }
 
-    fn look_for_end(&mut self, number: u32) {
+    fn look_for_end(&mut self, number: u32, deeds: &mut Deeds) {
         let Some(conversation) = self.talks.get_mut(&number) else { return };
         let Progress::Tcp(ends) = &conversation.state else { return };
-        if conversation.end.is_some() {
-            return;
-        }
         let all = conversation.round == conversation.talk.rounds;
-        conversation.end = match (ends[0].state, ends[1].state) {
+        let ending = match (ends[0].state, ends[1].state) {
             (State::Aborted, _) => Some(Ending::Done),
             _ if ends[0].is_done() && all => Some(Ending::Done),
             (State::Reset, _) | (_, State::Reset) => Some(Ending::Reset),
             (State::GaveUp, _) | (_, State::GaveUp) => Some(Ending::GaveUp),
             _ => None,
         };
+        if let Some(ending) = ending {
+            conversation.end(ending, deeds);
+        }
     }
 
     fn send_segments(&mut self, number: u32, side: usize, out: &[Segment], deeds: &mut Deeds) {
-        let Some(conversation) = self.talks.get(&number) else { return };
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
         let ports = conversation.ports(side);
         for segment in out {
             // Whoever cuts it on the way must not mix it up with another.
-            self.cut = self.cut.wrapping_add(8);
-            let ip = conversation.ip(side).identification(self.cut);
+            conversation.cut = conversation.cut.wrapping_add(8);
+            let ip = conversation.ip(side).identification(conversation.cut);
             let &Segment { flags, sequence, acknowledgement, offset, len, mss, cut } = segment;
             let data: Vec<u8> = (offset..offset + len).map(|at| byte(number, side, at)).collect();
             let packet = ip.tcp(ports, Tcp { flags, sequence, acknowledgement, mss }, &data);
@@ -557,7 +577,7 @@ impl Hosts {
 
     /// One side says its message of a round.
     fn say(&mut self, number: u32, side: usize, round: u32, deeds: &mut Deeds) {
-        let Some(conversation) = self.talks.get(&number) else { return };
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
         let len = conversation.talk.sizes[side].max(MESSAGE_HEAD);
         let text = message(number, side, round, len);
         let ip = conversation.ip(side);
@@ -570,8 +590,8 @@ impl Hosts {
         let path = conversation.paths[side];
         if packet.len() > path {
             let most = (path - 60) / 8 * 8;
-            self.cut = self.cut.wrapping_add(1);
-            for fragment in fragments(&packet, self.cut, most) {
+            conversation.cut = conversation.cut.wrapping_add(1);
+            for fragment in fragments(&packet, conversation.cut, most) {
                 deeds.sent.push((number, side, Packet::plain(fragment)));
             }
         } else {
@@ -629,7 +649,7 @@ impl Hosts {
             let timer = Timer { talk: number, side: 0, kind: TimerKind::Next };
             deeds.timers.push((conversation.talk.pause, timer));
         } else {
-            conversation.end = Some(Ending::Done);
+            conversation.end(Ending::Done, deeds);
         }
     }
 

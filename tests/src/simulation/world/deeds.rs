@@ -7,10 +7,13 @@ use gwlb::control::TargetSpec;
 use super::super::hosts::plus;
 use super::super::plan::{Rogue, Stray};
 use super::{
-    About, Appliance, Datagram, Deeds, Dice, Duration, Event, Happening, Input, IpAddr, Kind,
-    Packet, Settings, Site, Trouble, Violation, What, World, Wrong,
+    About, Appliance, Conversation, Datagram, Deeds, Dice, Duration, Event, Happening, Input,
+    IpAddr, Kind, Packet, Settings, Site, Trouble, Violation, What, World, Wrong,
 };
 use crate::packets::{Ip, Tcp, fragments};
+
+/// How long a cookie's key stamps.
+const EPOCH_SECONDS: u64 = 86_400;
 
 impl World<'_> {
     pub(super) fn begin(&mut self, index: usize) -> Result<(), Violation> {
@@ -53,21 +56,25 @@ impl World<'_> {
                 ends(self, *lasts);
             }
             What::Clock { gateway, by } => {
+                let before = self.calendar(self.sites[*gateway].calendar).as_secs() / EPOCH_SECONDS;
                 self.sites[*gateway].calendar += by;
                 let calendar = self.calendar(self.sites[*gateway].calendar);
-                if by.unsigned_abs() >= 86_400 {
-                    self.harm_all("the keys of its cookies were turned twice");
+                // Gateways believe what was stamped in the epochs beside their own.
+                if before.abs_diff(calendar.as_secs() / EPOCH_SECONDS) > 1 {
+                    self.harm_of(*gateway, "the keys of its cookies were turned twice");
                 }
                 return self.at(*gateway, |it| it.set_wall_clock(calendar));
             }
             What::Death { gateway, lasts } => {
                 self.count_flows(*gateway);
                 let site = &mut self.sites[*gateway];
-                if site.gateway.take().is_none() {
+                if site.gateway.is_none() {
                     return Ok(());
                 }
                 site.life += 1;
-                self.harm_all("a gateway died");
+                // Those of others that were to pass through it on their way back are told one by one.
+                self.harm_of(*gateway, "its gateway died");
+                self.sites[*gateway].gateway = None;
                 ends(self, *lasts);
             }
             What::Shift => {
@@ -112,7 +119,7 @@ impl World<'_> {
             }
             What::Death { gateway, .. } if self.sites[*gateway].gateway.is_none() => {
                 let Site { life, variant, calendar, .. } = self.sites[*gateway];
-                let site = self.site(*gateway, life, variant, calendar);
+                let site = self.site(life, variant, calendar);
                 self.sites[*gateway] = site;
                 return self.settle(*gateway);
             }
@@ -176,7 +183,13 @@ impl World<'_> {
     fn switch(&mut self, site: usize, balancer: usize, mode: TrafficMode) -> Result<(), Violation> {
         let name = self.plan.world.layout.load_balancers()[balancer];
         self.sites[site].judge.may_bypass = true;
-        self.harm_all("the traffic mode was switched");
+        match mode {
+            TrafficMode::Bypass => self.sites[site].switched.insert(balancer),
+            TrafficMode::LoadBalance => self.sites[site].switched.remove(&balancer),
+        };
+        for talk in self.hosts.talks.values_mut().filter(|talk| talk.inspected) {
+            talk.harm.get_or_insert("the traffic mode was switched");
+        }
         self.at(site, |it| {
             let _ = it.set_traffic_mode(name, mode);
         })
@@ -184,17 +197,27 @@ impl World<'_> {
 
     fn harm_all(&mut self, why: &'static str) {
         for talk in self.hosts.talks.values_mut() {
-            if talk.end.is_none() {
+            talk.harm.get_or_insert(why);
+        }
+    }
+
+    /// Something happens to all conversations of a gateway.
+    fn harm_of(&mut self, gateway: usize, why: &'static str) {
+        let of = |talk: &Conversation| {
+            let [one, _] = talk.sides;
+            self.gateway_for(one.own, one.peer) == Some(gateway)
+        };
+        let talks = self.hosts.talks.iter().filter(|(_, talk)| of(talk));
+        for number in talks.map(|(number, _)| *number).collect::<Vec<_>>() {
+            if let Some(talk) = self.hosts.talks.get_mut(&number) {
                 talk.harm.get_or_insert(why);
             }
         }
     }
 
     fn set_trouble(&mut self, appliance: usize, trouble: Option<Trouble>) {
-        let late = self.appliances[appliance].set_trouble(trouble);
-        for sent in late {
-            // What it had in its buffer; the gateway that sent it is one of those that are there.
-            let gateway = 0;
+        // What it had in its buffer.
+        for (gateway, sent) in self.appliances[appliance].set_trouble(trouble) {
             let at = self.now + Duration::from_millis(1);
             self.schedule(at, Happening::ToAppliance { gateway, appliance, sent });
         }
@@ -260,8 +283,9 @@ impl World<'_> {
                 bytes[place] ^= 1 << dice.below(8);
                 // Whoever overhears a datagram and can send as its appliance is believed.
                 self.let_out.note_datagram(&bytes);
-                if let Some((_, packet)) = super::super::appliances::opened(&bytes) {
-                    super::super::judge::blame(&mut self.hosts, None, packet, |talk| {
+                if let Some((endpoint, packet)) = super::super::appliances::opened(&bytes) {
+                    let vpc = self.vpcs.get(&endpoint).copied();
+                    super::super::judge::blame(&mut self.hosts, vpc, packet, |talk| {
                         talk.bypassed = true;
                     });
                 }

@@ -552,6 +552,11 @@ impl Gateway {
         Totals::of(self.workers.iter().map(|worker| &*worker.stats))
     }
 
+    /// How many packets went without a flow that is remembered, as [`Gateway::totals`] has it.
+    pub fn untracked(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.stats.flows.untracked.get()).sum()
+    }
+
     /// What fragments did that honest senders hardly do.
     pub fn hostile(&self) -> HostileTotals {
         self.fragments.hostile()

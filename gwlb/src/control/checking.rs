@@ -24,8 +24,9 @@ pub(super) fn largest_inner(target: &Registration) -> u16 {
 
 impl Control {
     /// Makes every node check the targets that it may use, and no others. What is checked already
-    /// goes on undisturbed.
-    pub(super) fn sync_members(&mut self, at_start: bool) {
+    /// goes on undisturbed. Says who has come and is healthy from the beginning, since it is not
+    /// checked.
+    pub(super) fn sync_members(&mut self, at_start: bool) -> Vec<(TargetSlot, PoolId)> {
         let mut wanted = Vec::new();
         for (pool, node) in self.nodes.iter().enumerate() {
             let Some((balancer, _)) = node.place else { continue };
@@ -58,16 +59,10 @@ impl Control {
                 added.push(key);
             }
         }
-        if at_start {
-            return;
-        }
-        for &key in &added {
-            // A target that is not checked is healthy from the beginning.
-            let health = self.members.get(&key).map(|member| member.published);
-            if health == Some(pool::Health::Healthy) {
-                self.begin_slow_start(key, &added);
-            }
-        }
+        added.retain(|key| {
+            self.members.get(key).is_some_and(|it| it.published == pool::Health::Healthy)
+        });
+        added
     }
 
     fn add_member(&mut self, key: (TargetSlot, PoolId), near: bool, at_start: bool) {
@@ -246,7 +241,7 @@ impl Control {
         if let Some(run) = run.filter(|run| run.id == id) {
             run.check.record(outcome, now);
             self.reschedule(id);
-            self.note_health(key);
+            self.follow_health(key);
         }
     }
 
@@ -258,7 +253,7 @@ impl Control {
         let Some(tunnel) = tunnel.filter(|tunnel| tunnel.id == id) else { return };
         tunnel.record(sequence, outcome, now);
         self.reschedule(id);
-        self.note_health(key);
+        self.follow_health(key);
         let measured = self.usable_mtu(key.0);
         if measured != usable
             && let Some(target) = self.registry.get(key.0)
@@ -315,11 +310,19 @@ impl Control {
         members.filter_map(|(_, it)| it.tunnel.as_ref()?.usable_mtu()).min()
     }
 
-    /// Something may have changed in what a node thinks of a target: flows, the log and slow start
-    /// are to know.
-    pub(super) fn note_health(&mut self, key: (TargetSlot, PoolId)) {
+    /// Something may have changed in what a node thinks of a target by itself: flows, the log and
+    /// slow start are to know.
+    fn follow_health(&mut self, key: (TargetSlot, PoolId)) {
+        if self.note_health(key) {
+            self.begin_slow_starts(&[key]);
+        }
+    }
+
+    /// The same, but for slow start: says whether the target has become healthy, so that one is to
+    /// begin as soon as it is known who else has.
+    pub(super) fn note_health(&mut self, key: (TargetSlot, PoolId)) -> bool {
         let unix = self.unix_now();
-        let Some(member) = self.members.get_mut(&key) else { return };
+        let Some(member) = self.members.get_mut(&key) else { return false };
         let (from, to) = (member.standing, member.standing());
         let (before, health) = (member.published, member.health());
         member.standing = to;
@@ -329,9 +332,6 @@ impl Control {
         }
         if before != health {
             self.dirty = true;
-            if health == pool::Health::Healthy && before != pool::Health::Presumed {
-                self.begin_slow_start(key, &[]);
-            }
             if health != pool::Health::Healthy {
                 self.end_slow_start(key);
             }
@@ -348,6 +348,14 @@ impl Control {
                 from,
                 to,
             }));
+        }
+        before != health && health == pool::Health::Healthy && before != pool::Health::Presumed
+    }
+
+    /// These have become healthy at once.
+    pub(super) fn begin_slow_starts(&mut self, together: &[(TargetSlot, PoolId)]) {
+        for &key in together {
+            self.begin_slow_start(key, together);
         }
     }
 

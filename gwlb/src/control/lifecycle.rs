@@ -54,7 +54,8 @@ impl Control {
         }
         let weight = weight.unwrap_or(Weight::default().get());
         self.put(index, Particulars { address, zone: &zone, weight });
-        self.sync_members(false);
+        let come = self.sync_members(false);
+        self.begin_slow_starts(&come);
         self.settle();
         Ok(())
     }
@@ -164,7 +165,8 @@ impl Control {
             self.event(Event::DrainEnded { target_group, target, cause, flows });
         } else {
             self.watches.remove(&slot);
-            self.sync_members(false);
+            let come = self.sync_members(false);
+            self.begin_slow_starts(&come);
         }
     }
 

@@ -31,13 +31,16 @@ impl Control {
         self.take_targets(&before);
         // Members that stay are those of the same group as before.
         let stay: Vec<_> = self.members.keys().copied().collect();
-        self.sync_members(false);
+        let mut together = self.sync_members(false);
         for key in stay {
-            self.take_checks(key, &before);
+            if self.take_checks(key, &before) {
+                together.push(key);
+            }
             if self.members.get(&key).is_some_and(|member| member.slow_start.is_some()) {
                 self.step(key);
             }
         }
+        self.begin_slow_starts(&together);
         self.dirty = true;
         self.settle();
     }
@@ -145,15 +148,15 @@ impl Control {
     }
 
     /// A check whose settings are others starts its schedule anew, from what is thought of the
-    /// target.
-    fn take_checks(&mut self, key: (TargetSlot, PoolId), before: &Settings) {
+    /// target. Says whether that makes it healthy.
+    fn take_checks(&mut self, key: (TargetSlot, PoolId), before: &Settings) -> bool {
         let settings = Arc::clone(&self.settings);
-        let Some(member) = self.members.get(&key) else { return };
+        let Some(member) = self.members.get(&key) else { return false };
         let Some(group) = self.registry.get(key.0).map(|target| target.group.as_str()) else {
-            return;
+            return false;
         };
         let (Some(old), Some(new)) = (group_of(before, group), group_of(&settings, group)) else {
-            return;
+            return false;
         };
         // A check that was not there before cannot know better than those that were.
         let presumed = match member.health() {
@@ -171,7 +174,7 @@ impl Control {
         if old.tunnel_check != new.tunnel_check || flow != wanted {
             self.start_tunnel(key, finding);
         }
-        self.note_health(key);
+        self.note_health(key)
     }
 }
 

@@ -181,7 +181,8 @@ impl Exits {
             snapshot.pool(hop.pool).address,
             source_port(worker, hop.port, snapshot.workers),
         );
-        let bytes: Vec<u8> = batch.pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+        let mut bytes = Vec::with_capacity(batch.len());
+        batch.pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
         let segment = usize::from(batch.segment_size);
         let datagrams: Vec<_> = bytes.chunks(segment).map(<[u8]>::to_vec).collect();
         assert_eq!(datagrams.len(), batch.segments, "segments of one size but the last");

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gwlb::config::{LoadBalancer, Settings, TargetGroup, TrafficMode};
+use gwlb::config::{LoadBalancer, Node as NodeSettings, Settings, TargetGroup, TrafficMode};
 use gwlb::control::event::{BypassCause, FailoverAction};
 use gwlb::control::{CheckId, Event, Input};
 use gwlb::dataplane::snapshot::{Fate, NoCandidate, PoolId, TargetSlot};
@@ -35,6 +35,17 @@ const EPOCH_SECONDS: u64 = 86_400;
 
 /// A load balancer's node, by its load balancer's name and its zone.
 type NodeName = (String, String);
+
+/// Who a node checks: a target of those that it may use.
+type MemberId = (PoolId, TargetNumber);
+
+/// A node that is there or was.
+#[derive(Debug, Clone)]
+struct Node {
+    name: NodeName,
+    /// Where the configuration has it, if it is there now: its load balancer, and which of its nodes.
+    place: Option<(usize, usize)>,
+}
 
 /// A target, from its registration until it is forgotten.
 #[derive(Debug, Clone)]
@@ -57,12 +68,12 @@ struct Target {
 pub(super) struct Control {
     settings: Arc<Settings>,
     modes: BTreeMap<String, TrafficMode>,
-    /// Every node that ever was, in the order of their numbers, and whether it is there now.
-    nodes: Vec<(NodeName, bool)>,
+    /// Every node that ever was, by its number.
+    nodes: Vec<Node>,
     targets: BTreeMap<TargetNumber, Target>,
     last_target: TargetNumber,
-    members: BTreeMap<(NodeName, TargetNumber), Member>,
-    checks: BTreeMap<CheckId, (NodeName, TargetNumber)>,
+    members: BTreeMap<MemberId, Member>,
+    checks: BTreeMap<CheckId, MemberId>,
     /// Probes through the tunnel that are under way: the length of the packet inside, and whether it
     /// is one of those that decide.
     tunnelled: BTreeMap<(CheckId, u32), (u16, bool)>,
@@ -73,22 +84,33 @@ pub(super) struct Control {
     topology_epoch: u32,
     acknowledged: u64,
     generation: u64,
-    /// What workers should be told, by node, and the epoch and topology that go with it.
-    view: Option<Told>,
+    causes: Option<Causes>,
+    /// What workers should be told.
+    view: Option<Arc<Told>>,
     /// What they were told last.
-    published: Option<Told>,
+    published: Option<Arc<Told>>,
     events: Vec<Event>,
-    probes: Vec<(NodeName, TargetNumber)>,
+    probes: Vec<MemberId>,
+}
+
+/// All that a view follows from: as long as it is the same, so is the view.
+#[derive(Debug, PartialEq, Eq)]
+struct Causes {
+    nodes: Vec<(PoolId, TrafficMode, Vec<Seen>)>,
+    /// Those that are there, with the path MTU that they have.
+    targets: Vec<(TargetNumber, u16)>,
+    epoch: u64,
+    /// Counts reloads: all that a configuration says goes with one.
+    reloads: u32,
+    topology_epoch: u32,
 }
 
 /// What is to be seen in a view.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Told {
-    nodes: BTreeMap<NodeName, (Choice, TrafficMode)>,
-    /// Those that are there, with the weight and path MTU that they have.
-    targets: BTreeMap<TargetNumber, u16>,
+    nodes: BTreeMap<PoolId, (Choice, TrafficMode)>,
+    targets: Vec<(TargetNumber, u16)>,
     epoch: u64,
-    /// Counts reloads: all that a configuration says goes with one.
     reloads: u32,
     topology_epoch: u32,
 }
@@ -104,7 +126,7 @@ impl Control {
         let balancers = settings.load_balancers.iter();
         let mut control = Control {
             modes: balancers.map(|it| (it.name.to_string(), it.traffic_mode)).collect(),
-            nodes: names(settings).into_iter().map(|name| (name, true)).collect(),
+            nodes: nodes(settings),
             targets: BTreeMap::new(),
             last_target: 0,
             members: BTreeMap::new(),
@@ -117,6 +139,7 @@ impl Control {
             topology_epoch: 0,
             acknowledged: 0,
             generation: 0,
+            causes: None,
             view: None,
             published: None,
             events: Vec::new(),
@@ -135,7 +158,7 @@ impl Control {
         let late = self.members.iter().find_map(|((node, target), member)| {
             let due = member.health.as_ref()?.due();
             (due < now)
-                .then(|| format!("{} was to be probed by {node:?} at {due:?}", self.name(*target)))
+                .then(|| format!("{} was to be probed at {due:?}", self.names((*node, *target))))
         });
         let leaving = self.targets.values().find_map(|target| {
             let due = target.look_at?;
@@ -143,7 +166,7 @@ impl Control {
             (due < now).then(what)
         });
         let slow = self.members.iter().find_map(|((node, target), member)| {
-            let due = self.next_weight(node, member)?;
+            let due = self.next_weight(*node, member)?;
             (due < now).then(|| format!("{} was to get more at {due:?}", self.name(*target)))
         });
         let turns = self.unix(self.now).as_secs() / EPOCH_SECONDS + 1;
@@ -161,9 +184,8 @@ impl Control {
         if let Some(event) = self.events.first() {
             return wrong(Clause::Documented, || format!("nobody was told of {event:?}"));
         }
-        if let Some((node, target)) = self.probes.first() {
-            let target = self.name(*target);
-            return wrong(Clause::Documented, || format!("{node:?} did not probe {target}"));
+        if let Some(missing) = self.probes.first() {
+            return wrong(Clause::Documented, || format!("nobody probed {}", self.names(*missing)));
         }
         hold(self.view == self.published, Clause::Documented, || {
             format!("workers should know {:?}, and were told {:?}", self.view, self.published)
@@ -172,8 +194,11 @@ impl Control {
 
     /// The control plane was told something.
     pub(super) fn told(&mut self, input: &Input, now: Duration, books: &Books) {
+        let known = (self.now, self.unix(self.now));
         self.now = now;
         match *input {
+            // It is as late as it was when it was last found out what is due.
+            Input::WallClock(wall_clock) if known == (now, wall_clock) => return,
             Input::WallClock(wall_clock) => self.wall_clock = (now, wall_clock),
             Input::PathMtu { target, mtu } => {
                 if let Some(target) = self.target_in(target) {
@@ -181,7 +206,7 @@ impl Control {
                 }
             }
             Input::Probe { check, outcome } => {
-                let key = self.checks.get(&check).cloned();
+                let key = self.checks.get(&check).copied();
                 self.end(key, |member| {
                     let run = member.health.as_mut().filter(|_| member.health_id == Some(check));
                     run.map(|run| run.end(outcome, now))
@@ -252,7 +277,7 @@ impl Control {
     }
 
     /// When a target in slow start gets more.
-    fn next_weight(&self, node: &NodeName, member: &Member) -> Option<Duration> {
+    fn next_weight(&self, node: PoolId, member: &Member) -> Option<Duration> {
         let begun = member.slow?;
         let whole = self.node(node)?.1.slow_start;
         let step = steps(whole, self.now.saturating_sub(begun));
@@ -268,64 +293,79 @@ impl Control {
                 self.look_at_leaving(number, books);
             }
         }
-        let nodes: Vec<NodeName> = self.members.keys().map(|(node, _)| node.clone()).collect();
-        let slow: BTreeMap<_, _> = nodes
-            .into_iter()
-            .map(|name| {
-                let group = self.node(&name).map(|(_, group)| group.slow_start);
-                (name, group.unwrap_or_default())
-            })
-            .collect();
         let now = self.now;
         for (key, member) in &mut self.members {
-            let over = member.slow.is_some_and(|begun| now >= begun + slow[&key.0]);
-            if over {
+            let group = self.nodes[usize::from(key.0.0)].in_force(&self.settings);
+            let whole = group.map(|(_, group)| group.slow_start).unwrap_or_default();
+            if member.slow.is_some_and(|begun| now >= begun + whole) {
                 member.slow = None;
             }
             let Some(check) = &mut member.health else { continue };
             // One at a time, but for the regular ones, of which nobody knows the moment yet.
             if check.due() <= now && !self.probes.contains(key) {
                 check.start(now);
-                self.probes.push(key.clone());
+                self.probes.push(*key);
             }
         }
-        let reloads = self.view.as_ref().map_or(0, |view| view.reloads) + reloads;
-        let told = self.tell(reloads);
-        let before = self.view.replace(told);
-        self.tell_of_changes(before.as_ref(), books);
+        let reloads = self.causes.as_ref().map_or(0, |causes| causes.reloads) + reloads;
+        let causes = self.causes(reloads);
+        if self.causes.as_ref() == Some(&causes) {
+            return;
+        }
+        let told = self.tell(&causes);
+        self.causes = Some(causes);
+        // It is the same thing as long as it says the same.
+        if self.view.as_deref() != Some(&told) {
+            let before = self.view.replace(Arc::new(told));
+            self.tell_of_changes(before.as_deref(), books);
+        }
     }
 
-    /// What workers are to know.
-    fn tell(&self, reloads: u32) -> Told {
-        let there = self.nodes.iter().filter(|(_, there)| *there);
-        let nodes = there.filter_map(|(name, _)| {
-            let (balancer, group) = self.node(name)?;
-            let seen: Vec<Seen> = self
-                .targets
-                .iter()
-                .filter_map(|(number, target)| self.seen(name, group, *number, target))
-                .collect();
-            let mode = self.modes.get(&name.0).copied().unwrap_or_default();
-            Some((name.clone(), (choice(balancer, group, &seen), mode)))
+    /// What the view follows from now.
+    fn causes(&self, reloads: u32) -> Causes {
+        let targets: Vec<(TargetNumber, &Target)> =
+            self.targets.iter().map(|(number, target)| (*number, target)).collect();
+        let nodes = self.nodes.iter().enumerate().filter_map(|(number, node)| {
+            let pool = PoolId(number as u16);
+            let (_, group) = node.in_force(&self.settings)?;
+            let seen = targets.iter();
+            let seen = seen.filter_map(|(number, target)| self.seen(pool, group, *number, target));
+            let mode = self.modes.get(&node.name.0).copied().unwrap_or_default();
+            Some((pool, mode, seen.collect()))
         });
-        Told {
+        Causes {
             nodes: nodes.collect(),
-            targets: self.targets.iter().map(|(number, it)| (*number, it.path_mtu)).collect(),
+            targets: targets.iter().map(|(number, target)| (*number, target.path_mtu)).collect(),
             epoch: self.epoch,
             reloads,
             topology_epoch: self.topology_epoch,
         }
     }
 
+    /// What workers are to know.
+    fn tell(&self, causes: &Causes) -> Told {
+        let nodes = causes.nodes.iter().filter_map(|(pool, mode, seen)| {
+            let (balancer, group) = self.node(*pool)?;
+            Some((*pool, (choice(balancer, group, seen), *mode)))
+        });
+        Told {
+            nodes: nodes.collect(),
+            targets: causes.targets.clone(),
+            epoch: causes.epoch,
+            reloads: causes.reloads,
+            topology_epoch: causes.topology_epoch,
+        }
+    }
+
     /// A target as a node sees it; nothing, if the node has nothing to do with it.
     fn seen(
         &self,
-        node: &NodeName,
+        node: PoolId,
         group: &TargetGroup,
         number: TargetNumber,
         target: &Target,
     ) -> Option<Seen> {
-        let member = self.members.get(&(node.clone(), number));
+        let member = self.members.get(&(node, number));
         let over = matches!(target.life, Life::Unused { .. });
         if member.is_none() && !over {
             return None;
@@ -352,8 +392,10 @@ impl Control {
     fn tell_of_changes(&mut self, before: Option<&Told>, books: &Books) {
         let Some(view) = &self.view else { return };
         let mut events = Vec::new();
-        for (name, (now, _)) in &view.nodes {
-            let was = before.and_then(|before| before.nodes.get(name)).map(|(choice, _)| choice);
+        for (pool, (now, _)) in &view.nodes {
+            let Some((balancer, _)) = self.node(*pool) else { continue };
+            let name = &self.nodes[usize::from(pool.0)].name;
+            let was = before.and_then(|before| before.nodes.get(pool)).map(|(choice, _)| choice);
             let passes = |choice: &Choice| {
                 choice.candidates.is_empty() && choice.none == NoCandidate::Bypass
             };
@@ -367,11 +409,7 @@ impl Control {
             }
             for (number, fate) in &now.fates {
                 let known = was.and_then(|was| was.fates.get(number)) == Some(fate);
-                let (Some((balancer, _)), Some(target)) =
-                    (self.node(name), self.targets.get(number))
-                else {
-                    continue;
-                };
+                let Some(target) = self.targets.get(number) else { continue };
                 let concerned =
                     target.zone == name.1 || balancer.cross_zone || balancer.spill_over_below > 0;
                 let flows = target.flows(books);
@@ -394,15 +432,13 @@ impl Control {
     }
 
     /// The load balancer and target group of a node that is there.
-    fn node(&self, name: &NodeName) -> Option<(&LoadBalancer, &TargetGroup)> {
-        let balancer = self.settings.load_balancers.iter().find(|it| it.name.as_str() == name.0)?;
-        balancer.nodes.iter().find(|node| node.zone == name.1)?;
-        Some((balancer, &self.settings.target_groups[balancer.target_group]))
+    fn node(&self, node: PoolId) -> Option<(&LoadBalancer, &TargetGroup)> {
+        self.nodes.get(usize::from(node.0))?.in_force(&self.settings)
     }
 
     /// The number of a node.
     fn pool(&self, name: &NodeName) -> Option<PoolId> {
-        let found = self.nodes.iter().position(|(it, _)| it == name)?;
+        let found = self.nodes.iter().position(|it| it.name == *name)?;
         Some(PoolId(found as u16))
     }
 
@@ -412,6 +448,12 @@ impl Control {
 
     fn name(&self, target: TargetNumber) -> String {
         self.targets.get(&target).map_or_else(|| "?".to_owned(), |it| it.address.to_string())
+    }
+
+    /// A target, and the node that checks it.
+    fn names(&self, (node, target): MemberId) -> String {
+        let node = self.nodes.get(usize::from(node.0)).map(|node| &node.name);
+        format!("{} for {node:?}", self.name(target))
     }
 
     /// The calendar's time.
@@ -432,13 +474,28 @@ fn steps(whole: Duration, passed: Duration) -> u32 {
     (passed.as_nanos() * u128::from(STEPS) / whole.as_nanos()) as u32
 }
 
+impl Node {
+    /// Its load balancer and target group in the configuration in force, if it is there.
+    fn in_force<'a>(&self, settings: &'a Settings) -> Option<(&'a LoadBalancer, &'a TargetGroup)> {
+        let balancer = &settings.load_balancers[self.place?.0];
+        Some((balancer, &settings.target_groups[balancer.target_group]))
+    }
+
+    /// Where the configuration has it.
+    fn settings<'a>(&self, settings: &'a Settings) -> Option<&'a NodeSettings> {
+        let (balancer, node) = self.place?;
+        Some(&settings.load_balancers[balancer].nodes[node])
+    }
+}
+
 /// The nodes of a configuration, in its order.
-fn names(settings: &Settings) -> Vec<NodeName> {
-    let balancers = settings.load_balancers.iter();
-    balancers
-        .flat_map(|balancer| {
-            let nodes = balancer.nodes.iter();
-            nodes.map(|node| (balancer.name.to_string(), node.zone.clone())).collect::<Vec<_>>()
-        })
-        .collect()
+fn nodes(settings: &Settings) -> Vec<Node> {
+    let mut all = Vec::new();
+    for (balancer, of) in settings.load_balancers.iter().enumerate() {
+        for (number, node) in of.nodes.iter().enumerate() {
+            let name = (of.name.to_string(), node.zone.clone());
+            all.push(Node { name, place: Some((balancer, number)) });
+        }
+    }
+    all
 }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use geneve::{Fragment, Inner, IpVersion, PacketBuf, Transport, protocol};
+use geneve::buffer::HEADROOM;
+use geneve::{Fragment, Inner, IpVersion, Transport, protocol};
 use gwlb::dataplane::fragments::HostileTotals;
 use gwlb::dataplane::verdict::Origin;
 
@@ -101,10 +102,7 @@ impl Fragments {
 
     /// Keeps a fragment, if there is room for it.
     pub(super) fn hold(&mut self, fragment: Waiting) -> bool {
-        let memory = |packet: &[u8]| {
-            let buffer = PacketBuf::from_slice(packet);
-            buffer.headroom() + buffer.capacity()
-        };
+        let memory = |packet: &[u8]| HEADROOM + packet.len();
         let of_packet = self.waiting.iter().filter(|waiting| waiting.id == fragment.id).count();
         let bytes: usize = self.waiting.iter().map(|waiting| memory(&waiting.packet)).sum();
         let room = self.waiting.len() < MOST_WAITING

@@ -442,8 +442,7 @@ impl<'a> World<'a> {
         let (sent, delivered) = (gateway.take_sent(), gateway.take_delivered());
         gateway.take_events();
         let probes = gateway.take_probes();
-        let untracked =
-            if journal.is_empty() { site.untracked } else { gateway.totals().flows.untracked };
+        let untracked = gateway.untracked();
         if untracked > site.untracked {
             (site.untracked, site.judge.loose) = (untracked, true);
         }

@@ -268,3 +268,16 @@ fn those_who_come_together_begin_with_whole_shares() {
     world.reload(&text("", group, "enabled = false", &all));
     assert_eq!(world.weights(0), [(11, 100), (12, 100), (13, 1), (14, 1)]);
 }
+
+/// Some are there, and become healthy since nobody checks them any more; one comes, and is healthy
+/// from the beginning: they have come together.
+#[test]
+fn those_who_are_no_longer_checked_begin_with_whole_shares() {
+    let group = "slow_start_seconds = 30";
+    let mut world = World::new(&text("", group, "", &[]));
+    world.reload(&text("", group, "", &[(11, "az1"), (12, "az1")]));
+    assert_eq!(world.state(11).0, "initial", "nobody knows yet");
+    let all = [(13, "az1"), (11, "az1"), (12, "az1")];
+    world.reload(&text("", group, "enabled = false", &all));
+    assert_eq!(world.weights(0), [(11, 100), (12, 100), (13, 100)]);
+}

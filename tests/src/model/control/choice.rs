@@ -36,7 +36,7 @@ impl Health {
 }
 
 /// A target, as a node sees it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "what is known of it, each by itself")]
 pub(super) struct Seen {
     pub number: TargetNumber,

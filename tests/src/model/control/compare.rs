@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gwlb::dataplane::snapshot::{Pool, Snapshot, TargetSlot};
+use gwlb::dataplane::snapshot::{Pool, PoolId, Snapshot, TargetSlot};
 
 use super::super::fleet::Fleet;
 use super::super::{Clause, Wrong, hold};
 use super::choice::TargetNumber;
-use super::{Control, NodeName};
+use super::{Control, Node};
 
 impl Control {
     /// A view is published.
@@ -25,8 +25,8 @@ impl Control {
         self.note_slots(snapshot, fleet)?;
         self.hold_whole(snapshot)?;
         self.hold_endpoints(snapshot)?;
-        for (name, pool) in self.nodes.iter().zip(&snapshot.pools) {
-            self.hold_node(name, pool)?;
+        for ((number, node), pool) in self.nodes.iter().enumerate().zip(&snapshot.pools) {
+            self.hold_node(PoolId(number as u16), node, pool)?;
         }
         self.published.clone_from(&self.view);
         Ok(())
@@ -133,13 +133,13 @@ impl Control {
         hold(right, Clause::Documented, || "there are more endpoints than configured".to_owned())
     }
 
-    fn hold_node(&self, (name, there): &(NodeName, bool), pool: &Pool) -> Result<(), Wrong> {
-        if !there {
+    fn hold_node(&self, number: PoolId, node: &Node, pool: &Pool) -> Result<(), Wrong> {
+        let name = &node.name;
+        let Some((balancer, group)) = node.in_force(&self.settings) else {
             let left = pool.candidates.is_empty() && pool.probe.is_none();
             return hold(left, Clause::Documented, || format!("{name:?} is gone: {pool:?}"));
-        }
-        let Some((balancer, group)) = self.node(name) else { return Ok(()) };
-        let address = balancer.nodes.iter().find(|node| node.zone == name.1).map(|it| it.address);
+        };
+        let address = node.settings(&self.settings).map(|it| it.address);
         let settings_right = (&pool.load_balancer, &pool.zone) == (&name.0, &name.1)
             && Some(pool.address) == address
             && pool.stickiness == group.stickiness
@@ -154,7 +154,8 @@ impl Control {
         hold(settings_right, Clause::Documented, || {
             format!("{name:?} is not as configured: {pool:?}")
         })?;
-        let Some((choice, mode)) = self.view.as_ref().and_then(|view| view.nodes.get(name)) else {
+        let Some((choice, mode)) = self.view.as_ref().and_then(|view| view.nodes.get(&number))
+        else {
             return Ok(());
         };
         let slot = |number: &TargetNumber| self.targets.get(number).and_then(|it| it.slot);

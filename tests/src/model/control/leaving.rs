@@ -98,7 +98,8 @@ impl Control {
         target.look_at = (now < due || is_left(left)).then_some(due);
         if is_left(left) && now >= due {
             self.targets.remove(&number);
-            self.sync_members(false);
+            let come = self.sync_members(false);
+            self.begin_slowly(&come);
         }
     }
 

@@ -4,9 +4,9 @@ use geneve::Header;
 use gwlb::control::{CheckId, Event, ProbeOutcome, ProbeRequest, TunnelOutcome, TunnelRequest};
 
 use super::super::{Clause, Wrong, hold};
-use super::choice::{Health, TargetNumber};
+use super::choice::Health;
 use super::member::Member;
-use super::{Control, NodeName};
+use super::{Control, MemberId, Node};
 
 impl Control {
     /// A health probe is made: it must be due, and ask what is configured.
@@ -25,17 +25,18 @@ impl Control {
         })?;
         let name = (balancer.name.to_string(), node.zone.clone());
         let is_new = !self.checks.contains_key(&request.check);
-        let meant = |(key, member): &(&(NodeName, TargetNumber), &Member)| {
+        let pool = self.pool(&name).ok_or_else(|| not_so("no node probes"))?;
+        let meant = |(key, member): &(&MemberId, &Member)| {
             let target = &self.targets[&key.1];
-            key.0 == name
+            key.0 == pool
                 && target.group == group.name.as_str()
                 && target.address.ip() == request.address.ip()
                 && member.health.is_some()
                 && (member.health_id == Some(request.check) || is_new && member.health_id.is_none())
         };
-        let key = self.members.iter().find(meant).map(|(key, _)| key.clone());
+        let key = self.members.iter().find(meant).map(|(key, _)| *key);
         let key = key.ok_or_else(|| not_so("nobody is checked so"))?;
-        self.checks.insert(request.check, key.clone());
+        self.checks.insert(request.check, key);
         let now = self.now;
         if let Some(member) = self.members.get_mut(&key) {
             member.health_id = Some(request.check);
@@ -59,9 +60,8 @@ impl Control {
         hold(target.address == request.address, Clause::Documented, || {
             format!("{} is probed at {}", target.address, request.address)
         })?;
-        let name = self.nodes.get(usize::from(request.pool.0)).filter(|(_, there)| *there);
-        let (name, _) = name.ok_or_else(|| not_so("no node probes"))?;
-        let key = (name.clone(), *number);
+        self.node(request.pool).ok_or_else(|| not_so("no node probes"))?;
+        let key = (request.pool, *number);
         let member =
             self.members.get_mut(&key).ok_or_else(|| not_so("the node does not use it"))?;
         let other = member.tunnel_id.is_some_and(|id| id != request.check);
@@ -82,9 +82,9 @@ impl Control {
 
     pub(super) fn end_tunnelled(&mut self, probe: (CheckId, u32), outcome: TunnelOutcome) {
         let Some((len, decides)) = self.tunnelled.remove(&probe) else { return };
-        let key = self.checks.get(&probe.0).cloned();
-        if let (Some((_, number)), TunnelOutcome::Returned) = (&key, outcome)
-            && let Some(target) = self.targets.get_mut(number)
+        let key = self.checks.get(&probe.0).copied();
+        if let (Some((_, number)), TunnelOutcome::Returned) = (key, outcome)
+            && let Some(target) = self.targets.get_mut(&number)
         {
             target.came_back.insert(len);
         }
@@ -107,71 +107,68 @@ impl Control {
     /// A probe of somebody has ended.
     pub(super) fn end(
         &mut self,
-        key: Option<(NodeName, TargetNumber)>,
+        key: Option<MemberId>,
         record: impl FnOnce(&mut Member) -> Option<()>,
     ) {
         let Some(key) = key else { return };
         let recorded = self.members.get_mut(&key).and_then(record);
-        if recorded.is_some() {
-            self.note_health(&key);
+        if recorded.is_some() && self.note_health(key) {
+            self.begin_slowly(&[key]);
         }
     }
 
-    /// A node may think otherwise of a target than before.
-    pub(super) fn note_health(&mut self, key: &(NodeName, TargetNumber)) {
-        let Some(member) = self.members.get_mut(key) else { return };
+    /// A node may think otherwise of a target than before. Returns whether it has become healthy.
+    pub(super) fn note_health(&mut self, key: MemberId) -> bool {
+        let Some(member) = self.members.get_mut(&key) else { return false };
         let (from, to) = (member.standing, member.standing_now());
         let (before, health) = (member.known, member.health_now());
         (member.standing, member.known) = (to, health);
         if from.state != to.state
             && let Some(target) = self.targets.get(&key.1)
+            && let Some(Node { name: (balancer, zone), .. }) = self.nodes.get(usize::from(key.0.0))
         {
             self.events.push(Event::TargetState {
                 target_group: target.group.clone(),
                 target: target.address,
-                load_balancer: key.0.0.clone(),
-                zone: key.0.1.clone(),
+                load_balancer: balancer.clone(),
+                zone: zone.clone(),
                 from,
                 to,
             });
         }
-        if before == health {
-            return;
-        }
         if health != Health::Healthy {
             member.slow = None;
-        } else if !before.is_presumed() {
-            self.begin_slowly(key, &[]);
         }
+        before != health && health == Health::Healthy && !before.is_presumed()
     }
 
     /// "a target that becomes healthy beside others gets its share in twenty steps"
     ///
-    /// Those that come together with it are not beside it.
-    pub(super) fn begin_slowly(
-        &mut self,
-        key: &(NodeName, TargetNumber),
-        together: &[(NodeName, TargetNumber)],
-    ) {
-        let Some((_, group)) = self.node(&key.0) else { return };
-        if group.slow_start.is_zero() {
-            return;
+    /// Those that become so together are not beside each other.
+    pub(super) fn begin_slowly(&mut self, together: &[MemberId]) {
+        let slow: Vec<_> =
+            together.iter().filter(|key| self.is_beside_others(**key, together)).collect();
+        for key in slow {
+            if let Some(member) = self.members.get_mut(key) {
+                member.slow = Some(self.now);
+            }
         }
+    }
+
+    fn is_beside_others(&self, key: MemberId, together: &[MemberId]) -> bool {
+        let Some((_, group)) = self.node(key.0) else { return false };
         let candidates = self.view.as_ref().and_then(|view| view.nodes.get(&key.0));
-        let beside = self.members.iter().any(|(other, member)| {
+        let mut others = self.members.iter().filter(|(other, _)| !together.contains(other));
+        let beside = others.any(|(other, member)| {
             let target = &self.targets[&other.1];
             let candidate = candidates.is_some_and(|(it, _)| it.candidates.contains_key(&other.1));
             other.0 == key.0
-                && other.1 != key.1
-                && !together.contains(other)
                 && target.is_registered()
                 && target.weight > 0
                 && member.health_now() == Health::Healthy
                 && member.slow.is_none()
                 && (member.near || candidate)
         });
-        if beside && let Some(member) = self.members.get_mut(key) {
-            member.slow = Some(self.now);
-        }
+        beside && !group.slow_start.is_zero()
     }
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use gwlb::config::{Port, Target as Configured, TargetGroup, Weight};
 use gwlb::control::event::DrainEnd;
 use gwlb::control::{Event, TargetSpec};
+use gwlb::dataplane::snapshot::PoolId;
 
 use super::super::books::Books;
 use super::choice::{Health, TargetNumber};
 use super::leaving::Life;
 use super::member::{Member, health_pace, tunnel_pace};
-use super::{Control, NodeName, Target};
+use super::{Control, MemberId, NodeName, Target};
 
 /// What putting a target into its group has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,8 @@ impl Control {
         }
         let weight = spec.weight.map(Weight::get).or(known.map(|it| it.weight));
         self.put(name, address, &zone, weight.unwrap_or(100), books);
-        self.sync_members(false);
+        let come = self.sync_members(false);
+        self.begin_slowly(&come);
         self.settle(books, 0);
         true
     }
@@ -183,15 +185,18 @@ impl Control {
 
     /// "Every load balancer node probes by itself the targets that it may use, those of its zone,
     /// or of all zones with `cross_zone` or spill-over"
-    pub(super) fn sync_members(&mut self, at_start: bool) {
-        let mut wanted: Vec<((NodeName, TargetNumber), bool)> = Vec::new();
-        for (name, there) in &self.nodes {
-            let Some((balancer, group)) = self.node(name).filter(|_| *there) else { continue };
+    ///
+    /// Returns those that have come and are healthy at once, since nobody checks them.
+    pub(super) fn sync_members(&mut self, at_start: bool) -> Vec<MemberId> {
+        let mut wanted: Vec<(MemberId, bool)> = Vec::new();
+        for (pool, node) in self.nodes.iter().enumerate() {
+            let pool = PoolId(pool as u16);
+            let Some((balancer, group)) = node.in_force(&self.settings) else { continue };
             let far = balancer.cross_zone || balancer.spill_over_below > 0;
             for (number, target) in &self.targets {
-                let near = target.zone == name.1;
+                let near = target.zone == node.name.1;
                 if target.group == group.name.as_str() && (near || far) {
-                    wanted.push(((name.clone(), *number), near));
+                    wanted.push(((pool, *number), near));
                 }
             }
         }
@@ -199,30 +204,30 @@ impl Control {
             .members
             .keys()
             .filter(|key| !wanted.iter().any(|(it, _)| it == *key))
-            .cloned()
+            .copied()
             .collect();
         for key in gone {
             self.members.remove(&key);
             self.checks.retain(|_, it| *it != key);
             self.probes.retain(|it| *it != key);
         }
-        let mut added = Vec::new();
+        let mut come = Vec::new();
         for (key, near) in wanted {
             if let Some(member) = self.members.get_mut(&key) {
                 member.near = near;
                 continue;
             }
-            let Some((_, group)) = self.node(&key.0) else { continue };
-            let tunnel = tunnel_pace(group).filter(|_| self.serves(&key.0));
+            let Some((_, group)) = self.node(key.0) else { continue };
+            let tunnel =
+                tunnel_pace(group).filter(|_| self.serves(&self.nodes[usize::from(key.0.0)].name));
             let member = Member::new(near, at_start, (health_pace(group), tunnel), self.now);
             let healthy = member.known == Health::Healthy;
-            self.members.insert(key.clone(), member);
-            added.push((key, healthy));
+            self.members.insert(key, member);
+            if healthy {
+                come.push(key);
+            }
         }
-        let together: Vec<_> = added.iter().map(|(key, _)| key.clone()).collect();
-        for (key, _) in added.iter().filter(|(_, healthy)| *healthy && !at_start) {
-            self.begin_slowly(key, &together);
-        }
+        come
     }
 
     /// Whether an endpoint is served by a node: only then is there a way for probes to have come.

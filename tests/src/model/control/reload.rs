@@ -15,7 +15,7 @@ use super::choice::{Health, TargetNumber};
 use super::leaving::Life;
 use super::member::{health_pace, tunnel_pace};
 use super::registry::address_of;
-use super::{Control, NodeName, names};
+use super::{Control, MemberId, NodeName, nodes};
 
 impl Control {
     pub(in super::super) fn reload(
@@ -29,23 +29,22 @@ impl Control {
         if !Routes::of(&before).counts_as(&Routes::of(settings)) {
             self.topology_epoch += 1;
         }
-        let there = names(settings);
-        for (name, is_there) in &mut self.nodes {
-            *is_there = there.contains(name);
+        for node in &mut self.nodes {
+            node.place = None;
         }
-        for name in there {
-            if !self.nodes.iter().any(|(known, _)| *known == name) {
-                self.nodes.push((name, true));
+        for node in nodes(settings) {
+            match self.nodes.iter_mut().find(|known| known.name == node.name) {
+                Some(known) => known.place = node.place,
+                None => self.nodes.push(node),
             }
         }
         self.take_modes(settings);
         self.take_delays(books);
         self.take_targets(&before, books);
-        let stay: Vec<_> = self.members.keys().cloned().collect();
-        self.sync_members(false);
-        for key in stay {
-            self.take_checks(&key, &before);
-        }
+        let stay: Vec<_> = self.members.keys().copied().collect();
+        let mut together = self.sync_members(false);
+        together.extend(stay.into_iter().filter(|key| self.take_checks(*key, &before)));
+        self.begin_slowly(&together);
         self.settle(books, 1);
     }
 
@@ -101,18 +100,22 @@ impl Control {
         self.events.push(Event::Reload { registered, deregistered, changed });
     }
 
-    /// A check whose settings are others begins anew, from what is thought of the target.
-    fn take_checks(&mut self, key: &(NodeName, TargetNumber), before: &Settings) {
+    /// A check whose settings are others begins anew, from what is thought of the target. Returns
+    /// whether that makes it healthy.
+    fn take_checks(&mut self, key: MemberId, before: &Settings) -> bool {
         let settings = Arc::clone(&self.settings);
         let Some(group) = self.targets.get(&key.1).map(|target| target.group.clone()) else {
-            return;
+            return false;
         };
         let (Some(old), Some(new)) = (group_of(before, &group), group_of(&settings, &group)) else {
-            return;
+            return false;
         };
-        let serves = self.serves(&key.0);
+        let Some(name) = self.nodes.get(usize::from(key.0.0)).map(|node| node.name.clone()) else {
+            return false;
+        };
+        let serves = self.serves(&name);
         let now = self.now;
-        let Some(member) = self.members.get_mut(key) else { return };
+        let Some(member) = self.members.get_mut(&key) else { return false };
         // One that was not there before cannot know better than those that were.
         let presumed = match member.health_now() {
             Health::Healthy => Finding::Healthy,
@@ -124,10 +127,10 @@ impl Control {
         if old.health_check != new.health_check {
             member.health = health_pace(new).map(|pace| Check::new(pace, health, now));
             ended.extend(member.health_id.take());
-            self.probes.retain(|it| it != key);
+            self.probes.retain(|it| *it != key);
         }
         let wanted = tunnel_pace(new).filter(|_| serves);
-        let moved = tunnel_ends(before, &key.0) != tunnel_ends(&settings, &key.0);
+        let moved = tunnel_ends(before, &name) != tunnel_ends(&settings, &name);
         if old.tunnel_check != new.tunnel_check
             || moved
             || member.tunnel.is_some() != wanted.is_some()
@@ -138,7 +141,7 @@ impl Control {
         for id in ended {
             self.checks.remove(&id);
         }
-        self.note_health(key);
+        self.note_health(key)
     }
 }
 

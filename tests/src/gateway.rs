@@ -138,6 +138,8 @@ pub struct Gateway {
     /// Counts what arrived, for [`Queues::InTurn`].
     arrived: usize,
     holding: bool,
+    /// Whether time has passed in which nothing was done.
+    asleep: bool,
     fragments: Arc<FragmentTable>,
     answers: Answers,
     /// Probes that nobody answers, and when their time is over.
@@ -189,6 +191,7 @@ impl Gateway {
             elapsed: Duration::ZERO,
             arrived: 0,
             holding: false,
+            asleep: false,
             fragments,
             answers: Answers::default(),
             unanswered: Vec::new(),
@@ -301,6 +304,10 @@ impl Gateway {
     /// # Errors
     /// [`Stuck`], if something is due again and again.
     pub fn try_advance(&mut self, by: Duration) -> Result<(), Stuck> {
+        if std::mem::take(&mut self.asleep) {
+            let _ = self.now();
+            self.exits.journal.note(|| Happened::Awake);
+        }
         let end = self.elapsed + by;
         let mut rounds = 0;
         while let Some(due) = self.due().filter(|&due| due <= self.start + end) {
@@ -337,6 +344,16 @@ impl Gateway {
         let (wall_clock, at) = self.wall_clock;
         self.control(Input::WallClock(wall_clock + end.saturating_sub(at)));
         Ok(())
+    }
+
+    /// Time passes, and nothing is done that is due: the process is stopped, or has no processor.
+    /// What is due then is done late, when time passes as usual again, and what is done before that
+    /// is done first.
+    pub fn sleep(&mut self, by: Duration) {
+        self.elapsed += by;
+        self.asleep = true;
+        let _ = self.now();
+        self.exits.journal.note(|| Happened::Slept);
     }
 
     /// The control plane is told something, and what it has to say reaches every worker.

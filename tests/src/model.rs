@@ -105,6 +105,8 @@ pub struct Model {
     latest: Option<Arc<Snapshot>>,
     inbox: usize,
     now: Duration,
+    /// Whether what is due waits: nothing need be done at its time.
+    asleep: bool,
     step: u64,
 }
 
@@ -122,6 +124,7 @@ impl Model {
             latest: None,
             inbox: setup.inbox,
             now: Duration::ZERO,
+            asleep: false,
             step: 0,
         }
     }
@@ -185,10 +188,18 @@ impl Model {
 
     fn judge(&mut self, step: &Step) -> Result<(), Wrong> {
         let now = step.time;
+        // Who sleeps does nothing at its time.
+        self.asleep |= matches!(step.what, Happened::Slept);
         if now > self.now {
             self.finished()?;
-            self.control.pass(now)?;
-            self.plane.pass(now)?;
+            if self.asleep {
+                self.control.hold_up_to_date()?;
+                self.control.late = true;
+            } else {
+                self.control.late = false;
+                self.control.pass(now)?;
+                self.plane.pass(now)?;
+            }
             self.now = now;
         }
         let books = &self.plane.books;
@@ -210,6 +221,11 @@ impl Model {
             Happened::Command { command, ok } => self.command(command, *ok),
             Happened::Timeout => {
                 self.control.timeout(now, books);
+                Ok(())
+            }
+            Happened::Slept => Ok(()),
+            Happened::Awake => {
+                self.asleep = false;
                 Ok(())
             }
             Happened::Event(event) => self.control.event(event),

@@ -136,6 +136,13 @@ pub(super) enum What {
         worker: u16,
         lasts: Duration,
     },
+    /// A gateway is stopped for a while, and goes on where it was: what has come waits, and what was
+    /// due is done late. What has come is done first, or what was due.
+    Pause {
+        gateway: usize,
+        lasts: Duration,
+        arrivals_first: bool,
+    },
     /// The underlay carries smaller packets to an appliance than before.
     PathMtu {
         appliance: usize,
@@ -377,6 +384,7 @@ impl What {
             (20, 13),
             (20, 14),
             (10, 15),
+            (15, 16),
         ]) {
             0 => What::Talk(Talk::draw(dice, world)),
             1 => What::Trouble { appliance, trouble: *dice.pick(&Trouble::ALL), lasts },
@@ -406,6 +414,11 @@ impl What {
             12 => What::Storm { weather: Weather::draw(dice), lasts },
             13 => What::Lag { gateway, worker, lasts: lasts.min(Duration::from_secs(20)) },
             14 => What::Stall { gateway, worker, lasts: lasts.min(Duration::from_secs(3)) },
+            16 => {
+                let most = *dice.pick(&[20, 2000, 2000, 20_000, 200_000]);
+                let lasts = dice.time(Duration::from_millis(1), Duration::from_millis(most));
+                What::Pause { gateway, lasts, arrivals_first: dice.per_mille(500) }
+            }
             _ => What::PathMtu { appliance, mtu: *dice.pick(&[1500, 1400, 1300, 9000]) },
         }
     }

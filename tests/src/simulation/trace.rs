@@ -47,7 +47,7 @@ impl Trace {
                 say(hasher, &(&settings.gateway, &settings.attachments));
                 say(hasher, &(&settings.target_groups, &settings.load_balancers));
             }
-            Happened::Timeout => {}
+            Happened::Timeout | Happened::Slept | Happened::Awake => {}
             Happened::Published(snapshot) => view(hasher, snapshot),
             Happened::Event(event) => say(hasher, event),
             Happened::Probe(request) => say(hasher, request),

@@ -70,6 +70,10 @@ struct Site {
     told: u64,
     /// By worker: until when it does not take up views, and does not look into its inbox.
     lag: Vec<Duration>,
+    /// Until when it does nothing, and until when it does nothing that is due.
+    asleep: [Duration; 2],
+    /// Whether it has not caught up since.
+    sleeps: bool,
     stall: Vec<Duration>,
     /// By worker: whether it will look into its inbox.
     called: Vec<bool>,
@@ -89,8 +93,13 @@ struct Site {
 enum Happening {
     Begin(usize),
     End(usize),
-    /// What a command or reload does at one gateway.
+    /// What a command or reload does at one gateway, and how its end shows there.
     Apply(usize, usize),
+    Revert(usize, usize),
+    /// The calendar of a gateway was set.
+    Calendar(usize),
+    /// An ICMP error says that nobody takes Geneve there.
+    Refused(usize, IpAddr),
     Host(Timer),
     Enter {
         gateway: usize,
@@ -130,10 +139,35 @@ enum Happening {
     Look,
 }
 
+impl Happening {
+    /// The gateway that it happens to.
+    fn gateway(&self) -> Option<usize> {
+        match self {
+            Happening::Apply(_, gateway)
+            | Happening::Revert(_, gateway)
+            | Happening::Calendar(gateway)
+            | Happening::Refused(gateway, _)
+            | Happening::Enter { gateway, .. }
+            | Happening::FromAppliance { gateway, .. }
+            | Happening::Probe { gateway, .. }
+            | Happening::TakeUp { gateway, .. }
+            | Happening::Serve { gateway, .. } => Some(*gateway),
+            Happening::Begin(_)
+            | Happening::End(_)
+            | Happening::Host(_)
+            | Happening::Leave { .. }
+            | Happening::ToAppliance { .. }
+            | Happening::Look => None,
+        }
+    }
+}
+
 /// How often symptoms are told.
 const LOOK: Duration = Duration::from_secs(20);
 /// How long hosts are waited for when nothing new begins.
 const PATIENCE: Duration = Duration::from_hours(1);
+/// How long a gateway may be stopped so that nobody loses patience, and no flow is forgotten.
+const BRIEFLY: Duration = Duration::from_secs(4);
 /// More than any plan takes by far.
 const MOST_STEPS: u64 = 5_000_000;
 
@@ -296,6 +330,8 @@ impl<'a> World<'a> {
             model,
             told: 0,
             lag: vec![Duration::ZERO; workers],
+            asleep: [Duration::ZERO; 2],
+            sleeps: false,
             stall: vec![Duration::ZERO; workers],
             called: vec![false; workers],
             variant,
@@ -336,8 +372,15 @@ impl<'a> World<'a> {
         self.acting = Some(index);
         let site = &mut self.sites[index];
         let Some(gateway) = &mut site.gateway else { return Ok(()) };
-        let age = self.now.saturating_sub(site.born);
-        let passed = gateway.try_advance(age.saturating_sub(gateway.elapsed()));
+        let passed = self.now.saturating_sub(site.born).saturating_sub(gateway.elapsed());
+        if site.sleeps {
+            gateway.sleep(passed);
+            if site.asleep[1] > self.now {
+                return Ok(());
+            }
+        }
+        let passed = if std::mem::take(&mut site.sleeps) { Duration::ZERO } else { passed };
+        let passed = gateway.try_advance(passed);
         passed.map_err(|stuck| {
             let steps = self.sites[index].take_recent();
             let wrong = Wrong::new("Bounded", stuck.to_string());
@@ -354,10 +397,27 @@ impl<'a> World<'a> {
     }
 
     fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
+        if let Some(gateway) = happening.gateway()
+            && let [asleep, _] = self.sites[gateway].asleep
+            && asleep > self.now
+        {
+            self.schedule(asleep, happening);
+            return Ok(());
+        }
         match happening {
             Happening::Begin(event) => self.begin(event),
             Happening::End(event) => self.finish_event(event),
             Happening::Apply(event, site) => self.apply(event, site),
+            Happening::Revert(event, site) => self.revert(event, site),
+            Happening::Calendar(site) => {
+                let calendar = self.calendar(self.sites[site].calendar);
+                self.at(site, |it| it.set_wall_clock(calendar))
+            }
+            Happening::Refused(site, target) => self.at(site, |it| {
+                if let Some(slot) = it.target(target) {
+                    it.control(Input::Suspect(slot));
+                }
+            }),
             Happening::Host(timer) => {
                 let mut deeds = Deeds::default();
                 self.hosts.time_out(timer, &mut deeds);
@@ -416,6 +476,9 @@ impl<'a> World<'a> {
             Happening::Look => {
                 self.schedule(self.now + LOOK, Happening::Look);
                 for site in 0..self.sites.len() {
+                    if self.sites[site].asleep[0] > self.now {
+                        continue;
+                    }
                     self.at(site, |gateway| {
                         let drops = gateway.totals().udp.drops;
                         let of = |name: &str| drops.get(name).copied().unwrap_or_default();
@@ -544,7 +607,8 @@ impl Site {
     }
 
     fn due(&self) -> Option<Duration> {
-        Some(self.born + self.gateway.as_ref()?.poll_timeout()?)
+        let due = self.born + self.gateway.as_ref()?.poll_timeout()?;
+        Some(due.max(self.asleep[1]))
     }
 }
 

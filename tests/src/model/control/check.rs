@@ -96,8 +96,14 @@ impl Check {
 
     /// A probe starts that is due.
     pub(super) fn start(&mut self, now: Duration) {
-        if self.regular.is_some_and(|regular| regular <= now) {
-            self.regular = Some(now + self.pace.interval);
+        if let Some(regular) = self.regular.filter(|regular| *regular <= now) {
+            // Those that were missed are not made up for.
+            let missed = (now - regular).as_nanos() / self.pace.interval.as_nanos().max(1);
+            let further = u32::try_from(missed + 1).unwrap_or(u32::MAX);
+            self.regular = Some(regular + self.pace.interval * further);
+        } else if self.regular.is_none() && self.created + self.pace.interval * 2 < now {
+            // It is as late as the first of the regular was to be at the latest.
+            self.created = now;
         }
         self.first = false;
         if self.fast.is_some() {
@@ -106,11 +112,13 @@ impl Check {
         self.under_way += 1;
     }
 
-    /// A probe starts that is due by nothing that is known: it may be the first of the regular.
-    pub(super) fn start_unforeseen(&mut self, now: Duration) -> bool {
+    /// A probe starts that is due by nothing that is known: it may be the first of the regular. If
+    /// it is late it does not tell when the others are.
+    pub(super) fn start_unforeseen(&mut self, now: Duration, late: bool) -> bool {
         let may_be = self.regular.is_none() && !self.first;
         if may_be {
-            self.regular = Some(now);
+            self.regular = Some(now).filter(|_| !late);
+            self.created = now;
             self.start(now);
         }
         may_be
@@ -216,8 +224,11 @@ mod tests {
     #[test]
     fn a_refusal_is_looked_into_at_once_and_a_suspicion_once_in_an_interval() {
         let mut refused = check(Finding::Healthy);
-        assert!(refused.start_unforeseen(ms(4000)));
-        assert!(!refused.start_unforeseen(ms(4001)), "now it is known when the regular ones are");
+        assert!(refused.start_unforeseen(ms(4000), false));
+        assert!(
+            !refused.start_unforeseen(ms(4001), false),
+            "now it is known when the regular ones are"
+        );
         refused.end(ProbeOutcome::Passed, ms(4002));
         refused.end(ProbeOutcome::Refused, ms(4002));
         assert_eq!(refused.due(), ms(4002));

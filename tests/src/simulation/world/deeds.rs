@@ -7,8 +7,8 @@ use gwlb::control::TargetSpec;
 use super::super::hosts::plus;
 use super::super::plan::{Rogue, Stray};
 use super::{
-    About, Appliance, Conversation, Datagram, Deeds, Dice, Duration, Event, Happening, Input,
-    IpAddr, Kind, Packet, Settings, Site, Trouble, Violation, What, World, Wrong,
+    About, Appliance, BRIEFLY, Conversation, Datagram, Deeds, Dice, Duration, Event, Happening,
+    Input, IpAddr, Kind, Packet, Settings, Site, Trouble, Violation, What, World, Wrong,
 };
 use crate::packets::{Ip, Tcp, fragments};
 
@@ -63,7 +63,7 @@ impl World<'_> {
                 if before.abs_diff(calendar.as_secs() / EPOCH_SECONDS) > 1 {
                     self.harm_of(*gateway, "the keys of its cookies were turned twice");
                 }
-                return self.at(*gateway, |it| it.set_wall_clock(calendar));
+                return self.happen(Happening::Calendar(*gateway));
             }
             What::Death { gateway, lasts } => {
                 self.count_flows(*gateway);
@@ -97,6 +97,20 @@ impl World<'_> {
             What::Lag { gateway, worker, lasts } => {
                 self.sites[*gateway].lag[usize::from(*worker)] = self.now + *lasts;
             }
+            What::Pause { gateway, lasts, arrivals_first } => {
+                let until = self.now + *lasts;
+                let late =
+                    if *arrivals_first { Duration::from_micros(100) } else { Duration::ZERO };
+                // It has done all that was due before.
+                self.at(*gateway, |_| {})?;
+                let site = &mut self.sites[*gateway];
+                let [asleep, due] = site.asleep;
+                site.asleep = [asleep.max(until), due.max(until + late)];
+                site.sleeps = true;
+                if *lasts > BRIEFLY {
+                    self.harm_of(*gateway, "its gateway was stopped");
+                }
+            }
             What::Stall { gateway, worker, lasts } => {
                 self.sites[*gateway].stall[usize::from(*worker)] = self.now + *lasts;
             }
@@ -112,9 +126,9 @@ impl World<'_> {
             {
                 self.set_trouble(*appliance, None);
             }
-            What::Bypass { balancer, .. } => {
+            What::Bypass { .. } => {
                 for site in 0..self.sites.len() {
-                    self.switch(site, *balancer, TrafficMode::LoadBalance)?;
+                    self.happen(Happening::Revert(index, site))?;
                 }
             }
             What::Death { gateway, .. } if self.sites[*gateway].gateway.is_none() => {
@@ -180,6 +194,11 @@ impl World<'_> {
         }
     }
 
+    pub(super) fn revert(&mut self, index: usize, site: usize) -> Result<(), Violation> {
+        let What::Bypass { balancer, .. } = &self.plan.events[index].what else { return Ok(()) };
+        self.switch(site, *balancer, TrafficMode::LoadBalance)
+    }
+
     fn switch(&mut self, site: usize, balancer: usize, mode: TrafficMode) -> Result<(), Violation> {
         let name = self.plan.world.layout.load_balancers()[balancer];
         self.sites[site].judge.may_bypass = true;
@@ -229,7 +248,7 @@ impl World<'_> {
             let mut dice = Dice::of(self.plan.seed, About::Rogue, &[u64::from(number), nth]);
             let Some(datagram) = self.forged(deed, &mut dice) else { return Ok(()) };
             let gateway = dice.below(self.sites.len() as u64) as usize;
-            self.at(gateway, |it| it.receive(&[datagram], None))?;
+            self.happen(Happening::FromAppliance { gateway, datagram })?;
         }
         Ok(())
     }
@@ -372,12 +391,11 @@ impl World<'_> {
             });
         }
         let device = if back { pair.far.0 } else { pair.near.0 };
-        let packets: Vec<_> = packets.into_iter().map(Packet::plain).collect();
-        self.at(gateway, |it| {
-            if let Some(at) = it.attachment(device) {
-                it.enter(at, &packets, None);
-            }
-        })
+        for packet in packets {
+            let packet = Packet::plain(packet);
+            self.schedule(self.now, Happening::Enter { gateway, device, packet });
+        }
+        Ok(())
     }
 }
 
@@ -412,6 +430,7 @@ fn name(what: &What) -> &'static str {
         What::Partition { .. } => "partition",
         What::Storm { .. } => "storm",
         What::Lag { .. } => "worker lags behind views",
+        What::Pause { .. } => "gateway is stopped",
         What::Stall { .. } => "worker leaves its inbox",
         What::PathMtu { .. } => "path MTU changes",
     }

@@ -7,8 +7,8 @@ use netio::offload::Offload;
 use siphasher::sip::SipHasher13;
 
 use super::{
-    About, Datagram, Delivered, Dice, Duration, Happening, Hosts, Input, IpAddr, Layout, Leg,
-    Packet, ProbeOutcome, Sent, Trouble, Violation, Way, World, corrupted,
+    About, BRIEFLY, Datagram, Delivered, Dice, Duration, Happening, Hosts, Input, IpAddr, Layout,
+    Leg, Packet, ProbeOutcome, Sent, Trouble, Violation, Way, World, corrupted,
 };
 
 impl World<'_> {
@@ -23,6 +23,9 @@ impl World<'_> {
             talk_of(&mut self.hosts, number).harm.get_or_insert("there was no gateway");
             return;
         };
+        if self.sites[gateway].asleep[0] > self.now + BRIEFLY {
+            talk_of(&mut self.hosts, number).harm.get_or_insert("its gateway was stopped");
+        }
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut packet = packet.clone();
             // What is left to the device is not on a wire yet.
@@ -131,11 +134,7 @@ impl World<'_> {
         if self.appliances[appliance].trouble == Some(Trouble::Crash) {
             // Nobody listens on the port: an ICMP error tells the gateway's socket.
             let target = sent.to.ip();
-            return self.at(gateway, |it| {
-                if let Some(slot) = it.target(target) {
-                    it.control(Input::Suspect(slot));
-                }
-            });
+            return self.happen(Happening::Refused(gateway, target));
         }
         let out = self.appliances[appliance].take(
             (gateway, sent),

@@ -23,6 +23,7 @@ mod routes;
 mod seen;
 mod sending;
 mod timeouts;
+mod translating;
 mod tuple;
 mod verdict;
 mod view;
@@ -252,6 +253,10 @@ impl Model {
                 };
                 self.plane.judge(&judged, now)
             }
+            Happened::Entered { worker, at, packet } => {
+                self.plane.worker(*worker).entered = Some((*at, packet.clone()));
+                Ok(())
+            }
             Happened::Lost { worker, side, stage, reason, segments, packet } => {
                 let lost = (*side, *stage, *reason, *segments);
                 self.lose(*worker, lost, packet)
@@ -341,6 +346,7 @@ impl Model {
             (Stage::Entering, DropReason::MalformedPacket) => {
                 let malformed = geneve::Inner::parse(packet).is_err() && segments == 1;
                 is(malformed, Clause::Conservation, "a sound packet was dropped as malformed")?;
+                self.plane.worker(worker).entered = None;
                 self.plane.books.ledger(side).flow.received += segments;
             }
             (Stage::Inbox, DropReason::Reconfigured) => {

@@ -10,9 +10,9 @@ use gwlb::config::Settings;
 use gwlb::control::{Event, Input, ProbeOutcome};
 use gwlb::dataplane::snapshot::{Fate, NoCandidate, Snapshot, TargetSlot};
 use gwlb::dataplane::stats::TargetTotals;
-use gwlb::dataplane::verdict::{DropReason, Hop, ReturnVerdict, WorkerId};
+use gwlb::dataplane::verdict::{DropReason, Hop, ReturnVerdict, Side, WorkerId};
 use gwlb_tests::appliance::echo;
-use gwlb_tests::gateway::journal::{Happened, Judgement, Step};
+use gwlb_tests::gateway::journal::{Happened, Judgement, Stage, Step};
 use gwlb_tests::gateway::{Gateway, Packet, Setup};
 use gwlb_tests::model::{Clause, Fleet, Model, Violation};
 use gwlb_tests::packets::{Ip, Problem, Tcp, fragments};
@@ -27,11 +27,15 @@ struct Life {
 }
 
 fn settings(more: &str) -> Settings {
+    changed("[[target_group]]\nname = \"fw\"\n", more)
+}
+
+/// The scenarios' configuration with more lines behind some that are there once.
+fn changed(behind: &str, more: &str) -> Settings {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/gateway.toml");
     let text = std::fs::read_to_string(path).unwrap();
-    let group = "[[target_group]]\nname = \"fw\"\n";
-    assert_eq!(text.matches(group).count(), 1);
-    let text = text.replace(group, &format!("{group}{more}"));
+    assert_eq!(text.matches(behind).count(), 1);
+    let text = text.replace(behind, &format!("{behind}{more}"));
     gwlb::config::parse(&Source::new("model.toml", text)).unwrap()
 }
 
@@ -309,6 +313,65 @@ fn what_differs_between_gateways_of_a_fleet_is_found() {
     assert!(steps.iter_mut().any(|step| elsewhere(&mut step.what)));
     let violation = follow(&lives[1], &steps).unwrap_err();
     assert_against(Clause::Determinism, &violation);
+}
+
+#[test]
+fn a_placement_that_is_not_by_the_hash_is_found() {
+    let life = Life::of_a_connection(1);
+    let violation = life.otherwise(hop(0, |hop| hop.target = other(hop.target)));
+    assert_against(Clause::Determinism, &violation);
+    assert!(violation.to_string().contains("by its hash"), "{violation}");
+}
+
+#[test]
+fn what_is_wrongly_translated_on_the_way_in_is_found() {
+    let gateway = "[[internet_gateway]]\nname = \"igw\"\n";
+    let mapping = "addresses = [{ public = \"198.51.100.11\", private = \"10.0.1.11\" }]\n";
+    let settings = changed(gateway, mapping);
+    let setup = Setup { journal: true, ..Setup::of(1) };
+    let mut gateway = Gateway::new(settings.clone(), setup);
+    let igw = gateway.attachment("igw").unwrap();
+    let packet = Ip::new("203.0.113.7", "198.51.100.11").udp((7, 53), b"from outside");
+    gateway.enter(igw, &[Packet::plain(packet)], None);
+    let steps = gateway.take_journal();
+    let life = Life { settings, setup, gateway, steps };
+    life.follow(&life.steps).unwrap_or_else(|violation| panic!("{violation}"));
+    let tampered = |at: usize| {
+        life.otherwise(|what| match what {
+            Happened::Entered { packet, .. } => {
+                packet[at] ^= 1;
+                true
+            }
+            _ => false,
+        })
+    };
+    // The type of service, the time to live, the destination, the payload.
+    for at in [1, 8, 19, 30] {
+        assert_against(Clause::Transparency, &tampered(at));
+    }
+    let untold = life.without(|what| matches!(what, Happened::Entered { .. }));
+    assert_against(Clause::Conservation, &untold);
+}
+
+#[test]
+fn a_sound_packet_that_is_called_malformed_is_found() {
+    let life = Life::of_a_connection(1);
+    let mut judged = (Vec::new(), Side::Tun);
+    let violation = life.otherwise(|what| match what {
+        Happened::Judged { packet, origin, .. } => {
+            judged = (packet.clone(), origin.side);
+            false
+        }
+        Happened::Sent { worker, .. } => {
+            let (packet, side) = judged.clone();
+            let (stage, reason) = (Stage::Leaving, DropReason::MalformedPacket);
+            *what = Happened::Lost { worker: *worker, side, stage, reason, segments: 1, packet };
+            true
+        }
+        _ => false,
+    });
+    assert_against(Clause::Conservation, &violation);
+    assert!(violation.to_string().contains("like any other"), "{violation}");
 }
 
 #[test]

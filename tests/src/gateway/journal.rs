@@ -63,6 +63,16 @@ pub enum Happened {
         /// Of the view.
         generation: u64,
     },
+    /// A packet entered through an attachment that translates addresses. The same packet, translated,
+    /// is judged or lost next by this worker.
+    Entered {
+        /// Who took it in.
+        worker: WorkerId,
+        /// Where it came in.
+        at: Attachment,
+        /// The packet as it came.
+        packet: Vec<u8>,
+    },
     /// A packet was judged by a worker's ingress.
     Judged {
         /// Whose.
@@ -73,7 +83,8 @@ pub enum Happened {
         handed_over: bool,
         /// Whether it is a fragment that had waited for its first one.
         released: bool,
-        /// The packet as it was judged: what enters by an internet gateway is translated already.
+        /// The packet as it was judged: what enters by an internet gateway is translated already
+        /// (see [`Happened::Entered`]).
         packet: Vec<u8>,
         /// What is left to be done to it.
         offload: Offload,

@@ -84,6 +84,8 @@ impl Worker {
         for Packet { bytes, offload } in batch {
             let mut bytes = bytes.clone();
             if let Some(translation) = snapshot.translation(at) {
+                let (worker, packet) = (self.id, &bytes);
+                exits.journal.note(|| Happened::Entered { worker, at, packet: packet.clone() });
                 translation.inward(&mut bytes, offload);
             }
             match Frame::parse(&bytes, offload) {
@@ -321,8 +323,7 @@ impl Worker {
                 self.encapsulator = encapsulator;
                 if result.is_err() {
                     // A device may say anything of a packet.
-                    let drops = &self.stats.ledger(side).drops;
-                    return drops.add(DropReason::MalformedPacket, frame.segments());
+                    return self.lose(side, frame, DropReason::MalformedPacket, exits);
                 }
                 assert!(sent >= frame.segments(), "at least one for each");
                 self.stats.ledger(side).flow.generated.add(sent - frame.segments());

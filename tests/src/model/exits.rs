@@ -1,17 +1,17 @@
 //! What leaves a worker: datagrams to appliances, and packets through attachments. What is to
 //! leave was noted with its verdict; what left has to be that.
 
-use geneve::checksum::{Integrity, verify};
 use geneve::{Inner, protocol};
 use gwlb::control::TunnelRequest;
 use gwlb::dataplane::snapshot::Snapshot;
 use gwlb::dataplane::verdict::{DropReason, Hop, ReplyCause, Side, WorkerId};
 use netio::offload::Offload;
-use router::{AddressMapping, Attachment};
+use router::Attachment;
 
 use super::placing::Change;
 use super::plane::Plane;
 use super::seen::Seen;
+use super::translating::Way;
 use super::tuple::Tuple;
 use super::view::View;
 use super::wire::{clamped, piece_of, same_but_for_zero};
@@ -148,7 +148,7 @@ impl Plane {
         let leaving = &mut self.workers[usize::from(worker.0)].leaving;
         let same = |it: &Leaving| {
             it.at == delivered.at
-                && (is_translated(it, &delivered.packet)
+                && (Way::Out.is_translated(&it.packet, &delivered.packet, &it.addresses)
                     || it.zero_at.is_some_and(|at| {
                         it.addresses.is_empty()
                             && same_but_for_zero(&it.packet, &delivered.packet, at)
@@ -194,59 +194,6 @@ impl Plane {
     }
 }
 
-/// Whether a packet is one that was to leave, translated as is configured: the source of its
-/// private address has become the public one, in the packet that an ICMP error quotes the
-/// destination; nothing else differs but checksums, and right ones are right afterwards.
-fn is_translated(leaving: &Leaving, left: &[u8]) -> bool {
-    let packet = &leaving.packet;
-    let Leaving { addresses, .. } = leaving;
-    if addresses.is_empty() || packet.first().is_none_or(|first| first >> 4 != 4) {
-        return packet == left;
-    }
-    if packet.len() != left.len() {
-        return false;
-    }
-    let (Ok(before), Ok(after)) = (Inner::parse(packet), Inner::parse(left)) else { return false };
-    let translated = |address: std::net::IpAddr| {
-        let found = |it: &&AddressMapping| it.private == address;
-        addresses.iter().find(found).map_or(address, |it| it.public)
-    };
-    if (after.src, after.dst) != (translated(before.src), before.dst) {
-        return false;
-    }
-    if before.src == after.src && packet == left {
-        return !quotes_private(&before, packet, addresses);
-    }
-    let valid = |inner: &Inner, packet: &[u8]| verify(inner, packet) == Integrity::Valid;
-    if valid(&before, packet) && !valid(&after, left) {
-        return false;
-    }
-    let mut changed = vec![10..12, 12..16];
-    let upper = before.header_len;
-    match before.protocol {
-        protocol::TCP => changed.push(upper + 16..upper + 18),
-        protocol::UDP => changed.push(upper + 6..upper + 8),
-        protocol::ICMP => {
-            changed.push(upper + 2..upper + 4);
-            let quote = upper + 8;
-            changed.extend([quote + 10..quote + 12, quote + 16..quote + 20]);
-            let header = packet.get(quote).map_or(0, |first| usize::from(first & 0xf) * 4);
-            changed.push(quote + header + 6..quote + header + 8);
-            changed.push(quote + header + 16..quote + header + 18);
-        }
-        _ => {}
-    }
-    let other = |at: usize| !changed.iter().any(|range| range.contains(&at));
-    (0..packet.len()).filter(|at| other(*at)).all(|at| packet[at] == left[at])
-}
-
-/// Whether an ICMP error quotes a packet for a private address that has a public one.
-fn quotes_private(inner: &Inner, packet: &[u8], addresses: &[AddressMapping]) -> bool {
-    let geneve::Transport::IcmpError { about, .. } = inner.transport else { return false };
-    let quoted = packet.get(inner.header_len + 8 + 16..).is_some_and(|rest| rest.len() >= 4);
-    quoted && addresses.iter().any(|it| it.private == about.dst())
-}
-
 impl Plane {
     /// A packet cannot be cut as its device said, or what it says of its checksum is wrong: it was
     /// expected to leave, and does not.
@@ -257,6 +204,9 @@ impl Plane {
         (reason, segments): (DropReason, u64),
     ) -> Result<(), Wrong> {
         let worker = &mut self.workers[usize::from(id.0)];
+        hold(worker.contradictory, Clause::Conservation, || {
+            format!("a packet like any other does not leave: {reason:?}")
+        })?;
         let count = segments as usize;
         let nothing = || Wrong::new(Clause::Conservation, "nothing was to leave".to_owned());
         if reason == DropReason::DeliveryFailed {

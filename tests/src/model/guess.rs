@@ -1,9 +1,9 @@
-//! Whom a flow has chosen that shows it to nobody: its packets were too long for any of the
-//! candidates, say. Placement is "weighted rendezvous hashing, keyed SipHash", so it can be worked
-//! out, here with the logarithm of the textbook and not in fixed point. The hash is the gateway's
-//! own, under its own key; the rest is written anew.
+//! Whom a flow should choose. Placement is "weighted rendezvous hashing, keyed SipHash", so it can be
+//! worked out, here with the logarithm of the textbook and not in fixed point. The hash is the
+//! gateway's own, under its own key; the rest is written anew.
 //!
-//! Where the choice shows, this is not asked: there the model takes every choice that is one.
+//! Where two candidates are too close to tell, any of them will do that other gateways take, too. A
+//! choice that shows to nobody, as of a packet that was too long for any, is known from here alone.
 
 use std::net::IpAddr;
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use geneve::Stickiness;
 
-use super::Wrong;
 use super::flow::{Flow, FlowId, Tcp, Who, is_tcp, word};
+use super::guess::guess;
 use super::placing::{Case, Plan};
 use super::plane::{Judged, Path, Plane};
+use super::{Clause, Wrong, hold};
 
 impl Plane {
     /// Notes what a packet has done to its flow. `paths` are those that it may have gone.
@@ -28,6 +29,10 @@ impl Plane {
         let goes = goes.filter(|goes| !goes.is_empty()).map(Who::any_of);
         if let (Some(Who::One(slot)), true) = (&goes, plan.is_choice()) {
             let (set, chosen) = (case.view.set(case.pool_id), case.view.id(*slot));
+            let expected = guess(case.view, &id.1, set).unwrap_or(chosen);
+            hold(chosen == expected, Clause::Determinism, || {
+                format!("{} goes to {chosen:#x}, and by its hash to {expected:#x}", id.1)
+            })?;
             self.fleet.choose(&id.1, set, chosen)?;
         }
         match plan {

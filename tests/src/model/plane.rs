@@ -10,7 +10,7 @@ use std::time::Duration;
 use geneve::Fragment;
 use gwlb::dataplane::verdict::{DropReason, Origin, ReplyCause, Side, WorkerId};
 use netio::offload::Offload;
-use router::{EndpointId, Entry};
+use router::{Attachment, EndpointId, Entry};
 
 use super::books::Books;
 use super::fleet::Fleet;
@@ -20,6 +20,7 @@ use super::guess::guess;
 use super::placing::{Case, Plan};
 use super::routes::Next;
 use super::seen::Seen;
+use super::translating::Way;
 use super::tuple::Tuple;
 use super::verdict::Expected;
 use super::view::View;
@@ -113,6 +114,7 @@ impl Plane {
             return wrong(Clause::Conservation, || "what is no packet was judged".to_owned());
         };
         let view = self.view(it.worker)?;
+        self.worker(it.worker).contradictory = seen.is_contradictory();
         self.arrive(it, &seen, &view)?;
         let mut origin = it.origin;
         let mut bypassed = 0;
@@ -297,6 +299,21 @@ impl Plane {
         }
         let enters = side == Side::Tun && !matches!(it.origin.at, Entry::Endpoint(_));
         is(enters, "it comes from nowhere")?;
+        if let Some((at, before)) = self.worker(it.worker).entered.take() {
+            is(it.origin.at == Entry::from(at), "it came in elsewhere")?;
+            let translated = Way::In.is_translated(&before, it.packet, view.routes.addresses(at));
+            hold(translated, Clause::Transparency, || {
+                format!("what came in as {before:02x?} is judged as {:02x?}", it.packet)
+            })?;
+        } else {
+            let is_translated = match it.origin.at {
+                Entry::InternetGateway(id) => {
+                    !view.routes.addresses(Attachment::InternetGateway(id)).is_empty()
+                }
+                _ => false,
+            };
+            is(!is_translated, "nobody knows what it was when it came in")?;
+        }
         self.books.tun.flow.received += segments;
         Ok(())
     }

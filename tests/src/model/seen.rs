@@ -1,9 +1,9 @@
 //! A packet as it entered, and what it stands for on the wire: of a super-packet, every segment.
 
-use geneve::{Inner, IpVersion, Transport, protocol};
-use netio::offload::{Offload, Segmentation};
+use geneve::{Fragment, Inner, IpVersion, Transport, protocol};
+use netio::offload::{MAX_HEADERS, Offload, PartialChecksum, Segmentation};
 
-use super::wire::{checksum, put16, transport_checksum};
+use super::wire::{checksum, put16};
 
 /// A packet that a worker judges.
 #[derive(Debug)]
@@ -26,13 +26,14 @@ impl Seen {
         let mut seen = Seen { inner, bytes, offload: *offload, segments: 1, largest: 0 };
         seen.largest = inner.total_len;
         if let Some((headers, size)) = seen.cut() {
-            seen.segments = (inner.total_len - headers).div_ceil(size) as u64;
-            seen.largest = headers + size;
+            seen.segments = (inner.total_len - headers).div_ceil(size).max(1) as u64;
+            seen.largest = inner.total_len.min(headers + size);
         }
         Some(seen)
     }
 
-    /// Bytes of all headers, and of the payload of every segment but the last, if it is to be cut.
+    /// Bytes of all headers, and of the payload of every segment but the last, if its device has left
+    /// the cutting to others, and with it lengths and checksums, even if one segment is all.
     fn cut(&self) -> Option<(usize, usize)> {
         let (size, header) = match (self.offload.segment, self.inner.transport) {
             (Segmentation::Tcp { size, .. }, Transport::Tcp { header_len, .. }) => {
@@ -42,8 +43,30 @@ impl Seen {
             _ => return None,
         };
         let headers = self.inner.header_len + header;
-        let is_longer = size > 0 && self.inner.total_len.saturating_sub(headers) > size;
-        is_longer.then_some((headers, size))
+        (size > 0 && headers <= self.inner.total_len).then_some((headers, size))
+    }
+
+    /// Whether what its device says of it cannot be, so that nobody could send what it stands for:
+    /// "a super-packet carries a partial checksum", of the transport that it is cut by.
+    pub(super) fn is_contradictory(&self) -> bool {
+        let Inner { header_len, total_len, transport, fragment, .. } = self.inner;
+        let (size, transport_len, field) = match (self.offload.segment, transport) {
+            (Segmentation::None, _) => {
+                let end = |it: PartialChecksum| usize::from(it.start) + usize::from(it.offset) + 2;
+                let end = self.offload.checksum.map_or(0, end);
+                return end > total_len.min(MAX_HEADERS);
+            }
+            (Segmentation::Tcp { size, .. }, Transport::Tcp { header_len, .. }) => {
+                (size, header_len, 16)
+            }
+            (Segmentation::Udp { size }, Transport::Udp { .. }) => (size, 8, 6),
+            _ => return true,
+        };
+        let partial = PartialChecksum { start: header_len as u16, offset: field };
+        size == 0
+            || fragment != Fragment::Whole
+            || header_len + transport_len > total_len.min(MAX_HEADERS)
+            || self.offload.checksum != Some(partial)
     }
 
     /// The packets that it stands for, each as a host would have sent it by itself.
@@ -55,7 +78,10 @@ impl Seen {
             }
             return vec![packet];
         };
-        let pieces: Vec<&[u8]> = self.bytes[headers..].chunks(size).collect();
+        let mut pieces: Vec<&[u8]> = self.bytes[headers..].chunks(size).collect();
+        if pieces.is_empty() {
+            pieces.push(&[]);
+        }
         let last = pieces.len() - 1;
         let segments = pieces.iter().enumerate();
         segments.map(|(at, piece)| self.segment(at, at == last, headers, piece)).collect()
@@ -97,8 +123,14 @@ impl Seen {
             protocol::TCP => (ip + 16, false),
             _ => (ip + 6, true),
         };
-        put16(&mut packet, field, 0);
-        let sum = transport_checksum(&self.inner, &packet[ip..]);
+        // "The partial checksum that a super-packet carries is completed": it is the sum over a
+        // pseudo-header with the length of the whole. A wrong one stays wrong.
+        let whole = (self.inner.total_len - ip) as u32;
+        let carried = [packet[field], packet[field + 1]];
+        let of_this = [(!whole).to_be_bytes(), ((len - ip) as u32).to_be_bytes()];
+        let sum = !checksum(&[&carried, &of_this[0], &of_this[1]]);
+        put16(&mut packet, field, sum);
+        let sum = checksum(&[&packet[ip..]]);
         put16(&mut packet, field, if udp && sum == 0 { 0xffff } else { sum });
         packet
     }

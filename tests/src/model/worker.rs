@@ -29,6 +29,10 @@ pub(super) struct Worker {
     pub sweeps: bool,
     /// Whether the last words of ends are kept.
     pub keeps_words: bool,
+    /// What came in through an attachment that translates addresses, and which.
+    pub entered: Option<(Attachment, Vec<u8>)>,
+    /// Whether what a device said of the packet that was judged last cannot be.
+    pub contradictory: bool,
     /// What others have handed over.
     pub inbox: VecDeque<Handed>,
     /// Fragments whose first one has come, with where they come from by the present view.
@@ -111,6 +115,8 @@ impl Worker {
             resets: Bucket::for_resets(),
             sweeps: false,
             keeps_words: false,
+            entered: None,
+            contradictory: false,
             inbox: VecDeque::new(),
             released: VecDeque::new(),
             onward: None,

@@ -87,7 +87,11 @@ pub(super) enum What {
         kind: Stray,
         count: u64,
     },
-    Reload(Variant),
+    Reload {
+        variant: Variant,
+        /// Whether places are numbered otherwise and back in the same moment, while packets wait.
+        hurried: bool,
+    },
     Register {
         appliance: usize,
         weight: u16,
@@ -394,7 +398,7 @@ impl What {
                 let count = if dice.per_mille(50) { 400 } else { count };
                 What::Stray { kind, count }
             }
-            4 => What::Reload(*dice.pick(&Variant::ALL)),
+            4 => What::Reload { variant: *dice.pick(&Variant::ALL), hurried: dice.per_mille(300) },
             5 => What::Register { appliance, weight: *dice.pick(&[100, 100, 300, 1, 0]) },
             6 => What::Deregister { appliance },
             7 => {

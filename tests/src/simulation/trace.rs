@@ -53,6 +53,10 @@ impl Trace {
             Happened::Probe(request) => say(hasher, request),
             Happened::TunnelProbe(request) => say(hasher, request),
             Happened::TookUp { worker, generation } => (worker, generation).hash(hasher),
+            Happened::Entered { worker, at, packet } => {
+                (worker, packet).hash(hasher);
+                say(hasher, at);
+            }
             Happened::Judged {
                 worker,
                 origin,

@@ -1,67 +1,60 @@
 //! A whole gateway in memory, from both sides: packets, datagrams, time, health and reloads in any
-//! order. What holds is what always must hold, and the gateway in memory itself insists on more:
-//! sends that a kernel would take, segments that fit, super-packets that are cut into what came.
+//! order. The model follows every step, and the gateway in memory itself insists on more: sends that
+//! a kernel would take, segments that fit, super-packets that are cut into what came.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use geneve::flow::CanonicalKey;
-use geneve::{Header, Inner};
+use geneve::Inner;
 use gwlb::config::Settings;
 use gwlb::control::ProbeOutcome;
 use gwlb::dataplane::fragments::FragmentTable;
-use gwlb::dataplane::snapshot::TargetSlot;
 use gwlb::dataplane::stats::Totals;
 use gwlb_tests::appliance::echo;
-use gwlb_tests::gateway::{Answer, Datagram, Delivered, Gateway, Packet, Queues, Sent, Setup};
+use gwlb_tests::gateway::{Answer, Datagram, Gateway, Packet, Queues, Sent, Setup};
+use gwlb_tests::model::{Fleet, Model, Violation};
 use gwlb_tests::packets::{fragments, super_packet};
 use router::source::Source;
-use router::{Attachment, Entry, NextHop};
 
 use crate::engine::fuzz;
 use crate::input::Input;
 use crate::offload::offload;
 use crate::session::some_packet;
 
-/// What the configuration of the scenarios is changed into, and whether packets then may go past
-/// the appliances.
-const VARIANTS: [(&str, &str, bool); 9] = [
-    ("", "", false),
-    (GROUP, "dialect = \"google\"\nstickiness = \"3-tuple\"\n", false),
-    (GROUP, "when_none_healthy = \"bypass\"\n", true),
+/// What the configuration of the scenarios is changed into.
+const VARIANTS: [(&str, &str); 9] = [
+    ("", ""),
+    (GROUP, "dialect = \"google\"\nstickiness = \"3-tuple\"\n"),
+    (GROUP, "when_none_healthy = \"bypass\"\n"),
     (
         GROUP,
         "when_none_healthy = \"fail_closed\"\ntarget_failover = { on_unhealthy = \"rebalance\" }\n",
-        false,
     ),
-    (GROUP, "send_tcp_reset = { on_unhealthy = true, on_deregistration = true }\n", false),
+    (GROUP, "send_tcp_reset = { on_unhealthy = true, on_deregistration = true }\n"),
     (
         BALANCER,
         "cross_zone = true\ntcp_unknown_flow = \"adopt\"\nsend_tcp_reset_on_idle_timeout = true\n",
-        false,
     ),
-    (BALANCER, "tcp_unknown_flow = \"reset\"\n", false),
+    (BALANCER, "tcp_unknown_flow = \"reset\"\n"),
     (
         "[[internet_gateway]]\nname = \"igw\"\n",
         "addresses = [{ public = \"198.51.100.11\", private = \"10.0.1.11\" }]\n",
-        false,
     ),
-    ("address = \"192.0.2.12\"\n", "weight = 0\n", false),
+    ("address = \"192.0.2.12\"\n", "weight = 0\n"),
 ];
 const GROUP: &str = "[[target_group]]\nname = \"fw\"\n";
 const BALANCER: &str = "[[load_balancer]]\nname = \"fw\"\n";
 
-fn variants() -> Vec<(Settings, bool)> {
+fn variants() -> Vec<Settings> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/gateway.toml");
     let text = std::fs::read_to_string(path).unwrap();
-    let changed = |(behind, added, bypass): (&str, &str, bool)| {
+    let changed = |(behind, added): (&str, &str)| {
         assert!(behind.is_empty() || text.contains(behind), "{behind:?} is in the scenarios' file");
         let text =
             text.replacen(behind, &format!("{behind}{added}"), usize::from(!behind.is_empty()));
         let settings = gwlb::config::parse(&Source::new("gateway.toml", text));
-        (settings.unwrap_or_else(|problems| panic!("{problems}")), bypass)
+        settings.unwrap_or_else(|problems| panic!("{problems}"))
     };
     VARIANTS.map(changed).into()
 }
@@ -69,32 +62,31 @@ fn variants() -> Vec<(Settings, bool)> {
 const TARGETS: [[u8; 4]; 3] = [[192, 0, 2, 11], [192, 0, 2, 12], [192, 0, 2, 21]];
 const NODES: [[u8; 4]; 3] = [[192, 0, 2, 1], [192, 0, 2, 2], [192, 0, 2, 11]];
 
-/// A gateway with what appliances hold.
+/// A gateway with what appliances hold, and the model that follows it.
 struct History {
     gateway: Gateway,
+    model: Model,
     appliances: Vec<Sent>,
-    /// Where flows went while nothing has changed that places them.
-    placed: Option<BTreeMap<CanonicalKey, TargetSlot>>,
-    bypass: bool,
     before: Totals,
 }
 
 impl History {
-    fn new(input: &mut Input<'_>, variants: &[(Settings, bool)]) -> Self {
+    fn new(input: &mut Input<'_>, variants: &[Settings]) -> Self {
         let choice = input.byte();
-        let (mut settings, bypass) = variants[usize::from(choice) % variants.len()].clone();
+        let mut settings = variants[usize::from(choice) % variants.len()].clone();
         settings.gateway.max_flows_per_worker = 1 + usize::from(choice >> 5);
         let sizes = input.byte();
         let queues = if sizes & 1 > 0 { Queues::InTurn } else { Queues::ByFlow };
         let inbox = 1 + usize::from(sizes >> 1 & 3);
         let workers = 1 + u16::from(sizes >> 3) % 3;
-        let gateway = Gateway::new(settings, Setup { inbox, queues, ..Setup::of(workers) });
+        let setup = Setup { inbox, queues, journal: true, ..Setup::of(workers) };
+        let model = Model::new(&settings, &setup, &Fleet::new());
+        let gateway = Gateway::new(settings, setup);
         let before = gateway.totals();
-        let placed = Some(BTreeMap::new());
-        Self { gateway, appliances: Vec::new(), placed, bypass, before }
+        Self { gateway, model, appliances: Vec::new(), before }
     }
 
-    fn step(&mut self, input: &mut Input<'_>, variants: &[(Settings, bool)]) {
+    fn step(&mut self, input: &mut Input<'_>, variants: &[Settings]) {
         let step = input.byte();
         let queue = (step & 0x80 > 0).then(|| u16::from(step >> 5 & 3));
         match step & 15 {
@@ -163,18 +155,15 @@ impl History {
                     ProbeOutcome::Local,
                 ]);
                 let target = IpAddr::from(input.pick(&TARGETS));
-                self.placed = None;
                 let answer = Answer { target, node: None, kind: None, outcome, largest: None };
                 self.gateway.answer_probes(answer);
             }
             _ => {
-                let (mut settings, bypass) = variants[input.below(variants.len())].clone();
+                let mut settings = variants[input.below(variants.len())].clone();
                 let present = self.gateway.settings();
                 settings.gateway = present.gateway.clone();
                 let changes = gwlb::config::diff(present, &settings);
                 if !changes.iter().any(|change| change.restart) {
-                    self.placed = None;
-                    self.bypass |= bypass;
                     self.gateway.reload(settings);
                 }
             }
@@ -183,27 +172,7 @@ impl History {
 
     fn enter(&mut self, inside: bool, packets: &[Packet], queue: Option<u16>) {
         let at = self.gateway.attachment(if inside { "app-a" } else { "igw" }).unwrap();
-        self.gateway.take_delivered();
         self.gateway.enter(at, packets, queue);
-        for delivered in self.gateway.take_delivered() {
-            self.assert_inspected(at, packets, &delivered);
-        }
-    }
-
-    /// What leaves at once is an answer to a sender, or was never meant for an appliance.
-    fn assert_inspected(&self, at: Attachment, packets: &[Packet], delivered: &Delivered) {
-        let Ok(out) = Inner::parse(&delivered.packet) else { panic!("no packet was delivered") };
-        let same = |packet: &&Packet| {
-            Inner::parse(&packet.bytes)
-                .is_ok_and(|inner| (inner.src, inner.dst) == (out.src, out.dst))
-        };
-        if self.bypass || !packets.iter().any(|packet| same(&packet)) {
-            return;
-        }
-        let next = self.gateway.settings().topology.lookup(Entry::from(at), out.dst);
-        // Answers between hosts that send to themselves look like what they answer.
-        let direct = matches!(next, NextHop::Deliver(_));
-        assert!(direct || out.src == out.dst, "{out:?} was not inspected: {next:?}");
     }
 
     fn receive(&mut self, datagrams: &[Datagram], queue: Option<u16>) {
@@ -218,20 +187,19 @@ impl History {
             assert_eq!(came, went, "{ledger:?}");
             assert!(ledger.flow.received >= before.flow.received, "a counter went back");
         }
-        let hostile = self.gateway.hostile();
-        assert!(hostile.too_long <= totals.tun.flow.received, "{hostile:?}");
         self.before = totals;
-        for sent in self.gateway.take_sent() {
-            let (_, payload) = Header::parse(&sent.bytes).unwrap();
-            let flow = Inner::parse(payload).unwrap().flow_key();
-            if let Some(placed) = self.placed.as_mut().filter(|_| flow != flow.portless()) {
-                let target = *placed.entry(flow.canonical()).or_insert(sent.target);
-                assert_eq!(target, sent.target, "{flow} stays where it is");
-            }
-            self.appliances.push(sent);
-        }
+        self.follow().unwrap_or_else(|violation| panic!("{violation}"));
+        self.gateway.take_delivered();
+        self.appliances.extend(self.gateway.take_sent());
         // Memory of the test, not of the gateway.
         self.appliances.truncate(64);
+    }
+
+    fn follow(&mut self) -> Result<(), Violation> {
+        let steps = self.gateway.take_journal();
+        steps.iter().try_for_each(|step| self.model.follow(step))?;
+        self.model.check_books(&self.gateway.totals(), &self.gateway.target_totals())?;
+        self.model.check_hostile(&self.gateway.hostile())
     }
 
     fn end(mut self) {
@@ -318,7 +286,7 @@ fn histories() {
 /// to that appliance.
 #[test]
 fn returns() {
-    let settings = variants().swap_remove(0).0;
+    let settings = variants().swap_remove(0);
     let opening =
         gwlb_tests::packets::Ip::new("203.0.113.7", "10.0.1.11").udp((1000, 53), b"hello");
     let key = Inner::parse(&opening).unwrap().flow_key().canonical();

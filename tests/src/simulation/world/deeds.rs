@@ -8,7 +8,7 @@ use super::super::hosts::plus;
 use super::super::plan::{Rogue, Stray};
 use super::{
     About, Appliance, BRIEFLY, Conversation, Datagram, Deeds, Dice, Duration, Event, Happening,
-    Input, IpAddr, Kind, Packet, Settings, Site, Trouble, Violation, What, World, Wrong,
+    Input, IpAddr, Kind, Packet, Settings, Site, Trouble, Variant, Violation, What, World, Wrong,
 };
 use crate::packets::{Ip, Tcp, fragments};
 
@@ -47,7 +47,7 @@ impl World<'_> {
             }
             What::Rogue { deed, count } => return self.rogue(number, *deed, *count),
             What::Stray { kind, count } => return self.stray(number, *kind, *count),
-            What::Reload(_)
+            What::Reload { .. }
             | What::Register { .. }
             | What::Deregister { .. }
             | What::PathMtu { .. } => self.apply_everywhere(index),
@@ -154,12 +154,13 @@ impl World<'_> {
 
     pub(super) fn apply(&mut self, index: usize, site: usize) -> Result<(), Violation> {
         match &self.plan.events[index].what {
-            What::Reload(variant) => {
-                let (variant, settings) = (*variant, self.settings(*variant));
-                let bypasses = self.policy(variant).when_none_healthy == "bypass";
-                self.sites[site].variant = variant;
-                self.sites[site].judge.may_bypass |= bypasses;
-                self.at(site, |it| it.reload(Settings::clone(&settings)))
+            What::Reload { variant, hurried: false } => self.reload(site, *variant),
+            What::Reload { variant, hurried: true } => {
+                self.let_wait(index, site)?;
+                for variant in [Variant::Renumbered, Variant::AsItWas, *variant] {
+                    self.reload(site, variant)?;
+                }
+                Ok(())
             }
             What::Register { appliance, weight } => {
                 let appliance = &self.appliances[*appliance];
@@ -197,6 +198,48 @@ impl World<'_> {
     pub(super) fn revert(&mut self, index: usize, site: usize) -> Result<(), Violation> {
         let What::Bypass { balancer, .. } = &self.plan.events[index].what else { return Ok(()) };
         self.switch(site, *balancer, TrafficMode::LoadBalance)
+    }
+
+    fn reload(&mut self, site: usize, variant: Variant) -> Result<(), Violation> {
+        let settings = self.settings(variant);
+        let bypasses = self.policy(variant).when_none_healthy == "bypass";
+        self.sites[site].variant = variant;
+        self.sites[site].judge.may_bypass |= bypasses;
+        self.at(site, |it| it.reload(Settings::clone(&settings)))
+    }
+
+    /// Packets wait at a gateway for a while: for the workers that own their flows, and for the
+    /// first ones of which they are pieces.
+    fn let_wait(&mut self, index: usize, site: usize) -> Result<(), Violation> {
+        self.harm_all("it waited while places were numbered anew");
+        let time = Duration::from_millis(100);
+        let until = self.now + time;
+        for stall in &mut self.sites[site].stall {
+            *stall = until.max(*stall);
+        }
+        let number = self.plan.events[index].number as usize;
+        let pair = self.pairs[number % self.pairs.len()];
+        let near = plus(pair.near.1.parse().expect("an address"), 50);
+        let ip = Ip::between(near, pair.far.1.parse().expect("an address"));
+        let mut packets = Vec::new();
+        for nth in 0..8 {
+            let ports = (40_000 + nth, 80);
+            packets.push(Packet::plain(ip.tcp(ports, Tcp::SYN, b"")));
+            let pieces = fragments(&ip.udp(ports, &[7; 200]), nth, 104);
+            for (piece, packet) in pieces.into_iter().map(Packet::plain).enumerate() {
+                if piece > 0 {
+                    packets.push(packet);
+                } else {
+                    let first = Happening::Enter { gateway: site, device: pair.near.0, packet };
+                    self.schedule(self.now + 2 * time, first);
+                }
+            }
+        }
+        self.at(site, |it| {
+            if let Some(at) = it.attachment(pair.near.0) {
+                it.enter(at, &packets, None);
+            }
+        })
     }
 
     fn switch(&mut self, site: usize, balancer: usize, mode: TrafficMode) -> Result<(), Violation> {
@@ -420,7 +463,8 @@ fn name(what: &What) -> &'static str {
         },
         What::Rogue { .. } => "rogue datagrams",
         What::Stray { .. } => "stray packets",
-        What::Reload(_) => "reload",
+        What::Reload { hurried: false, .. } => "reload",
+        What::Reload { hurried: true, .. } => "reloads in a hurry",
         What::Register { .. } => "target registered",
         What::Deregister { .. } => "target deregistered",
         What::Bypass { .. } => "traffic mode switched",

@@ -26,6 +26,9 @@ impl Way {
         after: &[u8],
         addresses: &[AddressMapping],
     ) -> bool {
+        // What is behind the end that its header names is no part of a packet.
+        let end = Inner::parse(before).map(|inner| inner.total_len);
+        let before = end.ok().and_then(|end| before.get(..end)).unwrap_or(before);
         if addresses.is_empty() || before.first().is_none_or(|first| first >> 4 != 4) {
             return before == after;
         }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use gwlb_tests::simulation::{
-    Coverage, Kind, Options, Outcome, Regression, Violation, describe, minimise, run,
+    Coverage, Kind, Options, Outcome, Regression, Violation, describe, minimise, plan_hash, run,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -139,6 +139,7 @@ fn play(arguments: &Arguments) -> io::Result<bool> {
     let first = arguments.seed.unwrap_or(0);
     if arguments.plan {
         write!(io::stdout(), "{}", describe(first, &options))?;
+        writeln!(io::stdout(), "plan {:016x}", plan_hash(first, &options))?;
         return Ok(true);
     }
     let given = std::env::args().any(|argument| argument.starts_with("--seeds"));

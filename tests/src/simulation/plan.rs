@@ -332,6 +332,8 @@ impl Plan {
                 let mut dice = Dice::of(seed, About::Event, &[u64::from(number)]);
                 let at = dice.time(Duration::ZERO, world.span);
                 let what = What::draw(&mut dice, &world);
+                // Drawn last, so that all others are what they were before there was this.
+                let what = if dice.per_mille(20) { What::pause(&mut dice, &world) } else { what };
                 Event { number, at, what }
             })
             .collect();
@@ -388,7 +390,6 @@ impl What {
             (20, 13),
             (20, 14),
             (10, 15),
-            (15, 16),
         ]) {
             0 => What::Talk(Talk::draw(dice, world)),
             1 => What::Trouble { appliance, trouble: *dice.pick(&Trouble::ALL), lasts },
@@ -418,13 +419,17 @@ impl What {
             12 => What::Storm { weather: Weather::draw(dice), lasts },
             13 => What::Lag { gateway, worker, lasts: lasts.min(Duration::from_secs(20)) },
             14 => What::Stall { gateway, worker, lasts: lasts.min(Duration::from_secs(3)) },
-            16 => {
-                let most = *dice.pick(&[20, 2000, 2000, 20_000, 200_000]);
-                let lasts = dice.time(Duration::from_millis(1), Duration::from_millis(most));
-                What::Pause { gateway, lasts, arrivals_first: dice.per_mille(500) }
-            }
             _ => What::PathMtu { appliance, mtu: *dice.pick(&[1500, 1400, 1300, 9000]) },
         }
+    }
+}
+
+impl What {
+    fn pause(dice: &mut Dice, world: &World) -> What {
+        let gateway = dice.below(world.gateways as u64) as usize;
+        let most = *dice.pick(&[20, 2000, 2000, 20_000, 200_000]);
+        let lasts = dice.time(Duration::from_millis(1), Duration::from_millis(most));
+        What::Pause { gateway, lasts, arrivals_first: dice.per_mille(500) }
     }
 }
 

@@ -45,7 +45,10 @@ fn nothing_is_wrong_in_any_of_some_seeds() {
 
 /// Drop reasons that so few seeds may miss: those that nothing in memory can bring about, and those
 /// that are rare.
-const RARE_DROPS: &[&str] = &["delivery_failed", "gateway_stopping", "routing_loop", "send_failed"];
+const RARE_DROPS: &[&str] =
+    &["delivery_failed", "gateway_stopping", "routing_loop", "send_failed", "target_gone"];
+/// The same of failover rows.
+const RARE_FAILOVERS: &[&str] = &["none healthy, bypass: past them, then inspected"];
 
 #[test]
 fn the_same_seed_has_the_same_trace() {

@@ -40,7 +40,7 @@ fn nothing_is_wrong_in_any_of_some_seeds() {
         found.sum::<u64>()
     };
     let (unharmed, excused) = (talks("talks unharmed"), talks("talks excused"));
-    assert!(unharmed * 4 > unharmed + excused, "{unharmed} are unharmed, {excused} excused");
+    assert!(unharmed * 6 > unharmed + excused, "{unharmed} are unharmed, {excused} excused");
 }
 
 /// Drop reasons that so few seeds may miss: those that nothing in memory can bring about, and those

@@ -222,6 +222,21 @@ mod tests {
     }
 
     #[test]
+    fn who_is_late_does_not_make_up_for_what_was_missed() {
+        let mut late = check(Finding::Healthy);
+        assert!(late.start_unforeseen(ms(4000), false));
+        assert_eq!(late.due(), ms(14_000));
+        late.start(ms(37_000));
+        assert_eq!(late.due(), ms(44_000), "at the same moment of the interval as before");
+
+        let mut unknown = check(Finding::Healthy);
+        assert!(unknown.start_unforeseen(ms(31_000), true));
+        assert_eq!(unknown.due(), ms(51_000), "it does not tell when the others are");
+        assert!(unknown.start_unforeseen(ms(34_000), false));
+        assert_eq!(unknown.due(), ms(44_000));
+    }
+
+    #[test]
     fn a_refusal_is_looked_into_at_once_and_a_suspicion_once_in_an_interval() {
         let mut refused = check(Finding::Healthy);
         assert!(refused.start_unforeseen(ms(4000), false));

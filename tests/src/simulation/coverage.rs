@@ -250,12 +250,12 @@ impl Coverage {
             Event::Failover { target, action, flows, .. } => {
                 self.add(Kind::Event, "failover", 1);
                 let is_gone = || status(*target).is_some_and(|it| it.state == TargetState::Unused);
-                let cause = match action {
-                    FailoverAction::ResetUnhealthy => "unhealthy",
-                    FailoverAction::ResetDeregistered => "deregistered",
-                    FailoverAction::Rebalance if is_gone() => "deregistered",
-                    FailoverAction::Rebalance => "unhealthy",
+                let gone = match action {
+                    FailoverAction::Rebalance => is_gone(),
+                    FailoverAction::ResetUnhealthy => false,
+                    FailoverAction::ResetDeregistered => true,
                 };
+                let cause = if gone { "deregistered" } else { "unhealthy" };
                 let what = match action {
                     FailoverAction::Rebalance => "rebalance",
                     _ if policy.both_ends => "reset both ends",

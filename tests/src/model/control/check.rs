@@ -98,7 +98,8 @@ impl Check {
     pub(super) fn start(&mut self, now: Duration) {
         if let Some(regular) = self.regular.filter(|regular| *regular <= now) {
             // Those that were missed are not made up for.
-            let missed = (now - regular).as_nanos() / self.pace.interval.as_nanos().max(1);
+            let missed =
+                now.saturating_sub(regular).as_nanos() / self.pace.interval.as_nanos().max(1);
             let further = u32::try_from(missed + 1).unwrap_or(u32::MAX);
             self.regular = Some(regular + self.pace.interval * further);
         } else if self.regular.is_none() && self.created + self.pace.interval * 2 < now {

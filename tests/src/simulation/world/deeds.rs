@@ -46,7 +46,7 @@ impl World<'_> {
                 ends(self, *lasts);
             }
             What::Rogue { deed, count } => return self.rogue(number, *deed, *count),
-            What::Stray { kind, count } => return self.stray(number, *kind, *count),
+            What::Stray { kind, count } => self.stray(number, *kind, *count),
             What::Reload { .. }
             | What::Register { .. }
             | What::Deregister { .. }
@@ -380,7 +380,7 @@ impl World<'_> {
     }
 
     /// Packets that belong to nothing come from the networks.
-    fn stray(&mut self, number: u32, kind: Stray, count: u64) -> Result<(), Violation> {
+    fn stray(&mut self, number: u32, kind: Stray, count: u64) {
         let seed = self.plan.seed;
         let mut first = Dice::of(seed, About::Rogue, &[u64::from(number)]);
         let pair = *first.pick(&self.pairs);
@@ -389,7 +389,7 @@ impl World<'_> {
         let (near, far) = (plus(near, 40), pair.far.1.parse().expect("an address"));
         let near = plus(near, first.below(8) as u8);
         let (back, gateway) = (first.per_mille(300), self.gateway_for(near, far));
-        let Some(gateway) = gateway else { return Ok(()) };
+        let Some(gateway) = gateway else { return };
         let mut packets = Vec::new();
         for nth in 0..count {
             let mut dice = Dice::of(seed, About::Rogue, &[u64::from(number), nth + 1]);
@@ -438,7 +438,6 @@ impl World<'_> {
             let packet = Packet::plain(packet);
             self.schedule(self.now, Happening::Enter { gateway, device, packet });
         }
-        Ok(())
     }
 }
 

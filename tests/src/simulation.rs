@@ -61,6 +61,8 @@ impl Default for Options {
 pub struct Artificial {
     /// One of the events.
     pub event: u32,
+    /// Whether that is a panic.
+    pub panics: bool,
 }
 
 impl Artificial {

@@ -79,8 +79,21 @@ fn what_has_failed_once_fails_no_more() {
 }
 
 #[test]
+fn a_panic_is_a_violation_with_its_time_and_what_was_reached() {
+    let artificial = Some(Artificial { event: 7, panics: true });
+    let options = Options { artificial, events: 20, ..Options::default() };
+    let outcome = run(3, &options);
+    let violation = outcome.violation.unwrap();
+    assert_eq!(violation.clause, "NoPanic");
+    assert!(violation.text.contains("event 7 happened"), "{violation}");
+    assert!(!violation.at.is_zero() && violation.at == outcome.simulated);
+    assert!(outcome.coverage.of(Kind::World).next().is_some());
+    assert_ne!(outcome.trace_hash, 0);
+}
+
+#[test]
 fn a_failing_seed_is_left_with_the_event_that_matters() {
-    let artificial = Some(Artificial { event: 7 });
+    let artificial = Some(Artificial { event: 7, panics: false });
     let options = Options { artificial, events: 20, ..Options::default() };
     let least = minimise(3, &options, 100).unwrap();
     assert_eq!(least.left, 1, "of 20");

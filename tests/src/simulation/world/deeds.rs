@@ -21,6 +21,7 @@ impl World<'_> {
         let number = *number;
         if self.artificial.is_some_and(|it| it.is_broken_by(number)) {
             let text = format!("event {number} happened");
+            assert!(!self.artificial.is_some_and(|it| it.panics), "{text}");
             return Err(self.violation(None, Wrong::new("Artificial", text)));
         }
         self.coverage.add(Kind::World, name(what), 1);

@@ -51,6 +51,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod fault;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod runtime;

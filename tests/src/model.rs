@@ -39,6 +39,7 @@ use std::time::Duration;
 
 use gwlb::config::Settings;
 use gwlb::dataplane::fragments::HostileTotals;
+use gwlb::dataplane::keys::{Keys, Secret};
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::{TargetTotals, Totals};
 use gwlb::dataplane::verdict::{DropReason, Side, WorkerId};
@@ -94,6 +95,9 @@ pub struct Violation {
     /// The step.
     pub what: String,
 }
+
+/// A secret that no gateway has.
+const STRANGERS: Secret = Secret::from_bytes([0x0f; Secret::LEN]);
 
 /// The model of one gateway.
 #[derive(Debug)]
@@ -212,8 +216,7 @@ impl Model {
             }
             Happened::Published(snapshot) => {
                 self.control.publish(snapshot, &self.plane.fleet)?;
-                self.publish(snapshot);
-                Ok(())
+                self.publish(snapshot)
             }
             Happened::Told(input) => {
                 self.control.told(input, now, books);
@@ -297,10 +300,23 @@ impl Model {
         })
     }
 
-    fn publish(&mut self, snapshot: &Arc<Snapshot>) {
+    fn publish(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), Wrong> {
+        if self.latest.is_none() {
+            let places = |keys: &Keys| keys.placement.hash(b"any flow");
+            let strangers = Keys::derive(&STRANGERS, snapshot.keys.cookie.epoch());
+            hold(places(&snapshot.keys) != places(&strangers), Clause::Determinism, || {
+                "who does not know the secret places flows as well".to_owned()
+            })?;
+        }
         for (slot, target) in snapshot.targets.iter().enumerate() {
             let before = self.latest.as_ref().and_then(|before| before.targets.get(slot));
-            if before.is_some_and(|it| !Arc::ptr_eq(&it.counters, &target.counters)) {
+            let Some(before) = before else { continue };
+            // Who is registered once more may have the slot that he had, and counts anew.
+            let anew = !Arc::ptr_eq(&before.counters, &target.counters);
+            hold(anew || before.address == target.address, Clause::Conservation, || {
+                format!("{} counts on where {} has counted", target.address, before.address)
+            })?;
+            if anew {
                 self.plane.books.vacate(TargetSlot(slot as u32), snapshot.generation);
             }
         }
@@ -312,6 +328,7 @@ impl Model {
         }
         self.views.insert(snapshot.generation, view);
         self.latest = Some(Arc::clone(snapshot));
+        Ok(())
     }
 
     fn take_up(&mut self, worker: WorkerId, generation: u64) -> Result<(), Wrong> {

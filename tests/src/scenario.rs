@@ -64,6 +64,22 @@ pub fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
+/// What is wrong with a scenario.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems {
+    /// What must always hold, and does not.
+    pub violations: Vec<String>,
+    /// In what the outcome is not what is expected, or not that of another way to play it.
+    pub differences: Vec<String>,
+}
+
+impl Problems {
+    fn of(folder: &Path, found: &Outcome) -> Result<Problems, ScenarioError> {
+        let differences = differences(folder, found)?;
+        Ok(Problems { violations: found.violations.clone(), differences })
+    }
+}
+
 /// Plays a scenario in every way that must make no difference, and says what is wrong with it.
 ///
 /// The first way, with one worker, is compared with what is expected, byte for byte; the others
@@ -72,15 +88,23 @@ pub fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// # Errors
 /// [`ScenarioError`] if the scenario itself is wrong.
 pub fn check(folder: &Path) -> Result<Vec<String>, ScenarioError> {
+    let Problems { violations, differences } = examine(folder)?;
+    Ok([violations, differences].concat())
+}
+
+/// The same, with what must always hold and what is only expected here told apart.
+///
+/// # Errors
+/// As [`check`].
+pub fn examine(folder: &Path) -> Result<Problems, ScenarioError> {
     let scenario = Scenario::load(folder)?;
     let settings = configuration(folder, &scenario)?;
     let play = |setup| play(folder, &scenario, settings.clone(), setup);
     let first = Setup::of(scenario.workers.unwrap_or(1));
     let found = play(first)?;
-    let mut problems = found.violations.clone();
-    problems.extend(differences(folder, &found)?);
+    let mut problems = Problems::of(folder, &found)?;
     if play(first)? != found {
-        problems.push("played again, it ends differently".to_owned());
+        problems.differences.push("played again, it ends differently".to_owned());
     }
     if scenario.workers.is_some() {
         return Ok(problems);
@@ -89,12 +113,24 @@ pub fn check(folder: &Path) -> Result<Vec<String>, ScenarioError> {
         for queues in [Queues::ByFlow, Queues::InTurn] {
             let again = play(Setup { queues, ..Setup::of(workers) })?;
             let how = format!("with {workers} workers and packets read {queues:?}");
+            let told = |problem| format!("{how}: {problem}");
             let more = differences_between_workers(&found, &again, scenario.limits_per_worker);
-            let more = more.into_iter().chain(again.violations);
-            problems.extend(more.map(|problem| format!("{how}: {problem}")));
+            problems.differences.extend(more.into_iter().map(told));
+            problems.violations.extend(again.violations.into_iter().map(told));
         }
     }
     Ok(problems)
+}
+
+/// Plays a scenario in the first of these ways only, and says what is wrong with it.
+///
+/// # Errors
+/// As [`check`].
+pub fn examine_once(folder: &Path) -> Result<Problems, ScenarioError> {
+    let scenario = Scenario::load(folder)?;
+    let settings = configuration(folder, &scenario)?;
+    let found = play(folder, &scenario, settings, Setup::of(scenario.workers.unwrap_or(1)))?;
+    Problems::of(folder, &found)
 }
 
 /// Makes what comes of a scenario what is expected of it.

@@ -15,6 +15,7 @@ use super::tunnel::{self, Tunnel, TunnelOutcome, TunnelRequest, Way};
 use super::{Control, Item, Output};
 use crate::config::TargetGroup;
 use crate::dataplane::snapshot::{PoolId, TargetSlot};
+use crate::fault::{self, Fault};
 
 /// The largest inner packet that fits into an outer one on the way to a target, in bytes.
 pub(super) fn largest_inner(target: &Registration) -> u16 {
@@ -32,7 +33,9 @@ impl Control {
             let Some((balancer, _)) = node.place else { continue };
             let balancer = &self.settings.load_balancers[balancer];
             let group = self.settings.target_groups[balancer.target_group].name.as_str();
-            let far = balancer.cross_zone || balancer.spill_over_below > 0;
+            let far = balancer.cross_zone
+                || balancer.spill_over_below > 0
+                || fault::on(Fault::ZoneIgnored);
             for (slot, target) in self.registry.live() {
                 let near = target.zone == node.zone;
                 if target.group == group && (near || far) {
@@ -138,7 +141,9 @@ impl Control {
 
     fn replace_check(&mut self, old: Option<CheckId>, new: Option<CheckId>) {
         if let Some(old) = old {
-            self.checks.remove(&old);
+            if !fault::on(Fault::LateAnswerCounted) {
+                self.checks.remove(&old);
+            }
             self.agenda.set(Item::Check(old), None);
         }
         if let Some(new) = new {
@@ -238,7 +243,8 @@ impl Control {
         let now = self.now;
         let Some(&key) = self.checks.get(&id) else { return };
         let run = self.members.get_mut(&key).and_then(|it| it.health.as_mut());
-        if let Some(run) = run.filter(|run| run.id == id) {
+        let late = fault::on(Fault::LateAnswerCounted);
+        if let Some(run) = run.filter(|run| run.id == id || late) {
             run.check.record(outcome, now);
             self.reschedule(id);
             self.follow_health(key);
@@ -402,6 +408,7 @@ impl Control {
         let slow_start = self.group_of(key).map(|group| group.slow_start).unwrap_or_default();
         let begun = self.members.get(&key).and_then(|member| member.slow_start);
         match begun.and_then(|begun| next_step(begun, slow_start, self.now)) {
+            Some(_) if fault::on(Fault::SlowStartStepLost) => {}
             Some(next) => self.agenda.set(Item::Step(key.0, key.1), Some(next)),
             None => self.end_slow_start(key),
         }

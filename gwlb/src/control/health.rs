@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::probe::ProbeOutcome;
 use crate::config::HealthCheck;
+use crate::fault::{self, Fault};
 
 /// One check: a kind of probe, from one node to one target. Unique for the life of the process;
 /// what is reported for a check that is gone is ignored.
@@ -169,6 +170,9 @@ impl Check {
     /// Something outside says that the target may be dead, such as an ICMP error. That condemns
     /// nobody: it is only a reason to look, and no more than once in an interval.
     pub fn suspect(&mut self, now: Instant) {
+        if fault::on(Fault::SuspicionCondemns) {
+            self.finding = Finding::Unhealthy(ProbeOutcome::Failed);
+        }
         let recent = self.suspected.is_some_and(|last| now < last + self.pace.interval);
         if !recent && self.quicken(now) {
             self.suspected = Some(now);
@@ -193,13 +197,17 @@ impl Check {
             }
             _ => {
                 self.bad = self.bad.saturating_add(1);
-                self.good = 0;
+                if !fault::on(Fault::SuccessesNotInARow) {
+                    self.good = 0;
+                }
             }
         }
         self.local = 0;
         let Pace { healthy_threshold, unhealthy_threshold, .. } = self.pace;
-        let condemned = self.bad >= unhealthy_threshold;
-        let proven = self.good >= healthy_threshold
+        let bad = self.bad + u32::from(fault::on(Fault::UnhealthyThresholdOffByOne));
+        let good = self.good + u32::from(fault::on(Fault::HealthyThresholdOffByOne));
+        let condemned = bad >= unhealthy_threshold;
+        let proven = good >= healthy_threshold
             || (self.good > 0 && matches!(self.finding, Finding::Initial { .. }));
         self.finding = match self.finding {
             _ if proven => Finding::Healthy,

@@ -11,6 +11,7 @@ use super::target::{Life, Particulars, Registration};
 use super::{Control, Item};
 use crate::config::{Port, Weight};
 use crate::dataplane::snapshot::TargetSlot;
+use crate::fault::{self, Fault};
 
 /// What putting a target into its group has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +114,7 @@ impl Control {
             self.dirty = true;
             put = Put::Changed;
         }
-        if !known.is_registered() {
+        if !known.is_registered() && !fault::on(Fault::DrainForgetsReregistration) {
             known.life = Life::Registered;
             known.since = unix;
             let (target_group, flows) = (known.group.clone(), known.active_flows());
@@ -133,6 +134,11 @@ impl Control {
     /// A target gets no new flows from now on.
     pub(super) fn begin_drain(&mut self, slot: TargetSlot, delay: Duration) {
         let (now, unix, left) = (self.now, self.unix_now(), self.next_generation());
+        let delay = match delay {
+            _ if fault::on(Fault::DrainEndsAtOnce) => Duration::ZERO,
+            _ if fault::on(Fault::DrainNeverEnds) => Duration::from_hours(1_000_000),
+            delay => delay,
+        };
         let Some(target) = self.registry.get_mut(slot) else { return };
         target.life = Life::Draining { begun: now, deadline: now + delay, left };
         target.since = unix;

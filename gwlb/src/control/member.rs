@@ -8,6 +8,7 @@ use super::probe::ProbeOutcome;
 use super::target::{ReasonCode, Standing, TargetState};
 use super::tunnel::Tunnel;
 use crate::config::HealthCheck;
+use crate::fault::{self, Fault};
 
 /// A target as one node sees it.
 #[derive(Debug, Clone)]
@@ -75,6 +76,7 @@ impl Member {
     /// What flows are to make of it. Faults of our own change nothing.
     pub fn health(&self) -> pool::Health {
         let (health, tunnel) = self.findings();
+        let tunnel = tunnel.filter(|_| !fault::on(Fault::TunnelCheckIgnored));
         let mut result = pool::Health::Healthy;
         for finding in [health, tunnel].into_iter().flatten() {
             match finding {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Causes, Failover, WhenNoneHealthy};
 use crate::dataplane::select::{Candidate, TargetId};
 use crate::dataplane::snapshot::{Fate, NoCandidate, ResetCause, TargetSlot};
+use crate::fault::{self, Fault};
 
 /// How a node chooses.
 #[derive(Debug, Clone, Copy)]
@@ -82,8 +83,10 @@ pub(super) fn choose(rules: &Rules, participants: &[Participant]) -> Choice {
     // At the start, before the first probes have ended, a zone is not poor in targets but unknown. A
     // target that is new to a gateway which runs has to show that it is healthy.
     let counts = |health| matches!(health, Health::Healthy | Health::Presumed);
-    let near = all().filter(|it| it.near && counts(it.health)).count();
-    let far = rules.cross_zone || near < rules.spill_over_below as usize;
+    let any = fault::on(Fault::SpillOverCountsUnhealthy);
+    let near = all().filter(|it| it.near && (any || counts(it.health))).count();
+    let far =
+        rules.cross_zone || near < rules.spill_over_below as usize || fault::on(Fault::ZoneIgnored);
     let eligible: Vec<_> = all().filter(|it| it.near || far).collect();
 
     let chosen = chosen(rules.when_none_healthy, &eligible);
@@ -97,7 +100,10 @@ pub(super) fn choose(rules: &Rules, participants: &[Participant]) -> Choice {
         |it: &Participant| it.registered && (it.near || far) && it.health == Health::Healthy;
     let known = eligible.iter().all(|it| !it.health.is_open()) && !participants.iter().any(healthy);
     let none = match rules.when_none_healthy {
-        WhenNoneHealthy::Bypass if known => NoCandidate::Bypass,
+        WhenNoneHealthy::Bypass if known || fault::on(Fault::BypassBeforeProbes) => {
+            NoCandidate::Bypass
+        }
+        WhenNoneHealthy::FailClosed if fault::on(Fault::FailClosedBypasses) => NoCandidate::Bypass,
         _ => NoCandidate::Drop,
     };
     let are_candidates: BTreeSet<_> = chosen.iter().map(|it| it.slot).collect();
@@ -136,7 +142,11 @@ fn chosen<'a>(policy: WhenNoneHealthy, eligible: &[&'a Participant]) -> Vec<&'a 
 
 /// The failover matrix (semantics 1b, 2b).
 fn fate(rules: &Rules, target: &Participant, is_candidate: bool) -> Fate {
-    let Rules { failover, reset, .. } = rules;
+    let Rules { mut failover, mut reset, .. } = *rules;
+    if fault::on(Fault::CausesMixedUp) {
+        std::mem::swap(&mut failover.on_unhealthy, &mut failover.on_deregistration);
+        std::mem::swap(&mut reset.on_unhealthy, &mut reset.on_deregistration);
+    }
     // If it is a candidate all the same, nobody is better: flows do not move for nothing, and a
     // connection that was reset would only come back to it.
     if target.health == Health::Unhealthy && !is_candidate {

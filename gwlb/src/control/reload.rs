@@ -13,6 +13,7 @@ use super::target::{Life, NO_GROUP, Particulars};
 use super::{Control, Node, tunnel};
 use crate::config::{Settings, TargetGroup};
 use crate::dataplane::snapshot::{PoolId, TargetSlot};
+use crate::fault::{self, Fault};
 
 impl Control {
     /// Takes another configuration up: after this the gateway is what the file says. Targets that
@@ -67,6 +68,9 @@ impl Control {
     fn take_nodes(&mut self) {
         for node in &mut self.nodes {
             node.place = None;
+        }
+        if fault::on(Fault::NodesRenumbered) {
+            self.nodes.clear();
         }
         for place in super::places(&self.settings) {
             let new = Node::at(&self.settings, place);
@@ -168,8 +172,9 @@ impl Control {
         let flow = tunnel.map(tunnel::Tunnel::flow);
         let finding = tunnel.map_or(presumed, tunnel::Tunnel::finding);
         let wanted = new.tunnel_check.as_ref().and(self.flow_of(key.1)).map(|(flow, _)| flow);
-        if old.health_check != new.health_check {
-            self.start_health(key, health);
+        let forgets = fault::on(Fault::ReloadForgetsHealth);
+        if old.health_check != new.health_check || forgets {
+            self.start_health(key, if forgets { Finding::NOTHING } else { health });
         }
         if old.tunnel_check != new.tunnel_check || flow != wanted {
             self.start_tunnel(key, finding);

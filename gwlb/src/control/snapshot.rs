@@ -12,6 +12,7 @@ use crate::dataplane::snapshot::{
     EndpointView, Fate, NoCandidate, Pool, PoolId, Snapshot, TargetSlot,
 };
 use crate::dataplane::translate::Translation;
+use crate::fault::{self, Fault};
 
 impl Control {
     /// Makes a new view of this moment, to be given to the workers.
@@ -21,6 +22,9 @@ impl Control {
         // Of several views that nobody has taken yet, only the last one counts.
         self.unpublished = true;
         self.dirty = false;
+        if fault::on(Fault::AcknowledgementPresumed) {
+            self.acknowledged = self.snapshot.generation;
+        }
         self.tell_fates(&before);
         self.tell_bypass(&before);
     }
@@ -138,18 +142,27 @@ impl Control {
         if member.is_none() && !delay_over {
             return None;
         }
+        let draining = matches!(target.life, Life::Draining { .. });
+        let stays = fault::on(Fault::DrainingStillChosen) && draining;
+        let zero_counts = fault::on(Fault::ZeroWeightChosen);
+        let weight = if zero_counts { target.weight.max(1) } else { target.weight };
         let slow_start = member.and_then(|member| member.slow_start);
-        let stepped = slow_start
-            .and_then(|begun| slow_weight(target.weight, begun, group.slow_start, self.now));
+        let stepped =
+            slow_start.and_then(|begun| slow_weight(weight, begun, group.slow_start, self.now));
+        let thinks = if fault::on(Fault::HealthOfOtherNode) {
+            self.members_of(slot).last().map(|(_, member)| member)
+        } else {
+            member
+        };
         Some(Participant {
             slot,
             id: target.id,
             near: member.is_some_and(|member| member.near),
-            registered: member.is_some() && target.is_registered(),
+            registered: member.is_some() && (target.is_registered() || stays),
             delay_over,
-            weight: target.weight,
-            effective_weight: stepped.unwrap_or(target.weight),
-            health: member.map_or(pool::Health::Healthy, Member::health),
+            weight,
+            effective_weight: stepped.unwrap_or(weight),
+            health: thinks.map_or(pool::Health::Healthy, Member::health),
         })
     }
 

@@ -14,6 +14,7 @@ use crate::config::{Port, Target, TargetGroup, Weight};
 use crate::dataplane::select::TargetId;
 use crate::dataplane::snapshot::{TargetSlot, TargetView};
 use crate::dataplane::stats::{TargetCounters, TargetTotals};
+use crate::fault::{self, Fault};
 
 /// Outer packets on an ordinary Ethernet, until the underlay is asked.
 const ETHERNET_MTU: u16 = 1500;
@@ -302,7 +303,8 @@ impl Registration {
                     return false;
                 }
                 let empty = empty.unwrap_or(now);
-                if acknowledged >= left && now >= empty + UNDER_WAY {
+                let over = now >= empty + UNDER_WAY || fault::on(Fault::SlotFreedAtOnce);
+                if acknowledged >= left && over {
                     self.life = Life::Gone;
                     return true;
                 }
@@ -335,10 +337,17 @@ pub(super) struct Registry {
 impl Registry {
     /// Puts a target into the first free slot.
     pub fn add(&mut self, registration: Registration) -> TargetSlot {
-        let free = self.slots.iter().position(|slot| !slot.is_live());
+        let free = self.slots.iter().position(|slot| {
+            !slot.is_live() || fault::on(Fault::SlotReusedWhileDraining) && !slot.is_registered()
+        });
         let slot = free.unwrap_or(self.slots.len());
         match free {
-            Some(free) => self.slots[free] = registration,
+            Some(free) => {
+                let before = std::mem::replace(&mut self.slots[free], registration);
+                if fault::on(Fault::CountersReused) {
+                    self.slots[free].counters = before.counters;
+                }
+            }
             None => self.slots.push(registration),
         }
         TargetSlot(slot as u32)

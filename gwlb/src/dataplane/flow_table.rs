@@ -11,6 +11,7 @@ use geneve::flow::CanonicalKey;
 
 use super::snapshot::TargetSlot;
 use super::tcp_state::TcpState;
+use crate::fault::{self, Fault};
 
 /// What identifies a flow: the same tuple through two endpoints is two flows, since two consumers
 /// may use the same addresses.
@@ -127,7 +128,10 @@ impl FlowTable {
     /// Finds a flow that has not idled out.
     pub fn find(&self, id: &FlowId, now: Instant) -> Option<FlowNumber> {
         let number = *self.index.get(id)?;
-        (self.entries[number as usize].flow.deadline() > now).then_some(FlowNumber(number))
+        let deadline = self.entries[number as usize].flow.deadline();
+        let stale =
+            fault::on(Fault::StaleFlowUsed) || fault::on(Fault::ExpiryOffByOne) && deadline == now;
+        (deadline > now || stale).then_some(FlowNumber(number))
     }
 
     /// The flow with this number.
@@ -168,9 +172,14 @@ impl FlowTable {
             let number = FlowNumber(number);
             return Ok((number, Some(self.replace(number, flow))));
         }
+        let mut evicted = None;
         let number = match self.free.last() {
             Some(&number) => number,
             None if self.entries.len() < self.limit => self.entries.len() as u32,
+            None if fault::on(Fault::FullTableEvicts) => {
+                evicted = Some(self.remove(FlowNumber(0)));
+                0
+            }
             None => return Err(Full),
         };
         let armed = self.wheel.schedule(number, flow.deadline());
@@ -182,7 +191,7 @@ impl FlowTable {
         }
         self.index.insert(flow.id, number);
         self.forget_ends(number);
-        Ok((FlowNumber(number), None))
+        Ok((FlowNumber(number), evicted))
     }
 
     /// Puts a flow in the place of one with the same identity.
@@ -194,7 +203,9 @@ impl FlowTable {
             entry.armed = self.wheel.schedule(number.0, flow.deadline());
         }
         let before = std::mem::replace(&mut entry.flow, flow);
-        self.forget_ends(number.0);
+        if !fault::on(Fault::OldWordsKept) {
+            self.forget_ends(number.0);
+        }
         before
     }
 
@@ -217,6 +228,9 @@ impl FlowTable {
                 continue;
             }
             if entry.flow.deadline() > now {
+                if fault::on(Fault::TimerNotRearmed) {
+                    continue;
+                }
                 entry.armed = self.wheel.schedule(number, entry.flow.deadline());
             } else {
                 let ends = self.ends(FlowNumber(number));

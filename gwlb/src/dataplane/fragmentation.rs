@@ -11,6 +11,7 @@ use netio::offload::{MAX_HEADERS, OffloadError, Segment, Segmenter};
 
 use super::fragments::reaches_too_far;
 use super::frame::Frame;
+use crate::fault::{self, Fault};
 
 /// No link's MTU is below (RFC 791 section 3.2): the longest header and eight bytes.
 pub const MIN_MTU: u16 = 68;
@@ -27,7 +28,8 @@ const COPIED: u8 = 0x80;
 /// Whether a packet may be cut. One that reaches past what IP can say may not: there are no offsets
 /// for its end.
 pub fn may_fragment(inner: &Inner) -> bool {
-    inner.version == IpVersion::V4 && !inner.dont_fragment && !reaches_too_far(inner)
+    let allowed = !inner.dont_fragment || fault::on(Fault::DontFragmentIgnored);
+    inner.version == IpVersion::V4 && allowed && !reaches_too_far(inner)
 }
 
 /// A packet or super-packet on its way into pieces that fit.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use geneve::dialect::Tags;
-use geneve::flow::{FlowKey, KEY_LEN};
+use geneve::flow::{FlowKey, KEY_LEN, Stickiness};
 use geneve::header::ProtocolType;
 use geneve::inner::{Fragment, Inner, IpVersion, Transport};
 use router::{Attachment, EndpointId, Entry, NextHop};
@@ -32,6 +32,7 @@ use super::stats::WorkerStats;
 use super::verdict::{
     Change, DropReason, GeneveHeader, Hop, Origin, Reply, ReplyCause, Verdict, WorkerId,
 };
+use crate::fault::{self, Fault};
 use admission::Admission;
 use flows::Way;
 use reset::Sweep;
@@ -109,7 +110,13 @@ impl Ingress {
         let verdict = self.route(origin, frame, now).unwrap_or_else(Verdict::Drop);
         let ledger = self.stats.ledger(origin.side);
         match &verdict {
-            Verdict::Drop(reason) => ledger.drops.add(*reason, frame.segments()),
+            Verdict::Drop(reason) => {
+                let one = fault::on(Fault::SuperPacketDropCountsOne);
+                ledger.drops.add(*reason, if one { 1 } else { frame.segments() });
+                if fault::on(Fault::DropCountedTwice) && self.handed_over {
+                    ledger.drops.add(*reason, frame.segments());
+                }
+            }
             Verdict::Reply(_) => ledger.flow.replied.add(frame.segments()),
             Verdict::Held => ledger.flow.held.add(frame.segments()),
             Verdict::ToAppliance(_)
@@ -166,6 +173,7 @@ impl Ingress {
             ledger.flow.released.add(1);
             match self.snapshot.entry(waiting.from.at, waiting.epoch) {
                 Some(at) => return Some((Origin { at, ..waiting.from }, waiting)),
+                None if fault::on(Fault::ReconfiguredUncounted) => {}
                 None => ledger.drops.add(DropReason::Reconfigured, 1),
             }
         }
@@ -216,10 +224,21 @@ impl Ingress {
         let Some(tuple) = self.tuple(view.wire_id, origin, frame, now)? else {
             return Ok(Balanced::Ends(Verdict::Held));
         };
-        let id = FlowId { endpoint: view.wire_id, tuple: tuple.sticky(pool.stickiness) };
-        let lot = snapshot.keys.ownership.hash(&flow_bytes(&id));
+        let stickiness = if fault::on(Fault::StickinessIgnored) {
+            Stickiness::FiveTuple
+        } else {
+            pool.stickiness
+        };
+        let id = FlowId { endpoint: view.wire_id, tuple: tuple.sticky(stickiness) };
+        let lot = if fault::on(Fault::OwnerByDirection) {
+            snapshot.keys.ownership.hash(&tuple.to_bytes())
+        } else {
+            snapshot.keys.ownership.hash(&flow_bytes(&id))
+        };
         let owner = WorkerId((lot % u64::from(snapshot.workers)) as u16);
-        if owner != self.worker {
+        let stays = fault::on(Fault::FragmentStaysAtReader)
+            && matches!(frame.inner.fragment, Fragment::Later { .. });
+        if owner != self.worker && !stays {
             return Ok(Balanced::Ends(Verdict::HandOver(owner, origin)));
         }
         self.fragments.notice(&frame.inner);
@@ -247,7 +266,9 @@ impl Ingress {
                 return Ok(Balanced::Ends(reply));
             }
             change = Some(Change::Fragment(fits));
-        } else if pool.mss_clamp && mss::needs_clamp(frame, fits) {
+        } else if (pool.mss_clamp || fault::on(Fault::MssClampUnasked))
+            && mss::needs_clamp(frame, fits)
+        {
             change = Some(Change::ClampMss(fits));
         }
         let hop = hop(&snapshot, view.pool, &id, placement, slot, &frame.inner, change);
@@ -265,11 +286,11 @@ impl Ingress {
         now: Instant,
     ) -> Result<Option<FlowKey>, DropReason> {
         let inner = &frame.inner;
-        if self.fragments.refuses(inner) {
+        if self.fragments.refuses(inner) && !fault::on(Fault::TooLongFragmentPasses) {
             return Err(DropReason::MalformedPacket);
         }
         let fragment = |id| FragmentId {
-            endpoint,
+            endpoint: if fault::on(Fault::FragmentWithoutEndpoint) { 0 } else { endpoint },
             src: inner.src,
             dst: inner.dst,
             // As all fragments state it: what follows the fragment header may be an extension
@@ -279,16 +300,23 @@ impl Ingress {
         };
         match inner.fragment {
             Fragment::Whole => Ok(Some(match inner.transport {
-                Transport::IcmpError { about, .. } => about,
+                Transport::IcmpError { about, .. } if !fault::on(Fault::IcmpErrorByOwnTuple) => {
+                    about
+                }
                 _ => inner.flow_key(),
             })),
             Fragment::First { id } => {
                 let flow = inner.ported_key().unwrap_or_else(|| inner.flow_key());
                 if !self.handed_over {
                     let released = self.fragments.first(fragment(id), flow, now);
-                    self.released.extend(released);
+                    if !fault::on(Fault::HeldFragmentsLost) {
+                        self.released.extend(released);
+                    }
                 }
                 Ok(Some(flow))
+            }
+            Fragment::Later { .. } if fault::on(Fault::LaterFragmentByOwnKey) => {
+                Ok(Some(inner.flow_key()))
             }
             Fragment::Later { id, .. } => {
                 let id = fragment(id);
@@ -407,6 +435,7 @@ fn hop(
     // Of fragments, the return path sees no ports.
     let key = match change {
         Some(Change::Fragment(_)) => inner.flow_key().portless(),
+        _ if fault::on(Fault::CookieWithoutPorts) => inner.flow_key().portless(),
         _ => inner.flow_key(),
     };
     let cookie = snapshot.keys.cookie.stamp(flow.endpoint, target.id, &key.canonical());

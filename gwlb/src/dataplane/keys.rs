@@ -15,6 +15,7 @@ use siphasher::sip::{SipHasher13, SipHasher24};
 use zeroize::Zeroize;
 
 use super::select::TargetId;
+use crate::fault::{self, Fault};
 
 /// What the gateways of a cluster share: 32 random bytes.
 #[derive(Clone)]
@@ -81,8 +82,12 @@ pub struct Keys {
 impl Keys {
     /// Derives the keys for an epoch: the number of [`EPOCH_SECONDS`] since 1970.
     pub fn derive(secret: &Secret, epoch: u64) -> Self {
+        let rotated = if fault::on(Fault::PlacementRotates) { epoch } else { 0 };
+        let everybodys =
+            fault::on(Fault::PlacementUnkeyed).then(|| Secret::from_bytes([0; Secret::LEN]));
+        let placer = everybodys.as_ref().unwrap_or(secret);
         Self {
-            placement: PlacementKey(secret.derive("gwlb placement", 0)),
+            placement: PlacementKey(placer.derive("gwlb placement", rotated)),
             ownership: PlacementKey(secret.derive("gwlb ownership", 0)),
             probe: PlacementKey(secret.derive("gwlb probe", 0)),
             cookie: CookieKeys::derive(secret, epoch),
@@ -169,8 +174,13 @@ impl CookieKeys {
     ) -> bool {
         let mask = (1 << BITS) - 1;
         let epochs = [self.epoch.wrapping_sub(1), self.epoch, self.epoch.wrapping_add(1)];
+        let refused = |epoch| {
+            fault::on(Fault::PreviousEpochRefused) && epoch == epochs[0]
+                || fault::on(Fault::NextEpochRefused) && epoch == epochs[2]
+        };
         epochs.iter().zip(&self.keys).any(|(&epoch, key)| {
-            cookie & !MAC_MASK == Self::tag(epoch)
+            !refused(epoch)
+                && cookie & !MAC_MASK == Self::tag(epoch)
                 && (cookie ^ mac(key, endpoint, target, flow)) & mask == 0
         })
     }
@@ -187,7 +197,13 @@ impl std::fmt::Debug for CookieKeys {
 }
 
 fn mac(key: &Key, endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
-    let (endpoint, target) = (endpoint.to_be_bytes(), target.get().to_be_bytes());
+    let (mut endpoint, mut target) = (endpoint.to_be_bytes(), target.get().to_be_bytes());
+    if fault::on(Fault::CookieWithoutEndpoint) {
+        endpoint = [0; 8];
+    }
+    if fault::on(Fault::CookieWithoutTarget) {
+        target = [0; 8];
+    }
     cookie_hash(&key.0, [&endpoint, &target, &flow.to_bytes()]) as u32 & MAC_MASK
 }
 

@@ -17,6 +17,7 @@ use pnet_packet::ipv6::MutableIpv6Packet;
 use pnet_packet::tcp::{self, MutableTcpPacket};
 
 use super::frame::TcpNumbers;
+use crate::fault::{self, Fault};
 
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
@@ -97,7 +98,8 @@ pub fn tcp_reset(packet: &[u8], inner: &Inner) -> Option<PacketBuf> {
 ///
 /// `None` if the addresses are of two families, or either is not that of one host on the network.
 pub fn reset_end(to: SocketAddr, from: SocketAddr, seq: u32) -> Option<PacketBuf> {
-    Reset { seq, ack: None }.packet(to, from)
+    let wrong = u32::from(fault::on(Fault::ResetWithWrongNumber));
+    Reset { seq: seq.wrapping_add(wrong), ack: None }.packet(to, from)
 }
 
 /// Resets the end `to`, which has sent a SYN with the number `syn` and no acknowledgement yet, in

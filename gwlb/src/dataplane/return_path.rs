@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use geneve::dialect::DialectError;
 use geneve::flow::{CanonicalKey, FlowKey};
 use geneve::header::{Header, ProtocolType};
 use geneve::inner::{Inner, IpVersion, Transport};
@@ -16,6 +17,7 @@ use super::ingress::no_way;
 use super::snapshot::{Snapshot, TargetSlot};
 use super::stats::WorkerStats;
 use super::verdict::{DropReason, GeneveHeader, ReturnVerdict, Returned, Way};
+use crate::fault::{self, Fault};
 
 /// The half of the data plane that takes packets back; one per worker, without flow state.
 #[derive(Debug)]
@@ -104,10 +106,13 @@ impl Return {
         local: IpAddr,
         datagram: &[u8],
     ) -> Result<Returned, DropReason> {
-        let sources = self.snapshot.sources.get(&from.ip()).ok_or(DropReason::UnknownSource)?;
+        let anybody =
+            fault::on(Fault::SourceUnchecked).then(|| fault::every_source(&self.snapshot));
+        let sources = self.snapshot.sources.get(&from.ip()).or(anybody.as_ref());
+        let sources = sources.ok_or(DropReason::UnknownSource)?;
         let (header, payload) =
             Header::parse(datagram).map_err(|error| DropReason::of_header(&error))?;
-        if header.is_control() {
+        if header.is_control() && !fault::on(Fault::ControlPacketForwarded) {
             return Err(DropReason::GeneveControl);
         }
         let inner = Inner::parse(payload).map_err(|_| DropReason::MalformedPacket)?;
@@ -115,13 +120,17 @@ impl Return {
             IpVersion::V4 => ProtocolType::IPV4,
             IpVersion::V6 => ProtocolType::IPV6,
         };
-        if header.protocol() != expected {
+        if header.protocol() != expected && !fault::on(Fault::ProtocolTypeUnchecked) {
             return Err(DropReason::ProtocolType);
         }
-        let range = header.len()..header.len() + inner.total_len;
+        let range = if fault::on(Fault::SurplusDelivered) {
+            header.len()..datagram.len()
+        } else {
+            header.len()..header.len() + inner.total_len
+        };
         let flow = InnerFlow::of(&inner);
         if let Some(last) = &self.last
-            && last.flow == flow
+            && (last.flow == flow || fault::on(Fault::NeighboursUnchecked))
             && last.header.as_bytes() == header.as_bytes()
             && last.from == from
             && last.local == local
@@ -185,16 +194,25 @@ impl Return {
     ) -> Result<router::EndpointId, DropReason> {
         let snapshot = &self.snapshot;
         let target = snapshot.target(slot);
-        let tags = target.dialect.read(header).map_err(|error| DropReason::of_options(&error))?;
+        let tags = match target.dialect.read(header) {
+            Err(DialectError::UnknownCritical { .. })
+                if fault::on(Fault::CriticalOptionIgnored) =>
+            {
+                fault::tags_all_the_same(header)
+            }
+            read => read.map_err(|error| DropReason::of_options(&error))?,
+        };
         let endpoint = *snapshot.wire_ids.get(&tags.endpoint).ok_or(DropReason::UnknownEndpoint)?;
         let pool = snapshot.pool(snapshot.endpoint(endpoint).pool);
-        if pool.address != local {
+        if pool.address != local && !fault::on(Fault::GatewayAddressUnchecked) {
             return Err(DropReason::WrongGatewayAddress);
         }
         let genuine = flow.may_be_stamped_for().any(|tuple| {
             snapshot.keys.cookie.verify(tags.cookie, tags.endpoint, target.id, &tuple)
         });
-        genuine.then_some(endpoint).ok_or(DropReason::BadCookie)
+        (genuine || fault::on(Fault::CookieUnchecked))
+            .then_some(endpoint)
+            .ok_or(DropReason::BadCookie)
     }
 }
 

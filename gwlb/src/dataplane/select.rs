@@ -10,6 +10,7 @@ use geneve::flow::CanonicalKey;
 use siphasher::sip::SipHasher13;
 
 use super::keys::PlacementKey;
+use crate::fault::{self, Fault};
 
 /// A target's identity, the same on every gateway and across restarts: placement and cookies
 /// depend on it, so it derives from the names in the configuration and not from positions.
@@ -59,6 +60,11 @@ pub fn choose<T: Copy>(
     candidates: &[Candidate<T>],
 ) -> Option<T> {
     let flow = key.hash(&flow.to_bytes());
+    if fault::on(Fault::PlacementByPosition) {
+        return candidates.get(flow as usize % candidates.len().max(1)).map(|it| it.target);
+    }
+    let weight =
+        |it: &Candidate<T>| if fault::on(Fault::WeightIgnored) { 1 } else { u64::from(it.weight) };
     candidates
         .iter()
         .filter(|candidate| candidate.weight > 0)
@@ -66,8 +72,8 @@ pub fn choose<T: Copy>(
         .min_by(|(cost_a, a), (cost_b, b)| {
             // cost_a / weight_a against cost_b / weight_b, multiplied out: costs stay below 2^39
             // and weights below 2^16, so nothing overflows and nothing is rounded.
-            let left = cost_a * u64::from(b.weight);
-            let right = cost_b * u64::from(a.weight);
+            let left = cost_a * weight(b);
+            let right = cost_b * weight(a);
             left.cmp(&right).then(a.id.cmp(&b.id))
         })
         .map(|(_, candidate)| candidate.target)

@@ -17,6 +17,7 @@ use super::select::{Candidate, TargetId};
 use super::stats::TargetCounters;
 use super::translate::Translation;
 use crate::config::{AfterBypass, FlowTimers, TrafficMode, UnknownFlow};
+use crate::fault::{self, Fault};
 
 /// A load balancer's node in one zone: an outer address and the targets behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -201,7 +202,12 @@ impl TargetView {
         } else {
             geneve::inner::IpVersion::V6
         };
-        let fits = self.path_mtu.saturating_sub(self.dialect.overhead(outer) as u16);
+        let overhead = if fault::on(Fault::MtuWithoutOverhead) {
+            0
+        } else {
+            self.dialect.overhead(outer) as u16
+        };
+        let fits = self.path_mtu.saturating_sub(overhead);
         self.usable_mtu.map_or(fits, |usable| usable.min(fits))
     }
 }
@@ -226,7 +232,7 @@ impl Snapshot {
     /// and an endpoint by its id on the wire. `None` if it is not there any more, or if it is too
     /// long ago to say.
     pub fn entry(&self, place: Entry, epoch: u32) -> Option<Entry> {
-        if epoch == self.topology_epoch {
+        if epoch == self.topology_epoch || fault::on(Fault::TopologyEpochIgnored) {
             return Some(place);
         }
         let old = self.earlier_topology.as_ref().filter(|_| epoch + 1 == self.topology_epoch)?;

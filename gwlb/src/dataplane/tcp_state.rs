@@ -9,6 +9,7 @@ use std::time::Duration;
 use geneve::inner::TcpFlags;
 
 use crate::config::FlowTimers;
+use crate::fault::{self, Fault};
 
 /// The state of one connection. The ends are numbered as the canonical tuple names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl TcpState {
     /// The state after a further packet from an end, `data` if it has payload.
     #[must_use]
     pub fn after(self, flags: TcpFlags, end: usize, data: bool) -> Self {
-        if flags.contains(TcpFlags::RST) {
+        if flags.contains(TcpFlags::RST) && !fault::on(Fault::ResetForgotten) {
             return Self(self.0 | RESET);
         }
         if opens(flags) {
@@ -38,7 +39,7 @@ impl TcpState {
         }
         let mut state = self.0 | ANSWERED;
         // Whoever goes on after a reset has not believed it: it was forged, or out of its window.
-        if data {
+        if data && !fault::on(Fault::ForgedResetBelieved) {
             state &= !RESET;
         }
         if flags.contains(TcpFlags::FIN) {
@@ -49,7 +50,8 @@ impl TcpState {
 
     /// Whether both ends have finished, or one has reset it: a SYN begins a new connection.
     pub fn is_closed(self) -> bool {
-        self.0 & RESET != 0 || self.finished() == 2
+        let needed = if fault::on(Fault::OneFinCloses) { 1 } else { 2 };
+        self.0 & RESET != 0 || self.finished() >= needed
     }
 
     /// Whether an end has reset it.
@@ -90,7 +92,10 @@ impl TcpState {
 
 /// Whether a packet with these flags opens a connection: a SYN that answers nothing.
 pub fn opens(flags: TcpFlags) -> bool {
-    flags.contains(TcpFlags::SYN) && !flags.intersects(TcpFlags::ACK | TcpFlags::RST)
+    let answers = fault::on(Fault::SynAckOpens);
+    flags.contains(TcpFlags::SYN)
+        && !flags.contains(TcpFlags::RST)
+        && (!flags.contains(TcpFlags::ACK) || answers)
 }
 
 /// Something else than an opening SYN was seen.

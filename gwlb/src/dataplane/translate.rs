@@ -15,6 +15,8 @@ use pnet_packet::ip::{IpNextHeaderProtocol, IpNextHeaderProtocols as protocols};
 use pnet_packet::ipv4::Ipv4Packet;
 use router::AddressMapping;
 
+use crate::fault::{self, Fault};
+
 /// The mappings of one internet gateway.
 #[derive(Debug, Clone)]
 pub struct Translation {
@@ -150,6 +152,7 @@ fn translate(
     let summed_later = partial == Some(Partial(layout.header_len + ICMP_CHECKSUM));
     let quote = layout
         .icmp_error(packet)
+        .filter(|_| !fault::on(Fault::QuoteUntranslated))
         .and_then(|error| translate_quote(addresses, quoted_end, error, summed_later));
     change.is_some() || quote.is_some()
 }
@@ -231,7 +234,10 @@ impl Layout {
         let checksum = u16::from_be_bytes(*bytes);
         let updated = match self.protocol {
             // Not complemented: the other sign.
-            _ if partial == Some(Partial(at)) => !update(!checksum, old, new),
+            _ if partial == Some(Partial(at)) && !fault::on(Fault::PartialChecksumTakenAsWhole) => {
+                !update(!checksum, old, new)
+            }
+            _ if fault::on(Fault::TranslatedChecksumStale) => checksum,
             // RFC 768: "An all zero transmitted checksum value means that the transmitter generated
             // no checksum".
             protocols::Udp if checksum == 0 => return None,

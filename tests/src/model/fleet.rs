@@ -1,7 +1,7 @@
 //! What gateways with one secret must agree on: cookies, where a flow goes, and what targets are
 //! known by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +26,8 @@ struct Known {
     targets: BTreeMap<u64, Name>,
     /// The cookies that gateways have given out, by purpose and epoch.
     cookies: BTreeMap<Purpose, BTreeMap<u64, u32>>,
+    /// The same by the hosts of a flow (its tuple without ports) and the epoch: for which tuples.
+    by_hosts: BTreeMap<(Purpose, u64), BTreeMap<u32, BTreeSet<Flow>>>,
     /// The latest choices for a flow: among whom, and who.
     choices: BTreeMap<Flow, Vec<(Arc<Set>, u64)>>,
 }
@@ -64,6 +66,16 @@ impl Fleet {
                  it was {before:#010x}",
                 purpose.2, purpose.0
             )
+        })?;
+        // Cookies have few bits, and in all that is ever simulated two flows may have the same one by
+        // chance; for three between two hosts that would be a wonder.
+        let (endpoint, target, flow) = purpose;
+        let hosts = ((endpoint, target, flow.without_ports()), epoch);
+        let alike = known.by_hosts.entry(hosts).or_default().entry(cookie).or_default();
+        alike.insert(flow);
+        hold(alike.len() < 3, Clause::NoUninspectedPath, || {
+            let alike: Vec<_> = alike.iter().map(Flow::to_string).collect();
+            format!("{cookie:#010x} through endpoint {endpoint:#x} is good for all of {alike:?}")
         })
     }
 

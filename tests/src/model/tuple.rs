@@ -92,6 +92,11 @@ impl Flow {
         Flow { protocol: 0, ends: [(IpAddr::from([0; 4]), 0); 2] }
     }
 
+    /// What all flows of a protocol between two hosts have in common.
+    pub(super) fn without_ports(self) -> Flow {
+        Flow { ends: self.ends.map(|(host, _)| (host, 0)), ..self }
+    }
+
     pub(super) fn protocol(&self) -> u8 {
         self.protocol
     }

@@ -98,6 +98,8 @@ pub enum Step {
     Echo(Echo),
     /// Time passes, on the clock and in the calendar; in milliseconds.
     AdvanceMs(u64),
+    /// Somebody sets the calendar, forwards or back: so many seconds since 1970.
+    WallClockSeconds(u64),
     /// The underlay's way to an appliance has another MTU now.
     PathMtu(PathMtu),
     /// An appliance answers probes in another way from now on.

@@ -131,6 +131,9 @@ impl Player<'_> {
             Step::AdvanceMs(milliseconds) => {
                 self.gateway.advance(Duration::from_millis(*milliseconds));
             }
+            Step::WallClockSeconds(seconds) => {
+                self.gateway.set_wall_clock(Duration::from_secs(*seconds));
+            }
             Step::PathMtu(path) => {
                 let target = self.target(&path.appliance)?;
                 self.gateway.control(control::Input::PathMtu { target, mtu: path.bytes });

@@ -6,6 +6,7 @@ mod flows;
 mod fragments;
 mod icmp;
 mod lifetimes;
+mod narrow;
 mod protocols;
 mod reload;
 mod returns;
@@ -44,6 +45,7 @@ impl Inputs {
         flows::add(&mut inputs);
         failover::add(&mut inputs);
         lifetimes::add(&mut inputs);
+        narrow::add(&mut inputs);
         reload::add(&mut inputs);
         inputs
     }

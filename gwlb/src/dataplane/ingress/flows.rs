@@ -13,6 +13,7 @@ use crate::dataplane::select::choose;
 use crate::dataplane::snapshot::{Fate, NoCandidate, Pool, TargetSlot};
 use crate::dataplane::tcp_state::{TcpState, opens};
 use crate::dataplane::verdict::{DropReason, ReplyCause};
+use crate::fault::{self, Fault};
 
 /// Where a packet goes.
 pub(super) enum Way {
@@ -42,6 +43,10 @@ impl Ingress {
         pool: &Pool,
         now: Instant,
     ) -> Result<Way, DropReason> {
+        let id = FlowId {
+            endpoint: if fault::on(Fault::FlowWithoutEndpoint) { 0 } else { id.endpoint },
+            ..id
+        };
         let segment = segment(frame, tuple, pool);
         let found = self.flows.find(&id, now);
         if let Some(number) = found
@@ -78,6 +83,12 @@ impl Ingress {
                 return Ok(Some(Way::Placed(Placement { inspector, ..placement })));
             }
             Inspector::Target(target) => match pool.fate(target) {
+                Fate::Stay
+                    if fault::on(Fault::RebalanceMovesAll)
+                        && pool.fates.contains(&Fate::Rebalance) =>
+                {
+                    placement.inspector = self.choose(&flow.id, pool)?;
+                }
                 Fate::Stay => {}
                 Fate::Rebalance => placement.inspector = self.choose(&flow.id, pool)?,
                 // Of what is no TCP connection there is nothing to reset: it stays.
@@ -99,12 +110,17 @@ impl Ingress {
                 }
             },
             Inspector::Bypass => {
-                if pool.after_bypass == AfterBypass::Inspect && !pool.candidates.is_empty() {
+                if pool.after_bypass == AfterBypass::Inspect
+                    && !pool.candidates.is_empty()
+                    && !fault::on(Fault::BypassKept)
+                {
                     placement.inspector = self.choose(&flow.id, pool)?;
                 }
             }
         }
-        if matches!(frame.inner.transport, Transport::IcmpError { .. }) {
+        if matches!(frame.inner.transport, Transport::IcmpError { .. })
+            && !fault::on(Fault::IcmpErrorProlongs)
+        {
             // It is about the flow and none of its packets: it prolongs and moves nothing.
             return Ok(Some(Way::Placed(placement)));
         }

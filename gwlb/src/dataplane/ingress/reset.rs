@@ -13,6 +13,7 @@ use crate::dataplane::reply;
 use crate::dataplane::snapshot::{Fate, Pool, ResetCause, Snapshot, TargetSlot};
 use crate::dataplane::tcp_state::TcpState;
 use crate::dataplane::verdict::{Reply, ReplyCause};
+use crate::fault::{self, Fault};
 
 /// Flows looked at in one call, so that packets do not wait long for it.
 const PIECE: usize = 128;
@@ -105,7 +106,8 @@ impl Ingress {
         let Some(&endpoint) = snapshot.wire_ids.get(&flow.endpoint) else { return };
         let ends = [flow.tuple.low(), flow.tuple.high()];
         for (end, word) in words.into_iter().enumerate() {
-            let (to, from) = (ends[end], ends[1 - end]);
+            let wrong = usize::from(fault::on(Fault::ResetOfWrongEnd));
+            let (to, from) = (ends[end ^ wrong], ends[1 - (end ^ wrong)]);
             let packet = match word {
                 Some(LastWord::Ack(ack)) => reply::reset_end(to, from, ack),
                 Some(LastWord::Syn(seq)) => reply::reset_opening_end(to, from, seq),

@@ -26,6 +26,7 @@ pub(super) fn what(step: &Step) -> String {
             format!("echo by {by}{changed}{kept}{}", on(queue))
         }
         Step::AdvanceMs(milliseconds) => format!("{milliseconds} ms have passed"),
+        Step::WallClockSeconds(seconds) => format!("the calendar is set to {seconds} s"),
         Step::PathMtu(path) => format!("path MTU to {} is {} now", path.appliance, path.bytes),
         Step::Probe(probe) => of_probe(probe),
         Step::Suspect(name) => format!("{name} is suspect"),

@@ -6,7 +6,7 @@ use gwlb_tests::packets::{Ip, Tcp};
 use super::{CLIENT_4, FAR_SERVER_4, Inputs, four, six};
 
 /// Scenarios in which the same few connections are opened, go on and are joined by others.
-const CONVERSATIONS: [&str; 37] = [
+const CONVERSATIONS: [&str; 39] = [
     "failover-unhealthy-no-rebalance",
     "failover-unhealthy-rebalance",
     "failover-unhealthy-reset",
@@ -44,6 +44,8 @@ const CONVERSATIONS: [&str; 37] = [
     "health-of-the-tunnel",
     "reload-targets",
     "weights-change",
+    "failover-moves-no-other-flow",
+    "registration-while-another-drains",
 ];
 
 pub(super) fn add(inputs: &mut Inputs) {
@@ -66,7 +68,12 @@ pub(super) fn add(inputs: &mut Inputs) {
         let opened = (0..4).map(|n| four().tcp((1300 + n, 80), Tcp::SYN, &[]));
         inputs.file(name, "07-from-igw", opened.collect());
     }
-    for name in ["slow-start", "weights-change"] {
+    for name in [
+        "slow-start",
+        "weights-change",
+        "failover-moves-no-other-flow",
+        "registration-while-another-drains",
+    ] {
         let opened = (0..60).map(|n| four().tcp((2000 + n, 80), Tcp::SYN, &[]));
         inputs.file(name, "06-from-igw", opened.collect());
     }

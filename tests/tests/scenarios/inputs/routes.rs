@@ -2,6 +2,7 @@
 
 use gwlb_tests::packets::{Ip, Problem, Tcp};
 
+use super::narrow::overlapping_fragments;
 use super::{CLIENT_4, CLIENT_6, FAR_SERVER_4, Inputs, SERVER_4, SERVER_6, four, six, text};
 
 pub(super) fn add(inputs: &mut Inputs) {
@@ -60,6 +61,7 @@ pub(super) fn add(inputs: &mut Inputs) {
     inputs.file("overlapping-addresses", "02-from-blue-igw", flows());
     inputs.file("overlapping-addresses", "03-from-red-app", answers());
     inputs.file("overlapping-addresses", "04-from-blue-app", answers());
+    overlapping_fragments(inputs, "overlapping-addresses");
 }
 
 /// The server has the public address 198.18.0.11.

@@ -276,7 +276,7 @@ impl Model {
             Happened::Delivered { worker, delivered } => self.plane.delivered(*worker, delivered),
             Happened::TunnelProbe(request) => {
                 self.control.tunnel_probe(request)?;
-                self.plane.probe(request, self.latest.as_deref())
+                self.plane.probe(request, self.latest.as_deref(), self.control.late)
             }
         }
     }

@@ -9,6 +9,7 @@ mod by_hand;
 mod exits;
 pub mod journal;
 mod probes;
+mod time;
 mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +36,7 @@ use exits::{Devices, Exits};
 use journal::{Command, Happened, Step};
 pub use probes::{Answer, ProbeKind};
 use probes::{Answers, Tunnelled};
+pub use time::Stuck;
 use worker::{Surroundings, Worker};
 
 /// The secret of every gateway here, so that the same packets make the same bytes.
@@ -118,6 +120,8 @@ pub struct Gateway {
     /// Counts what arrived, for [`Queues::InTurn`].
     arrived: usize,
     holding: bool,
+    /// Whether time has passed in which nothing was done.
+    asleep: bool,
     fragments: Arc<FragmentTable>,
     answers: Answers,
     /// Probes that nobody answers, and when their time is over.
@@ -169,6 +173,7 @@ impl Gateway {
             elapsed: Duration::ZERO,
             arrived: 0,
             holding: false,
+            asleep: false,
             fragments,
             answers: Answers::default(),
             unanswered: Vec::new(),
@@ -253,45 +258,6 @@ impl Gateway {
     pub fn release(&mut self) {
         self.holding = false;
         self.hand_over();
-    }
-
-    /// When something is due next, counted from the gateway's start.
-    pub fn poll_timeout(&self) -> Option<Duration> {
-        self.due().map(|due| due.saturating_duration_since(self.start))
-    }
-
-    fn due(&self) -> Option<Instant> {
-        let workers = self.workers.iter().filter_map(|worker| worker.ingress.poll_timeout());
-        let unanswered = self.unanswered.iter().map(|(due, _)| *due);
-        workers.chain(self.control.poll_timeout()).chain(unanswered).min()
-    }
-
-    /// Time passes, on the clock and in the calendar; everything that is due is done at its time.
-    pub fn advance(&mut self, by: Duration) {
-        let end = self.elapsed + by;
-        while let Some(due) = self.due().filter(|&due| due <= self.start + end) {
-            self.elapsed = self.elapsed.max(due.saturating_duration_since(self.start));
-            let now = self.now();
-            for worker in &mut self.workers {
-                if worker.ingress.poll_timeout().is_some_and(|due| due <= now) {
-                    worker.handle_timeout(now, &mut self.exits);
-                }
-            }
-            self.hand_over();
-            let over = self.unanswered.extract_if(.., |(due, _)| *due <= now);
-            for (_, input) in over.collect::<Vec<_>>() {
-                if let Input::TunnelProbe { check, sequence, .. } = input {
-                    self.tunnels.remove(&(check, sequence));
-                }
-                self.tell(input);
-            }
-            self.control.handle_timeout(now);
-            self.exits.journal.note(|| Happened::Timeout);
-            self.follow();
-        }
-        self.elapsed = end;
-        let (wall_clock, at) = self.wall_clock;
-        self.control(Input::WallClock(wall_clock + end.saturating_sub(at)));
     }
 
     /// The control plane is told something, and what it has to say reaches every worker.

@@ -110,6 +110,8 @@ pub struct Model {
     latest: Option<Arc<Snapshot>>,
     inbox: usize,
     now: Duration,
+    /// Whether what is due waits: nothing need be done at its time.
+    asleep: bool,
     step: u64,
 }
 
@@ -127,6 +129,7 @@ impl Model {
             latest: None,
             inbox: setup.inbox,
             now: Duration::ZERO,
+            asleep: false,
             step: 0,
         }
     }
@@ -190,10 +193,18 @@ impl Model {
 
     fn judge(&mut self, step: &Step) -> Result<(), Wrong> {
         let now = step.time;
+        // Who sleeps does nothing at its time.
+        self.asleep |= matches!(step.what, Happened::Slept);
         if now > self.now {
             self.finished()?;
-            self.control.pass(now)?;
-            self.plane.pass(now)?;
+            if self.asleep {
+                self.control.hold_up_to_date()?;
+                self.control.late = true;
+            } else {
+                self.control.late = false;
+                self.control.pass(now)?;
+                self.plane.pass(now)?;
+            }
             self.now = now;
         }
         let books = &self.plane.books;
@@ -214,6 +225,11 @@ impl Model {
             Happened::Command { command, ok } => self.command(command, *ok),
             Happened::Timeout => {
                 self.control.timeout(now, books);
+                Ok(())
+            }
+            Happened::Slept => Ok(()),
+            Happened::Awake => {
+                self.asleep = false;
                 Ok(())
             }
             Happened::Event(event) => self.control.event(event),
@@ -260,7 +276,7 @@ impl Model {
             Happened::Delivered { worker, delivered } => self.plane.delivered(*worker, delivered),
             Happened::TunnelProbe(request) => {
                 self.control.tunnel_probe(request)?;
-                self.plane.probe(request, self.latest.as_deref())
+                self.plane.probe(request, self.latest.as_deref(), self.control.late)
             }
         }
     }
@@ -301,7 +317,7 @@ impl Model {
                 format!("{} counts on where {} has counted", target.address, before.address)
             })?;
             if anew {
-                self.plane.books.vacate(TargetSlot(slot as u32));
+                self.plane.books.vacate(TargetSlot(slot as u32), snapshot.generation);
             }
         }
         let view = View::new(Arc::clone(snapshot), Arc::clone(&self.routes));

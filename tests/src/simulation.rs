@@ -24,11 +24,14 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
+use std::hash::Hasher as _;
 use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
 
 pub use coverage::{Coverage, Kind};
 pub use minimise::{Minimised, minimise};
-pub use regression::{Regression, regressions};
+pub use regression::{OtherPlan, Regression, regressions};
 
 use plan::{EVENTS, Plan};
 use world::World;
@@ -58,6 +61,8 @@ impl Default for Options {
 pub struct Artificial {
     /// One of the events.
     pub event: u32,
+    /// Whether that is a panic.
+    pub panics: bool,
 }
 
 impl Artificial {
@@ -94,6 +99,29 @@ pub struct Violation {
     pub trace: Vec<String>,
 }
 
+impl Violation {
+    /// Whether this may well be the same failure as another: the same clause, and the same words but
+    /// for numbers and names; of panics, the same place.
+    pub fn is_like(&self, other: &Violation) -> bool {
+        self.likeness() == other.likeness()
+    }
+
+    fn likeness(&self) -> (&str, String) {
+        let line = self.text.lines().next().unwrap_or_default();
+        if self.clause == NO_PANIC {
+            return (&self.clause, line.to_owned());
+        }
+        let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+        // What a step says in full is behind the first bracket.
+        let said = line.split(['{', '(', '[']).next().unwrap_or_default();
+        let words = said.split(|it: char| it.is_whitespace() || ":;,.".contains(it));
+        (&self.clause, words.filter(is_word).collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// The clause that panics are against.
+const NO_PANIC: &str = "NoPanic";
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {:?}", self.clause, self.at)?;
@@ -111,28 +139,31 @@ impl fmt::Display for Violation {
 /// Plays a seed.
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let plan = Plan::draw(seed, options.events, &options.without);
-    let played = panics::caught(|| {
-        let mut world = World::new(&plan, options);
-        let result = world.run();
-        (result, world.results())
-    });
-    match played {
-        Ok((result, (trace_hash, coverage, simulated))) => {
-            Outcome { trace_hash, simulated, coverage, violation: result.err() }
+    let panicked = |text| Violation {
+        clause: NO_PANIC.to_owned(),
+        text,
+        at: Duration::ZERO,
+        gateway: None,
+        trace: Vec::new(),
+    };
+    let mut world = match panics::caught(|| World::new(&plan, options)) {
+        Ok(world) => world,
+        Err(text) => {
+            let (coverage, simulated) = (Coverage::default(), Duration::ZERO);
+            return Outcome { trace_hash: 0, simulated, coverage, violation: Some(panicked(text)) };
         }
-        Err(text) => Outcome {
-            trace_hash: 0,
-            simulated: Duration::ZERO,
-            coverage: Coverage::default(),
-            violation: Some(Violation {
-                clause: "NoPanic".to_owned(),
-                text,
-                at: Duration::ZERO,
-                gateway: None,
-                trace: Vec::new(),
-            }),
-        },
-    }
+    };
+    let violation = match panics::caught(|| world.run()) {
+        Ok(result) => result.err(),
+        // What is in the middle of something may not be able to say what it has done.
+        Err(text) => {
+            let told = panics::caught(|| world.panicked(text.clone()));
+            Some(told.unwrap_or_else(|_| panicked(text)))
+        }
+    };
+    let (trace_hash, simulated) = (world.trace_hash(), world.simulated());
+    let coverage = panics::caught(|| world.coverage()).unwrap_or_default();
+    Outcome { trace_hash, simulated, coverage, violation }
 }
 
 /// What a seed has planned, one event a line, for people.
@@ -146,4 +177,41 @@ pub fn describe(seed: u64, options: &Options) -> String {
         let _ = writeln!(text, "{at:>12.3?} {number:>3} {what:?}");
     }
     text
+}
+
+/// A number for what a seed has planned, by which it is known that it still plans the same.
+pub fn plan_hash(seed: u64, options: &Options) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(7, 8);
+    hasher.write(describe(seed, options).as_bytes());
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn violation(clause: &str, text: &str) -> Violation {
+        let (clause, text) = (clause.to_owned(), text.to_owned());
+        Violation { clause, text, at: Duration::ZERO, gateway: None, trace: Vec::new() }
+    }
+
+    #[test]
+    fn failures_are_alike_whatever_the_numbers_in_them() {
+        let alike = |one: (&str, &str), other: (&str, &str)| {
+            violation(one.0, one.1).is_like(&violation(other.0, other.1))
+        };
+        let reset = "nothing was done to it, and it is reset: event 7: Tcp from 192.0.2.1 port 1";
+        let other = "nothing was done to it, and it is reset: event 12: Udp from 10.0.0.1 port 7";
+        let given_up = "nothing was done to it, and it is given up: event 7: Tcp from 192.0.2.1";
+        assert!(alike(("Unharmed", reset), ("Unharmed", other)));
+        assert!(!alike(("Unharmed", reset), ("Unharmed", given_up)));
+        assert!(!alike(("Unharmed", reset), ("Stability", reset)));
+        let panics = ["panicked at a.rs:1:2:\nno 1", "panicked at a.rs:1:2:\nno 2"];
+        assert!(alike((NO_PANIC, panics[0]), (NO_PANIC, panics[1])), "one place");
+        assert!(!alike((NO_PANIC, panics[0]), (NO_PANIC, "panicked at a.rs:7:2:\nno 1")));
+        let model =
+            |step: u32, who: &str| format!("step {step} at 3s: bounded: {who} waits [{step}]");
+        assert!(alike(("Model", &model(1, "a flow")), ("Model", &model(23, "a flow"))));
+        assert!(!alike(("Model", &model(1, "a flow")), ("Model", &model(1, "a fragment"))));
+    }
 }

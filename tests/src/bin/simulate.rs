@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use gwlb_tests::simulation::{
-    Coverage, Kind, Options, Outcome, Regression, Violation, describe, minimise, run,
+    Coverage, Kind, Options, Outcome, Regression, Violation, describe, minimise, plan_hash, run,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -51,13 +51,13 @@ struct Arguments {
     /// How many times a failing seed is played to find the fewest events; 0 leaves it as it is.
     #[arg(long, value_name = "N", default_value_t = 400)]
     minimise: u32,
-    /// Keep a failing seed in this folder as a regression file.
-    #[arg(long, value_name = "FOLDER")]
-    keep: Option<PathBuf>,
+    /// Keep failing seeds in this folder, each as a regression file.
+    #[arg(long, value_name = "FOLDER", default_value = "target/simulations")]
+    keep: PathBuf,
     /// Play every seed twice, and hold that nothing but the seed decides.
     #[arg(long)]
     twice: bool,
-    /// Go on after a failure, and list all of them in the end.
+    /// Go on after a failure, and report all of them in the end.
     #[arg(long)]
     go_on: bool,
     /// Show what a seed has planned, and do not play it.
@@ -139,28 +139,30 @@ fn play(arguments: &Arguments) -> io::Result<bool> {
     let first = arguments.seed.unwrap_or(0);
     if arguments.plan {
         write!(io::stdout(), "{}", describe(first, &options))?;
+        writeln!(io::stdout(), "plan {:016x}", plan_hash(first, &options))?;
         return Ok(true);
     }
     let given = std::env::args().any(|argument| argument.starts_with("--seeds"));
     let count = if arguments.seed.is_some() && !given { 1 } else { arguments.seeds };
     watch_for_the_end();
-    let bar = progress(count, arguments.json);
-    let found = play_all(arguments, &options, first, count, &bar);
-    bar.finish_and_clear();
+    let progress = Progress::new(count, arguments.json);
+    let found = play_all(arguments, &options, first, count, &progress);
+    progress.bar.finish_and_clear();
     let mut out = io::stdout().lock();
     if arguments.json {
         writeln!(out, "{}", json(&found))?;
     } else {
         summary(&mut out, &found, arguments.twice)?;
     }
-    let Some((seed, violation)) = found.failures.first_key_value() else { return Ok(true) };
     out.flush()?;
-    for (seed, violation) in found.failures.iter().skip(1) {
-        let text = violation.to_string();
-        eprintln!("seed {seed}: {}", text.lines().next().unwrap_or_default());
+    let mut told: Vec<&Violation> = Vec::new();
+    for (seed, violation) in &found.failures {
+        // What has failed in the same way before is not made any smaller.
+        let is_new = !told.iter().any(|it| it.is_like(violation));
+        report(arguments, &options, (*seed, violation), is_new)?;
+        told.push(violation);
     }
-    report(arguments, &options, *seed, violation)?;
-    Ok(false)
+    Ok(found.failures.is_empty())
 }
 
 /// The first Ctrl-C lets the seeds in hand end; the second ends the process.
@@ -181,13 +183,49 @@ fn watch_for_the_end() {
     });
 }
 
-fn progress(count: u64, json: bool) -> ProgressBar {
-    if json || !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+/// Tells how far it is: by a bar on a terminal, by a line a minute elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    count: u64,
+    began: Instant,
+    /// When a line was written last, if lines are wanted.
+    told: Option<Mutex<Instant>>,
+}
+
+impl Progress {
+    fn new(count: u64, json: bool) -> Progress {
+        let terminal = io::stderr().is_terminal() && !json;
+        let form = "{elapsed_precise} [{bar:30}] {pos} of {len} seeds, {per_sec}, {eta} left{msg}";
+        let style = ProgressStyle::with_template(form);
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = if terminal { ProgressBar::new(count) } else { ProgressBar::hidden() };
+        let bar = bar.with_style(style.progress_chars("=> "));
+        let began = now();
+        Progress { bar, count, began, told: (!terminal).then(|| Mutex::new(began)) }
     }
-    let form = "{elapsed_precise} [{bar:30}] {pos} of {len} seeds, {per_sec}, {eta} left  {msg}";
-    let style = ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(count).with_style(style.progress_chars("=> "))
+
+    /// Another seed was played.
+    fn note(&self, found: &Found, failed: Option<(u64, &Violation)>) {
+        if let Some((seed, violation)) = failed {
+            let text = violation.to_string();
+            let line = format!("seed {seed}: {}", text.lines().next().unwrap_or_default());
+            self.bar.set_message(format!(", {} failed", found.failures.len()));
+            match &self.told {
+                None => self.bar.println(line),
+                Some(_) => eprintln!("{line}"),
+            }
+        }
+        self.bar.inc(1);
+        let Some(told) = &self.told else { return };
+        let (mut told, now) = (told.lock().expect("nobody panics with it"), now());
+        if now.duration_since(*told) >= Duration::from_mins(1) {
+            *told = now;
+            let (minutes, failed) =
+                (now.duration_since(self.began).as_secs() / 60, &found.failures);
+            let (seeds, count) = (found.seeds, self.count);
+            eprintln!("{minutes} min: {seeds} of {count} seeds, {} failed", failed.len());
+        }
+    }
 }
 
 fn play_all(
@@ -195,7 +233,7 @@ fn play_all(
     options: &Options,
     first: u64,
     count: u64,
-    bar: &ProgressBar,
+    progress: &Progress,
 ) -> Found {
     let limit = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
     let began = now();
@@ -217,13 +255,13 @@ fn play_all(
             found.simulated += outcome.simulated;
             found.traces = found.traces.wrapping_add(outcome.trace_hash);
             found.coverage.merge(&outcome.coverage);
-            bar.inc(1);
-            if let Some(violation) = outcome.violation {
-                found.failures.insert(seed, violation);
+            if let Some(violation) = &outcome.violation {
+                found.failures.insert(seed, violation.clone());
                 if !arguments.go_on {
                     STOP.store(true, Ordering::Relaxed);
                 }
             }
+            progress.note(&found, outcome.violation.as_ref().map(|violation| (seed, violation)));
         }
     };
     let threads = match arguments.threads {
@@ -253,21 +291,23 @@ fn differs(first: &Outcome, second: &Outcome) -> Option<Violation> {
     second.violation.clone().or_else(|| (!same).then(differs))
 }
 
-/// Says what is wrong, finds the fewest events with which it is, and how to play that again.
+/// Says what is wrong, finds the fewest events with which it is if that is wanted, says how to play
+/// that again, and keeps it.
 fn report(
     arguments: &Arguments,
     options: &Options,
-    seed: u64,
-    violation: &Violation,
+    (seed, violation): (u64, &Violation),
+    minimised: bool,
 ) -> io::Result<()> {
     eprintln!("seed {seed}: {violation}");
     let mut shown = Options { tell: false, ..options.clone() };
-    if arguments.minimise > 0 {
+    let mut about = violation.clone();
+    if minimised && arguments.minimise > 0 {
         eprintln!("looking for the fewest events...");
         if let Some(least) = minimise(seed, &shown, arguments.minimise) {
             let (left, runs) = (least.left, least.runs);
             eprintln!("{left} events are enough (played {runs} times): {}", least.violation);
-            shown = least.options;
+            (shown, about) = (least.options, least.violation);
             eprint!("{}", describe(seed, &shown));
         }
     }
@@ -275,16 +315,14 @@ fn report(
         "play it again: cargo run -p gwlb-tests --release --bin simulate -- --seed {seed}{}",
         replay(&shown)
     );
-    if let Some(folder) = &arguments.keep {
-        let about = violation.to_string();
-        let about = about.lines().next().unwrap_or_default();
-        let text = toml::to_string(&Regression::of(about, seed, &shown));
-        let text = text.map_err(io::Error::other)?;
-        std::fs::create_dir_all(folder)?;
-        let file = folder.join(format!("{seed}.toml"));
-        std::fs::write(&file, text)?;
-        eprintln!("kept as {}", file.display());
-    }
+    let about = about.to_string();
+    let about = about.lines().next().unwrap_or_default();
+    let text = toml::to_string(&Regression::of(about, seed, &shown));
+    let text = text.map_err(io::Error::other)?;
+    std::fs::create_dir_all(&arguments.keep)?;
+    let file = arguments.keep.join(format!("{seed}.toml"));
+    std::fs::write(&file, text)?;
+    eprintln!("kept as {}", file.display());
     Ok(())
 }
 

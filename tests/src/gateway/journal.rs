@@ -44,6 +44,10 @@ pub enum Happened {
     Reloaded(Arc<Settings>),
     /// The control plane was called because something was due.
     Timeout,
+    /// Time has passed in which nobody did anything: what was due in it is done later.
+    Slept,
+    /// What is due is done at its time again, beginning with what is late.
+    Awake,
     /// The control plane published a view. Workers take it up when they do.
     Published(Arc<Snapshot>),
     /// The control plane told of an event.

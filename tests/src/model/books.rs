@@ -34,6 +34,10 @@ pub(super) struct Books {
     pub flows: FlowTableTotals,
     pub resets: ResetTotals,
     targets: BTreeMap<TargetSlot, TargetTotals>,
+    /// By slot, the first view in which it is its present target's.
+    since: BTreeMap<TargetSlot, u64>,
+    /// What was counted for targets that are gone, by workers that did not know it yet.
+    gone: TargetTotals,
     /// Flows that began with one of several targets, and ended before it was seen with which: for
     /// each of these the count may be higher by so many.
     unseen: BTreeMap<TargetSlot, u64>,
@@ -47,14 +51,24 @@ impl Books {
         }
     }
 
-    pub(super) fn target(&mut self, slot: TargetSlot) -> &mut TargetTotals {
+    /// What is counted for the target that a slot is in the view of this generation.
+    pub(super) fn target(&mut self, slot: TargetSlot, view: u64) -> &mut TargetTotals {
+        if self.is_gone(slot, view) {
+            return &mut self.gone;
+        }
         self.targets.entry(slot).or_default()
     }
 
-    /// A slot is somebody else's from now on.
-    pub(super) fn vacate(&mut self, slot: TargetSlot) {
+    /// Whether a slot is another's by now than in the view of this generation.
+    fn is_gone(&self, slot: TargetSlot, view: u64) -> bool {
+        self.since.get(&slot).is_some_and(|since| view < *since)
+    }
+
+    /// A slot is somebody else's from this view on.
+    pub(super) fn vacate(&mut self, slot: TargetSlot, view: u64) {
         self.targets.remove(&slot);
         self.unseen.remove(&slot);
+        self.since.insert(slot, view);
     }
 
     /// Flows that a target may have and that were not seen to be with another, for all that was
@@ -76,20 +90,21 @@ impl Books {
         }
     }
 
-    /// A flow is with somebody from now on.
-    pub(super) fn gains(&mut self, who: &Who) {
+    /// A flow is with somebody from now on, as a worker with this view counts.
+    pub(super) fn gains(&mut self, who: &Who, view: u64) {
         if let Who::One(slot) = who {
-            self.target(*slot).new_flows += 1;
+            self.target(*slot, view).new_flows += 1;
         }
     }
 
-    /// A flow is not with somebody any more.
-    pub(super) fn loses(&mut self, who: &Who) {
+    /// A flow is not with somebody any more, as a worker with this view counts.
+    pub(super) fn loses(&mut self, who: &Who, view: u64) {
         match who {
             Who::Nobody => {}
-            Who::One(slot) => self.target(*slot).ended_flows += 1,
+            Who::One(slot) => self.target(*slot, view).ended_flows += 1,
             Who::OneOf(slots) => {
-                for slot in slots {
+                let there: Vec<_> = slots.iter().filter(|it| !self.is_gone(**it, view)).collect();
+                for slot in there {
                     *self.unseen.entry(*slot).or_default() += 1;
                 }
             }

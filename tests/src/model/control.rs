@@ -89,6 +89,8 @@ pub(super) struct Control {
     view: Option<Arc<Told>>,
     /// What they were told last.
     published: Option<Arc<Told>>,
+    /// Whether what was due before now may be done only now.
+    pub(super) late: bool,
     events: Vec<Event>,
     probes: Vec<MemberId>,
 }
@@ -142,6 +144,7 @@ impl Control {
             causes: None,
             view: None,
             published: None,
+            late: false,
             events: Vec::new(),
             probes: Vec::new(),
             settings: Arc::clone(settings),

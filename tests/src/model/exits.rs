@@ -90,6 +90,7 @@ fn computed(seen: &Seen, change: Change) -> Option<usize> {
 impl Plane {
     /// A datagram was sent to an appliance.
     pub(super) fn sent(&mut self, worker: WorkerId, side: Side, sent: &Sent) -> Result<(), Wrong> {
+        let view = self.generation(worker);
         let worker = &mut self.workers[usize::from(worker.0)];
         let Some(out) = worker.out.front_mut() else {
             return wrong(Clause::Conservation, || {
@@ -132,7 +133,7 @@ impl Plane {
         if done {
             worker.out.pop_front();
         }
-        let target = self.books.target(sent.target);
+        let target = self.books.target(sent.target, view);
         target.sent_packets += 1;
         target.sent_bytes += packet.len() as u64;
         Ok(())
@@ -226,6 +227,7 @@ impl Plane {
         &mut self,
         request: &TunnelRequest,
         latest: Option<&Snapshot>,
+        late: bool,
     ) -> Result<(), Wrong> {
         let unfit = || Wrong::new(Clause::Conservation, format!("no probe: {request:02x?}"));
         let snapshot = latest.ok_or_else(unfit)?;
@@ -234,6 +236,10 @@ impl Plane {
         let tags = target.dialect.read(&header).map_err(|_| unfit())?;
         let inner = Inner::parse(packet).map_err(|_| unfit())?;
         let purpose = (tags.endpoint, target.id.get(), Tuple::of(&inner).flow());
-        self.fleet.issue(purpose, snapshot.keys.cookie.epoch(), tags.cookie)
+        let present = snapshot.keys.cookie.epoch();
+        // Of what is late, it may have been stamped before the keys turned, in the same moment. The
+        // upper two bits of a cookie say in which epoch it was.
+        let before = late && u64::from(tags.cookie >> 30) != present & 0b11;
+        self.fleet.issue(purpose, present - u64::from(before), tags.cookie)
     }
 }

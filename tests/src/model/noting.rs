@@ -63,7 +63,8 @@ impl Plane {
     /// Now it is seen with whom a flow is.
     fn learn(&mut self, id: &FlowId, before: &Flow, who: Who) {
         if matches!(before.who, Who::OneOf(_)) && before.who != who {
-            self.books.gains(&who);
+            let view = self.generation(before.worker);
+            self.books.gains(&who, view);
             if let Some(flow) = self.flows.get_mut(id) {
                 flow.who = who;
             }
@@ -72,11 +73,13 @@ impl Plane {
 
     fn move_flow(&mut self, id: &FlowId, to: &Who) {
         let Some(flow) = self.flows.get_mut(id) else { return };
+        let worker = flow.worker;
         let before = std::mem::replace(&mut flow.who, to.clone());
+        let view = self.generation(worker);
         if before != *to {
             self.books.flows.rebalanced += 1;
-            self.books.loses(&before);
-            self.books.gains(to);
+            self.books.loses(&before, view);
+            self.books.gains(to, view);
         }
     }
 
@@ -138,15 +141,16 @@ impl Plane {
                 return;
             }
         }
+        let view = self.generation(worker);
         if let Some(before) = before {
-            self.books.loses(&before);
+            self.books.loses(&before, view);
             let flows = &mut self.books.flows;
             let ended = if again { &mut flows.reopened } else { &mut flows.expired };
             *ended += 1;
         }
         self.books.flows.created += 1;
         self.books.flows.adopted += u64::from(adopted);
-        self.books.gains(&flow.who);
+        self.books.gains(&flow.who, view);
         self.flows.put(case.id, flow);
     }
 }

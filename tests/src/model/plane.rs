@@ -96,6 +96,12 @@ impl Plane {
         &mut self.workers[usize::from(id.0)]
     }
 
+    /// Of the view that a worker works with.
+    pub(super) fn generation(&self, id: WorkerId) -> u64 {
+        let view = &self.workers[usize::from(id.0)].view;
+        view.as_ref().map_or(0, |view| view.snapshot.generation)
+    }
+
     /// The view that a worker works with.
     pub(super) fn view(&self, id: WorkerId) -> Result<Arc<View>, Wrong> {
         let view = self.workers[usize::from(id.0)].view.clone();

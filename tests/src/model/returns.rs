@@ -54,7 +54,7 @@ impl Plane {
             }
         };
         if returned.way != Way::Probe {
-            let target = self.books.target(returned.target);
+            let target = self.books.target(returned.target, view.snapshot.generation);
             target.returned_packets += 1;
             target.returned_bytes += accepted.len() as u64;
         }

@@ -53,7 +53,7 @@ impl Plane {
         let view = self.view(id)?;
         for (flow_id, flow) in self.flows.look(id, now) {
             self.books.flows.expired += 1;
-            self.books.loses(&flow.who);
+            self.books.loses(&flow.who, view.snapshot.generation);
             let pool = view.pool_of(flow_id.0);
             let wanted = pool.is_some_and(|pool| pool.reset_idle && pool.reset_both_ends);
             if wanted && !flow.is_closed() {

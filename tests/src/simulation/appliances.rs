@@ -34,8 +34,8 @@ pub(super) struct Appliance {
     config: Config,
     session: Session<Sample>,
     pub trouble: Option<Trouble>,
-    /// What came while it hung.
-    kept: VecDeque<Sent>,
+    /// What came while it hung, and from which gateway.
+    kept: VecDeque<(usize, Sent)>,
     /// The latest headers that it got, for those who mix them up.
     headers: Vec<Vec<u8>>,
 }
@@ -146,8 +146,9 @@ impl Appliance {
         }
     }
 
-    /// Begins or ends trouble; returns what it does now that it had to put off.
-    pub fn set_trouble(&mut self, trouble: Option<Trouble>) -> Vec<Sent> {
+    /// Begins or ends trouble; returns what comes to it now that had to wait, and from
+    /// which gateway.
+    pub fn set_trouble(&mut self, trouble: Option<Trouble>) -> Vec<(usize, Sent)> {
         let before = std::mem::replace(&mut self.trouble, trouble);
         match before {
             Some(Trouble::Crash) => {
@@ -180,10 +181,10 @@ impl Appliance {
         self.session.stats().unaccounted()
     }
 
-    /// A datagram has come; returns what it sends, and after how long.
+    /// A datagram has come from a gateway; returns what it sends, and after how long.
     pub fn take(
         &mut self,
-        sent: Sent,
+        (gateway, sent): (usize, Sent),
         now: Duration,
         dice: &mut Dice,
         let_out: &mut LetOut,
@@ -192,7 +193,7 @@ impl Appliance {
             Some(Trouble::Crash | Trouble::Deaf) => return Vec::new(),
             Some(Trouble::Hang) => {
                 if self.kept.len() < BUFFER {
-                    self.kept.push_back(sent);
+                    self.kept.push_back((gateway, sent));
                 }
                 return Vec::new();
             }

@@ -1,10 +1,11 @@
 //! What simulations have reached, so that what they never reach can be seen.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use gwlb::control::Event;
-use gwlb::control::event::DrainEnd;
-use gwlb::control::{TargetState, silence};
+use gwlb::control::event::{DrainEnd, FailoverAction};
+use gwlb::control::{TargetState, TargetStatus, silence};
 use gwlb::dataplane::verdict::{DropReason, ReplyCause};
 
 use super::configuration::{Loss, Policy};
@@ -167,8 +168,15 @@ impl Coverage {
         names.filter(|name| !reached.is_some_and(|it| it.contains_key(name))).collect()
     }
 
-    /// Notes what a step reaches.
-    pub(super) fn note(&mut self, step: &Step, policy: &Policy) {
+    /// Notes what a step reaches, where `switched` says whether a load balancer is switched to
+    /// bypass, and `target` what is thought of a target.
+    pub(super) fn note(
+        &mut self,
+        step: &Step,
+        policy: &Policy,
+        switched: bool,
+        target: impl Fn(SocketAddr) -> Option<TargetStatus>,
+    ) {
         match &step.what {
             Happened::Judged { verdict, .. } => match verdict {
                 Judgement::Drop(DropReason::NoTarget)
@@ -176,7 +184,7 @@ impl Coverage {
                 {
                     self.add(Kind::Failover, "none healthy, fail_closed: drop", 1);
                 }
-                Judgement::Bypass(_) if policy.when_none_healthy == "bypass" => {
+                Judgement::Bypass(_) if policy.when_none_healthy == "bypass" && !switched => {
                     let then = if policy.inspect_after_bypass { "inspected" } else { "kept" };
                     let row = format!("none healthy, bypass: past them, then {then}");
                     self.add(Kind::Failover, &row, 1);
@@ -185,7 +193,7 @@ impl Coverage {
                 _ => {}
             },
             Happened::Reply { cause, .. } => self.reply(*cause),
-            Happened::Event(event) => self.event(event, policy),
+            Happened::Event(event) => self.event(event, policy, target),
             _ => {}
         }
     }
@@ -202,17 +210,25 @@ impl Coverage {
         self.add(Kind::Reply, name, 1);
     }
 
-    fn event(&mut self, event: &Event, policy: &Policy) {
+    fn event(
+        &mut self,
+        event: &Event,
+        policy: &Policy,
+        status: impl Fn(SocketAddr) -> Option<TargetStatus>,
+    ) {
         match event {
             Event::Registered { .. } => self.add(Kind::Event, "registered", 1),
-            Event::TargetState { from, to, .. } => {
+            Event::TargetState { target, from, to, .. } => {
                 for standing in [from, to] {
                     let reason = standing.reason.map(|reason| format!(" {}", reason.name()));
                     let name = format!("{}{}", standing.state.name(), reason.unwrap_or_default());
                     self.add(Kind::Target, &name, 1);
                 }
-                if to.state == TargetState::Unhealthy {
-                    self.loss("unhealthy", policy.on_unhealthy, policy);
+                // Nobody tells of flows that stay.
+                let stay = policy.on_unhealthy == Loss::Stay;
+                let has_flows = || status(*target).is_some_and(|it| it.active_flows > 0);
+                if stay && to.state == TargetState::Unhealthy && has_flows() {
+                    self.add(Kind::Failover, "unhealthy: stay", 1);
                 }
                 if from.state == TargetState::Unhealthy && to.state == TargetState::Healthy {
                     self.add(Kind::Event, "recovered", 1);
@@ -226,11 +242,29 @@ impl Coverage {
                     DrainEnd::Registered => "drain called off",
                 };
                 self.add(Kind::Event, name, 1);
-                if *cause == DrainEnd::Deadline && *flows > 0 {
-                    self.loss("deregistered", policy.on_deregistration, policy);
+                let stay = policy.on_deregistration == Loss::Stay;
+                if stay && *cause == DrainEnd::Deadline && *flows > 0 {
+                    self.add(Kind::Failover, "deregistered: stay", 1);
                 }
             }
-            Event::Failover { .. } => self.add(Kind::Event, "failover", 1),
+            Event::Failover { target, action, flows, .. } => {
+                self.add(Kind::Event, "failover", 1);
+                let is_gone = || status(*target).is_some_and(|it| it.state == TargetState::Unused);
+                let gone = match action {
+                    FailoverAction::Rebalance => is_gone(),
+                    FailoverAction::ResetUnhealthy => false,
+                    FailoverAction::ResetDeregistered => true,
+                };
+                let cause = if gone { "deregistered" } else { "unhealthy" };
+                let what = match action {
+                    FailoverAction::Rebalance => "rebalance",
+                    _ if policy.both_ends => "reset both ends",
+                    _ => "reset next packet",
+                };
+                if *flows > 0 {
+                    self.add(Kind::Failover, &format!("{cause}: {what}"), 1);
+                }
+            }
             Event::Bypass { on, cause, .. } => {
                 let name = format!("bypass {} by {cause:?}", if *on { "on" } else { "off" });
                 self.add(Kind::Event, &name, 1);
@@ -242,16 +276,5 @@ impl Coverage {
             }
             Event::Cleared { .. } => self.add(Kind::Event, "diagnosis cleared", 1),
         }
-    }
-
-    /// Flows have lost their target.
-    pub(super) fn loss(&mut self, cause: &str, loss: Loss, policy: &Policy) {
-        let what = match loss {
-            Loss::Stay => "stay",
-            Loss::Rebalance => "rebalance",
-            Loss::Reset if policy.both_ends => "reset both ends",
-            Loss::Reset => "reset next packet",
-        };
-        self.add(Kind::Failover, &format!("{cause}: {what}"), 1);
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! They know nothing of gateways. What they find wrong is wrong end to end.
 
+mod conversation;
 mod reassembly;
 mod tcp;
 
@@ -16,7 +17,7 @@ use geneve::checksum::{Integrity, verify};
 use geneve::{FlowKey, IcmpErrorKind, Inner, TcpFlags, Transport, protocol};
 use siphasher::sip::SipHasher13;
 
-use super::configuration::{DENIED, Pair, Policy};
+use super::configuration::Pair;
 use super::plan::{Kind, Talk};
 use crate::gateway::Packet;
 use crate::packets::{Ip, Problem, Tcp, fragments, super_packet};
@@ -32,8 +33,6 @@ pub(super) struct Hosts {
     pub talks: BTreeMap<u32, Conversation>,
     by_address: BTreeMap<Key, u32>,
     reassembly: Reassembly,
-    /// Identifies packets that are cut.
-    cut: u16,
 }
 
 /// VPC, who began and the other one as packets call them, their ports, protocol.
@@ -51,6 +50,9 @@ pub(super) struct Conversation {
     state: Progress,
     round: u32,
     complained: bool,
+    /// Identifies packets that are cut. Each conversation has its own numbers, so that its packets
+    /// are the same whoever else talks.
+    cut: u16,
     /// By side, the largest packet that it takes for small enough.
     paths: [usize; 2],
     /// What was done to it by others, if anything.
@@ -103,6 +105,8 @@ pub(super) struct Deeds {
     pub wrong: Option<(&'static str, String)>,
     /// Something came that firewalls let nobody through to.
     pub denied: Option<u32>,
+    /// Conversations that are over.
+    pub ended: Vec<u32>,
 }
 
 /// A timer of a host.
@@ -118,100 +122,6 @@ enum TimerKind {
     /// Something is said again, if this is still the latest timer.
     Again(u64),
     Next,
-}
-
-impl Conversation {
-    /// Whether firewalls let nobody through.
-    pub fn is_denied(&self) -> bool {
-        self.talk.service == DENIED && matches!(self.talk.kind, Kind::Tcp | Kind::Udp)
-    }
-
-    /// Whether an end has begun to close it, or has not opened it yet: gateways forget it sooner
-    /// then.
-    pub fn is_closing(&self) -> bool {
-        match &self.state {
-            Progress::Tcp(ends) => {
-                ends.iter().any(|end| end.closing || end.peer_closed || end.state != State::Open)
-            }
-            Progress::Asking { .. } => false,
-        }
-    }
-
-    /// Whether its flow is that of others, too.
-    pub fn is_shared(&self, policy: &Policy) -> bool {
-        policy.stickiness != "5-tuple" || matches!(self.talk.kind, Kind::Ping | Kind::Other(_))
-    }
-
-    /// Whether it has packets that come in pieces, which firewalls may drop when they come in
-    /// another order.
-    pub fn is_fragmented(&self) -> bool {
-        let large = |side: usize| self.talk.sizes[side] + 48 > self.paths[side];
-        self.talk.may_fragment || self.talk.kind != Kind::Tcp && (large(0) || large(1))
-    }
-
-    pub fn pause(&self) -> Duration {
-        self.talk.pause
-    }
-
-    /// In a line.
-    pub fn describe(&self) -> String {
-        let [one, other] = &self.sides;
-        let state = match &self.state {
-            Progress::Tcp(ends) => format!("{:?} and {:?}", ends[0].state, ends[1].state),
-            Progress::Asking { tries, .. } => format!("{tries} tries"),
-        };
-        format!(
-            "event {}: {:?} from {} port {} to {} port {}, round {} of {}, {state}, {} lost",
-            self.number,
-            self.talk.kind,
-            one.own,
-            one.port,
-            one.peer,
-            other.port,
-            self.round,
-            self.talk.rounds,
-            self.losses,
-        )
-    }
-
-    /// The states of both ends, if it is TCP.
-    pub fn tcp_states(&self) -> Option<[&'static str; 2]> {
-        let Progress::Tcp(ends) = &self.state else { return None };
-        let name = |end: &End| match end.state {
-            State::Closed => "closed",
-            State::SynSent => "syn_sent",
-            State::SynReceived => "syn_received",
-            State::Open if end.is_done() => "time_wait",
-            State::Open if end.peer_closed => "close_wait",
-            State::Open if end.fin_acknowledged => "fin_wait_2",
-            State::Open if end.closing => "fin_wait_1",
-            State::Open => "established",
-            State::Reset => "reset",
-            State::Aborted => "aborted",
-            State::GaveUp => "gave_up",
-        };
-        Some([name(&ends[0]), name(&ends[1])])
-    }
-
-    fn protocol(&self) -> u8 {
-        match (self.talk.kind, self.sides[0].own.is_ipv4()) {
-            (Kind::Tcp, _) => protocol::TCP,
-            (Kind::Udp, _) => protocol::UDP,
-            (Kind::Ping, true) => protocol::ICMP,
-            (Kind::Ping, false) => protocol::ICMPV6,
-            (Kind::Other(number), _) => number,
-        }
-    }
-
-    fn ip(&self, side: usize) -> Ip {
-        let Place { own, peer, .. } = self.sides[side];
-        let ip = Ip::between(own, peer);
-        if self.talk.may_fragment { ip.may_fragment() } else { ip }
-    }
-
-    fn ports(&self, side: usize) -> (u16, u16) {
-        (self.sides[side].port, self.sides[1 - side].port)
-    }
 }
 
 /// The byte that must be at a place of a stream or message.
@@ -277,6 +187,7 @@ impl Hosts {
             state,
             round: 0,
             complained: false,
+            cut: (number as u16).wrapping_mul(1093),
             paths: [talk.segment + 60; 2],
             harm: None,
             losses: 0,
@@ -409,14 +320,14 @@ impl Hosts {
                 ends[side].time_out(&mut out);
                 self.send_segments(number, side, &out, deeds);
                 self.set_timer(number, side, deeds);
-                self.look_for_end(number);
+                self.look_for_end(number, deeds);
             }
             (TimerKind::Again(again), Progress::Asking { tries, timer }) if *timer == again => {
                 *tries += 1;
                 if *tries < TRIES {
                     self.ask(number, deeds);
                 } else {
-                    conversation.end.get_or_insert(Ending::GaveUp);
+                    conversation.end(Ending::GaveUp, deeds);
                 }
             }
             _ => {}
@@ -497,32 +408,32 @@ impl Hosts {
         if changed {
             self.set_timer(number, side, deeds);
         }
-        self.look_for_end(number);
+        self.look_for_end(number, deeds);
     }
 
-    fn look_for_end(&mut self, number: u32) {
+    fn look_for_end(&mut self, number: u32, deeds: &mut Deeds) {
         let Some(conversation) = self.talks.get_mut(&number) else { return };
         let Progress::Tcp(ends) = &conversation.state else { return };
-        if conversation.end.is_some() {
-            return;
-        }
         let all = conversation.round == conversation.talk.rounds;
-        conversation.end = match (ends[0].state, ends[1].state) {
+        let ending = match (ends[0].state, ends[1].state) {
             (State::Aborted, _) => Some(Ending::Done),
             _ if ends[0].is_done() && all => Some(Ending::Done),
             (State::Reset, _) | (_, State::Reset) => Some(Ending::Reset),
             (State::GaveUp, _) | (_, State::GaveUp) => Some(Ending::GaveUp),
             _ => None,
         };
+        if let Some(ending) = ending {
+            conversation.end(ending, deeds);
+        }
     }
 
     fn send_segments(&mut self, number: u32, side: usize, out: &[Segment], deeds: &mut Deeds) {
-        let Some(conversation) = self.talks.get(&number) else { return };
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
         let ports = conversation.ports(side);
         for segment in out {
             // Whoever cuts it on the way must not mix it up with another.
-            self.cut = self.cut.wrapping_add(8);
-            let ip = conversation.ip(side).identification(self.cut);
+            conversation.cut = conversation.cut.wrapping_add(8);
+            let ip = conversation.ip(side).identification(conversation.cut);
             let &Segment { flags, sequence, acknowledgement, offset, len, mss, cut } = segment;
             let data: Vec<u8> = (offset..offset + len).map(|at| byte(number, side, at)).collect();
             let packet = ip.tcp(ports, Tcp { flags, sequence, acknowledgement, mss }, &data);
@@ -557,7 +468,7 @@ impl Hosts {
 
     /// One side says its message of a round.
     fn say(&mut self, number: u32, side: usize, round: u32, deeds: &mut Deeds) {
-        let Some(conversation) = self.talks.get(&number) else { return };
+        let Some(conversation) = self.talks.get_mut(&number) else { return };
         let len = conversation.talk.sizes[side].max(MESSAGE_HEAD);
         let text = message(number, side, round, len);
         let ip = conversation.ip(side);
@@ -570,8 +481,8 @@ impl Hosts {
         let path = conversation.paths[side];
         if packet.len() > path {
             let most = (path - 60) / 8 * 8;
-            self.cut = self.cut.wrapping_add(1);
-            for fragment in fragments(&packet, self.cut, most) {
+            conversation.cut = conversation.cut.wrapping_add(1);
+            for fragment in fragments(&packet, conversation.cut, most) {
                 deeds.sent.push((number, side, Packet::plain(fragment)));
             }
         } else {
@@ -629,7 +540,7 @@ impl Hosts {
             let timer = Timer { talk: number, side: 0, kind: TimerKind::Next };
             deeds.timers.push((conversation.talk.pause, timer));
         } else {
-            conversation.end = Some(Ending::Done);
+            conversation.end(Ending::Done, deeds);
         }
     }
 

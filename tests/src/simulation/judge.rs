@@ -51,11 +51,13 @@ pub(super) struct Judge {
     pub may_bypass: bool,
     /// Whether flows may go where they like: the table was full, or the gateway is not what it was.
     pub loose: bool,
+    /// The VPC of the packet that was judged last.
+    vpc: Option<u8>,
 }
 
 impl Judge {
     pub fn new(may_bypass: bool, loose: bool) -> Judge {
-        Judge { leaving: Vec::new(), may_bypass, loose }
+        Judge { leaving: Vec::new(), may_bypass, loose, vpc: None }
     }
 
     /// Follows a step.
@@ -69,6 +71,7 @@ impl Judge {
         match &step.what {
             Happened::Judged { worker, origin, packet, offload, verdict, .. } => {
                 let vpc = vpc_of(sight, *worker, origin.at);
+                self.vpc = Some(vpc);
                 let subject = (*worker, origin.side, vpc, packet.as_slice());
                 self.judged(subject, offload, verdict, sight, hosts, coverage)
             }
@@ -76,7 +79,10 @@ impl Judge {
                 if (*stage, *reason) == (Stage::Leaving, DropReason::DeliveryFailed) {
                     self.leaving.pop();
                 }
-                blame(hosts, None, packet, |talk| talk.losses += 1);
+                // What cannot leave was judged just before. Of what was in an inbox, or is no packet,
+                // nobody knows any more where it came from.
+                let vpc = self.vpc.filter(|_| *stage == Stage::Leaving);
+                blame(hosts, vpc, packet, |talk| talk.losses += 1);
                 Ok(())
             }
             Happened::Returned { bytes, verdict, from, .. } => {

@@ -17,12 +17,12 @@ pub struct Minimised {
     pub runs: u32,
 }
 
-/// Leaves out as many events as possible, so that the seed still violates the same clause, playing
+/// Leaves out as many events as possible, so that the seed still fails in the same way, playing
 /// it at most `runs` times (delta debugging: halves first, then smaller pieces, then single ones).
 /// `None` if it does not fail at all.
 pub fn minimise(seed: u64, options: &Options, runs: u32) -> Option<Minimised> {
     let first = run(seed, options).violation?;
-    let clause = first.clause.clone();
+    let like = first.clone();
     let mut left: Vec<u32> =
         (0..options.events).filter(|number| !options.without.contains(number)).collect();
     let mut found =
@@ -40,7 +40,7 @@ pub fn minimise(seed: u64, options: &Options, runs: u32) -> Option<Minimised> {
             let tried = without_all_but(options, &kept);
             found.runs += 1;
             match run(seed, &tried) {
-                Outcome { violation: Some(violation), .. } if violation.clause == clause => {
+                Outcome { violation: Some(violation), .. } if violation.is_like(&like) => {
                     (left, shrunk) = (kept, true);
                     (found.options, found.violation) = (tried, violation);
                     found.left = left.len();

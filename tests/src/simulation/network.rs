@@ -6,13 +6,17 @@ use std::time::Duration;
 use super::plan::{Way, Weather};
 use super::random::{About, Dice};
 
-/// A stretch of the way of a packet.
+/// A stretch of the way of a packet, or a place where chance decides about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Leg {
     FromHost,
     ToHost,
     ToAppliance,
     FromAppliance,
+    /// In an appliance that does what it should not.
+    Appliance,
+    /// To which gateway the underlay brings it back.
+    Underlay,
 }
 
 /// The network.
@@ -88,12 +92,16 @@ impl Network {
         })
     }
 
-    /// What becomes of a packet. What has the same name has its own sequence of fortunes.
-    pub fn carry(&mut self, leg: Leg, name: u64) -> Carried {
+    /// What decides about a packet. What has the same name has its own sequence of fortunes.
+    pub fn dice(&mut self, leg: Leg, name: u64) -> Dice {
         let count = self.counts.entry((leg, name)).or_default();
         *count += 1;
-        let names = [leg as u64, name, *count];
-        let mut dice = Dice::of(self.seed, About::Leg, &names);
+        Dice::of(self.seed, About::Leg, &[leg as u64, name, *count])
+    }
+
+    /// What becomes of a packet.
+    pub fn carry(&mut self, leg: Leg, name: u64) -> Carried {
+        let mut dice = self.dice(leg, name);
         let weather = self.storms.values().next_back().copied().unwrap_or(self.usual);
         let mut carried = Carried::default();
         let calm = weather == Weather::CALM;
@@ -107,22 +115,24 @@ impl Network {
             carried.harmed = true;
             return carried;
         }
-        carried.arrivals[0] = Some(arrival(&mut dice, weather, &mut carried.harmed));
+        carried.arrivals[0] = Some(arrival(&mut dice, weather));
         if dice.per_mille(weather.doubled) {
-            carried.arrivals[1] = Some(arrival(&mut dice, weather, &mut carried.harmed));
+            carried.arrivals[1] = Some(arrival(&mut dice, weather));
         }
+        // A second copy that comes late does no harm if the first one did not.
+        let mut arrived = carried.arrivals.iter().flatten();
+        let in_time = |it: &Arrival| it.after <= Duration::from_micros(10 * TICK);
+        carried.harmed = !arrived.clone().any(in_time) || arrived.any(|it| it.corrupted.is_some());
         carried
     }
 }
 
-fn arrival(dice: &mut Dice, weather: Weather, harmed: &mut bool) -> Arrival {
+fn arrival(dice: &mut Dice, weather: Weather) -> Arrival {
     let mut micros = dice.between(1, 10) * TICK;
     if dice.per_mille(weather.strayed) {
         micros = dice.between(50, 10_000) * TICK;
-        *harmed = true;
     }
     let corrupted = dice.per_mille(weather.corrupted).then(|| dice.next());
-    *harmed |= corrupted.is_some();
     Arrival { after: Duration::from_micros(micros), corrupted }
 }
 

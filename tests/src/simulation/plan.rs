@@ -140,6 +140,13 @@ pub(super) enum What {
         worker: u16,
         lasts: Duration,
     },
+    /// A gateway is stopped for a while, and goes on where it was: what has come waits, and what was
+    /// due is done late. What has come is done first, or what was due.
+    Pause {
+        gateway: usize,
+        lasts: Duration,
+        arrivals_first: bool,
+    },
     /// The underlay carries smaller packets to an appliance than before.
     PathMtu {
         appliance: usize,
@@ -325,6 +332,8 @@ impl Plan {
                 let mut dice = Dice::of(seed, About::Event, &[u64::from(number)]);
                 let at = dice.time(Duration::ZERO, world.span);
                 let what = What::draw(&mut dice, &world);
+                // Drawn last, so that all others are what they were before there was this.
+                let what = if dice.per_mille(20) { What::pause(&mut dice, &world) } else { what };
                 Event { number, at, what }
             })
             .collect();
@@ -412,6 +421,15 @@ impl What {
             14 => What::Stall { gateway, worker, lasts: lasts.min(Duration::from_secs(3)) },
             _ => What::PathMtu { appliance, mtu: *dice.pick(&[1500, 1400, 1300, 9000]) },
         }
+    }
+}
+
+impl What {
+    fn pause(dice: &mut Dice, world: &World) -> What {
+        let gateway = dice.below(world.gateways as u64) as usize;
+        let most = *dice.pick(&[20, 2000, 2000, 20_000, 200_000]);
+        let lasts = dice.time(Duration::from_millis(1), Duration::from_millis(most));
+        What::Pause { gateway, lasts, arrivals_first: dice.per_mille(500) }
     }
 }
 

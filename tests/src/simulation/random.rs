@@ -1,8 +1,9 @@
 //! Chance, all of it from one seed.
 //!
-//! Every decision has a name: what it is about and which one it is. So what happens to one packet
-//! does not depend on how many others there were before it, and an event can be left out of a plan
-//! without changing the others.
+//! Every decision has a name: what it is about and which one it is. What happens to a packet has
+//! the name of its conversation and side, and its number among those: it does not depend on the
+//! packets of others. So an event can be left out of a plan, and chance does to the others what it
+//! did before; what they do to each other is another matter.
 
 use std::hash::Hasher as _;
 use std::time::Duration;

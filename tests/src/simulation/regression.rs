@@ -6,8 +6,9 @@ use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use super::Options;
+use super::{Options, plan_hash};
 
 /// A seed, and what was left out of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,21 @@ pub struct Regression {
     /// The events that happen; absent: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<BTreeSet<u32>>,
+    /// What the seed planned when it was kept ([`plan_hash`], in hexadecimal).
+    pub plan: String,
+}
+
+/// A seed plans something else than when it was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "seed {seed} means something else now: its plan was {kept} when it was kept, and is {now}. If \
+     only the words of plans have changed, write the new number into the file; otherwise look for \
+     a seed that does again what the file is about"
+)]
+pub struct OtherPlan {
+    seed: u64,
+    kept: String,
+    now: String,
 }
 
 impl Regression {
@@ -30,7 +46,17 @@ impl Regression {
         let all = 0..options.events;
         let only = all.filter(|number| !options.without.contains(number)).collect();
         let only = (!options.without.is_empty()).then_some(only);
-        Regression { about: about.to_owned(), seed, events: options.events, only }
+        let (about, events) = (about.to_owned(), options.events);
+        Regression { about, seed, events, only, plan: hash(seed, options) }
+    }
+
+    /// Holds that the seed still plans what it did when it was kept.
+    ///
+    /// # Errors
+    /// [`OtherPlan`], if it does not.
+    pub fn check(&self) -> Result<(), OtherPlan> {
+        let (kept, now) = (self.plan.clone(), hash(self.seed, &self.options()));
+        if kept == now { Ok(()) } else { Err(OtherPlan { seed: self.seed, kept, now }) }
     }
 
     /// How it is played.
@@ -39,6 +65,10 @@ impl Regression {
         let without = (0..self.events).filter(left_out).collect();
         Options { events: self.events, without, ..Options::default() }
     }
+}
+
+fn hash(seed: u64, options: &Options) -> String {
+    format!("{:016x}", plan_hash(seed, options))
 }
 
 /// Every regression in a folder, by the file's name.

@@ -1,11 +1,12 @@
 //! A number that stands for everything that happened: the same seed has the same, always.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use gwlb::control::Input;
-use gwlb::dataplane::snapshot::Snapshot;
+use gwlb::dataplane::snapshot::{Snapshot, TargetView};
 use gwlb::dataplane::verdict::ReturnVerdict;
 use siphasher::sip::SipHasher13;
 
@@ -31,7 +32,7 @@ impl Trace {
         self.0.write(bytes);
     }
 
-    /// Something that happened in a gateway.
+    /// Something that happened in a gateway, with all that its step says.
     pub fn step(&mut self, gateway: usize, step: &Step) {
         let hasher = &mut self.0;
         hasher.write_u64(gateway as u64);
@@ -39,69 +40,78 @@ impl Trace {
         std::mem::discriminant(&step.what).hash(hasher);
         match &step.what {
             // By far most of what is told, and cheaper than its text.
-            Happened::Told(Input::WallClock(time)) => hasher.write_u64(time.as_nanos() as u64),
-            Happened::Told(input) => text(hasher, format_args!("{input:?}")),
-            Happened::Command { command, ok } => text(hasher, format_args!("{command:?} {ok}")),
-            Happened::Reloaded(_) | Happened::Timeout => {}
-            Happened::Published(snapshot) => view(hasher, snapshot),
-            Happened::Event(event) => text(hasher, format_args!("{event:?}")),
-            Happened::Probe(request) => {
-                hasher.write_u64(request.check.get());
-                request.address.hash(hasher);
+            Happened::Told(Input::WallClock(time)) => time.hash(hasher),
+            Happened::Told(input) => say(hasher, input),
+            Happened::Command { command, ok } => say(hasher, &(command, ok)),
+            Happened::Reloaded(settings) => {
+                say(hasher, &(&settings.gateway, &settings.attachments));
+                say(hasher, &(&settings.target_groups, &settings.load_balancers));
             }
-            Happened::TunnelProbe(request) => hasher.write(&request.packet),
+            Happened::Timeout | Happened::Slept | Happened::Awake => {}
+            Happened::Published(snapshot) => view(hasher, snapshot),
+            Happened::Event(event) => say(hasher, event),
+            Happened::Probe(request) => say(hasher, request),
+            Happened::TunnelProbe(request) => say(hasher, request),
             Happened::TookUp { worker, generation } => (worker, generation).hash(hasher),
             Happened::Entered { worker, at, packet } => {
-                (worker, at).hash(hasher);
-                hasher.write(packet);
+                (worker, packet).hash(hasher);
+                say(hasher, at);
             }
-            Happened::Judged { worker, handed_over, released, packet, verdict, .. } => {
-                (worker, handed_over, released).hash(hasher);
-                hasher.write(packet);
+            Happened::Judged {
+                worker,
+                origin,
+                handed_over,
+                released,
+                packet,
+                offload,
+                verdict,
+            } => {
+                (worker, handed_over, released, packet).hash(hasher);
+                say(hasher, &(origin, offload));
                 judgement(hasher, verdict);
             }
-            Happened::Lost { worker, reason, segments, packet, .. } => {
-                (worker, reason, segments).hash(hasher);
-                hasher.write(packet);
+            Happened::Lost { worker, side, stage, reason, segments, packet } => {
+                (worker, reason, segments, packet).hash(hasher);
+                say(hasher, &(side, stage));
             }
             Happened::Returned { worker, from, to, bytes, verdict } => {
-                (worker, from, to).hash(hasher);
-                hasher.write(bytes);
+                (worker, from, to, bytes).hash(hasher);
                 match verdict {
                     ReturnVerdict::Accept(returned) => {
                         (returned.target, &returned.range).hash(hasher);
+                        say(hasher, &returned.way);
                     }
                     ReturnVerdict::Drop(reason) => reason.hash(hasher),
                 }
             }
             Happened::WorkerTimeout { worker } => worker.hash(hasher),
-            Happened::Reply { worker, packet, .. } => {
-                worker.hash(hasher);
-                hasher.write(packet);
+            Happened::Reply { worker, to, packet, cause } => {
+                (worker, packet).hash(hasher);
+                say(hasher, &(to, cause));
             }
-            Happened::Sent { worker, sent, .. } => {
-                (worker, sent.from, sent.to).hash(hasher);
-                hasher.write(&sent.bytes);
+            Happened::Sent { worker, side, sent } => {
+                (worker, sent.from, sent.to, sent.target, &sent.bytes).hash(hasher);
+                say(hasher, side);
             }
             Happened::Delivered { worker, delivered } => {
-                worker.hash(hasher);
-                hasher.write(&delivered.packet);
+                (worker, &delivered.device, &delivered.packet).hash(hasher);
+                say(hasher, &delivered.at);
             }
         }
     }
 }
 
-/// What something is called.
-fn text(hasher: &mut SipHasher13, text: fmt::Arguments<'_>) {
-    struct Into<'a>(&'a mut SipHasher13);
-    impl fmt::Write for Into<'_> {
+/// Feeds what something looks like, for what has no other hash.
+fn say(hasher: &mut SipHasher13, what: &impl fmt::Debug) {
+    struct Feed<'a>(&'a mut SipHasher13);
+    impl fmt::Write for Feed<'_> {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             self.0.write(text.as_bytes());
             Ok(())
         }
     }
-    // Nothing here fails.
-    let _ = Into(hasher).write_fmt(text);
+    let _ = write!(Feed(hasher), "{what:?}");
+    hasher.write_u8(0xff);
 }
 
 fn judgement(hasher: &mut SipHasher13, verdict: &Judgement) {
@@ -110,26 +120,54 @@ fn judgement(hasher: &mut SipHasher13, verdict: &Judgement) {
         Judgement::ToAppliance(hop) => {
             (hop.pool, hop.port, hop.target, hop.address).hash(hasher);
             hasher.write(hop.header.as_bytes());
+            say(hasher, &hop.change);
         }
-        Judgement::HandOver(worker, _) => worker.hash(hasher),
-        Judgement::Reply { packet, .. } => hasher.write(packet),
+        Judgement::HandOver(worker, origin) => say(hasher, &(worker, origin)),
+        Judgement::Reply { to, packet, cause } => {
+            packet.hash(hasher);
+            say(hasher, &(to, cause));
+        }
         Judgement::Drop(reason) => reason.hash(hasher),
-        Judgement::Deliver(_) | Judgement::Bypass(_) | Judgement::Held => {}
+        Judgement::Deliver(at) | Judgement::Bypass(at) => say(hasher, at),
+        Judgement::Held => {}
     }
 }
 
-/// What of a view decides about packets.
+/// A view, but for the counters in it, which count what other steps say. The order of what has none
+/// is that of its keys.
 fn view(hasher: &mut SipHasher13, snapshot: &Snapshot) {
-    (snapshot.generation, snapshot.topology_epoch).hash(hasher);
-    for pool in &snapshot.pools {
-        for candidate in &pool.candidates {
-            (candidate.target, candidate.weight).hash(hasher);
-        }
-        for fate in &pool.fates {
-            std::mem::discriminant(fate).hash(hasher);
-        }
+    let Snapshot {
+        generation,
+        topology,
+        topology_epoch,
+        earlier_topology,
+        keys,
+        endpoints,
+        pools,
+        targets,
+        sources,
+        wire_ids,
+        attachments,
+        translations,
+        workers,
+        source_ports,
+        max_new_flows_per_second,
+    } = snapshot;
+    (generation, topology_epoch, workers, source_ports, max_new_flows_per_second).hash(hasher);
+    for topology in [Some(topology), earlier_topology.as_ref()] {
+        let names = topology.map(|it| it.endpoints().map(|(_, it)| &it.name).collect::<Vec<_>>());
+        say(hasher, &names);
     }
-    for target in &snapshot.targets {
-        (target.address, target.path_mtu, target.usable_mtu).hash(hasher);
+    // What is translated into what shows in the packets.
+    let translated: Vec<_> = translations.iter().map(Option::is_some).collect();
+    say(hasher, &(keys.cookie.epoch(), endpoints, pools, translated));
+    for target in targets {
+        let TargetView { id, group, address, path_mtu, usable_mtu, dialect, counters: _ } = target;
+        say(hasher, &(id, group, address, path_mtu, usable_mtu, dialect));
     }
+    say(hasher, &sources.iter().collect::<BTreeMap<_, _>>());
+    say(hasher, &wire_ids.iter().collect::<BTreeMap<_, _>>());
+    let mut attachments: Vec<_> = attachments.iter().map(|it| format!("{it:?}")).collect();
+    attachments.sort_unstable();
+    say(hasher, &attachments);
 }

@@ -1,9 +1,10 @@
 //! The world of one seed: gateways, appliances, hosts and the network on one virtual clock.
 
 mod deeds;
+mod ends;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +17,14 @@ use gwlb::dataplane::stats::FlowTableTotals;
 use super::appliances::{Appliance, LetOut};
 use super::configuration::{Layout, Pair, Policy, Variant};
 use super::coverage::{Coverage, Kind};
-use super::hosts::{Conversation, Deeds, Ending, Hosts, Timer};
-use super::judge::{Judge, Sight, Wrong, balanced};
+use super::hosts::{Conversation, Deeds, Hosts, Timer};
+use super::judge::{Judge, Sight, Wrong, vpc_named};
 use super::network::{Leg, Network, corrupted};
 use super::plan::{Event, Plan, Trouble, Way, What};
 use super::random::{About, Dice};
 use super::trace::Trace;
 use super::{Artificial, Options, Violation};
+use crate::gateway::journal::Step;
 use crate::gateway::{Datagram, Delivered, Gateway, Packet, Queues, Sent, Setup};
 use crate::model::{Fleet, Model};
 
@@ -44,6 +46,10 @@ pub(super) struct World<'a> {
     /// Counts what goes to another gateway than before.
     shifts: usize,
     settings: BTreeMap<u8, Arc<Settings>>,
+    /// By endpoint, as appliances know it: its VPC.
+    vpcs: BTreeMap<u64, u8>,
+    /// The gateway that does something, for those who ask when it is over.
+    acting: Option<usize>,
     trace: Trace,
     coverage: Coverage,
     /// How many things have happened.
@@ -64,6 +70,10 @@ struct Site {
     told: u64,
     /// By worker: until when it does not take up views, and does not look into its inbox.
     lag: Vec<Duration>,
+    /// Until when it does nothing, and until when it does nothing that is due.
+    asleep: [Duration; 2],
+    /// Whether it has not caught up since.
+    sleeps: bool,
     stall: Vec<Duration>,
     /// By worker: whether it will look into its inbox.
     called: Vec<bool>,
@@ -72,6 +82,10 @@ struct Site {
     calendar: i64,
     untracked: u64,
     flows: FlowTableTotals,
+    /// Load balancers that are switched to bypass.
+    switched: BTreeSet<usize>,
+    /// What it has done last.
+    recent: Vec<Step>,
 }
 
 /// Something that is going to happen.
@@ -79,8 +93,13 @@ struct Site {
 enum Happening {
     Begin(usize),
     End(usize),
-    /// What a command or reload does at one gateway.
+    /// What a command or reload does at one gateway, and how its end shows there.
     Apply(usize, usize),
+    Revert(usize, usize),
+    /// The calendar of a gateway was set.
+    Calendar(usize),
+    /// An ICMP error says that nobody takes Geneve there.
+    Refused(usize, IpAddr),
     Host(Timer),
     Enter {
         gateway: usize,
@@ -120,10 +139,37 @@ enum Happening {
     Look,
 }
 
+impl Happening {
+    /// The gateway that it happens to.
+    fn gateway(&self) -> Option<usize> {
+        match self {
+            Happening::Apply(_, gateway)
+            | Happening::Revert(_, gateway)
+            | Happening::Calendar(gateway)
+            | Happening::Refused(gateway, _)
+            | Happening::Enter { gateway, .. }
+            | Happening::FromAppliance { gateway, .. }
+            | Happening::Probe { gateway, .. }
+            | Happening::TakeUp { gateway, .. }
+            | Happening::Serve { gateway, .. } => Some(*gateway),
+            Happening::Begin(_)
+            | Happening::End(_)
+            | Happening::Host(_)
+            | Happening::Leave { .. }
+            | Happening::ToAppliance { .. }
+            | Happening::Look => None,
+        }
+    }
+}
+
 /// How often symptoms are told.
 const LOOK: Duration = Duration::from_secs(20);
 /// How long hosts are waited for when nothing new begins.
 const PATIENCE: Duration = Duration::from_hours(1);
+/// How long a gateway may be stopped so that nobody loses patience, and no flow is forgotten.
+const BRIEFLY: Duration = Duration::from_secs(4);
+/// More than any plan takes by far.
+const MOST_STEPS: u64 = 5_000_000;
 
 impl<'a> World<'a> {
     pub fn new(plan: &'a Plan, options: &Options) -> World<'a> {
@@ -149,14 +195,16 @@ impl<'a> World<'a> {
             overheard: Vec::new(),
             shifts: 0,
             settings: BTreeMap::new(),
+            vpcs: BTreeMap::new(),
+            acting: None,
             trace: Trace::new(),
             coverage: Coverage::default(),
             steps: 0,
             artificial: options.artificial,
             tell: options.tell,
         };
-        for index in 0..world.gateways {
-            let site = made.site(index, 0, Variant::AsItWas, 0);
+        for _ in 0..world.gateways {
+            let site = made.site(0, Variant::AsItWas, 0);
             made.sites.push(site);
         }
         for (index, event) in plan.events.iter().enumerate() {
@@ -183,10 +231,15 @@ impl<'a> World<'a> {
                 break;
             }
             self.now = self.now.max(at);
+            self.acting = None;
             self.steps += 1;
+            if self.steps > MOST_STEPS {
+                let text = format!("there is no end after {MOST_STEPS} steps");
+                return Err(self.violation(None, Wrong::new("Bounded", text)));
+            }
             for site in 0..self.sites.len() {
                 if self.sites[site].due().is_some_and(|due| due <= self.now) {
-                    self.catch_up(site);
+                    self.catch_up(site)?;
                     self.settle(site)?;
                 }
             }
@@ -202,12 +255,30 @@ impl<'a> World<'a> {
         self.finish()
     }
 
-    /// The number of everything that happened, what was reached, and how much time passed.
-    pub fn results(&mut self) -> (u64, Coverage, Duration) {
+    /// What is wrong if something has panicked in the middle.
+    pub fn panicked(&mut self, text: String) -> Violation {
+        let wrong = Wrong::new(super::NO_PANIC, text);
+        let trace = self.acting.map(|site| last(&self.sites[site].take_recent()));
+        let trace = trace.unwrap_or_default();
+        Violation { trace, ..self.violation(self.acting, wrong) }
+    }
+
+    /// The number of everything that happened.
+    pub fn trace_hash(&self) -> u64 {
+        self.trace.value()
+    }
+
+    /// How much time passed.
+    pub fn simulated(&self) -> Duration {
+        self.now
+    }
+
+    /// What was reached.
+    pub fn coverage(&mut self) -> Coverage {
         for site in 0..self.sites.len() {
             self.count_flows(site);
         }
-        (self.trace.value(), std::mem::take(&mut self.coverage), self.now)
+        std::mem::take(&mut self.coverage)
     }
 
     /// Nothing is planned any more, and no host waits for anything.
@@ -236,7 +307,7 @@ impl<'a> World<'a> {
     }
 
     /// A gateway that begins now.
-    fn site(&mut self, index: usize, life: u32, variant: Variant, calendar: i64) -> Site {
+    fn site(&mut self, life: u32, variant: Variant, calendar: i64) -> Site {
         let world = &self.plan.world;
         let queues = if world.by_flow { Queues::ByFlow } else { Queues::InTurn };
         let setup = Setup {
@@ -251,7 +322,6 @@ impl<'a> World<'a> {
         let model = Model::new(&settings, &setup, &self.fleet);
         let gateway = Gateway::new(Settings::clone(&settings), setup);
         let workers = usize::from(world.workers);
-        let _ = index;
         Site {
             gateway: Some(gateway),
             born: self.now,
@@ -260,12 +330,16 @@ impl<'a> World<'a> {
             model,
             told: 0,
             lag: vec![Duration::ZERO; workers],
+            asleep: [Duration::ZERO; 2],
+            sleeps: false,
             stall: vec![Duration::ZERO; workers],
             called: vec![false; workers],
             variant,
             calendar,
             untracked: 0,
             flows: FlowTableTotals::default(),
+            switched: BTreeSet::new(),
+            recent: Vec::new(),
         }
     }
 
@@ -286,31 +360,64 @@ impl<'a> World<'a> {
     fn settings(&mut self, variant: Variant) -> Arc<Settings> {
         let (policy, layout) = (self.policy(variant), self.plan.world.layout);
         let make = || Arc::new(policy.settings(layout, variant));
-        Arc::clone(self.settings.entry(variant as u8).or_insert_with(make))
+        let settings = Arc::clone(self.settings.entry(variant as u8).or_insert_with(make));
+        for (_, endpoint) in settings.topology.endpoints() {
+            self.vpcs.insert(endpoint.wire_id, vpc_named(endpoint.name.as_str()));
+        }
+        settings
     }
 
     /// Time passes at a gateway.
-    fn catch_up(&mut self, index: usize) {
+    fn catch_up(&mut self, index: usize) -> Result<(), Violation> {
+        self.acting = Some(index);
         let site = &mut self.sites[index];
-        if let Some(gateway) = &mut site.gateway {
-            let age = self.now.saturating_sub(site.born);
-            gateway.advance(age.saturating_sub(gateway.elapsed()));
+        let Some(gateway) = &mut site.gateway else { return Ok(()) };
+        let passed = self.now.saturating_sub(site.born).saturating_sub(gateway.elapsed());
+        if site.sleeps {
+            gateway.sleep(passed);
+            if site.asleep[1] > self.now {
+                return Ok(());
+            }
         }
+        let passed = if std::mem::take(&mut site.sleeps) { Duration::ZERO } else { passed };
+        let passed = gateway.try_advance(passed);
+        passed.map_err(|stuck| {
+            let steps = self.sites[index].take_recent();
+            let wrong = Wrong::new("Bounded", stuck.to_string());
+            Violation { trace: last(&steps), ..self.violation(Some(index), wrong) }
+        })
     }
 
     /// Does something at a gateway, if it lives, and follows what comes of it.
     fn at(&mut self, index: usize, deed: impl FnOnce(&mut Gateway)) -> Result<(), Violation> {
-        self.catch_up(index);
+        self.catch_up(index)?;
         let Some(gateway) = &mut self.sites[index].gateway else { return Ok(()) };
         deed(gateway);
         self.settle(index)
     }
 
     fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
+        if let Some(gateway) = happening.gateway()
+            && let [asleep, _] = self.sites[gateway].asleep
+            && asleep > self.now
+        {
+            self.schedule(asleep, happening);
+            return Ok(());
+        }
         match happening {
             Happening::Begin(event) => self.begin(event),
             Happening::End(event) => self.finish_event(event),
             Happening::Apply(event, site) => self.apply(event, site),
+            Happening::Revert(event, site) => self.revert(event, site),
+            Happening::Calendar(site) => {
+                let calendar = self.calendar(self.sites[site].calendar);
+                self.at(site, |it| it.set_wall_clock(calendar))
+            }
+            Happening::Refused(site, target) => self.at(site, |it| {
+                if let Some(slot) = it.target(target) {
+                    it.control(Input::Suspect(slot));
+                }
+            }),
             Happening::Host(timer) => {
                 let mut deeds = Deeds::default();
                 self.hosts.time_out(timer, &mut deeds);
@@ -369,6 +476,9 @@ impl<'a> World<'a> {
             Happening::Look => {
                 self.schedule(self.now + LOOK, Happening::Look);
                 for site in 0..self.sites.len() {
+                    if self.sites[site].asleep[0] > self.now {
+                        continue;
+                    }
                     self.at(site, |gateway| {
                         let drops = gateway.totals().udp.drops;
                         let of = |name: &str| drops.get(name).copied().unwrap_or_default();
@@ -387,6 +497,7 @@ impl<'a> World<'a> {
 
     /// Takes what a gateway has done, judges it, and sends on what it sent.
     fn settle(&mut self, index: usize) -> Result<(), Violation> {
+        self.acting = Some(index);
         let policy = self.policy(self.sites[index].variant);
         let site = &mut self.sites[index];
         let Some(gateway) = &mut site.gateway else { return Ok(()) };
@@ -407,31 +518,40 @@ impl<'a> World<'a> {
             let_out: &self.let_out,
         };
         let mut wrong = None;
+        let mut followed = 0;
         for step in &journal {
+            followed += 1;
             if self.tell {
                 eprintln!("{:>14.6?} gateway {index}: {}", self.now, tell(step));
             }
             self.trace.step(index, step);
-            self.coverage.note(step, policy);
+            self.coverage.note(step, policy, !site.switched.is_empty(), |address| {
+                let address = address.to_string();
+                gateway.targets().into_iter().find(|it| it.address == address)
+            });
             if let Err(found) = site.model.follow(step) {
                 wrong = Some(of_model(&found));
                 break;
             }
-            let followed = site.judge.follow(step, &sight, &mut self.hosts, &mut self.coverage);
-            if let Err(found) = followed {
+            let judged = site.judge.follow(step, &sight, &mut self.hosts, &mut self.coverage);
+            if let Err(found) = judged {
                 wrong = Some(found);
                 break;
             }
         }
         let wrong = wrong.or_else(|| site.judge.settle().err());
         if let Some(wrong) = wrong {
-            let mut violation = self.violation(Some(index), wrong);
-            violation.trace = journal.iter().rev().take(12).rev().map(tell).collect();
-            return Err(violation);
+            // What it did behind the wrong step is of no use.
+            let steps = site.recent.iter().chain(&journal[..followed]).cloned();
+            let trace = last(&steps.collect::<Vec<_>>());
+            return Err(Violation { trace, ..self.violation(Some(index), wrong) });
         }
         let generation = gateway.snapshot().generation;
         let waiting: Vec<_> =
             (0..self.plan.world.workers).map(|worker| gateway.waiting(worker) > 0).collect();
+        if !journal.is_empty() {
+            site.recent = journal;
+        }
         let life = site.life;
         if generation > site.told {
             site.told = generation;
@@ -461,102 +581,6 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn follow_hosts(&mut self, deeds: Deeds) -> Result<(), Violation> {
-        for (after, timer) in deeds.timers {
-            self.schedule(self.now + after, Happening::Host(timer));
-        }
-        for (number, side, packet) in deeds.sent {
-            self.send_from_host(number, side, &packet);
-        }
-        if let Some((clause, text)) = deeds.wrong {
-            return Err(self.violation(None, Wrong::new(clause, text)));
-        }
-        if let Some(number) = deeds.denied {
-            let talk = &self.hosts.talks[&number];
-            // Of two services in a row one may be bypassed, and the packet does not end there.
-            let in_a_row = self.plan.world.layout == Layout::Chained
-                && self.sites.iter().any(|site| site.judge.may_bypass);
-            if talk.inspected && !talk.bypassed && !in_a_row {
-                let text = format!("no firewall lets this through: {}", talk.describe());
-                return Err(self.violation(None, Wrong::new("NoUninspectedPath", text)));
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at the books.
-    fn audit(&mut self) -> Result<(), Violation> {
-        for index in 0..self.sites.len() {
-            let Some(gateway) = &self.sites[index].gateway else { continue };
-            let totals = gateway.totals();
-            let ledgers = [("TUN", &totals.tun), ("UDP", &totals.udp)];
-            for (name, ledger) in ledgers {
-                balanced(name, ledger).map_err(|wrong| self.violation(Some(index), wrong))?;
-            }
-            let books = self.sites[index].model.check_books(&totals, &gateway.target_totals());
-            if let Err(found) = books {
-                return Err(self.violation(Some(index), of_model(&found)));
-            }
-        }
-        Ok(())
-    }
-
-    /// What must hold when all is quiet.
-    fn finish(&mut self) -> Result<(), Violation> {
-        self.audit()?;
-        let world = &self.plan.world;
-        for (index, site) in self.sites.iter().enumerate() {
-            let Some(gateway) = &site.gateway else { continue };
-            let totals = gateway.totals();
-            let queued = (totals.tun.queued(), totals.udp.queued());
-            if queued != (0, 0) {
-                let text = format!("{queued:?} packets are queued for ever");
-                return Err(self.violation(Some(index), Wrong::new("Bounded", text)));
-            }
-            if totals.flows.active() != 0 {
-                let text = format!("{} flows are never forgotten", totals.flows.active());
-                return Err(self.violation(Some(index), Wrong::new("Bounded", text)));
-            }
-        }
-        for appliance in &self.appliances {
-            if appliance.unaccounted() != 0 {
-                let text = format!("appliance {} has lost packets", appliance.address);
-                return Err(self.violation(None, Wrong::new("Conservation", text)));
-            }
-        }
-        for talk in self.hosts.talks.values() {
-            let name = match talk.end {
-                Some(Ending::Done) => "done",
-                Some(Ending::Reset) => "reset",
-                Some(Ending::GaveUp) => "given up",
-                None => "without end",
-            };
-            self.coverage.add(Kind::World, &format!("talks {name}"), 1);
-            if let Some(harm) = talk.harm {
-                self.coverage.add(Kind::World, &format!("harmed: {harm}"), 1);
-            }
-            let patient = talk.pause() < self.shortest() && talk.pause() < Duration::from_mins(15);
-            let in_order = world.by_flow && !self.network.is_rough();
-            let excused = talk.harm.is_some()
-                || talk.losses > 2
-                || talk.is_denied()
-                || !patient
-                || (talk.is_fragmented() && !in_order);
-            if !excused {
-                self.coverage.add(Kind::World, "unharmed talks", 1);
-            }
-            if talk.end != Some(Ending::Done) && !excused {
-                let text = format!("nothing was done to it, and it is {name}: {}", talk.describe());
-                return Err(self.violation(None, Wrong::new("Unharmed", text)));
-            }
-        }
-        Ok(())
-    }
-
-    fn shortest(&self) -> Duration {
-        self.plan.world.policy.shortest().min(self.plan.world.other.shortest())
-    }
-
     fn count_flows(&mut self, index: usize) {
         let site = &mut self.sites[index];
         let Some(gateway) = &site.gateway else { return };
@@ -573,8 +597,18 @@ impl<'a> World<'a> {
 }
 
 impl Site {
+    /// What it has done last, what nobody has looked at included.
+    fn take_recent(&mut self) -> Vec<Step> {
+        let mut steps = std::mem::take(&mut self.recent);
+        if let Some(gateway) = &mut self.gateway {
+            steps.extend(gateway.take_journal());
+        }
+        steps
+    }
+
     fn due(&self) -> Option<Duration> {
-        Some(self.born + self.gateway.as_ref()?.poll_timeout()?)
+        let due = self.born + self.gateway.as_ref()?.poll_timeout()?;
+        Some(due.max(self.asleep[1]))
     }
 }
 
@@ -583,8 +617,13 @@ fn of_model(found: &crate::model::Violation) -> Wrong {
     Wrong::new(format!("Model, {}", found.clause), found.to_string())
 }
 
+/// The last steps, a line each.
+fn last(steps: &[Step]) -> Vec<String> {
+    steps.iter().rev().take(12).rev().map(tell).collect()
+}
+
 /// A step in a line, for whoever looks for what went wrong.
-fn tell(step: &crate::gateway::journal::Step) -> String {
+fn tell(step: &Step) -> String {
     let mut line = format!("{:?} {:?}", step.time, step.what);
     if line.len() > 4000 {
         let end = (0..=4000).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);

@@ -96,8 +96,15 @@ impl Check {
 
     /// A probe starts that is due.
     pub(super) fn start(&mut self, now: Duration) {
-        if self.regular.is_some_and(|regular| regular <= now) {
-            self.regular = Some(now + self.pace.interval);
+        if let Some(regular) = self.regular.filter(|regular| *regular <= now) {
+            // Those that were missed are not made up for.
+            let missed =
+                now.saturating_sub(regular).as_nanos() / self.pace.interval.as_nanos().max(1);
+            let further = u32::try_from(missed + 1).unwrap_or(u32::MAX);
+            self.regular = Some(regular + self.pace.interval * further);
+        } else if self.regular.is_none() && self.created + self.pace.interval * 2 < now {
+            // It is as late as the first of the regular was to be at the latest.
+            self.created = now;
         }
         self.first = false;
         if self.fast.is_some() {
@@ -106,11 +113,13 @@ impl Check {
         self.under_way += 1;
     }
 
-    /// A probe starts that is due by nothing that is known: it may be the first of the regular.
-    pub(super) fn start_unforeseen(&mut self, now: Duration) -> bool {
+    /// A probe starts that is due by nothing that is known: it may be the first of the regular. If
+    /// it is late it does not tell when the others are.
+    pub(super) fn start_unforeseen(&mut self, now: Duration, late: bool) -> bool {
         let may_be = self.regular.is_none() && !self.first;
         if may_be {
-            self.regular = Some(now);
+            self.regular = Some(now).filter(|_| !late);
+            self.created = now;
             self.start(now);
         }
         may_be
@@ -214,10 +223,28 @@ mod tests {
     }
 
     #[test]
+    fn who_is_late_does_not_make_up_for_what_was_missed() {
+        let mut late = check(Finding::Healthy);
+        assert!(late.start_unforeseen(ms(4000), false));
+        assert_eq!(late.due(), ms(14_000));
+        late.start(ms(37_000));
+        assert_eq!(late.due(), ms(44_000), "at the same moment of the interval as before");
+
+        let mut unknown = check(Finding::Healthy);
+        assert!(unknown.start_unforeseen(ms(31_000), true));
+        assert_eq!(unknown.due(), ms(51_000), "it does not tell when the others are");
+        assert!(unknown.start_unforeseen(ms(34_000), false));
+        assert_eq!(unknown.due(), ms(44_000));
+    }
+
+    #[test]
     fn a_refusal_is_looked_into_at_once_and_a_suspicion_once_in_an_interval() {
         let mut refused = check(Finding::Healthy);
-        assert!(refused.start_unforeseen(ms(4000)));
-        assert!(!refused.start_unforeseen(ms(4001)), "now it is known when the regular ones are");
+        assert!(refused.start_unforeseen(ms(4000), false));
+        assert!(
+            !refused.start_unforeseen(ms(4001), false),
+            "now it is known when the regular ones are"
+        );
         refused.end(ProbeOutcome::Passed, ms(4002));
         refused.end(ProbeOutcome::Refused, ms(4002));
         assert_eq!(refused.due(), ms(4002));

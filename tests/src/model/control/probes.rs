@@ -35,9 +35,13 @@ impl Control {
                 && (member.health_id == Some(request.check) || is_new && member.health_id.is_none())
         };
         let key = self.members.iter().find(meant).map(|(key, _)| *key);
+        if key.is_none() && self.late {
+            // It was due before its target was forgotten, and both are done only now.
+            return Ok(());
+        }
         let key = key.ok_or_else(|| not_so("nobody is checked so"))?;
         self.checks.insert(request.check, key);
-        let now = self.now;
+        let (now, late) = (self.now, self.late);
         if let Some(member) = self.members.get_mut(&key) {
             member.health_id = Some(request.check);
             if let Some(due) = self.probes.iter().position(|due| *due == key) {
@@ -45,7 +49,7 @@ impl Control {
                 return Ok(());
             }
             let check = member.health.as_mut();
-            if check.is_some_and(|check| check.start_unforeseen(now)) {
+            if check.is_some_and(|check| check.start_unforeseen(now, late)) {
                 return Ok(());
             }
         }
@@ -56,6 +60,9 @@ impl Control {
     pub(in super::super) fn tunnel_probe(&mut self, request: &TunnelRequest) -> Result<(), Wrong> {
         let not_so = |why: &str| Wrong::new(Clause::Documented, format!("{why}: {request:02x?}"));
         let number = self.targets.iter().find(|(_, it)| it.slot == Some(request.target));
+        if number.is_none() && self.late {
+            return Ok(());
+        }
         let (number, target) = number.ok_or_else(|| not_so("nobody is probed"))?;
         hold(target.address == request.address, Clause::Documented, || {
             format!("{} is probed at {}", target.address, request.address)

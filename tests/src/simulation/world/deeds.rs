@@ -7,10 +7,13 @@ use gwlb::control::TargetSpec;
 use super::super::hosts::plus;
 use super::super::plan::{Rogue, Stray};
 use super::{
-    About, Appliance, Datagram, Deeds, Dice, Duration, Event, Happening, Input, IpAddr, Kind,
-    Packet, Settings, Site, Trouble, Variant, Violation, What, World, Wrong,
+    About, Appliance, BRIEFLY, Conversation, Datagram, Deeds, Dice, Duration, Event, Happening,
+    Input, IpAddr, Kind, Packet, Settings, Site, Trouble, Variant, Violation, What, World, Wrong,
 };
 use crate::packets::{Ip, Tcp, fragments};
+
+/// How long a cookie's key stamps.
+const EPOCH_SECONDS: u64 = 86_400;
 
 impl World<'_> {
     pub(super) fn begin(&mut self, index: usize) -> Result<(), Violation> {
@@ -18,6 +21,7 @@ impl World<'_> {
         let number = *number;
         if self.artificial.is_some_and(|it| it.is_broken_by(number)) {
             let text = format!("event {number} happened");
+            assert!(!self.artificial.is_some_and(|it| it.panics), "{text}");
             return Err(self.violation(None, Wrong::new("Artificial", text)));
         }
         self.coverage.add(Kind::World, name(what), 1);
@@ -43,7 +47,7 @@ impl World<'_> {
                 ends(self, *lasts);
             }
             What::Rogue { deed, count } => return self.rogue(number, *deed, *count),
-            What::Stray { kind, count } => return self.stray(number, *kind, *count),
+            What::Stray { kind, count } => self.stray(number, *kind, *count),
             What::Reload { .. }
             | What::Register { .. }
             | What::Deregister { .. }
@@ -53,21 +57,25 @@ impl World<'_> {
                 ends(self, *lasts);
             }
             What::Clock { gateway, by } => {
+                let before = self.calendar(self.sites[*gateway].calendar).as_secs() / EPOCH_SECONDS;
                 self.sites[*gateway].calendar += by;
                 let calendar = self.calendar(self.sites[*gateway].calendar);
-                if by.unsigned_abs() >= 86_400 {
-                    self.harm_all("the keys of its cookies were turned twice");
+                // Gateways believe what was stamped in the epochs beside their own.
+                if before.abs_diff(calendar.as_secs() / EPOCH_SECONDS) > 1 {
+                    self.harm_of(*gateway, "the keys of its cookies were turned twice");
                 }
-                return self.at(*gateway, |it| it.set_wall_clock(calendar));
+                return self.happen(Happening::Calendar(*gateway));
             }
             What::Death { gateway, lasts } => {
                 self.count_flows(*gateway);
                 let site = &mut self.sites[*gateway];
-                if site.gateway.take().is_none() {
+                if site.gateway.is_none() {
                     return Ok(());
                 }
                 site.life += 1;
-                self.harm_all("a gateway died");
+                // Those of others that were to pass through it on their way back are told one by one.
+                self.harm_of(*gateway, "its gateway died");
+                self.sites[*gateway].gateway = None;
                 ends(self, *lasts);
             }
             What::Shift => {
@@ -90,6 +98,20 @@ impl World<'_> {
             What::Lag { gateway, worker, lasts } => {
                 self.sites[*gateway].lag[usize::from(*worker)] = self.now + *lasts;
             }
+            What::Pause { gateway, lasts, arrivals_first } => {
+                let until = self.now + *lasts;
+                let late =
+                    if *arrivals_first { Duration::from_micros(100) } else { Duration::ZERO };
+                // It has done all that was due before.
+                self.at(*gateway, |_| {})?;
+                let site = &mut self.sites[*gateway];
+                let [asleep, due] = site.asleep;
+                site.asleep = [asleep.max(until), due.max(until + late)];
+                site.sleeps = true;
+                if *lasts > BRIEFLY {
+                    self.harm_of(*gateway, "its gateway was stopped");
+                }
+            }
             What::Stall { gateway, worker, lasts } => {
                 self.sites[*gateway].stall[usize::from(*worker)] = self.now + *lasts;
             }
@@ -105,14 +127,14 @@ impl World<'_> {
             {
                 self.set_trouble(*appliance, None);
             }
-            What::Bypass { balancer, .. } => {
+            What::Bypass { .. } => {
                 for site in 0..self.sites.len() {
-                    self.switch(site, *balancer, TrafficMode::LoadBalance)?;
+                    self.happen(Happening::Revert(index, site))?;
                 }
             }
             What::Death { gateway, .. } if self.sites[*gateway].gateway.is_none() => {
                 let Site { life, variant, calendar, .. } = self.sites[*gateway];
-                let site = self.site(*gateway, life, variant, calendar);
+                let site = self.site(life, variant, calendar);
                 self.sites[*gateway] = site;
                 return self.settle(*gateway);
             }
@@ -174,6 +196,11 @@ impl World<'_> {
         }
     }
 
+    pub(super) fn revert(&mut self, index: usize, site: usize) -> Result<(), Violation> {
+        let What::Bypass { balancer, .. } = &self.plan.events[index].what else { return Ok(()) };
+        self.switch(site, *balancer, TrafficMode::LoadBalance)
+    }
+
     fn reload(&mut self, site: usize, variant: Variant) -> Result<(), Violation> {
         let settings = self.settings(variant);
         let bypasses = self.policy(variant).when_none_healthy == "bypass";
@@ -219,7 +246,13 @@ impl World<'_> {
     fn switch(&mut self, site: usize, balancer: usize, mode: TrafficMode) -> Result<(), Violation> {
         let name = self.plan.world.layout.load_balancers()[balancer];
         self.sites[site].judge.may_bypass = true;
-        self.harm_all("the traffic mode was switched");
+        match mode {
+            TrafficMode::Bypass => self.sites[site].switched.insert(balancer),
+            TrafficMode::LoadBalance => self.sites[site].switched.remove(&balancer),
+        };
+        for talk in self.hosts.talks.values_mut().filter(|talk| talk.inspected) {
+            talk.harm.get_or_insert("the traffic mode was switched");
+        }
         self.at(site, |it| {
             let _ = it.set_traffic_mode(name, mode);
         })
@@ -227,17 +260,27 @@ impl World<'_> {
 
     fn harm_all(&mut self, why: &'static str) {
         for talk in self.hosts.talks.values_mut() {
-            if talk.end.is_none() {
+            talk.harm.get_or_insert(why);
+        }
+    }
+
+    /// Something happens to all conversations of a gateway.
+    fn harm_of(&mut self, gateway: usize, why: &'static str) {
+        let of = |talk: &Conversation| {
+            let [one, _] = talk.sides;
+            self.gateway_for(one.own, one.peer) == Some(gateway)
+        };
+        let talks = self.hosts.talks.iter().filter(|(_, talk)| of(talk));
+        for number in talks.map(|(number, _)| *number).collect::<Vec<_>>() {
+            if let Some(talk) = self.hosts.talks.get_mut(&number) {
                 talk.harm.get_or_insert(why);
             }
         }
     }
 
     fn set_trouble(&mut self, appliance: usize, trouble: Option<Trouble>) {
-        let late = self.appliances[appliance].set_trouble(trouble);
-        for sent in late {
-            // What it had in its buffer; the gateway that sent it is one of those that are there.
-            let gateway = 0;
+        // What it had in its buffer.
+        for (gateway, sent) in self.appliances[appliance].set_trouble(trouble) {
             let at = self.now + Duration::from_millis(1);
             self.schedule(at, Happening::ToAppliance { gateway, appliance, sent });
         }
@@ -249,7 +292,7 @@ impl World<'_> {
             let mut dice = Dice::of(self.plan.seed, About::Rogue, &[u64::from(number), nth]);
             let Some(datagram) = self.forged(deed, &mut dice) else { return Ok(()) };
             let gateway = dice.below(self.sites.len() as u64) as usize;
-            self.at(gateway, |it| it.receive(&[datagram], None))?;
+            self.happen(Happening::FromAppliance { gateway, datagram })?;
         }
         Ok(())
     }
@@ -303,8 +346,9 @@ impl World<'_> {
                 bytes[place] ^= 1 << dice.below(8);
                 // Whoever overhears a datagram and can send as its appliance is believed.
                 self.let_out.note_datagram(&bytes);
-                if let Some((_, packet)) = super::super::appliances::opened(&bytes) {
-                    super::super::judge::blame(&mut self.hosts, None, packet, |talk| {
+                if let Some((endpoint, packet)) = super::super::appliances::opened(&bytes) {
+                    let vpc = self.vpcs.get(&endpoint).copied();
+                    super::super::judge::blame(&mut self.hosts, vpc, packet, |talk| {
                         talk.bypassed = true;
                     });
                 }
@@ -337,7 +381,7 @@ impl World<'_> {
     }
 
     /// Packets that belong to nothing come from the networks.
-    fn stray(&mut self, number: u32, kind: Stray, count: u64) -> Result<(), Violation> {
+    fn stray(&mut self, number: u32, kind: Stray, count: u64) {
         let seed = self.plan.seed;
         let mut first = Dice::of(seed, About::Rogue, &[u64::from(number)]);
         let pair = *first.pick(&self.pairs);
@@ -346,7 +390,7 @@ impl World<'_> {
         let (near, far) = (plus(near, 40), pair.far.1.parse().expect("an address"));
         let near = plus(near, first.below(8) as u8);
         let (back, gateway) = (first.per_mille(300), self.gateway_for(near, far));
-        let Some(gateway) = gateway else { return Ok(()) };
+        let Some(gateway) = gateway else { return };
         let mut packets = Vec::new();
         for nth in 0..count {
             let mut dice = Dice::of(seed, About::Rogue, &[u64::from(number), nth + 1]);
@@ -391,12 +435,10 @@ impl World<'_> {
             });
         }
         let device = if back { pair.far.0 } else { pair.near.0 };
-        let packets: Vec<_> = packets.into_iter().map(Packet::plain).collect();
-        self.at(gateway, |it| {
-            if let Some(at) = it.attachment(device) {
-                it.enter(at, &packets, None);
-            }
-        })
+        for packet in packets {
+            let packet = Packet::plain(packet);
+            self.schedule(self.now, Happening::Enter { gateway, device, packet });
+        }
     }
 }
 
@@ -432,6 +474,7 @@ fn name(what: &What) -> &'static str {
         What::Partition { .. } => "partition",
         What::Storm { .. } => "storm",
         What::Lag { .. } => "worker lags behind views",
+        What::Pause { .. } => "gateway is stopped",
         What::Stall { .. } => "worker leaves its inbox",
         What::PathMtu { .. } => "path MTU changes",
     }

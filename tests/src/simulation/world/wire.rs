@@ -1,18 +1,21 @@
 //! How packets get from one part of the world to another.
 
+use std::hash::Hasher as _;
+
 use gwlb::control::ProbeRequest;
 use netio::offload::Offload;
+use siphasher::sip::SipHasher13;
 
 use super::{
-    About, Datagram, Delivered, Dice, Duration, Happening, Hosts, Input, IpAddr, Layout, Leg,
-    Packet, ProbeOutcome, Sent, Trouble, Violation, Way, World, corrupted,
+    About, BRIEFLY, Datagram, Delivered, Dice, Duration, Happening, Hosts, Input, IpAddr, Layout,
+    Leg, Packet, ProbeOutcome, Sent, Trouble, Violation, Way, World, corrupted,
 };
 
 impl World<'_> {
     pub(super) fn send_from_host(&mut self, number: u32, side: usize, packet: &Packet) {
         let Some(talk) = self.hosts.talks.get_mut(&number) else { return };
         let place = talk.sides[side];
-        let name = u64::from(number) << 1 | side as u64;
+        let name = named(number, side);
         let carried = self.network.carry(Leg::FromHost, name);
         talk.losses += u32::from(carried.harmed);
         let (device, own, peer) = (place.device, place.own, place.peer);
@@ -20,6 +23,9 @@ impl World<'_> {
             talk_of(&mut self.hosts, number).harm.get_or_insert("there was no gateway");
             return;
         };
+        if self.sites[gateway].asleep[0] > self.now + BRIEFLY {
+            talk_of(&mut self.hosts, number).harm.get_or_insert("its gateway was stopped");
+        }
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut packet = packet.clone();
             // What is left to the device is not on a wire yet.
@@ -49,8 +55,9 @@ impl World<'_> {
             }
         }
         if self.sites[gateway].gateway.is_none() {
+            let vpc = Some(super::super::judge::vpc_named(device));
             for packet in batch {
-                super::super::judge::blame(&mut self.hosts, None, &packet.bytes, |talk| {
+                super::super::judge::blame(&mut self.hosts, vpc, &packet.bytes, |talk| {
                     talk.harm.get_or_insert("its gateway was dead");
                 });
             }
@@ -69,8 +76,7 @@ impl World<'_> {
             return;
         };
         let vpc = super::super::judge::vpc_named(device);
-        let found = self.hosts.find_packet(vpc, &delivered.packet);
-        let name = found.map_or(u64::MAX, |(number, side)| u64::from(number) << 1 | side as u64);
+        let name = self.name(Some(vpc), &delivered.packet);
         let carried = self.network.carry(Leg::ToHost, name);
         if carried.harmed {
             super::super::judge::blame(&mut self.hosts, Some(vpc), &delivered.packet, |talk| {
@@ -89,7 +95,7 @@ impl World<'_> {
 
     pub(super) fn send_to_appliance(&mut self, gateway: usize, sent: &Sent) {
         let Some(appliance) = self.appliance_at(sent.to.ip()) else { return };
-        let name = (gateway * 64 + appliance) as u64;
+        let name = self.name_of_datagram(&sent.bytes);
         let carried = self.network.carry(Leg::ToAppliance, name);
         let cut = self.network.is_cut(gateway, appliance, Way::There);
         if carried.harmed || cut || self.appliances[appliance].harms() {
@@ -120,21 +126,22 @@ impl World<'_> {
         sent: Sent,
     ) -> Result<(), Violation> {
         self.trace.note(2, self.now, &sent.bytes);
-        let names = [appliance as u64, self.now.as_nanos() as u64, sent.bytes.len() as u64];
-        let mut dice = Dice::of(self.plan.seed, About::Appliance, &names);
+        let name = self.name_of_datagram(&sent.bytes);
+        let mut dice = self.network.dice(Leg::Appliance, name);
         if self.appliances[appliance].harms() {
             self.blame_datagram(&sent.bytes, Some("its appliance was in trouble"));
         }
         if self.appliances[appliance].trouble == Some(Trouble::Crash) {
             // Nobody listens on the port: an ICMP error tells the gateway's socket.
             let target = sent.to.ip();
-            return self.at(gateway, |it| {
-                if let Some(slot) = it.target(target) {
-                    it.control(Input::Suspect(slot));
-                }
-            });
+            return self.happen(Happening::Refused(gateway, target));
         }
-        let out = self.appliances[appliance].take(sent, self.now, &mut dice, &mut self.let_out);
+        let out = self.appliances[appliance].take(
+            (gateway, sent),
+            self.now,
+            &mut dice,
+            &mut self.let_out,
+        );
         for (after, datagram) in out {
             self.send_from_appliance(gateway, appliance, after, &datagram);
         }
@@ -148,7 +155,7 @@ impl World<'_> {
         after: Duration,
         datagram: &Datagram,
     ) {
-        let name = (gateway * 64 + appliance) as u64;
+        let name = self.name_of_datagram(&datagram.bytes);
         let carried = self.network.carry(Leg::FromAppliance, name);
         let cut = self.network.is_cut(gateway, appliance, Way::Back);
         if carried.harmed || cut {
@@ -158,7 +165,7 @@ impl World<'_> {
         if cut {
             return;
         }
-        let elsewhere = self.elsewhere(gateway, datagram);
+        let elsewhere = self.elsewhere(gateway, name);
         if elsewhere != gateway && self.plan.world.layout == Layout::Chained {
             // On its way to the next endpoint it comes to a gateway that does not know its flow.
             self.blame_datagram(&datagram.bytes, Some("it came back to another gateway"));
@@ -199,12 +206,10 @@ impl World<'_> {
     }
 
     /// A returned datagram may come to any gateway of the cluster, as the underlay has it.
-    fn elsewhere(&self, gateway: usize, datagram: &Datagram) -> usize {
+    fn elsewhere(&mut self, gateway: usize, name: u64) -> usize {
         let alive: Vec<_> =
             (0..self.sites.len()).filter(|&it| self.sites[it].gateway.is_some()).collect();
-        let probe = datagram.bytes.len() as u64;
-        let names = [9, self.now.as_nanos() as u64, probe];
-        let mut dice = Dice::of(self.plan.seed, About::Leg, &names);
+        let mut dice = self.network.dice(Leg::Underlay, name);
         let here = self.sites[gateway].gateway.is_some();
         if alive.is_empty() || (here && !dice.per_mille(100)) {
             return gateway;
@@ -212,10 +217,26 @@ impl World<'_> {
         *dice.pick(&alive)
     }
 
+    /// The name of the fortunes of a packet: those of one side of a conversation, or, if it is of
+    /// none, those of all that look like it.
+    fn name(&self, vpc: Option<u8>, packet: &[u8]) -> u64 {
+        let vpcs = vpc.map_or(0..=1, |vpc| vpc..=vpc);
+        let found = vpcs.into_iter().find_map(|vpc| self.hosts.find_packet(vpc, packet));
+        found.map_or_else(|| named_by(packet), |(number, side)| named(number, side))
+    }
+
+    fn name_of_datagram(&self, bytes: &[u8]) -> u64 {
+        match super::super::appliances::opened(bytes) {
+            Some((endpoint, packet)) => self.name(self.vpcs.get(&endpoint).copied(), packet),
+            None => named_by(bytes),
+        }
+    }
+
     /// Something happened to a datagram.
     pub(super) fn blame_datagram(&mut self, bytes: &[u8], harm: Option<&'static str>) {
-        let Some((_, packet)) = super::super::appliances::opened(bytes) else { return };
-        super::super::judge::blame(&mut self.hosts, None, packet, |talk| match harm {
+        let Some((endpoint, packet)) = super::super::appliances::opened(bytes) else { return };
+        let vpc = self.vpcs.get(&endpoint).copied();
+        super::super::judge::blame(&mut self.hosts, vpc, packet, |talk| match harm {
             Some(harm) => {
                 talk.harm.get_or_insert(harm);
             }
@@ -269,6 +290,18 @@ impl World<'_> {
             .map(|further| (usize::from(last) + self.shifts + further) % count)
             .find(|&index| self.sites[index].gateway.is_some())
     }
+}
+
+/// A side of a conversation, as a number.
+fn named(number: u32, side: usize) -> u64 {
+    u64::from(number) << 1 | side as u64
+}
+
+/// Bytes that belong to no conversation, as another number than those have.
+fn named_by(bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(5, 6);
+    hasher.write(bytes);
+    hasher.finish() | 1 << 63
 }
 
 fn talk_of(hosts: &mut Hosts, number: u32) -> &mut super::super::hosts::Conversation {

@@ -168,6 +168,8 @@ const LOOK: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_hours(1);
 /// How long a gateway may be stopped so that nobody loses patience, and no flow is forgotten.
 const BRIEFLY: Duration = Duration::from_secs(4);
+/// How long a cookie's key stamps.
+const EPOCH_SECONDS: u64 = 86_400;
 /// More than any plan takes by far.
 const MOST_STEPS: u64 = 5_000_000;
 
@@ -341,6 +343,11 @@ impl<'a> World<'a> {
             switched: BTreeSet::new(),
             recent: Vec::new(),
         }
+    }
+
+    /// The epoch of the cookie keys by a gateway's calendar.
+    fn epoch(&self, gateway: usize) -> u64 {
+        self.calendar(self.sites[gateway].calendar).as_secs() / EPOCH_SECONDS
     }
 
     /// The time on a calendar that is so far off.

@@ -12,9 +12,6 @@ use super::{
 };
 use crate::packets::{Ip, Tcp, fragments};
 
-/// How long a cookie's key stamps.
-const EPOCH_SECONDS: u64 = 86_400;
-
 impl World<'_> {
     pub(super) fn begin(&mut self, index: usize) -> Result<(), Violation> {
         let Event { number, what, .. } = &self.plan.events[index];
@@ -57,11 +54,10 @@ impl World<'_> {
                 ends(self, *lasts);
             }
             What::Clock { gateway, by } => {
-                let before = self.calendar(self.sites[*gateway].calendar).as_secs() / EPOCH_SECONDS;
+                let before = self.epoch(*gateway);
                 self.sites[*gateway].calendar += by;
-                let calendar = self.calendar(self.sites[*gateway].calendar);
                 // Gateways believe what was stamped in the epochs beside their own.
-                if before.abs_diff(calendar.as_secs() / EPOCH_SECONDS) > 1 {
+                if before.abs_diff(self.epoch(*gateway)) > 1 {
                     self.harm_of(*gateway, "the keys of its cookies were turned twice");
                 }
                 return self.happen(Happening::Calendar(*gateway));

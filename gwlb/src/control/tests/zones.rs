@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use rstest::rstest;
 
-use crate::config::TrafficMode;
-use crate::control::ProbeOutcome;
-use crate::control::testing::{Manner, World, file};
+use crate::config::{TrafficMode, Weight};
+use crate::control::testing::{Manner, World, address, file};
+use crate::control::{ProbeOutcome, TargetSpec};
 use crate::dataplane::snapshot::{Fate, NoCandidate};
 
 const QUICK: &str =
@@ -294,6 +294,17 @@ fn slow_start_counts_those_who_do_take_flows() {
     for target in [11, 12] {
         world.flows(target, 1, 0);
         world.deregister(target);
+    }
+    world.register(13, "az1");
+    world.run_until(4_000);
+    assert_eq!(world.weights(0), [(13, 100)]);
+    // Nor does who has no weight.
+    let mut world = World::new(&zones("", "slow_start_seconds = 300"));
+    world.run_until(3_000);
+    for target in [11, 12] {
+        let (address, weight) = (address(target), Weight::new(0).ok());
+        let spec = TargetSpec { address, port: None, zone: None, weight };
+        world.control.register("fw", &spec, world.now()).unwrap();
     }
     world.register(13, "az1");
     world.run_until(4_000);

@@ -446,6 +446,17 @@ mod tests {
     }
 
     #[test]
+    fn whoever_comes_after_is_forgotten_at_its_own_time() {
+        let start = start();
+        let mut table = FlowTable::new(1, 0, start);
+        table.insert(flow(1, 1, IDLE, start)).unwrap();
+        let (_, before) = table.insert(flow(1, 2, Duration::from_secs(10), start)).unwrap();
+        assert_eq!(before.unwrap().placement, placement(1));
+        assert_eq!(expire(&mut table, start + Duration::from_secs(9)), []);
+        assert_eq!(expire(&mut table, start + Duration::from_secs(12)), [id(1)]);
+    }
+
+    #[test]
     fn ends_are_kept_where_they_are_wanted_and_not_passed_on() {
         let start = start();
         let mut table = FlowTable::new(2, 0, start);

@@ -1,15 +1,23 @@
 //! Internet checksums (RFC 1071): computed, verified, completed in place, updated.
 //!
-//! A checksum is a `u16` as the header's big-endian field has it. The summing itself is the
-//! `internet-checksum` crate's; which bytes are summed for which protocol is said here.
+//! A checksum is a `u16` as the header's big-endian field has it.
 
 use std::net::IpAddr;
 
 use crate::inner::{Fragment, Inner, IpVersion, protocol};
 
 /// A running sum over bytes that may lie in several pieces.
-#[derive(Default)]
-pub struct Sum(internet_checksum::Checksum);
+///
+/// Words are summed as the machine has them in memory, since the order of their bytes does not matter
+/// before the end (RFC 1071 §2, B), and two at a time, with room for what they carry: the sums of all
+/// the pieces that there can be do not overflow.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Sum {
+    /// The sum of the folded sums of the pieces.
+    sum: u64,
+    /// Whether the pieces so far end in the middle of a word.
+    odd: bool,
+}
 
 impl Sum {
     /// A sum over nothing.
@@ -39,13 +47,24 @@ impl Sum {
     /// Adds the bytes that follow; a piece may end at an odd byte.
     #[inline]
     pub fn add(&mut self, bytes: &[u8]) {
-        self.0.add_bytes(bytes);
+        let mut words = bytes.chunks_exact(4);
+        let mut sum: u64 = 0;
+        for word in &mut words {
+            sum += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+        }
+        let mut last = [0; 4];
+        last[..words.remainder().len()].copy_from_slice(words.remainder());
+        let folded = fold(sum + u64::from(u32::from_ne_bytes(last)));
+        // A piece that begins in the middle of a word has all its bytes in the other place of theirs.
+        let folded = if self.odd { folded.swap_bytes() } else { folded };
+        self.sum += u64::from(folded);
+        self.odd ^= bytes.len() % 2 == 1;
     }
 
     /// The checksum. Over bytes that include a correct one it is 0.
     #[inline]
     pub fn finish(&self) -> u16 {
-        u16::from_be_bytes(self.0.checksum())
+        u16::from_be(!fold(self.sum))
     }
 
     /// The checksum as UDP sends it: RFC 768 has a 0 sent as all ones, since 0 means none.
@@ -56,6 +75,16 @@ impl Sum {
             checksum => checksum,
         }
     }
+}
+
+/// A sum in one word, with what it carries added again.
+#[inline]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    sum as u16
 }
 
 /// The checksum of bytes, for example of an IPv4 header whose checksum field is 0.
@@ -73,7 +102,11 @@ pub fn of(bytes: &[u8]) -> u16 {
 #[inline]
 #[must_use]
 pub fn update<const N: usize>(checksum: u16, old: [u8; N], new: [u8; N]) -> u16 {
-    u16::from_be_bytes(internet_checksum::update(checksum.to_be_bytes(), &old, &new))
+    let mut sum = Sum::new();
+    sum.add(&(!checksum).to_be_bytes());
+    sum.add(&old.map(|byte| !byte));
+    sum.add(&new);
+    sum.finish()
 }
 
 /// What became of verifying a packet's checksums.
@@ -212,6 +245,22 @@ mod tests {
             Integrity::Valid
         } else {
             Integrity::Unknown
+        }
+    }
+
+    #[test]
+    fn no_carry_is_lost() {
+        let mut bytes = [0xff; 300];
+        for len in 0..bytes.len() {
+            assert_eq!(of(&bytes[..len]), obvious(&bytes[..len]), "{len}");
+        }
+        // Sums that are all ones just when there is something to carry, wherever that is.
+        for at in 0..bytes.len() - 1 {
+            bytes[at..at + 2].copy_from_slice(&[0, 1]);
+            for end in [299, 300] {
+                assert_eq!(of(&bytes[..end]), obvious(&bytes[..end]), "{at}");
+            }
+            bytes[at..at + 2].copy_from_slice(&[0xff; 2]);
         }
     }
 

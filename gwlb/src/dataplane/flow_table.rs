@@ -190,7 +190,7 @@ impl FlowTable {
             self.entries.push(entry);
         }
         self.index.insert(flow.id, number);
-        self.forget_ends(number);
+        self.forget_ends(FlowNumber(number));
         Ok((FlowNumber(number), evicted))
     }
 
@@ -204,7 +204,7 @@ impl FlowTable {
         }
         let before = std::mem::replace(&mut entry.flow, flow);
         if !fault::on(Fault::OldWordsKept) {
-            self.forget_ends(number.0);
+            self.forget_ends(number);
         }
         before
     }
@@ -284,8 +284,9 @@ impl FlowTable {
         self.ends.get(number.0 as usize).copied().unwrap_or_default()
     }
 
-    fn forget_ends(&mut self, number: u32) {
-        if let Some(ends) = self.ends.get_mut(number as usize) {
+    /// What was kept of a flow's ends has done its service.
+    pub fn forget_ends(&mut self, number: FlowNumber) {
+        if let Some(ends) = self.ends.get_mut(number.0 as usize) {
             *ends = Ends::default();
         }
     }

@@ -81,6 +81,13 @@ impl Plane {
         });
         for (flow_id, flow, cause, closed) in lost.collect::<Vec<_>>() {
             self.reset_ends(view, id, &flow_id, &flow, ReplyCause::TargetGone(cause));
+            // "An end that has not is reset at its next packet"
+            if flow.words.contains(&None) && flow.tcp.is_some_and(|tcp| tcp.answered) {
+                if let Some(flow) = self.flows.get_mut(&flow_id) {
+                    flow.words = [None; 2];
+                }
+                continue;
+            }
             self.books.flows.reset += 1;
             self.close(&flow_id, closed, now);
         }

@@ -86,6 +86,12 @@ impl Judge {
                 Ok(())
             }
             Happened::Returned { bytes, verdict, from, .. } => {
+                // A gateway need not know the target of another. The model holds whether it may say so.
+                if let ReturnVerdict::Drop(_) = verdict
+                    && let Some((_, packet)) = super::appliances::opened(bytes)
+                {
+                    blame(hosts, None, packet, |talk| talk.losses += 1);
+                }
                 self.returned(*from, bytes, verdict, sight)
             }
             Happened::Reply { worker, to, packet, .. } => {

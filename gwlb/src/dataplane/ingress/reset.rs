@@ -92,6 +92,12 @@ impl Ingress {
             let flow = *self.flows.get(number);
             let ends = self.flows.ends(number);
             self.reset_ends(&flow.id, ends, ReplyCause::TargetGone(cause));
+            // An end that has sent nothing since this was turned on is reset at its next packet, for
+            // which the flow has to be there. Half open, the other end has never sent anything.
+            if ends.0.contains(&None) && flow.tcp != Some(TcpState::HALF_OPEN) {
+                self.flows.forget_ends(number);
+                continue;
+            }
             // It is not forgotten yet: an end that has got data since its last acknowledgement does
             // not believe this reset and asks back (RFC 5961 section 3.2), and is answered then.
             self.stats.flows.reset.add(1);

@@ -548,6 +548,24 @@ fn both_ends_are_reset_at_once_where_that_is_wanted() {
 }
 
 #[test]
+fn an_end_that_said_nothing_since_is_reset_when_it_does() {
+    let (mut plane, targets) = with_flows("drop");
+    let (igw, app) = (plane.igw, plane.app);
+    let (port, _) = *targets.iter().find(|(_, target)| target.0 == 0).unwrap();
+    plane.change(|snapshot| snapshot.pools[0].reset_both_ends = true);
+    plane.hop(igw, &ack(CLIENT, SERVER, (port, 80), b"hello"));
+    with(&mut plane, [RESET, Fate::Stay], &[1], NoCandidate::Drop);
+    plane.ingress.handle_timeout(plane.now);
+    assert!(plane.ingress.poll_reply().is_some(), "the client is reset");
+    assert!(plane.ingress.poll_reply().is_none(), "of the server nothing is known");
+    // For longer than what is over is remembered.
+    plane.now += Duration::from_secs(100);
+    plane.ingress.handle_timeout(plane.now);
+    let late = plane.send(app, &ack(SERVER, CLIENT, (80, port), b"hello"));
+    assert!(matches!(late, Verdict::Reply(_)), "{late:?}");
+}
+
+#[test]
 fn a_connection_that_began_again_is_reset_by_its_new_first_word() {
     let (mut plane, targets) = with_flows("drop");
     let igw = plane.igw;

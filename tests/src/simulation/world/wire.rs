@@ -170,6 +170,12 @@ impl World<'_> {
             // On its way to the next endpoint it comes to a gateway that does not know its flow.
             self.blame_datagram(&datagram.bytes, Some("it came back to another gateway"));
         }
+        if elsewhere != gateway && self.sites[elsewhere].asleep[0] > self.now + BRIEFLY {
+            self.blame_datagram(
+                &datagram.bytes,
+                Some("it came back to a gateway that was stopped"),
+            );
+        }
         if self.epoch(elsewhere).abs_diff(self.epoch(gateway)) > 1 {
             // "The previous epoch stays valid", and the next; no gateway knows of more.
             self.blame_datagram(&datagram.bytes, Some("it came back to a gateway of another day"));

@@ -525,7 +525,9 @@ impl Hosts {
     }
 
     fn ping(&mut self, number: u32, side: usize, message: &[u8], deeds: &mut Deeds) {
-        let round = u32::from(u16::from_be_bytes([message[6], message[7]]));
+        // Cut on its way, it may say of no round that it is of.
+        let Some(&[high, low]) = message.get(6..8) else { return };
+        let round = u32::from(u16::from_be_bytes([high, low]));
         if side == 1 {
             self.say(number, 1, round, deeds);
         } else {

@@ -8,6 +8,8 @@ use super::{Duration, Happening, Kind, Layout, Violation, World, Wrong, of_model
 /// As many packets of a connection may be lost, and no end gives up because of it: together with
 /// those that may have changed what the gateway knows of it.
 const LOSSES: u32 = 7;
+/// So long a pause may last for longer than its host meant.
+const AGAIN: Duration = Duration::from_secs(10);
 /// As many packets of anything else. Whoever asks for the last time wants an answer.
 const FEWER_LOSSES: u32 = 5;
 
@@ -67,7 +69,9 @@ impl World<'_> {
 
     /// Why a conversation need not end well, if it is over now.
     fn excuse(&self, talk: &Conversation) -> Option<&'static str> {
-        let patient = talk.pause() < self.shortest() && talk.pause() < Duration::from_mins(15);
+        // What is lost at the end of a pause makes it longer, until it is sent again.
+        let pause = talk.pause() + AGAIN;
+        let patient = pause < self.shortest() && pause < Duration::from_mins(15);
         let in_order = self.plan.world.by_flow && !self.network.is_rough();
         let enough = if talk.tcp_states().is_some() { LOSSES } else { FEWER_LOSSES };
         if talk.is_denied() {

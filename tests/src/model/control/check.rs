@@ -125,6 +125,13 @@ impl Check {
         may_be
     }
 
+    /// A probe that was due starts late: it may stand for the first of the regular as well.
+    pub(super) fn start_late(&mut self, now: Duration) {
+        if self.regular.is_none() {
+            self.created = now;
+        }
+    }
+
     /// A probe has ended.
     pub(super) fn end(&mut self, outcome: ProbeOutcome, now: Duration) {
         self.under_way = self.under_way.saturating_sub(1);

@@ -6,7 +6,7 @@ use gwlb::control::{CheckId, Event, ProbeOutcome, ProbeRequest, TunnelOutcome, T
 use super::super::{Clause, Wrong, hold};
 use super::choice::Health;
 use super::member::Member;
-use super::{Control, MemberId, Node};
+use super::{Control, MemberId, Node, Target};
 
 impl Control {
     /// A health probe is made: it must be due, and ask what is configured.
@@ -35,7 +35,8 @@ impl Control {
                 && (member.health_id == Some(request.check) || is_new && member.health_id.is_none())
         };
         let key = self.members.iter().find(meant).map(|(key, _)| *key);
-        if key.is_none() && self.late {
+        let is_known = |it: &Target| it.address.ip() == request.address.ip();
+        if key.is_none() && self.late && !self.targets.values().any(is_known) {
             // It was due before its target was forgotten, and both are done only now.
             return Ok(());
         }
@@ -46,6 +47,9 @@ impl Control {
             member.health_id = Some(request.check);
             if let Some(due) = self.probes.iter().position(|due| *due == key) {
                 self.probes.remove(due);
+                if let Some(check) = member.health.as_mut().filter(|_| late) {
+                    check.start_late(now);
+                }
                 return Ok(());
             }
             let check = member.health.as_mut();

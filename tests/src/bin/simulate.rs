@@ -21,6 +21,9 @@ use gwlb_tests::simulation::{
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{UsageWho, getrusage};
 
+/// How this was built: the checks of the one find nothing in the other.
+const PROFILE: &str = if cfg!(debug_assertions) { "--profile fuzz" } else { "--release" };
+
 /// Looks for counter-examples: plays whole gateways with appliances, hosts and a network, each
 /// execution decided by one seed.
 ///
@@ -312,7 +315,7 @@ fn report(
         }
     }
     eprintln!(
-        "play it again: cargo run -p gwlb-tests --release --bin simulate -- --seed {seed}{}",
+        "play it again: cargo run -p gwlb-tests {PROFILE} --bin simulate -- --seed {seed}{}",
         replay(&shown)
     );
     let about = about.to_string();

@@ -227,7 +227,9 @@ impl<'a> World<'a> {
             let next = self.queue.keys().next().map(|(at, _)| *at);
             let Some(at) = [due, next].into_iter().flatten().min() else { break };
             if end.is_none() && (self.is_quiet() || at > self.plan.world.span + PATIENCE) {
-                end = Some(self.now + self.longest() + Duration::from_secs(40));
+                let awake =
+                    self.sites.iter().map(|site| site.asleep[1]).fold(self.now, Duration::max);
+                end = Some(awake + self.longest() + Duration::from_secs(40));
             }
             if end.is_some_and(|end| at > end) {
                 break;

@@ -178,7 +178,7 @@ impl World<'_> {
         }
         if self.epoch(elsewhere).abs_diff(self.epoch(gateway)) > 1 {
             // "The previous epoch stays valid", and the next; no gateway knows of more.
-            self.blame_datagram(&datagram.bytes, Some("it came back to a gateway of another day"));
+            self.blame_datagram(&datagram.bytes, None);
         }
         for arrival in carried.arrivals.into_iter().flatten() {
             let mut datagram = datagram.clone();

@@ -31,14 +31,16 @@ pub fn is_there(test: &str) -> bool {
 }
 
 /// Has `tshark` decode packets, with all checksums verified, and gives what it says of the named
-/// fields of each; fields that a packet does not have are left out.
+/// fields of each; fields that a packet does not have are left out. Fragments are taken as they are:
+/// those of two captures that have the same identification would be joined.
 ///
 /// # Panics
 /// If `tshark` fails or says nothing that makes sense.
 pub fn decode(packets: &[Captured], fields: &[&str]) -> Vec<Fields> {
     // What goes to well-known ports is not what one would expect there.
     let disabled = ["dns", "find", "http", "tls"];
-    run(packets, fields, disabled.iter().flat_map(|name| ["--disable-protocol", name]))
+    let disabled = disabled.iter().flat_map(|name| ["--disable-protocol", name]);
+    run(packets, fields, disabled.chain(ALONE))
 }
 
 /// The same with each packet taken for itself, no fragment joined to another, and nothing read
@@ -68,9 +70,11 @@ pub fn decode_each(packets: &[Captured], fields: &[&str]) -> Vec<Fields> {
         "vlan",
     ];
     let enabled = enabled.iter().flat_map(|name| ["--enable-protocol", name]);
-    let alone = ["-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE"];
-    run(packets, fields, ["--disable-protocol", "ALL"].into_iter().chain(enabled).chain(alone))
+    run(packets, fields, ["--disable-protocol", "ALL"].into_iter().chain(enabled).chain(ALONE))
 }
+
+/// No fragment is joined to another.
+const ALONE: [&str; 4] = ["-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE"];
 
 fn run<'a>(
     packets: &[Captured],

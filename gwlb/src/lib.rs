@@ -51,6 +51,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+#[cfg_attr(not(feature = "seeded-faults"), doc(hidden))]
 pub mod fault;
 #[cfg(feature = "lab")]
 pub mod lab;

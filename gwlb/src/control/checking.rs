@@ -1,5 +1,6 @@
 //! The checks of all nodes: which there are, what they ask for, what comes of their outcomes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -360,8 +361,9 @@ impl Control {
 
     /// These have become healthy at once.
     pub(super) fn begin_slow_starts(&mut self, together: &[(TargetSlot, PoolId)]) {
-        for &key in together {
-            self.begin_slow_start(key, together);
+        let all: BTreeSet<_> = together.iter().copied().collect();
+        for &key in &all {
+            self.begin_slow_start(key, &all);
         }
     }
 
@@ -369,7 +371,11 @@ impl Control {
     /// take the flows. As in AWS's application load balancers, that is a healthy target which is
     /// not in slow start itself. Those that come `together` with it are nobody else: they share
     /// among themselves, in whatever order they are looked at.
-    fn begin_slow_start(&mut self, key: (TargetSlot, PoolId), together: &[(TargetSlot, PoolId)]) {
+    fn begin_slow_start(
+        &mut self,
+        key: (TargetSlot, PoolId),
+        together: &BTreeSet<(TargetSlot, PoolId)>,
+    ) {
         if self.group_of(key).is_none_or(|group| group.slow_start.is_zero()) {
             return;
         }

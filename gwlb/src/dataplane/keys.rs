@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "ten million cookies take a minute without optimisation"]
+    #[ignore = "takes a minute without optimisation; cargo test -p gwlb --lib -- --ignored forgeries"]
     fn forgeries_are_as_rare_as_a_greater_width_says() {
         let (taken, off) = forge::<12>(10_000_000);
         println!("{taken} of 10,000,000 were taken, {off:.2} standard deviations off");

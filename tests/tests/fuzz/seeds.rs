@@ -21,7 +21,7 @@ const LONGEST: usize = 4096;
 const MOST: usize = 400;
 
 #[test]
-#[ignore = "writes files for fuzzers, for which .ci/fuzz asks"]
+#[ignore = "writes files for fuzzers; run by .ci/fuzz, or GWLB_FUZZ_SEEDS=DIR cargo test -p gwlb-tests --test fuzz -- --ignored seeds::write"]
 fn write() {
     let Some(folder) = std::env::var_os(VARIABLE).map(PathBuf::from) else { return };
     let seeds = Seeds { folder };

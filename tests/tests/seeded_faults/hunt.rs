@@ -51,7 +51,7 @@ pub(crate) struct Breach(pub String);
 impl Breach {
     fn of(text: &str) -> Breach {
         let of = |clause: &&Clause| text.contains(&format!(": {clause}: "));
-        let clause = CLAUSES.iter().find(of);
+        let clause = Clause::ALL.iter().find(of);
         Breach(clause.map_or_else(|| asserted(text), Clause::to_string))
     }
 }
@@ -63,17 +63,6 @@ fn asserted(said: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     format!("“{}”", line.split_once(" failed: ").map_or(line, |(_, this)| this))
 }
-
-const CLAUSES: [Clause; 8] = [
-    Clause::Conservation,
-    Clause::Transparency,
-    Clause::Symmetry,
-    Clause::Stability,
-    Clause::NoUninspectedPath,
-    Clause::Determinism,
-    Clause::Bounded,
-    Clause::Documented,
-];
 
 /// Whether every way that has found a fault before still does: the same scenario, and any history or
 /// seed, since those are others whenever their makers change.

@@ -17,8 +17,9 @@ use router::Attachment;
 use super::rig::{Parts, Rig};
 use super::shared::{Handover, Shared};
 use super::underlay::Underlay;
-use crate::dataplane::encap::{Batch, Encapsulator, Gathered};
+use crate::dataplane::encap::{Batch, Encapsulator};
 use crate::dataplane::frame::Frame;
+use crate::dataplane::gather::Gatherer;
 use crate::dataplane::mss;
 use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
@@ -42,9 +43,7 @@ pub(super) struct Exit {
     encapsulator: Encapsulator,
     /// A packet that is changed before it goes out.
     scratch: Vec<u8>,
-    gathered: Gathered,
-    /// Where what is gathered goes.
-    lane: Lane,
+    gatherer: Gatherer<Lane>,
 }
 
 /// What small packets have to have in common to go out together.
@@ -70,9 +69,7 @@ impl Exit {
             underlays: Vec::new(),
             encapsulator: Encapsulator::default(),
             scratch: Vec::new(),
-            gathered: Gathered::default(),
-            // Of nobody, as long as nothing is gathered.
-            lane: Lane { side: Side::Tun, pool: PoolId(0), port: 0, target: TargetSlot(0) },
+            gatherer: Gatherer::default(),
         }
     }
 
@@ -138,8 +135,8 @@ impl Exit {
     /// Sends a packet in fragments. Those that it becomes more than it was are counted as made
     /// here.
     fn fragment(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop, mtu: u16) {
-        self.flush();
         let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
+        self.flush_lane(lane);
         let mut encapsulator = std::mem::take(&mut self.encapsulator);
         let result = encapsulator.encapsulate_fragmented(&hop.header, frame, mtu, |batch| {
             self.transmit(&lane, batch);
@@ -154,15 +151,15 @@ impl Exit {
 
     fn encapsulate(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
         let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
-        let small = Gathered::takes(frame);
-        if !small || lane != self.lane || !self.gathered.fits(&hop.header, frame) {
-            // What came first leaves first.
-            self.flush();
-        }
-        let result = if small {
-            self.lane = lane;
-            self.gathered.push(&hop.header, frame)
+        let result = if Gatherer::<Lane>::takes(frame) {
+            let mut gatherer = std::mem::take(&mut self.gatherer);
+            let send = |lane, batch: &Batch<'_>| self.transmit(&lane, batch);
+            let result = gatherer.push(lane, &hop.header, frame, send);
+            self.gatherer = gatherer;
+            result
         } else {
+            // What came first leaves first.
+            self.flush_lane(lane);
             let mut encapsulator = std::mem::take(&mut self.encapsulator);
             let send = |batch: &Batch<'_>| self.transmit(&lane, batch);
             let result = encapsulator.encapsulate(&hop.header, frame, send);
@@ -176,10 +173,15 @@ impl Exit {
 
     /// Sends the small packets that were gathered; at the end of every batch, so that none waits.
     pub fn flush(&mut self) {
-        let mut gathered = std::mem::take(&mut self.gathered);
-        let lane = self.lane;
-        gathered.flush(|batch| self.transmit(&lane, batch));
-        self.gathered = gathered;
+        let mut gatherer = std::mem::take(&mut self.gatherer);
+        gatherer.flush(|lane, batch| self.transmit(&lane, batch));
+        self.gatherer = gatherer;
+    }
+
+    fn flush_lane(&mut self, lane: Lane) {
+        let mut gatherer = std::mem::take(&mut self.gatherer);
+        gatherer.flush_lane(lane, |lane, batch| self.transmit(&lane, batch));
+        self.gatherer = gatherer;
     }
 
     fn transmit(&mut self, lane: &Lane, batch: &Batch<'_>) {

@@ -31,7 +31,12 @@ use crate::dataplane::{Ingress, IngressConfig, Return};
 /// Under which the poller reports the waker of the worker's inbox: the first of its sources.
 const INBOX_TOKEN: u64 = 0;
 /// Packets read from one TUN queue before the next device has its turn.
-const TUN_BATCH: usize = 16;
+const TUN_BATCH: usize = 64;
+/// How many of them are read at a time.
+const TUN_STEP: usize = 16;
+/// No more are read when there are so many bytes: a few super-packets should be sent while they are
+/// in the cache, but small packets that leave together are best many.
+const TUN_BYTES: usize = 128 * 1024;
 /// Receive buffers for datagrams, each for a whole batch of segments.
 const UDP_BATCH: usize = 8;
 /// The largest packet or batch that a device gives.
@@ -375,7 +380,7 @@ impl Worker {
         let Some((at, queue)) = at.zip(exit.ports.get_mut(port)) else {
             return Ok(false);
         };
-        let count = TunQueue::recv(queue, tun_slots)?;
+        let (count, more) = read_batch(queue, tun_slots)?;
         if let Some(translation) = exit.snapshot.translation(at) {
             for Slot { packet, meta } in &mut tun_slots[..count] {
                 translation.inward(packet.bytes_mut(), meta);
@@ -406,7 +411,7 @@ impl Worker {
             let verdict = ingress.handle_aimed(origin, frame, *aim, now);
             exit.execute(origin, frame, verdict);
         }
-        Ok(count == tun_slots.len())
+        Ok(more)
     }
 
     fn take_udp<R: Receiver>(
@@ -517,6 +522,27 @@ impl Drain {
     fn is_over(&self, now: Instant) -> bool {
         self.next() <= now
     }
+}
+
+/// Reads as many packets as are worth handling together; says whether there may be more.
+fn read_batch(queue: &mut TunQueue, slots: &mut [Slot<Offload>]) -> io::Result<(usize, bool)> {
+    let (mut count, mut bytes) = (0, 0);
+    for step in slots.chunks_mut(TUN_STEP) {
+        let read = match TunQueue::recv(queue, step) {
+            // What was read before must not be lost; the error comes again.
+            Err(_) if count > 0 => return Ok((count, true)),
+            read => read?,
+        };
+        count += read;
+        bytes += step[..read].iter().map(|slot| slot.packet.len()).sum::<usize>();
+        if read < step.len() {
+            return Ok((count, false));
+        }
+        if bytes > TUN_BYTES {
+            break;
+        }
+    }
+    Ok((count, true))
 }
 
 /// The datagrams of a batch that the kernel joined; or the one that is there, empty or not.

@@ -134,7 +134,8 @@ fn pin_workers(
         }
         cpus.push(cpu);
     }
-    let different = workers.filter(|it| (1..=MAX_WORKERS).contains(&**it) && **it != given as i64);
+    let counted = |workers: i64| usize::try_from(workers).is_ok_and(|workers| workers == given);
+    let different = workers.filter(|it| (1..=MAX_WORKERS).contains(&**it) && !counted(**it));
     if let Some(workers) = different.filter(|_| given > 0) {
         reader.report(
             Problem::at(span, format!("{} workers cannot stay on {given} CPUs", workers.get()))

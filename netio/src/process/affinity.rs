@@ -29,7 +29,7 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(CALLER, &set)?)
 }
 
-/// As sched_setaffinity(2) has it.
+/// What `sched_setaffinity` takes for the thread that calls it.
 const CALLER: Pid = Pid::from_raw(0);
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn every_segment_is_a_whole_packet() {
-        let payload: Vec<u8> = (0..2500).map(|at| at as u8).collect();
+        let payload: Vec<u8> = (0..=250).cycle().take(2500).collect();
         let cut = Segmentation::Tcp { size: 1000, ecn: false };
         for (packet, segment, count) in
             [(unfinished(&payload), cut, 3), (unfinished(&payload[..500]), Segmentation::None, 1)]

@@ -49,10 +49,10 @@ fn a_device_without_offload_gives_every_packet_by_itself() {
 fn what_passes_from_a_device_with_offload_to_one_without_is_cut_on_the_way() {
     let plan = Plan { load_balancer: "traffic_mode = \"bypass\"", ..Plan::default() };
     let Some(world) = world("from_a_device_with_offload", plan) else { return };
-    let plain =
+    let mixed =
         world.configuration_with(&[("tun = \"app-a\"", "tun = \"app-a\"\noffload = false")]);
     let _nva = world.start_appliances();
-    let mut gateway = world.start_gateway_with(&plain);
+    let mut gateway = world.start_gateway_with(&mixed);
     for family in FAMILIES {
         for (from, to) in directions(&world) {
             traffic::transfer(from, to, family, BULK);
@@ -143,9 +143,10 @@ fn a_buffer_that_is_smaller_than_it_should_be_is_told_once_with_the_sysctl_that_
     let mut configuration = world.configuration();
     for port in [7000, 7001] {
         let address = world.plan.target(0);
-        configuration += &format!(
+        let target = format!(
             "\n[[target]]\ngroup = \"fw\"\naddress = \"{address}\"\nport = {port}\nzone = \"az1\"\n"
         );
+        configuration.push_str(&target);
         gateway.reload(&configuration).unwrap();
     }
     let line = gateway.process.wait_for_line("net.core.rmem_max");

@@ -2,6 +2,8 @@
 //!
 //! It does what the data plane decided and counts what was really done; it decides nothing.
 
+mod cut;
+
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -95,12 +97,10 @@ impl Exit {
             Verdict::Deliver(to) | Verdict::Bypass(to) => {
                 let uninspected = matches!(verdict, Verdict::Bypass(_));
                 let (bytes, offload) = (frame.packet, frame.offload);
-                let ledger = match self.write(origin.side, to, bytes, offload, frame.segments()) {
-                    Ok(()) => &self.stats.ledger(origin.side).flow,
-                    Err(()) => return,
-                };
+                let written = self.write(origin.side, to, bytes, offload, frame.segments());
+                let ledger = &self.stats.ledger(origin.side).flow;
                 let counter = if uninspected { &ledger.bypassed } else { &ledger.delivered };
-                counter.add(frame.segments());
+                counter.add(written);
             }
             Verdict::HandOver(owner, from) => self.hand_over(from, frame, owner),
             Verdict::Reply(reply) => self.reply(origin.side, &reply),
@@ -112,9 +112,8 @@ impl Exit {
     /// Sends a packet that the gateway made.
     pub fn reply(&mut self, side: Side, reply: &Reply) {
         self.stats.ledger(side).flow.generated.add(1);
-        if self.write(side, reply.to, reply.packet.bytes(), &Offload::NONE, 1).is_ok() {
-            self.stats.ledger(side).flow.delivered.add(1);
-        }
+        let written = self.write(side, reply.to, reply.packet.bytes(), &Offload::NONE, 1);
+        self.stats.ledger(side).flow.delivered.add(written);
     }
 
     fn send(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
@@ -236,7 +235,8 @@ impl Exit {
         }
     }
 
-    /// Writes a packet to the device that it leaves by; a failure is counted here.
+    /// Writes a packet, which stands for `n`, to the device that it leaves by. Returns how many were
+    /// written; the others are counted here.
     fn write(
         &mut self,
         side: Side,
@@ -244,17 +244,23 @@ impl Exit {
         bytes: &[u8],
         offload: &Offload,
         n: u64,
-    ) -> Result<(), ()> {
+    ) -> u64 {
         let drops = &self.stats.ledger(side).drops;
         let queue = self.port_of.get(&to).and_then(|&port| self.ports.get_mut(port));
         let Some(queue) = queue else {
             drops.add(DropReason::NotAttached, n);
-            return Err(());
+            return 0;
         };
         let translation = self.snapshot.translation(to);
         let head = translation.and_then(|translation| translation.outward_head(bytes, offload));
-        let pieces = Head::before(head.as_ref(), bytes).map(IoSlice::new);
-        queue.send(offload, &pieces).map_err(|_| drops.add(DropReason::DeliveryFailed, n))
+        let pieces = Head::before(head.as_ref(), bytes);
+        let written = if queue.has_offload() || *offload == Offload::NONE {
+            queue.send(offload, &pieces.map(IoSlice::new)).map_or(0, |()| n)
+        } else {
+            cut::send(queue, &pieces.concat(), offload)
+        };
+        drops.add(DropReason::DeliveryFailed, n.saturating_sub(written));
+        written
     }
 
     /// Writes a run of returned packets to the device that it leaves by.

@@ -186,6 +186,9 @@ impl Worker {
                 }
                 Way::Deliver(to) => {
                     genuine.push((to, packet));
+                    if let Some(device) = exits.devices.find(to, view.topology_epoch) {
+                        self.coalescer.set_limits(to, device.limits);
+                    }
                     let place = Place { buffer: buffer as u32, start: range.start as u32 };
                     self.coalescer.push(packet, &inner, place, to, |run| {
                         runs.push(exits.deliver(by, &self.stats, batch, &run));

@@ -2,7 +2,6 @@
 
 #![cfg(feature = "lab")]
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
-#![expect(clippy::panic, reason = "the way of a test to fail")]
 
 use std::fs;
 use std::process::{Command, Output, Stdio};

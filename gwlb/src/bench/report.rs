@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -116,6 +116,14 @@ impl Row {
         self
     }
 
+    /// Its set-up, with the number of flows where there is one.
+    fn setup_shown(&self) -> String {
+        match self.dimensions.get(FLOWS).and_then(Value::as_u64) {
+            Some(flows) => format!("{}, {}", self.setup, flows_shown(flows as usize)),
+            None => self.setup.clone(),
+        }
+    }
+
     /// Its metric, with the percentile where there is one.
     fn metric_shown(&self) -> String {
         match self.dimensions.get(PERCENTILE).and_then(Value::as_str) {
@@ -163,7 +171,7 @@ impl Report {
                 tables.len() - 1
             });
             tables[place].1.add_row([
-                row.setup.clone(),
+                row.setup_shown(),
                 row.metric_shown(),
                 figure(row.median),
                 figure(row.min),
@@ -197,6 +205,15 @@ impl Report {
     }
 }
 
+/// `8 M flows`
+pub(super) fn flows_shown(flows: usize) -> String {
+    match flows {
+        1_000_000.. if flows % 1_000_000 == 0 => format!("{} M flows", flows / 1_000_000),
+        1_000.. if flows % 1_000 == 0 => format!("{} k flows", flows / 1_000),
+        _ => format!("{flows} flows"),
+    }
+}
+
 /// A number with as many digits as mean something.
 pub(super) fn figure(value: f64) -> String {
     match value.abs() {
@@ -211,8 +228,11 @@ pub(super) fn figure(value: f64) -> String {
 
 /// A table of which the columns in `numbers` are numbers.
 fn table(header: &[&str], numbers: std::ops::Range<usize>) -> Table {
+    const LINE: LineStyle = LineStyle::none().fill('─').junction('─');
+    let style = TableStyle::new().top_border(LINE).header_separator(LINE).bottom_border(LINE);
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
+    // No lines between rows: there are many.
+    table.load_style(style).set_header(header.iter().copied());
     for column in table.column_iter_mut().skip(numbers.start).take(numbers.len()) {
         column.set_cell_alignment(CellAlignment::Right);
     }

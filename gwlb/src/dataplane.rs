@@ -6,9 +6,9 @@
 //! # The way of a packet
 //!
 //! 1. What enters by an internet gateway is translated to private addresses ([`translate`]).
-//!    [`frame::Frame::parse`] looks at a packet once; [`Ingress::handle_packet`] looks up the route
-//!    table that governs where it entered, and for a GWLB endpoint finds the flow ([`flow_table`])
-//!    or makes it ([`select`]).
+//!    [`frame::Frame::parse`] looks at a packet once; [`Ingress::aim`] looks up the route table that
+//!    governs where it entered, and for a GWLB endpoint [`Ingress::handle_aimed`] finds the flow
+//!    ([`flow_table`]) or makes it ([`select`]), after all packets of a batch were aimed.
 //! 2. The [`verdict::Hop`] says to which target, from which source port and behind which Geneve
 //!    header it goes; [`encap`] gathers that with the packet, segment by segment, for sending.
 //! 3. [`Return::handle_datagram`] takes what the appliance sends back, verifies source and cookie
@@ -36,5 +36,5 @@ pub mod verdict;
 #[cfg(test)]
 mod testing;
 
-pub use ingress::{Ingress, IngressConfig};
+pub use ingress::{Aim, Ingress, IngressConfig};
 pub use return_path::Return;

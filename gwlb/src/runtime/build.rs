@@ -5,7 +5,6 @@
 //! Everything that takes privileges is done here, and they are given up when it is done.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::control_loop::{ControlParts, smallest_by_target};
 use super::devices::Devices;
@@ -71,7 +70,6 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
                 id: WorkerId(number),
                 shared: Arc::clone(&shared),
                 max_flows: settings.gateway.max_flows_per_worker,
-                seed: index_seed(now, number),
                 limits,
             })
             .map_err(StartError::Poll)
@@ -100,11 +98,6 @@ pub(super) fn fit_source_ports(settings: &mut Settings, workers: u16) -> u16 {
     }
     settings.gateway.source_ports_per_worker = granted.into();
     granted
-}
-
-/// The key of a flow table's index: different in each process and worker.
-fn index_seed(now: Instant, worker: u16) -> u64 {
-    ahash::RandomState::new().hash_one((now, worker))
 }
 
 #[cfg(test)]

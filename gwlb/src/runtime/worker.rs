@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netio::mem::Commit;
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use netio::packet::BadChecksums;
 use netio::poll::Poller;
@@ -51,8 +52,6 @@ pub(super) struct WorkerConfig {
     pub shared: Arc<Shared>,
     /// The most flows it may hold.
     pub max_flows: usize,
-    /// Keys the index of its flow table.
-    pub seed: u64,
     /// What the devices take in one write.
     pub limits: Limits,
 }
@@ -109,7 +108,7 @@ struct Retired {
 impl Worker {
     /// A worker with what is published and what waits in its inbox.
     pub fn new(config: WorkerConfig) -> io::Result<Self> {
-        let WorkerConfig { id, shared, max_flows, seed, limits } = config;
+        let WorkerConfig { id, shared, max_flows, limits } = config;
         let published = shared.exchange.published.load_full();
         let snapshot = Arc::clone(&published.snapshot);
         let now = clock::now();
@@ -117,7 +116,7 @@ impl Worker {
         let config = IngressConfig {
             worker: id,
             max_flows,
-            seed,
+            commit: Commit::Lazily,
             fragments: Arc::clone(&shared.fragments),
             stats: Arc::clone(&stats),
         };
@@ -125,7 +124,7 @@ impl Worker {
         poller.add(&shared.exchange.inboxes[usize::from(id.0)].waker, INBOX_TOKEN)?;
         let mut worker = Self {
             id,
-            ingress: Ingress::new(config, Arc::clone(&snapshot), now),
+            ingress: Ingress::new(config, Arc::clone(&snapshot), now)?,
             returns: Return::new(Arc::clone(&snapshot), stats),
             exit: Exit::new(id, Arc::clone(&shared), snapshot),
             shared,
@@ -383,18 +382,29 @@ impl Worker {
             }
         }
         let origin = Origin::from(Entry::from(at));
-        for Slot { packet, meta } in &tun_slots[..count] {
+        // In phases, so that what is in no cache is fetched for all while others are looked at.
+        let mut batch = [const { None }; TUN_BATCH];
+        for (Slot { packet, meta }, place) in tun_slots[..count].iter().zip(&mut batch) {
             match Frame::parse(packet.bytes(), meta) {
                 Ok(frame) => {
                     exit.stats.tun.flow.received.add(frame.segments());
-                    let verdict = ingress.handle_packet(origin, &frame, now);
-                    exit.execute(origin, &frame, verdict);
+                    let aim = ingress.aim(origin, &frame);
+                    *place = Some((frame, aim));
                 }
                 Err(reason) => {
                     exit.stats.tun.flow.received.add(1);
                     exit.stats.tun.drops.add(reason, 1);
                 }
             }
+        }
+        for (_, aim) in batch.iter().flatten() {
+            if let Some(aim) = aim {
+                ingress.prefetch(aim);
+            }
+        }
+        for (frame, aim) in batch.iter().flatten() {
+            let verdict = ingress.handle_aimed(origin, frame, *aim, now);
+            exit.execute(origin, frame, verdict);
         }
         Ok(count == tun_slots.len())
     }
@@ -590,8 +600,7 @@ mod tests {
         shared.exchange.inboxes[0].parts.push(parts);
         let limits = Limits::default();
         let shared = Arc::new(shared);
-        Worker::new(WorkerConfig { id: WorkerId(0), shared, max_flows: 1, seed: 0, limits })
-            .unwrap()
+        Worker::new(WorkerConfig { id: WorkerId(0), shared, max_flows: 1, limits }).unwrap()
     }
 
     #[test]

@@ -13,7 +13,8 @@ use gwlb::dataplane::stats::WorkerStats;
 use gwlb::dataplane::verdict::{
     Change, DropReason, Hop, Origin, Reply, ReturnVerdict, Returned, Side, Verdict, Way, WorkerId,
 };
-use gwlb::dataplane::{Ingress, IngressConfig, Return};
+use gwlb::dataplane::{Aim, Ingress, IngressConfig, Return};
+use netio::mem::Commit;
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use router::{Attachment, Entry};
 
@@ -30,10 +31,10 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// How a packet came to be judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Came {
-    /// From a device, or from an appliance on its way to a further endpoint.
-    In,
+    /// From a device, or from an appliance on its way to a further endpoint; aimed at its flow.
+    In(Option<Aim>),
     /// From another worker.
     HandedOver,
     /// It had waited for its first fragment.
@@ -61,14 +62,15 @@ impl Worker {
         let config = IngressConfig {
             worker: id,
             max_flows: around.max_flows,
-            seed: id.0.into(),
+            commit: Commit::Lazily,
             fragments: Arc::clone(around.fragments),
             stats: Arc::clone(&stats),
         };
         let snapshot = Arc::clone(around.snapshot);
         Worker {
             id,
-            ingress: Ingress::new(config, Arc::clone(&snapshot), around.start),
+            ingress: Ingress::new(config, Arc::clone(&snapshot), around.start)
+                .expect("memory for a few flows"),
             returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
             snapshot,
             stats,
@@ -81,22 +83,48 @@ impl Worker {
 
     pub fn take_tun(&mut self, at: Attachment, batch: &[Packet], now: Instant, exits: &mut Exits) {
         let snapshot = Arc::clone(&self.snapshot);
-        for Packet { bytes, offload } in batch {
-            let mut bytes = bytes.clone();
-            if let Some(translation) = snapshot.translation(at) {
-                let (worker, packet) = (self.id, &bytes);
-                exits.journal.note(|| Happened::Entered { worker, at, packet: packet.clone() });
-                translation.inward(&mut bytes, offload);
+        let translation = snapshot.translation(at);
+        let entered: Vec<_> = batch
+            .iter()
+            .map(|Packet { bytes, offload }| {
+                let mut bytes = bytes.clone();
+                if let Some(translation) = translation {
+                    translation.inward(&mut bytes, offload);
+                }
+                bytes
+            })
+            .collect();
+        // In the phases of a real worker: what is found out of a packet first holds when those
+        // before it have been handled.
+        let origin = Origin::from(Entry::from(at));
+        let aimed: Vec<_> = entered
+            .iter()
+            .zip(batch)
+            .map(|(bytes, Packet { offload, .. })| {
+                let frame = Frame::parse(bytes, offload)?;
+                let aim = self.ingress.aim(origin, &frame);
+                Ok::<_, DropReason>((frame, aim))
+            })
+            .collect();
+        for (_, aim) in aimed.iter().flatten() {
+            if let Some(aim) = aim {
+                self.ingress.prefetch(aim);
             }
-            match Frame::parse(&bytes, offload) {
-                Ok(frame) => {
+        }
+        for ((Packet { bytes, .. }, entered), aimed) in batch.iter().zip(&entered).zip(&aimed) {
+            if translation.is_some() {
+                let worker = self.id;
+                exits.journal.note(|| Happened::Entered { worker, at, packet: bytes.clone() });
+            }
+            match aimed {
+                Ok((frame, aim)) => {
                     self.stats.tun.flow.received.add(frame.segments());
-                    self.handle(Entry::from(at).into(), &frame, Came::In, now, exits);
+                    self.handle(origin, frame, Came::In(*aim), now, exits);
                 }
                 Err(reason) => {
                     self.stats.tun.flow.received.add(1);
-                    self.stats.tun.drops.add(reason, 1);
-                    self.note_lost(Side::Tun, (Stage::Entering, reason), (&bytes, 1), exits);
+                    self.stats.tun.drops.add(*reason, 1);
+                    self.note_lost(Side::Tun, (Stage::Entering, *reason), (entered, 1), exits);
                 }
             }
         }
@@ -153,7 +181,9 @@ impl Worker {
                 }
                 Way::Onward(endpoint) => {
                     let frame = Frame::single(packet, inner);
-                    self.handle(Entry::Endpoint(endpoint).into(), &frame, Came::In, now, exits);
+                    let origin = Entry::Endpoint(endpoint).into();
+                    let aim = self.ingress.aim(origin, &frame);
+                    self.handle(origin, &frame, Came::In(aim), now, exits);
                 }
             }
         }
@@ -219,13 +249,14 @@ impl Worker {
     ) {
         let verdict = match came {
             Came::HandedOver => self.ingress.handle_handover(origin, frame, now),
-            Came::In | Came::Released => self.ingress.handle_packet(origin, frame, now),
+            Came::In(aim) => self.ingress.handle_aimed(origin, frame, aim, now),
+            Came::Released => self.ingress.handle_packet(origin, frame, now),
         };
         exits.journal.note(|| Happened::Judged {
             worker: self.id,
             origin,
-            handed_over: came == Came::HandedOver,
-            released: came == Came::Released,
+            handed_over: matches!(came, Came::HandedOver),
+            released: matches!(came, Came::Released),
             packet: frame.packet.to_vec(),
             offload: *frame.offload,
             verdict: Judgement::from(&verdict),

@@ -1,6 +1,5 @@
 //! The functions that a packet goes through, one by one: for whoever changes one of them. What
 //! they cost together is for `gwlb bench core` to say.
-#![expect(missing_docs, reason = "the macros make items that nobody documents")]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up ends")]
 
 use std::hint::black_box;
@@ -9,7 +8,6 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use geneve::checksum;
-use geneve::dialect::Dialect;
 use geneve::flow::{CanonicalKey, Stickiness};
 use geneve::inner::{Inner, IpVersion};
 use gwlb::bench::lane::{Plane, Random, Ring, Segment};
@@ -20,6 +18,7 @@ use gwlb::dataplane::keys::{Keys, Secret};
 use gwlb::dataplane::select::{Candidate, TargetId, choose};
 use gwlb::dataplane::snapshot::TargetSlot;
 use gwlb::runtime::clock;
+use netio::mem::Commit;
 use netio::offload::{Coalescer, Limits, Offload, Place, Segmentation};
 
 const VERSIONS: [(&str, IpVersion); 2] = [("IPv4", IpVersion::V4), ("IPv6", IpVersion::V6)];
@@ -63,7 +62,8 @@ fn lookup(c: &mut Criterion) {
     let mut group = c.benchmark_group("flow lookup");
     for flows in [1_000, 1_000_000] {
         let now = clock::now();
-        let mut table = FlowTable::new(flows, 0, now);
+        let key = Keys::derive(&Secret::from_bytes([7; Secret::LEN]), 0).ownership;
+        let mut table = FlowTable::new(flows, key, Commit::Lazily, now).unwrap();
         let mut ring = Ring::new(IpVersion::V4, 64, 1);
         let mut id = |flow| {
             ring.write(0, Segment::Data, flow);
@@ -73,8 +73,10 @@ fn lookup(c: &mut Criterion) {
         for flow in 0..flows as u64 {
             let placement = Placement { inspector: Inspector::Target(TargetSlot(0)), port: 0 };
             let idle_timeout = Duration::from_secs(350);
-            let flow = Flow { id: id(flow), placement, tcp: None, last_seen: now, idle_timeout };
-            table.insert(flow).unwrap();
+            let id = id(flow);
+            let flow = Flow { id, placement, tcp: None, deadline: now + idle_timeout };
+            let hash = table.hash(&id);
+            table.insert(flow, idle_timeout, hash).unwrap();
         }
         let mut random = Random::new(1);
         // More than the caches have room for, of the larger table.
@@ -83,7 +85,8 @@ fn lookup(c: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(flows), |bencher| {
             bencher.iter(|| {
                 next = (next + 1) % ids.len();
-                black_box(table.find(&ids[next], now))
+                let id = &ids[next];
+                black_box(table.find(id, table.hash(id), now))
             });
         });
     }
@@ -128,13 +131,13 @@ fn cookie(c: &mut Criterion) {
 }
 
 fn encapsulate(c: &mut Criterion) {
-    let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, IpVersion::V4, MANY);
+    let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, IpVersion::V4, MANY).unwrap();
     let mut group = c.benchmark_group("encapsulate");
     // The most that leaves the gateway in one send.
     let segments = 42;
     let large = 40 + segments * 1388;
     let super_packet =
-        Offload { segment: Segmentation::Tcp { size: 1388, cwr: false }, ..Offload::NONE };
+        Offload { segment: Segmentation::Tcp { size: 1388, ecn: false }, ..Offload::NONE };
     for (name, len, offload) in
         [("packet", 1428, Offload::NONE), ("super-packet of 42", large, super_packet)]
     {

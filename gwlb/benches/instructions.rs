@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use geneve::inner::IpVersion::{self, V4, V6};
+use gungraun::Callgrind;
 use gungraun::prelude::*;
 use gwlb::bench::lane::{Lane, Outcome, Plane, Random, Ring, Segment};
 use gwlb::runtime::clock;
@@ -22,7 +23,7 @@ const FLOWS: usize = 10_000;
 type Counted<T> = (Outcome, T);
 
 fn lane(version: IpVersion, len: usize) -> (Lane, Ring) {
-    let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, version, 1 << 20);
+    let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, version, 1 << 20).unwrap();
     lane.populate(FLOWS);
     let mut ring = Ring::new(version, len, PACKETS);
     assert_eq!(ring.count(), PACKETS);

@@ -16,6 +16,7 @@ mod yardstick;
 
 use clap::Args;
 use geneve::inner::IpVersion;
+use netio::process::thread_cpu_time;
 
 use super::error::BenchError;
 use super::statistics::PAIRS;
@@ -94,4 +95,11 @@ pub(super) fn run(arguments: &CoreArgs, context: &Context) -> Result<Measured, B
     add(flood::run(&effort, &progress)?);
     add(instructions::run()?);
     Ok((bars, rows))
+}
+
+/// What `work` gives, and the seconds of processor time that it took.
+fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let before = thread_cpu_time();
+    let outcome = work();
+    (outcome, thread_cpu_time().saturating_sub(before).as_secs_f64())
 }

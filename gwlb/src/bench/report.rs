@@ -197,7 +197,7 @@ impl Report {
                 figure(bar.spread),
                 bar.pairs.to_string(),
                 shown(|goal| goal.least),
-                shown(|goal| goal.goal),
+                shown(|goal| goal.wanted),
                 bars::judge(bar).map_or("", Verdict::name).to_owned(),
             ]);
         }
@@ -208,8 +208,8 @@ impl Report {
 /// `8 M flows`
 pub(super) fn flows_shown(flows: usize) -> String {
     match flows {
-        1_000_000.. if flows % 1_000_000 == 0 => format!("{} M flows", flows / 1_000_000),
-        1_000.. if flows % 1_000 == 0 => format!("{} k flows", flows / 1_000),
+        1_000_000.. if flows.is_multiple_of(1_000_000) => format!("{} M flows", flows / 1_000_000),
+        1_000.. if flows.is_multiple_of(1_000) => format!("{} k flows", flows / 1_000),
         _ => format!("{flows} flows"),
     }
 }

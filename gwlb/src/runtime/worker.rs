@@ -31,7 +31,7 @@ use crate::dataplane::{Ingress, IngressConfig, Return};
 /// Under which the poller reports the waker of the worker's inbox: the first of its sources.
 const INBOX_TOKEN: u64 = 0;
 /// Packets read from one TUN queue before the next device has its turn.
-const TUN_BATCH: usize = 16;
+pub const TUN_BATCH: usize = 16;
 /// Receive buffers for datagrams, each for a whole batch of segments.
 const UDP_BATCH: usize = 8;
 /// The largest packet or batch that a device gives.

@@ -4,16 +4,16 @@
 use std::net::SocketAddr;
 
 use geneve::inner::IpVersion;
-use netio::process::thread_cpu_time;
 
 use super::lane::{Lane, Plane};
 use super::ring::{Random, Ring, Segment};
 use super::yardstick::{self, Yardstick};
+use super::{Effort, timed};
+use crate::bench::Measured;
 use crate::bench::error::BenchError;
 use crate::bench::progress::Progress;
 use crate::bench::report::{Bar, FLOWS, Row, flows_shown, metric};
 use crate::bench::statistics::{Samples, ratio_of_pairs};
-use crate::bench::{Measured, core::Effort};
 
 /// Of mixed packets, one in so many begins a flow.
 const NEW_ONE_IN: usize = 10;
@@ -75,7 +75,7 @@ pub(super) fn run(
         let shown = flows_shown(flows);
         progress.doing(format!("{family}: {shown} begin"));
         // Room for those that come and go besides.
-        let mut lane = plane.lane(0, version, flows + (1 << 20));
+        let mut lane = plane.lane(0, version, flows + (1 << 20))?;
         lane.populate(flows);
         lanes.push(lane);
         progress.done(&format!("{family}: {shown} are there"));
@@ -199,9 +199,10 @@ fn pass(
             Kind::New => true,
             Kind::Mixed => number % NEW_ONE_IN == 0,
         };
-        match new {
-            true => ring.write(number, Segment::Syn, lane.unseen()),
-            false => ring.write(number, Segment::Data, lane.any(random)),
+        if new {
+            ring.write(number, Segment::Syn, lane.unseen());
+        } else {
+            ring.write(number, Segment::Data, lane.any(random));
         }
     }
     if kind == Kind::Return {
@@ -211,12 +212,11 @@ fn pass(
     let (mut spent, mut packets, mut start) = (0.0, 0, 0);
     while start < ring.count() {
         let end = (start + piece).min(ring.count());
-        let before = thread_cpu_time();
-        let outcome = match kind {
+        let (outcome, seconds) = timed(|| match kind {
             Kind::Return => lane.back(ring, &from, start..end),
             _ => lane.forward(ring, start..end),
-        };
-        spent += (thread_cpu_time() - before).as_secs_f64();
+        });
+        spent += seconds;
         packets += outcome.packets as usize;
         if matches!(kind, Kind::New | Kind::Mixed) {
             lane.forget_unanswered();
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn each_kind_does_what_it_says() {
         for version in [IpVersion::V4, IpVersion::V6] {
-            let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, version, 1 << 20);
+            let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, version, 1 << 20).unwrap();
             lane.populate(1000);
             for len in SIZES {
                 let mut ring = Ring::new(version, len, 3000);

@@ -4,12 +4,10 @@
 use std::hint::black_box;
 
 use geneve::inner::IpVersion;
-use netio::process::thread_cpu_time;
 
-use super::Effort;
 use super::lane::{BATCH, Lane, Plane};
 use super::ring::{Random, Ring, Segment};
-use super::yardstick;
+use super::{Effort, timed, yardstick};
 use crate::bench::Measured;
 use crate::bench::error::BenchError;
 use crate::bench::progress::Progress;
@@ -31,8 +29,8 @@ pub(super) fn steps(effort: &Effort) -> usize {
 /// Floods a table, a batch of new flows before each batch of known ones.
 pub(super) fn run(effort: &Effort, progress: &Progress) -> Result<Measured, BenchError> {
     let plane = Plane::new(1, clock::now())?;
-    let mut calm = plane.lane(0, IpVersion::V4, LIMIT);
-    let mut flooded = plane.lane(0, IpVersion::V4, LIMIT);
+    let mut calm = plane.lane(0, IpVersion::V4, LIMIT)?;
+    let mut flooded = plane.lane(0, IpVersion::V4, LIMIT)?;
     let mut random = Random::new(3);
     calm.populate(ESTABLISHED);
     flooded.populate(ESTABLISHED);
@@ -94,9 +92,8 @@ fn rate(
             if let Some(flood) = &flood {
                 black_box(lane.forward(flood, start..end));
             }
-            let before = thread_cpu_time();
-            let outcome = lane.forward(ring, start..end);
-            spent += (thread_cpu_time() - before).as_secs_f64();
+            let (outcome, seconds) = timed(|| lane.forward(ring, start..end));
+            spent += seconds;
             packets += outcome.packets;
             offered += (end - start) as u64;
         }
@@ -140,14 +137,14 @@ mod tests {
     #[test]
     fn a_flow_that_lost_its_place_is_noticed() {
         let plane = Plane::new(1, clock::now()).unwrap();
-        let mut lane = plane.lane(0, IpVersion::V4, 1000);
+        let mut lane = plane.lane(0, IpVersion::V4, 1000).unwrap();
         lane.populate(100);
         let targets = targets(&mut lane).unwrap();
         assert_eq!(kept(&mut lane, &targets), 100);
         // Another table: none of them is in it, though all would go where they went.
-        let mut other = plane.lane(0, IpVersion::V4, 1000);
+        let mut other = plane.lane(0, IpVersion::V4, 1000).unwrap();
         other.populate(100);
-        let mut forgetful = plane.lane(0, IpVersion::V4, 1000);
+        let mut forgetful = plane.lane(0, IpVersion::V4, 1000).unwrap();
         forgetful.know_from(&other);
         assert_eq!(kept(&mut forgetful, &targets), 0);
     }

@@ -3,12 +3,11 @@
 //! an average.
 
 use geneve::inner::IpVersion;
-use netio::process::thread_cpu_time;
 use procfs::process::Process;
 
-use super::Effort;
 use super::lane::{BATCH, Plane};
 use super::ring::{Ring, Segment};
+use super::{Effort, timed};
 use crate::bench::Measured;
 use crate::bench::error::BenchError;
 use crate::bench::progress::Progress;
@@ -33,18 +32,18 @@ pub(super) fn run(effort: &Effort, progress: &Progress) -> Result<Measured, Benc
     let mut fastest = vec![f64::INFINITY; batches];
     let mut worst = Vec::new();
     let mut resident = Vec::new();
+    let mut table = Vec::new();
     for repeat in 1..=REPEATS {
         progress.doing(format!("growth to {shown}, {repeat} of {REPEATS}"));
         let before = resident_bytes()?;
         let plane = Plane::new(1, clock::now())?;
-        let mut lane = plane.lane(0, IpVersion::V4, flows);
+        let mut lane = plane.lane(0, IpVersion::V4, flows)?;
         let mut ring = Ring::new(IpVersion::V4, 64, BATCH);
         let mut slowest: f64 = 0.0;
         for fastest in &mut fastest {
             ring.fill(Segment::Data, |_| lane.unseen());
-            let start = thread_cpu_time();
-            let outcome = lane.forward(&ring, 0..BATCH);
-            let microseconds = (thread_cpu_time() - start).as_secs_f64() * 1e6;
+            let (outcome, seconds) = timed(|| lane.forward(&ring, 0..BATCH));
+            let microseconds = seconds * 1e6;
             if outcome.packets != BATCH as u64 {
                 return Err(BenchError::Wrong("a growing table lost packets".to_owned()));
             }
@@ -55,6 +54,7 @@ pub(super) fn run(effort: &Effort, progress: &Progress) -> Result<Measured, Benc
             return Err(BenchError::Wrong("a growing table did not take all flows".to_owned()));
         }
         worst.push(slowest);
+        table.push(lane.table_bytes() as f64 / flows as f64);
         let grown = resident_bytes()?.saturating_sub(before);
         resident.push(grown as f64 / (batches * BATCH) as f64);
         progress.done(&format!("growth to {shown}, {repeat} of {REPEATS}"));
@@ -70,6 +70,12 @@ pub(super) fn run(effort: &Effort, progress: &Progress) -> Result<Measured, Benc
             &Samples::new([value]),
         )
     };
+    let table = Samples::new(table);
+    // The bar is for eight million, where nothing that is there once makes a difference.
+    let bars = match flows {
+        8_000_000 => vec![Bar::alone("bytes_per_flow", &table)],
+        _ => Vec::new(),
+    };
     let rows = vec![
         row("batch, median", "µs", samples.median()),
         row("batch, p99.9 / median", "", samples.quantile(0.999) / samples.median()),
@@ -83,11 +89,17 @@ pub(super) fn run(effort: &Effort, progress: &Progress) -> Result<Measured, Benc
         Row::new(
             "memory of a flow",
             format!("IPv4, {shown}"),
+            ("hot entries and index", "B"),
+            &table,
+        ),
+        Row::new(
+            "memory of a flow",
+            format!("IPv4, {shown}"),
             ("resident, all in all", "B"),
             &Samples::new(resident),
         ),
     ];
-    Ok((Vec::<Bar>::new(), rows))
+    Ok((bars, rows))
 }
 
 /// Bytes of memory that this process has.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use geneve::inner::IpVersion;
+use netio::mem::Commit;
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use router::Entry;
 use router::source::Source;
@@ -24,8 +25,8 @@ use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::verdict::{Hop, Origin, ReturnVerdict, Verdict, Way, WorkerId};
 use crate::dataplane::{Ingress, IngressConfig, Return};
 
-/// Packets that are taken at a time, as from one device.
-pub const BATCH: usize = 32;
+/// Packets that are taken at a time: as many as a worker takes from one device.
+pub const BATCH: usize = crate::runtime::TUN_BATCH;
 
 const CONFIGURATION: &str = include_str!("plane.toml");
 
@@ -72,6 +73,9 @@ pub struct Outcome {
 
 impl Plane {
     /// For so many workers.
+    ///
+    /// # Errors
+    /// If the configuration that is built in does not hold together.
     pub fn new(workers: u16, start: Instant) -> Result<Self, BenchError> {
         let wrong = |what: String| BenchError::Wrong(format!("the bench's configuration: {what}"));
         let source = Source::new("bench.toml", CONFIGURATION);
@@ -90,18 +94,28 @@ impl Plane {
     }
 
     /// A worker that may have so many flows, and has none.
-    pub fn lane(&self, worker: u16, version: IpVersion, max_flows: usize) -> Lane {
+    ///
+    /// # Errors
+    /// If there is no memory for so many.
+    pub fn lane(
+        &self,
+        worker: u16,
+        version: IpVersion,
+        max_flows: usize,
+    ) -> Result<Lane, BenchError> {
         let stats = Arc::new(WorkerStats::default());
         let config = IngressConfig {
             worker: WorkerId(worker),
             max_flows,
-            seed: 0,
+            commit: Commit::Lazily,
             fragments: Arc::clone(&self.fragments),
             stats: Arc::clone(&stats),
         };
         let snapshot = Arc::clone(&self.snapshot);
-        Lane {
-            ingress: Ingress::new(config, Arc::clone(&snapshot), self.start),
+        let ingress = Ingress::new(config, Arc::clone(&snapshot), self.start)
+            .map_err(BenchError::io(format!("have memory for {max_flows} flows")))?;
+        Ok(Lane {
+            ingress,
             returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
             snapshot,
             stats,
@@ -114,7 +128,7 @@ impl Plane {
             now: self.start,
             flows: Vec::new(),
             next: 0,
-        }
+        })
     }
 }
 
@@ -205,6 +219,11 @@ impl Lane {
         self.stats.flows.created.get()
     }
 
+    /// Bytes of the table's hot part, when it is full.
+    pub fn table_bytes(&self) -> usize {
+        self.ingress.flows().bytes()
+    }
+
     /// How many packets were not remembered, for want of room.
     pub fn untracked(&self) -> u64 {
         self.stats.flows.untracked.get()
@@ -227,11 +246,23 @@ impl Lane {
 
     #[inline]
     fn forward_batch(&mut self, ring: &Ring, numbers: Range<usize>, outcome: &mut Outcome) {
-        for number in numbers {
-            let Ok(frame) = Frame::parse(ring.packet(number), &Offload::NONE) else { continue };
-            let verdict = self.ingress.handle_packet(self.internet, &frame, self.now);
+        let Self { ingress, internet, .. } = self;
+        let mut batch = [const { None }; BATCH];
+        for (number, place) in numbers.zip(&mut batch) {
+            if let Ok(frame) = Frame::parse(ring.packet(number), &Offload::NONE) {
+                let aim = ingress.aim(*internet, &frame);
+                *place = Some((frame, aim));
+            }
+        }
+        for (_, aim) in batch.iter().flatten() {
+            if let Some(aim) = aim {
+                ingress.prefetch(aim);
+            }
+        }
+        for (frame, aim) in batch.iter().flatten() {
+            let verdict = self.ingress.handle_aimed(self.internet, frame, *aim, self.now);
             if let Verdict::ToAppliance(hop) = verdict {
-                self.encapsulate(&frame, &hop, outcome);
+                self.encapsulate(frame, &hop, outcome);
             }
         }
         self.flush(outcome);
@@ -309,7 +340,7 @@ mod tests {
     const FLOWS: usize = 500;
 
     fn lane(version: IpVersion) -> (Lane, Ring) {
-        let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, version, 10_000);
+        let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, version, 10_000).unwrap();
         lane.populate(FLOWS);
         (lane, Ring::new(version, 1428, 100))
     }
@@ -363,7 +394,7 @@ mod tests {
     #[test]
     fn workers_own_flows_of_their_own() {
         let plane = Plane::new(2, clock::now()).unwrap();
-        let mut lanes = [0, 1].map(|worker| plane.lane(worker, IpVersion::V4, 1000));
+        let mut lanes = [0, 1].map(|worker| plane.lane(worker, IpVersion::V4, 1000).unwrap());
         for lane in &mut lanes {
             lane.populate(100);
         }

@@ -3,14 +3,13 @@
 
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use geneve::inner::IpVersion;
-use netio::process::thread_cpu_time;
 
-use super::Effort;
 use super::lane::{Lane, Plane};
 use super::ring::{Random, Ring, Segment};
-use super::yardstick;
+use super::{Effort, timed, yardstick};
 use crate::bench::Measured;
 use crate::bench::error::BenchError;
 use crate::bench::progress::Progress;
@@ -46,13 +45,13 @@ pub(super) fn run(
     for len in SIZES {
         let plane = Plane::new(most as u16, clock::now())?;
         let mut workers: Vec<_> = (0..most)
-            .map(|number| {
-                let mut lane = plane.lane(number as u16, IpVersion::V4, FLOWS);
+            .map(|number| -> Result<_, BenchError> {
+                let mut lane = plane.lane(number as u16, IpVersion::V4, FLOWS)?;
                 lane.populate(FLOWS.min(effort.most_flows()) / most);
                 let ring = Ring::new(IpVersion::V4, len, usize::MAX);
-                Worker { lane, ring, random: Random::new(number as u64) }
+                Ok(Worker { lane, ring, random: Random::new(number as u64) })
             })
-            .collect();
+            .collect::<Result<_, _>>()?;
         let mut rates = vec![Vec::new(); numbers.len()];
         // The first round warms up.
         for round in 0..=effort.rounds {
@@ -102,13 +101,13 @@ impl Worker {
         let Self { lane, ring, random } = self;
         let (mut spent, mut packets, mut wrong) = (0.0, 0, false);
         // So many that all go through as many: who ended sooner would leave the others alone.
-        let passes = (seconds / 0.01).ceil().max(1.0) as usize;
+        // One takes about ten milliseconds.
+        let passes = Duration::from_secs_f64(seconds).as_millis().div_ceil(10).max(1);
         for _ in 0..passes {
             ring.fill(Segment::Data, |_| lane.any(random));
             barrier.wait();
-            let before = thread_cpu_time();
-            let outcome = lane.forward(ring, 0..ring.count());
-            spent += (thread_cpu_time() - before).as_secs_f64();
+            let (outcome, seconds) = timed(|| lane.forward(ring, 0..ring.count()));
+            spent += seconds;
             packets += outcome.packets;
             wrong |= outcome.packets != ring.count() as u64;
         }

@@ -3,9 +3,8 @@
 
 use std::hint::black_box;
 
-use netio::process::thread_cpu_time;
-
 use super::ring::{RING, Random};
+use super::timed;
 
 /// Bytes of a copy: the largest packet that a link of 1500 bytes leaves room for in Geneve.
 pub(super) const LEN: usize = 1428;
@@ -36,12 +35,13 @@ impl Yardstick {
             self.places.clear();
             let Self { places, random, .. } = self;
             places.extend((0..COPIES).map(|_| random.below(RING - LEN) as u32));
-            let before = thread_cpu_time();
-            for &place in &self.places {
-                self.to.copy_from_slice(&self.from[place as usize..][..LEN]);
-                black_box(&mut self.to);
-            }
-            spent += (thread_cpu_time() - before).as_secs_f64();
+            let ((), time) = timed(|| {
+                for &place in &self.places {
+                    self.to.copy_from_slice(&self.from[place as usize..][..LEN]);
+                    black_box(&mut self.to);
+                }
+            });
+            spent += time;
             copies += COPIES;
         }
         spent / copies as f64 * 1e9

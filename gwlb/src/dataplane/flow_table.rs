@@ -210,6 +210,24 @@ impl FlowTable {
         }
     }
 
+    /// What identifies a flow.
+    #[inline]
+    pub fn id(&self, number: FlowNumber) -> FlowId {
+        entry::id(&self.entries[number.0 as usize])
+    }
+
+    /// Where a flow goes.
+    #[inline]
+    pub fn placement(&self, number: FlowNumber) -> Placement {
+        entry::placement(&self.entries[number.0 as usize])
+    }
+
+    /// How far its connection is, if it is one TCP connection that is followed.
+    #[inline]
+    pub fn tcp(&self, number: FlowNumber) -> Option<TcpState> {
+        entry::tcp(&self.entries[number.0 as usize])
+    }
+
     /// Notes that a packet of the flow was seen, how far its connection is now, and how long it is
     /// remembered from here on.
     #[inline]

@@ -18,7 +18,6 @@ use std::time::Instant;
 
 use geneve::dialect::Tags;
 use geneve::flow::{FlowKey, Stickiness};
-use geneve::header::ProtocolType;
 use geneve::inner::{Fragment, Inner, IpVersion, Transport};
 use netio::mem::Commit;
 use router::{Attachment, EndpointId, Entry, NextHop};
@@ -578,16 +577,12 @@ fn hop(
 ) -> Hop {
     let target = view.target(slot);
     let tags = Tags { endpoint: flow.endpoint, attachment: 0, cookie };
-    let protocol = match inner.version {
-        IpVersion::V4 => ProtocolType::IPV4,
-        IpVersion::V6 => ProtocolType::IPV6,
-    };
     Hop {
         pool,
         port: placement.port.into(),
         target: slot,
         address: target.address,
-        header: GeneveHeader::write(target.dialect, &tags, protocol),
+        header: GeneveHeader::stamp(target.templates.for_version(inner.version), &tags),
         change,
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use geneve::outer;
-use gwlb::dataplane::encap::{Batch, Encapsulator, Gathered};
+use gwlb::dataplane::encap::{Batch, Encapsulator};
 use gwlb::dataplane::fragments::FragmentTable;
 use gwlb::dataplane::frame::Frame;
+use gwlb::dataplane::gather::Gatherer;
 use gwlb::dataplane::mss;
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
@@ -41,6 +42,20 @@ enum Came {
     Released,
 }
 
+/// What small packets have to have in common to go out together, and where one of them goes.
+#[derive(Debug, Clone, Copy)]
+struct Lane {
+    side: Side,
+    hop: Hop,
+}
+
+impl PartialEq for Lane {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |Self { side, hop }: &Self| (*side, hop.pool, hop.port, hop.target);
+        of(self) == of(other)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Worker {
     pub id: WorkerId,
@@ -50,9 +65,7 @@ pub(super) struct Worker {
     pub snapshot: Arc<Snapshot>,
     pub stats: Arc<WorkerStats>,
     encapsulator: Encapsulator,
-    gathered: Gathered,
-    /// Where what is gathered goes, and which ledger it is counted in.
-    lane: Option<(Side, Hop)>,
+    gatherer: Gatherer<Lane>,
     coalescer: Coalescer<Attachment>,
 }
 
@@ -75,8 +88,7 @@ impl Worker {
             snapshot,
             stats,
             encapsulator: Encapsulator::default(),
-            gathered: Gathered::default(),
-            lane: None,
+            gatherer: Gatherer::default(),
             coalescer: Coalescer::new(Limits::default()),
         }
     }
@@ -174,6 +186,9 @@ impl Worker {
                 }
                 Way::Deliver(to) => {
                     genuine.push((to, packet));
+                    if let Some(device) = exits.devices.find(to, view.topology_epoch) {
+                        self.coalescer.set_limits(to, device.limits);
+                    }
                     let place = Place { buffer: buffer as u32, start: range.start as u32 };
                     self.coalescer.push(packet, &inner, place, to, |run| {
                         runs.push(exits.deliver(by, &self.stats, batch, &run));
@@ -343,7 +358,7 @@ impl Worker {
                 self.encapsulate(side, &Frame { packet: &packet, ..*frame }, hop, exits);
             }
             Some(Change::Fragment(mtu)) => {
-                self.flush(exits);
+                self.flush_lane(Lane { side, hop }, exits);
                 let mut encapsulator = std::mem::take(&mut self.encapsulator);
                 let mut sent = 0;
                 let result =
@@ -363,19 +378,17 @@ impl Worker {
     }
 
     fn encapsulate(&mut self, side: Side, frame: &Frame<'_>, hop: Hop, exits: &mut Exits) {
-        let same = |(source, to): (Side, Hop)| {
-            source == side && (to.pool, to.port, to.target) == (hop.pool, hop.port, hop.target)
-        };
-        let small = Gathered::takes(frame);
-        let joins = small && self.lane.is_some_and(same) && self.gathered.fits(&hop.header, frame);
-        if !joins {
-            self.flush(exits);
-        }
+        let lane = Lane { side, hop };
         let mut sent = frame.segments();
-        let result = if small {
-            self.lane = Some((side, hop));
-            self.gathered.push(&hop.header, frame)
+        let result = if Gatherer::<Lane>::takes(frame) {
+            let mut gatherer = std::mem::take(&mut self.gatherer);
+            let result = gatherer.push(lane, &hop.header, frame, |lane, batch| {
+                self.transmit(lane.side, &lane.hop, batch, exits);
+            });
+            self.gatherer = gatherer;
+            result
         } else {
+            self.flush_lane(lane, exits);
             sent = 0;
             let mut encapsulator = std::mem::take(&mut self.encapsulator);
             let result = encapsulator.encapsulate(&hop.header, frame, |batch| {
@@ -393,10 +406,15 @@ impl Worker {
 
     /// Sends what was gathered, at the end of every batch.
     fn flush(&mut self, exits: &mut Exits) {
-        let Some((side, hop)) = self.lane.take() else { return };
-        let mut gathered = std::mem::take(&mut self.gathered);
-        gathered.flush(|batch| self.transmit(side, &hop, batch, exits));
-        self.gathered = gathered;
+        let mut gatherer = std::mem::take(&mut self.gatherer);
+        gatherer.flush(|lane, batch| self.transmit(lane.side, &lane.hop, batch, exits));
+        self.gatherer = gatherer;
+    }
+
+    fn flush_lane(&mut self, lane: Lane, exits: &mut Exits) {
+        let mut gatherer = std::mem::take(&mut self.gatherer);
+        gatherer.flush_lane(lane, |lane, batch| self.transmit(lane.side, &lane.hop, batch, exits));
+        self.gatherer = gatherer;
     }
 
     fn transmit(&self, side: Side, hop: &Hop, batch: &Batch<'_>, exits: &mut Exits) {

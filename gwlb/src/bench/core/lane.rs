@@ -16,9 +16,10 @@ use router::source::Source;
 use super::ring::{Random, Ring, Segment};
 use crate::bench::error::BenchError;
 use crate::control::Control;
-use crate::dataplane::encap::{Encapsulator, Gathered};
+use crate::dataplane::encap::{Batch, Encapsulator};
 use crate::dataplane::fragments::FragmentTable;
 use crate::dataplane::frame::Frame;
+use crate::dataplane::gather::Gatherer;
 use crate::dataplane::keys::Secret;
 use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
@@ -50,9 +51,7 @@ pub struct Lane {
     stats: Arc<WorkerStats>,
     internet: Origin,
     encapsulator: Encapsulator,
-    gathered: Gathered,
-    /// What the gathered packets have in common.
-    waiting: (PoolId, u16, TargetSlot),
+    gatherer: Gatherer<SendLane>,
     coalescer: Coalescer<usize>,
     version: IpVersion,
     now: Instant,
@@ -61,6 +60,9 @@ pub struct Lane {
     /// The number of the next flow that nobody has seen.
     next: u64,
 }
+
+/// What packets have in common that can leave together.
+type SendLane = (PoolId, u16, TargetSlot);
 
 /// What became of packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -121,8 +123,7 @@ impl Plane {
             stats,
             internet: self.internet,
             encapsulator: Encapsulator::default(),
-            gathered: Gathered::default(),
-            waiting: (PoolId(0), 0, TargetSlot(0)),
+            gatherer: Gatherer::default(),
             coalescer: Coalescer::new(Limits::default()),
             version,
             now: self.start,
@@ -272,23 +273,19 @@ impl Lane {
     #[inline]
     fn encapsulate(&mut self, frame: &Frame<'_>, hop: &Hop, outcome: &mut Outcome) {
         let lane = (hop.pool, hop.port, hop.target);
-        let small = Gathered::takes(frame);
-        if !small || lane != self.waiting || !self.gathered.fits(&hop.header, frame) {
-            self.flush(outcome);
-        }
-        if small {
-            self.waiting = lane;
-            // What cannot be segmented is not counted, and so is noticed.
-            let _ = self.gathered.push(&hop.header, frame);
+        let send = |_, batch: &Batch<'_>| count(black_box(batch).segments, batch.len(), outcome);
+        // What cannot be segmented is not counted, and so is noticed.
+        let _ = if Gatherer::<SendLane>::takes(frame) {
+            self.gatherer.push(lane, &hop.header, frame, send)
         } else {
-            let _ = self.encapsulator.encapsulate(&hop.header, frame, |batch| {
-                count(black_box(batch).segments, batch.len(), outcome);
-            });
-        }
+            let mut send = send;
+            self.gatherer.flush_lane(lane, &mut send);
+            self.encapsulator.encapsulate(&hop.header, frame, |batch| send(lane, batch))
+        };
     }
 
     fn flush(&mut self, outcome: &mut Outcome) {
-        self.gathered.flush(|batch| count(black_box(batch).segments, batch.len(), outcome));
+        self.gatherer.flush(|_, batch| count(black_box(batch).segments, batch.len(), outcome));
     }
 
     #[inline]

@@ -72,10 +72,10 @@ impl State {
         pool: &Pool,
         now: Instant,
     ) -> Result<Option<Way>, DropReason> {
-        let flow = self.flows.get(number);
-        let mut placement = flow.placement;
+        let (before, tcp) = (self.flows.placement(number), self.flows.tcp(number));
+        let mut placement = before;
         let opening = segment.is_some_and(|segment| opens(segment.flags));
-        if opening && flow.tcp.is_some_and(TcpState::is_closed) {
+        if opening && tcp.is_some_and(TcpState::is_closed) {
             return Ok(None);
         }
         match placement.inspector {
@@ -92,19 +92,21 @@ impl State {
                     if fault::on(Fault::RebalanceMovesAll)
                         && pool.fates.contains(&Fate::Rebalance) =>
                 {
-                    placement.inspector = self.choose(view, &flow.id, pool)?;
+                    placement.inspector = self.choose(view, &self.flows.id(number), pool)?;
                 }
                 Fate::Stay => {}
-                Fate::Rebalance => placement.inspector = self.choose(view, &flow.id, pool)?,
+                Fate::Rebalance => {
+                    placement.inspector = self.choose(view, &self.flows.id(number), pool)?
+                }
                 // Of what is no TCP connection there is nothing to reset: it stays.
-                Fate::Reset(_) if flow.tcp.is_none() || !is_tcp(frame) => {}
+                Fate::Reset(_) if tcp.is_none() || !is_tcp(frame) => {}
                 Fate::Reset(_) if opening => return Ok(None),
                 // A fragment cannot be answered, and its packet is not to be inspected by halves.
                 Fate::Reset(_) if !matches!(frame.inner.fragment, Fragment::Whole) => {
                     return Err(DropReason::TargetGone);
                 }
                 Fate::Reset(cause) => {
-                    if !flow.tcp.is_some_and(TcpState::is_closed) {
+                    if !tcp.is_some_and(TcpState::is_closed) {
                         self.stats.flows.reset.add(1);
                     }
                     // Kept for as long as a closed one: the other end is answered, too, and an end
@@ -119,7 +121,7 @@ impl State {
                     && !pool.candidates.is_empty()
                     && !fault::on(Fault::BypassKept)
                 {
-                    placement.inspector = self.choose(view, &flow.id, pool)?;
+                    placement.inspector = self.choose(view, &self.flows.id(number), pool)?;
                 }
             }
         }
@@ -129,9 +131,9 @@ impl State {
             // It is about the flow and none of its packets: it prolongs and moves nothing.
             return Ok(Some(Way::Placed(placement, Some(number))));
         }
-        if placement != flow.placement {
+        if placement != before {
             self.stats.flows.rebalanced.add(1);
-            self.count_ended(view, flow.placement.inspector);
+            self.count_ended(view, before.inspector);
             self.count_new(view, placement.inspector);
             self.flows.place(number, placement);
         }
@@ -148,7 +150,7 @@ impl State {
         pool: &Pool,
         now: Instant,
     ) {
-        let known = self.flows.get(number).tcp;
+        let known = self.flows.tcp(number);
         let tcp = match (known, segment) {
             (Some(state), Some(segment)) => {
                 Some(state.after(segment.flags, segment.end, segment.data))

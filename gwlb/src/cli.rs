@@ -60,6 +60,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     #[cfg(feature = "lab")]
     Demo(crate::lab::DemoArgs),
+    #[cfg(feature = "lab")]
+    Bench(crate::bench::BenchArgs),
     /// One of the lab's appliances; `gwlb demo` starts these.
     #[cfg(feature = "lab")]
     #[command(hide = true, disable_help_flag = true)]
@@ -92,6 +94,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "lab")]
         Command::Demo(arguments) => crate::lab::run(&arguments),
+        #[cfg(feature = "lab")]
+        Command::Bench(arguments) => crate::bench::run(&arguments),
         #[cfg(feature = "lab")]
         Command::Appliance { arguments } => {
             nva_sample::cli::main(std::iter::once("gwlb appliance".into()).chain(arguments))

@@ -34,7 +34,8 @@
 //!
 //! [`config`] turns a file into checked settings; [`control`] turns settings and events into the
 //! snapshots that the [`dataplane`] works with; both are free of I/O. [`runtime`] has all threads,
-//! sockets and the clock, and [`cli`] is the command. `lab` is the demonstration network.
+//! sockets and the clock, and [`cli`] is the command. `lab` is the demonstration network, and
+//! `bench` measures.
 //!
 //! ```no_run
 //! let file = std::path::PathBuf::from("gateway.toml");
@@ -47,6 +48,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "lab")]
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -62,6 +62,8 @@ pub(crate) struct Flows {
     pub adopted: u64,
     pub rebalanced: u64,
     pub reset: u64,
+    #[serde(default)]
+    pub untracked: u64,
 }
 
 /// A device through which packets enter and leave.
@@ -178,6 +180,7 @@ impl GatewayStatus {
                 adopted: self.flows.adopted.saturating_sub(earlier.flows.adopted),
                 rebalanced: self.flows.rebalanced.saturating_sub(earlier.flows.rebalanced),
                 reset: self.flows.reset.saturating_sub(earlier.flows.reset),
+                untracked: self.flows.untracked.saturating_sub(earlier.flows.untracked),
             },
             io,
             attachments: self.attachments.clone(),

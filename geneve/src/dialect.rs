@@ -4,12 +4,16 @@
 //! cookie, and how long each is. Nothing else in the workspace knows an option number. A dialect
 //! does not say what the values mean or whether a cookie is genuine.
 
+mod template;
+
 use thiserror::Error;
 
 use crate::buffer::ShortBuffer;
 use crate::header::{BASE_LEN, Header, ProtocolType, Vni, base_bytes};
 use crate::inner::IpVersion;
 use crate::options::{OPTION_HEADER_LEN, OptionClass, OptionType};
+
+pub use template::Template;
 
 /// The values that a GWLB sends with every packet and takes back from the appliance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -136,6 +140,11 @@ impl Dialect {
             rest = tail;
         }
         Ok(needed)
+    }
+
+    /// The header for payload of this type with all but the tags in place, for who writes many.
+    pub fn template(&self, protocol: ProtocolType) -> Template {
+        Template::new(self, protocol)
     }
 
     /// Reads the tags, by type and never by order. Options that the dialect does not know are

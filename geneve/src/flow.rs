@@ -227,6 +227,12 @@ impl CanonicalKey {
         SocketAddr::new(self.0.dst(), self.0.dst_port())
     }
 
+    /// Whether `flow` is this one, in either direction.
+    #[inline]
+    pub fn is_of(&self, flow: &FlowKey) -> bool {
+        self.0 == *flow || self.0.reversed() == *flow
+    }
+
     /// The flow in the direction from [`low`](CanonicalKey::low) to [`high`](CanonicalKey::high).
     #[inline]
     pub fn directed(&self) -> FlowKey {
@@ -237,6 +243,20 @@ impl CanonicalKey {
     #[inline]
     pub fn to_bytes(&self) -> [u8; KEY_LEN] {
         self.0.to_bytes()
+    }
+
+    /// The key as words, for tables: the upper 16 bits of the first are zero, its lower 48 never
+    /// are. Their meaning is this crate's alone; [`from_words`](Self::from_words) has it.
+    #[inline]
+    pub fn to_words(&self) -> [u64; 5] {
+        self.0.words
+    }
+
+    /// The key that [`to_words`](Self::to_words) gave these words for. Of other words it makes a key
+    /// that no packet has.
+    #[inline]
+    pub fn from_words(words: [u64; 5]) -> CanonicalKey {
+        CanonicalKey(FlowKey { words })
     }
 }
 

@@ -6,11 +6,12 @@
 //! # The way of a packet
 //!
 //! 1. What enters by an internet gateway is translated to private addresses ([`translate`]).
-//!    [`frame::Frame::parse`] looks at a packet once; [`Ingress::handle_packet`] looks up the route
-//!    table that governs where it entered, and for a GWLB endpoint finds the flow ([`flow_table`])
-//!    or makes it ([`select`]).
+//!    [`frame::Frame::parse`] looks at a packet once; [`Ingress::aim`] looks up the route table that
+//!    governs where it entered, and for a GWLB endpoint [`Ingress::handle_aimed`] finds the flow
+//!    ([`flow_table`]) or makes it ([`select`]), after all packets of a batch were aimed.
 //! 2. The [`verdict::Hop`] says to which target, from which source port and behind which Geneve
-//!    header it goes; [`encap`] gathers that with the packet, segment by segment, for sending.
+//!    header it goes; [`encap`] puts that in front of the packet, segment by segment, for sending, and
+//!    [`gather`] has small packets leave together.
 //! 3. [`Return::handle_datagram`] takes what the appliance sends back, verifies source and cookie
 //!    ([`keys`]), and looks up the table of the endpoint's own subnet. What leaves by an internet
 //!    gateway is translated back, after all else.
@@ -21,6 +22,7 @@ pub mod flow_table;
 pub mod fragmentation;
 pub mod fragments;
 pub mod frame;
+pub mod gather;
 pub mod ingress;
 pub mod keys;
 pub mod mss;
@@ -36,5 +38,5 @@ pub mod verdict;
 #[cfg(test)]
 mod testing;
 
-pub use ingress::{Ingress, IngressConfig};
+pub use ingress::{Aim, Ingress, IngressConfig};
 pub use return_path::Return;

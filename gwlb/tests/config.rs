@@ -165,7 +165,7 @@ fn what_the_example_comments_out_is_the_default() {
             .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
     };
     // These have no default: absent, they are off.
-    let off = ["admin", "metrics", "tunnel_check", "host", "ca_file"];
+    let off = ["admin", "metrics", "tunnel_check", "host", "ca_file", "gso_max_size"];
     let off = |line: &str| off.iter().any(|key| line.starts_with(&format!("# {key} = ")));
     let mut count = 0;
     let lines = text.lines().map(|line| {
@@ -178,7 +178,7 @@ fn what_the_example_comments_out_is_the_default() {
     });
     let explicit: Vec<&str> = lines.collect();
     let (explicit, absent) = (right(&explicit.join("\n")), right(&text));
-    assert_eq!(count, 33, "the example shows every default");
+    assert_eq!(count, 39, "the example shows every default");
     assert_eq!(explicit.gateway, absent.gateway);
     assert_eq!(explicit.services, absent.services);
     assert_eq!(explicit.load_balancers, absent.load_balancers);
@@ -192,6 +192,8 @@ fn absent_keys_have_the_defaults_of_aws() {
     assert_eq!(gateway.semantics, Semantics::Aws);
     assert_eq!((gateway.workers, gateway.max_flows_per_worker), (0, 1_048_576));
     assert_eq!((gateway.source_ports_per_worker, gateway.max_new_flows_per_second), (8, 100_000));
+    assert_eq!((gateway.pin_workers.len(), gateway.busy_poll), (0, Duration::ZERO));
+    assert_eq!((gateway.udp_receive_buffer, gateway.udp_send_buffer), (4 << 20, 4 << 20));
     assert_eq!(gateway.secret_file, Path::new("/var/lib/gwlb/secret"));
     assert_eq!((&gateway.admin, gateway.metrics), (&None, None));
     let balancer = &settings.load_balancers[0];
@@ -264,7 +266,13 @@ fn an_empty_tunnel_check_is_one_with_all_defaults() {
 /// Every new key with a value that is not its default.
 #[test]
 fn what_is_given_is_what_the_settings_say() {
-    let gateway = "max_new_flows_per_second_per_worker = 0";
+    let gateway = r"
+        max_new_flows_per_second_per_worker = 0
+        pin_workers = [3, 0]
+        busy_poll_us = 100_000
+        udp_receive_buffer_bytes = 65_536
+        udp_send_buffer_bytes = 1_073_741_823
+    ";
     let balancer = r#"
         spill_over_below_healthy_targets = 300
         traffic_mode = "bypass"
@@ -306,6 +314,10 @@ fn what_is_given_is_what_the_settings_say() {
     "#;
     let settings = right(&minimal(gateway, balancer, group, probe));
     assert_eq!(settings.gateway.max_new_flows_per_second, 0);
+    assert_eq!(settings.gateway.pin_workers, [3, 0]);
+    assert_eq!(settings.gateway.busy_poll, Duration::from_millis(100));
+    assert_eq!(settings.gateway.udp_receive_buffer, 65_536);
+    assert_eq!(settings.gateway.udp_send_buffer, (1 << 30) - 1);
     let balancer = &settings.load_balancers[0];
     assert_eq!((balancer.spill_over_below, balancer.traffic_mode), (300, TrafficMode::Bypass));
     assert_eq!(
@@ -631,4 +643,21 @@ proptest! {
             prop_assert!(!problems.render(Look::Plain).is_empty());
         }
     }
+}
+
+#[test]
+fn a_device_can_do_without_super_packets_or_with_longer_ones() {
+    let with = |keys: &str| {
+        let text = minimal("", "", "", "");
+        let attached = "tun = \"gwlb-a\"";
+        let text = text.replace("tun = \"gwlbe-a\"", &format!("{attached}\n{keys}"));
+        assert!(text.contains(attached));
+        let attachment = right(&text).attachments.remove(0);
+        (attachment.offload, attachment.gso_max_size, attachment.big_tcp)
+    };
+    assert_eq!(with(""), (true, None, false));
+    assert_eq!(with("gso_max_size = 65_536\nbig_tcp = true"), (true, Some(65_536), true));
+    assert_eq!(with("gso_max_size = 1_500"), (true, Some(1500), false));
+    assert_eq!(with("mtu = 576\ngso_max_size = 576"), (true, Some(576), false));
+    assert_eq!(with("offload = false\nbig_tcp = false"), (false, None, false));
 }

@@ -45,6 +45,7 @@ pub mod device;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod link;
+pub mod mem;
 pub mod memory;
 pub mod netns;
 pub mod offload;

@@ -114,6 +114,12 @@ impl BadChecksums {
         Ok(self.drops)
     }
 
+    /// What the kernel has granted of [`BadChecksumsConfig::recv_buffer`], as
+    /// [`UdpSocket::recv_buffer`](crate::udp::UdpSocket::recv_buffer) counts.
+    pub fn recv_buffer(&self) -> io::Result<usize> {
+        Ok(options::granted(self.socket.recv_buffer_size()?))
+    }
+
     /// How many system calls receiving has made.
     pub fn syscalls(&self) -> u64 {
         self.syscalls

@@ -55,6 +55,27 @@ pub struct TunConfig {
     pub gso_max_size: Option<u32>,
 }
 
+/// Whether this kernel takes TCP super-packets over IPv4 that are longer than 65,535 bytes, whose
+/// length field is 0 (IPv4 BIG TCP): Linux 6.3 and later.
+///
+/// # Errors
+/// If the kernel does not say which one it is, in `/proc/sys/kernel/osrelease`.
+pub fn takes_big_tcp() -> io::Result<bool> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let version = version(&release).ok_or_else(|| invalid(format!("no Linux: {release:?}")))?;
+    Ok(version >= BIG_TCP_SINCE)
+}
+
+/// The first kernel with IPv4 BIG TCP (`iph_totlen`).
+const BIG_TCP_SINCE: (u32, u32) = (6, 3);
+
+/// The first two numbers of a release such as `6.12.4-generic`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let (major, rest) = release.trim().split_once('.')?;
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 /// A TUN device that this program created. It exists as long as one of its queues.
 #[derive(Debug)]
 pub struct Tun {
@@ -112,6 +133,11 @@ pub struct TunQueue {
 impl TunQueue {
     fn new(file: File, offload: bool) -> Self {
         Self { file, offload, syscalls: 0, discarded: 0 }
+    }
+
+    /// Whether its packets carry a virtio-net header ([`TunConfig::offload`]).
+    pub fn has_offload(&self) -> bool {
+        self.offload
     }
 
     /// How many system calls receiving and sending have made.
@@ -245,4 +271,21 @@ impl AsFd for TunQueue {
 
 fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_told_apart_by_number_and_not_by_letter() {
+        let big = |release| version(release).map(|version| version >= BIG_TCP_SINCE);
+        assert_eq!(big("6.3.0-rc1\n"), Some(true));
+        assert_eq!(big("6.18"), Some(true), "not 6.1");
+        assert_eq!(big("7.0-custom"), Some(true));
+        assert_eq!(big("6.2.16-generic"), Some(false));
+        assert_eq!(big("5.15.0"), Some(false));
+        assert_eq!(big("what"), None);
+        takes_big_tcp().unwrap();
+    }
 }

@@ -186,6 +186,17 @@ impl UdpSocket {
         Ok(self.drops)
     }
 
+    /// What the kernel has granted of [`UdpConfig::recv_buffer`], in the same bytes: as much as was
+    /// asked for, or what `net.core.rmem_max` allows to those without the privilege for more.
+    pub fn recv_buffer(&self) -> io::Result<usize> {
+        Ok(options::granted(self.socket.recv_buffer_size()?))
+    }
+
+    /// The same of [`UdpConfig::send_buffer`], with `net.core.wmem_max`.
+    pub fn send_buffer(&self) -> io::Result<usize> {
+        Ok(options::granted(self.socket.send_buffer_size()?))
+    }
+
     /// How many received datagrams (or batches) were longer than their slot and so were discarded.
     pub fn truncated(&self) -> u64 {
         self.receiver.truncated

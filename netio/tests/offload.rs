@@ -6,7 +6,8 @@ mod packets;
 
 use geneve::inner::Inner;
 use netio::offload::{
-    Limits, Offload, OffloadError, PartialChecksum, Segmentation, Segmenter, TABLE,
+    Coalescer, Limits, Offload, OffloadError, PartialChecksum, Place, Segmentation, Segmenter,
+    TABLE,
 };
 use packets::joining::{built, chain, counts, join, join_tagged, restore};
 use packets::{Flow, Packet, assert_sound, cut};
@@ -302,6 +303,44 @@ fn limits_are_kept() {
         let joined = join(big, &built(&chain(&flow.packet(&[]), &[1400; 60])));
         assert!(joined.iter().all(|run| run.bytes.len() <= 65_535), "{flow:?}");
     }
+}
+
+#[test]
+fn a_tag_can_have_limits_of_its_own() {
+    let tcp = built(&chain(&Flow::TCP4.packet(&[]), &[1400; 100]));
+    let count = |coalescer: &mut Coalescer<u8>, tag| {
+        let mut counts = Vec::new();
+        for packet in &tcp {
+            let inner = Inner::parse(packet).unwrap();
+            coalescer.push(packet, &inner, Place::default(), tag, |run| {
+                counts.push(run.pieces.len());
+            });
+        }
+        coalescer.flush(|run| counts.push(run.pieces.len()));
+        counts
+    };
+    let mut coalescer = Coalescer::new(Limits::default());
+    coalescer.set_limits(1, Limits::PLAIN);
+    coalescer.set_limits(2, Limits { max_bytes: Limits::BIG_TCP, ..Limits::default() });
+    assert_eq!(count(&mut coalescer, 0), [46, 46, 8]);
+    assert_eq!(count(&mut coalescer, 1), [1; 100]);
+    assert_eq!(count(&mut coalescer, 2), [100]);
+    coalescer.set_limits(1, Limits::default());
+    assert_eq!(count(&mut coalescer, 1), [46, 46, 8]);
+
+    // What a plain device is given is what came, whether its checksum is right or not.
+    coalescer.set_limits(1, Limits::PLAIN);
+    let mut wrong = tcp[0].clone();
+    *wrong.last_mut().unwrap() ^= 1;
+    let mut out = Vec::new();
+    for packet in [&tcp[0], &wrong, &tcp[1]] {
+        let inner = Inner::parse(packet).unwrap();
+        coalescer.push(packet, &inner, Place::default(), 1, |run| {
+            assert_eq!((run.offload, run.headers), (Offload::NONE, &[][..]));
+            out.push(run.pieces[0].of(packet).to_vec());
+        });
+    }
+    assert_eq!(out, [&tcp[0], &wrong, &tcp[1]].map(Clone::clone));
 }
 
 #[test]

@@ -129,7 +129,7 @@ proptest! {
             .into_iter()
             .filter(|packet| Inner::parse(packet).is_ok())
             .collect();
-        let limits = Limits { max_bytes: if big { 180_000 } else { 65_535 }, udp: true };
+        let limits = Limits { max_bytes: if big { 180_000 } else { 65_535 }, ..Limits::default() };
         let joined = join(limits, &packets);
         let restored = restore(&joined);
         prop_assert_eq!(by_addresses(&restored), by_addresses(&packets));

@@ -441,7 +441,7 @@ fn forward(slots: &[Slot<Offload>], way: Way, to: &mut TunQueue) -> u64 {
             }
         }
         Way::Joined(max_bytes) => {
-            join(&segments, Limits { max_bytes, udp: true }, |offload, packet| {
+            join(&segments, Limits { max_bytes, ..Limits::default() }, |offload, packet| {
                 to.send(&offload, &[IoSlice::new(&packet)]).unwrap();
             });
         }

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::{ErrorKind, IoSlice},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
@@ -252,6 +253,28 @@ fn source_ports_choose_the_worker() {
         let refused = workers[0].steer_by_source_port(0).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     }
+}
+
+#[test]
+fn what_was_granted_of_a_buffer_is_told_as_it_was_asked_for() {
+    let socket = |recv_buffer, send_buffer| {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0)).ip();
+        UdpSocket::bind(&UdpConfig { recv_buffer, send_buffer, ..config(address) }).unwrap()
+    };
+    let modest = socket(100_000, 50_000);
+    assert_eq!(modest.recv_buffer().unwrap(), 100_000);
+    assert_eq!(modest.send_buffer().unwrap(), 50_000);
+    let limit = |name| fs::read_to_string(format!("/proc/sys/net/core/{name}")).unwrap();
+    let limit = |name| limit(name).trim().parse::<usize>().unwrap();
+    // A thread for itself, since privileges do not come back.
+    let unprivileged = std::thread::spawn(move || {
+        netio::process::privileges::give_up().unwrap();
+        let socket = socket(1 << 29, 1 << 29);
+        (socket.recv_buffer().unwrap(), socket.send_buffer().unwrap())
+    });
+    let least = |limit: usize| limit.min(1 << 29);
+    let limits = (least(limit("rmem_max")), least(limit("wmem_max")));
+    assert_eq!(unprivileged.join().unwrap(), limits);
 }
 
 #[test]

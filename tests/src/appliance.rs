@@ -61,6 +61,13 @@ pub enum Change {
     RemoveOption(usize),
     /// An option is there a second time; counted from 0.
     RepeatOption(usize),
+    /// Only one of them is changed, in a way that leaves as many as there were.
+    On {
+        /// Which; counted from 0.
+        index: usize,
+        /// How.
+        change: Box<Change>,
+    },
     /// It is sent from this address.
     From(IpAddr),
     /// It is sent to this address.
@@ -111,6 +118,16 @@ impl Change {
                 let header = header(*index)?;
                 datagrams.iter().map(|datagram| with_header(datagram, &header)).collect()
             }
+            Change::On { index, change } => {
+                let count = datagrams.len();
+                let mut changed = change.apply(datagrams.clone())?;
+                if changed.len() != count || *index >= count {
+                    return Err(Impossible::NoDatagram(*index));
+                }
+                let mut datagrams = datagrams;
+                datagrams[*index] = changed.swap_remove(*index);
+                Ok(datagrams)
+            }
             _ => datagrams.into_iter().map(|datagram| self.apply_to(datagram)).collect(),
         }
     }
@@ -148,7 +165,8 @@ impl Change {
             Change::Only(_)
             | Change::TruncateEverywhere
             | Change::InvertEachBit { .. }
-            | Change::HeaderOf(_) => {}
+            | Change::HeaderOf(_)
+            | Change::On { .. } => {}
         }
         Ok(datagram)
     }
@@ -253,6 +271,11 @@ mod tests {
         let ones = |bytes: &[u8]| bytes.iter().map(|byte| byte.count_ones()).sum::<u32>();
         let of_zeros = |inverted: &Datagram| ones(&inverted.bytes[4..6]) == 1;
         assert!(inverted.iter().all(of_zeros), "each bit of two bytes of zeros");
+        let on = |change| changed(&format!("{{ on = {{ index = 1, change = {change} }} }}"), &both);
+        let cut = on("{ truncate = 7 }").unwrap();
+        assert_eq!(cut.iter().map(|it| it.bytes.len()).collect::<Vec<_>>(), [45, 7]);
+        assert_eq!(on("{ header_of = 0 }").unwrap(), [datagram(1), datagram(1)]);
+        assert_eq!(on("{ only = [0] }"), Err(Impossible::NoDatagram(1)));
         let moved = changed("{ from = \"192.0.2.99\" }", &both[..1]).unwrap();
         assert_eq!(moved[0].from, "192.0.2.99:61000".parse().unwrap());
         let moved = changed("{ to = \"192.0.2.2\" }", &both[..1]).unwrap();

@@ -28,7 +28,7 @@ use gwlb::dataplane::keys::Secret;
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::{TargetTotals, Totals};
 use gwlb::dataplane::verdict::WorkerId;
-use netio::offload::Offload;
+use netio::offload::{Limits, MAX_HEADERS, Offload, Segmenter};
 use router::Attachment;
 
 pub use exits::{Delivered, Sent};
@@ -93,6 +93,22 @@ impl Packet {
     /// A packet to which nothing is left to be done.
     pub fn plain(bytes: impl Into<Vec<u8>>) -> Packet {
         Packet { bytes: bytes.into(), offload: Offload::NONE }
+    }
+
+    /// What it stands for; if that is nothing that could be, its bytes as they are.
+    fn cut(&self) -> Vec<Packet> {
+        let segmenter = Inner::parse(&self.bytes).ok();
+        let segmenter = segmenter
+            .and_then(|inner| Segmenter::new(&self.bytes, &inner, &self.offload).ok())
+            .filter(|_| self.offload != Offload::NONE);
+        let Some(segmenter) = segmenter else { return vec![Packet::plain(&self.bytes[..])] };
+        let mut headers = [0; MAX_HEADERS];
+        let segment = |index| {
+            let segment = segmenter.segment(index, &mut headers);
+            let payload = &self.bytes[segment.payload];
+            Packet::plain([&headers[..segment.header_len], payload].concat())
+        };
+        (0..segmenter.count()).map(segment).collect()
     }
 }
 
@@ -226,8 +242,13 @@ impl Gateway {
     /// this queue, or by whoever [`Setup::queues`] says.
     pub fn enter(&mut self, at: Attachment, packets: &[Packet], queue: Option<u16>) {
         let now = self.now();
-        let readers = self.readers(packets, queue, |packet| flow_hash(&packet.bytes));
         let latest = self.exits.snapshot.topology_epoch;
+        let device = self.exits.devices.find(at, latest);
+        // The kernel has cut what it gives to a device without offload.
+        let cut = device.filter(|it| it.limits == Limits::PLAIN);
+        let cut = cut.map(|_| packets.iter().flat_map(Packet::cut).collect::<Vec<_>>());
+        let packets = cut.as_deref().unwrap_or(packets);
+        let readers = self.readers(packets, queue, |packet| flow_hash(&packet.bytes));
         for (reader, batch) in batches(&readers, packets) {
             // A worker's devices are those of the view that it holds.
             let own = self.workers[reader].snapshot.topology_epoch;

@@ -100,6 +100,10 @@ pub fn examine(folder: &Path) -> Result<Problems, ScenarioError> {
     let scenario = Scenario::load(folder)?;
     let settings = configuration(folder, &scenario)?;
     let play = |setup| play(folder, &scenario, settings.clone(), setup);
+    let mut plain = scenario.clone();
+    plain.configure.extend(without_offload(&settings));
+    let plain_settings = configuration(folder, &plain)?;
+    let play_plain = |setup| self::play(folder, &plain, plain_settings.clone(), setup);
     let first = Setup::of(scenario.workers.unwrap_or(1));
     let found = play(first)?;
     let mut problems = Problems::of(folder, &found)?;
@@ -119,7 +123,29 @@ pub fn examine(folder: &Path) -> Result<Problems, ScenarioError> {
             problems.violations.extend(again.violations.into_iter().map(told));
         }
     }
+    if scenario.super_packets {
+        return Ok(problems);
+    }
+    for (workers, queues) in [(1, Queues::ByFlow), (3, Queues::InTurn)] {
+        let again = play_plain(Setup { queues, ..Setup::of(workers) })?;
+        let how = format!("with {workers} workers, packets read {queues:?}, and offload off");
+        let told = |problem| format!("{how}: {problem}");
+        let more = differences_between_workers(&found, &again, scenario.limits_per_worker);
+        problems.differences.extend(more.into_iter().map(told));
+        problems.violations.extend(again.violations.into_iter().map(told));
+    }
     Ok(problems)
+}
+
+/// Has every attachment do without super-packets.
+fn without_offload(settings: &Settings) -> impl Iterator<Item = Configure> {
+    let devices = settings.attachments.iter().map(|attachment| attachment.tun.to_string());
+    devices.map(|name| Configure {
+        table: "attachment".to_owned(),
+        name,
+        set: toml::Table::from_iter([("offload".to_owned(), false.into())]),
+        how: How::Change,
+    })
 }
 
 /// Plays a scenario in the first of these ways only, and says what is wrong with it.

@@ -27,6 +27,12 @@ fn settings() -> Settings {
     gwlb::config::parse(&Source::read(&path).unwrap()).unwrap()
 }
 
+/// With devices that take and give super-packets, or without.
+fn offloading(mut settings: Settings, offload: bool) -> Settings {
+    settings.attachments.iter_mut().for_each(|attachment| attachment.offload = offload);
+    settings
+}
+
 fn gateway() -> Gateway {
     Gateway::new(settings(), Setup::of(1))
 }
@@ -235,8 +241,10 @@ proptest! {
         tcp: bool,
         payload in vec(any::<u8>(), 1..12_000),
         size in 200..=LARGEST_SEGMENT,
+        workers in 1..=3_u16,
+        offload: bool,
     ) {
-        let mut gateway = gateway();
+        let mut gateway = Gateway::new(offloading(settings(), offload), Setup::of(workers));
         let ports = (1000, 80);
         let (there, tun) = (host_pair(six), gateway.attachment("igw").unwrap());
         let whole = if tcp {
@@ -280,11 +288,13 @@ enum Kind {
     LaterFragment,
     IcmpError,
     TooLong,
+    SuperPacket,
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    use Kind::{Ack, FirstFragment, IcmpError, LaterFragment, Syn, TooLong, Udp};
-    let kind = select(vec![Syn, Ack, Udp, FirstFragment, LaterFragment, IcmpError, TooLong]);
+    use Kind::{Ack, FirstFragment, IcmpError, LaterFragment, SuperPacket, Syn, TooLong, Udp};
+    let all = [Syn, Ack, Udp, FirstFragment, LaterFragment, IcmpError, TooLong, SuperPacket];
+    let kind = select(all.to_vec());
     let queue = || prop::option::of(0..3_u16);
     prop_oneof![
         8 => (0..6_u16, any::<bool>(), any::<bool>(), kind, queue()).prop_map(
@@ -297,14 +307,14 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn packet(flow: u16, six: bool, back: bool, kind: Kind) -> Vec<u8> {
+fn packet(flow: u16, six: bool, back: bool, kind: Kind) -> Packet {
     let (mut ip, mut ports) = (host_pair(six), (1000 + flow, 53));
     let about = ip.udp(ports, &[7; 100]);
     if back {
         (ip, ports) = (ip.reversed(), (53, 1000 + flow));
     }
     let udp = ip.udp(ports, &[7; 100]);
-    match kind {
+    Packet::plain(match kind {
         Kind::Syn => ip.tcp(ports, Tcp::SYN, &[]),
         Kind::Ack => ip.tcp(ports, Tcp::DATA, b"data"),
         Kind::Udp => udp,
@@ -312,7 +322,8 @@ fn packet(flow: u16, six: bool, back: bool, kind: Kind) -> Vec<u8> {
         Kind::LaterFragment => fragments(&udp, flow, 64).remove(1),
         Kind::IcmpError => ip.icmp_error(Problem::PortUnreachable, &about, 64),
         Kind::TooLong => ip.udp(ports, &[7; 1450]),
-    }
+        Kind::SuperPacket => return super_packet(&ip.udp(ports, &[7; 2500]), 1000),
+    })
 }
 
 /// A gateway with what appliances hold and where flows went.
@@ -328,7 +339,7 @@ impl History {
             Event::Packet { flow, six, back, kind, queue } => {
                 let tun = if back { "app-a" } else { "igw" };
                 let at = self.gateway.attachment(tun).unwrap();
-                let packet = Packet::plain(packet(flow, six, back, kind));
+                let packet = packet(flow, six, back, kind);
                 self.gateway.enter(at, &[packet], queue);
             }
             Event::Echo { most, queue } => {
@@ -375,9 +386,10 @@ proptest! {
         in_turn: bool,
         inbox in 1..4_usize,
         max_flows in 1..8_usize,
+        offload: bool,
         events in vec(event(), 1..60),
     ) {
-        let mut settings = settings();
+        let mut settings = offloading(settings(), offload);
         settings.gateway.max_flows_per_worker = max_flows;
         let queues = if in_turn { Queues::InTurn } else { Queues::ByFlow };
         let setup = Setup { inbox, queues, ..Setup::of(workers) };

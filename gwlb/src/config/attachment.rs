@@ -9,11 +9,12 @@ use router::config::RouterFile;
 use router::source::{Located, Problem};
 
 use super::address::interface;
+use super::field::Field;
 use super::form::AttachmentForm;
 use super::names::Names;
 use super::reader::{Reader, Table};
 use super::settings::AttachmentSettings;
-use super::values::{DeviceName, Mtu, NetnsName};
+use super::values::{DeviceName, Mtu, NetnsName, OutOfRange};
 
 /// What the router's part of the file has, by name.
 #[derive(Debug)]
@@ -40,7 +41,16 @@ pub(super) struct AttachmentDraft {
     addresses: Vec<Located<IpNet>>,
     /// Where a default route was asked for.
     default_route: Option<Range<usize>>,
+    offload: bool,
+    gso_max_size: Option<u32>,
+    big_tcp: bool,
 }
+
+/// What every IPv4 host takes in one piece (RFC 791 §3.1). The kernel's own limit is a little more
+/// than 300 bytes, and depends on how it was built (`MAX_TCP_HEADER`).
+const MIN_GSO: i64 = 576;
+/// The longest super-packet that a TUN device takes from the kernel (`GSO_LEGACY_MAX_SIZE`).
+const MAX_GSO: i64 = 65_536;
 
 /// Checks one table by itself.
 pub(super) fn check(
@@ -95,14 +105,64 @@ pub(super) fn check(
                 .help("add addresses = [\"10.0.1.11/24\"], or leave this out"),
         );
     }
+    let mtu = mtu.map(Located::into_inner).unwrap_or_default();
+    let SuperPackets { offload, gso_max_size, big_tcp } =
+        super_packets(reader, form.offload, form.gso_max_size, form.big_tcp, mtu);
     AttachmentDraft {
         at,
         tun,
         netns,
-        mtu: mtu.map(Located::into_inner).unwrap_or_default(),
+        mtu,
         addresses,
         default_route,
+        offload,
+        gso_max_size,
+        big_tcp,
     }
+}
+
+/// What a device does with packets that stand for several.
+struct SuperPackets {
+    offload: bool,
+    gso_max_size: Option<u32>,
+    big_tcp: bool,
+}
+
+fn super_packets(
+    reader: &mut Reader<'_>,
+    offload: Field<bool>,
+    gso_max_size: Field<i64>,
+    big_tcp: Field<bool>,
+    mtu: Mtu,
+) -> SuperPackets {
+    let off = offload.given().filter(|on| !***on).map(Located::span);
+    let offload = reader.or_default("offload", offload, true);
+    let door = |bytes| OutOfRange::check::<u32>(bytes, MIN_GSO, MAX_GSO);
+    let help = "absent, it is as long as one send to an appliance holds";
+    let gso_max_size = reader.number("gso_max_size", gso_max_size, door, Some(help));
+    if let Some(size) = &gso_max_size
+        && *size.get() < mtu.get()
+    {
+        reader.report(
+            size.problem(format!("super-packets of {} bytes are no use", size.get()))
+                .label(format!("a single packet has up to {mtu}"))
+                .help("give `mtu` at least, or leave this out"),
+        );
+    }
+    let big = big_tcp.given().filter(|on| ***on).map(Located::span);
+    let big_tcp = reader.or_default("big_tcp", big_tcp, false);
+    if let Some(off) = off {
+        let sizes = gso_max_size.as_ref().map(|size| ("gso_max_size", size.span()));
+        for (key, span) in sizes.into_iter().chain(big.map(|span| ("big_tcp", span))) {
+            reader.report(
+                Problem::at(span, format!("`{key}` is about super-packets, which are off"))
+                    .label("of no use here")
+                    .and(off.clone(), "this turns them off")
+                    .help("leave one of the two out"),
+            );
+        }
+    }
+    SuperPackets { offload, gso_max_size: gso_max_size.map(Located::into_inner), big_tcp }
 }
 
 fn place(
@@ -326,6 +386,9 @@ impl AttachmentDraft {
             mtu: self.mtu,
             addresses: self.addresses.into_iter().map(Located::into_inner).collect(),
             default_route: self.default_route.is_some(),
+            offload: self.offload,
+            gso_max_size: self.gso_max_size,
+            big_tcp: self.big_tcp,
         })
     }
 }

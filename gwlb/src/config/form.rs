@@ -84,6 +84,28 @@ pub(super) struct GatewayForm {
     #[serde(default)]
     #[schemars(range(min = 0, max = 10_000_000), extend("default" = 100_000))]
     pub(super) max_new_flows_per_second_per_worker: Field<i64>,
+    /// The CPUs that the workers stay on, by number: as many as there are workers. With
+    /// `workers = 0`, one worker for each. Empty: the kernel moves them as it sees fit.
+    #[serde(default)]
+    #[schemars(
+        inner(range(min = 0, max = 1023)),
+        extend("default" = [], "examples" = [[2, 3]])
+    )]
+    pub(super) pin_workers: Field<Vec<Field<i64>>>,
+    /// Microseconds for which a worker that has nothing to do keeps looking for packets before it
+    /// sleeps. 0: it sleeps at once.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100_000), extend("default" = 0))]
+    pub(super) busy_poll_us: Field<i64>,
+    /// Room for received datagrams that wait, in bytes, of each socket of the underlay
+    /// (`SO_RCVBUF`).
+    #[serde(default)]
+    #[schemars(range(min = 65_536, max = 1_073_741_823), extend("default" = 4_194_304))]
+    pub(super) udp_receive_buffer_bytes: Field<i64>,
+    /// The same for sent datagrams that wait (`SO_SNDBUF`).
+    #[serde(default)]
+    #[schemars(range(min = 65_536, max = 1_073_741_823), extend("default" = 4_194_304))]
+    pub(super) udp_send_buffer_bytes: Field<i64>,
 }
 
 /// What GWLB endpoints connect to.
@@ -450,4 +472,18 @@ pub(super) struct AttachmentForm {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     pub(super) default_route: Field<bool>,
+    /// Whether the device takes and gives super-packets and unfinished checksums (TSO, USO, GRO).
+    #[serde(default)]
+    #[schemars(extend("default" = true))]
+    pub(super) offload: Field<bool>,
+    /// The longest super-packet that the kernel gives to the device, in bytes; not less than `mtu`.
+    /// Absent: as long as one send to an appliance holds.
+    #[serde(default)]
+    #[schemars(range(min = 576, max = 65_536))]
+    pub(super) gso_max_size: Field<i64>,
+    /// Whether TCP over IPv4 is given to the device in super-packets beyond 64 KiB (IPv4 BIG TCP,
+    /// Linux 6.3).
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) big_tcp: Field<bool>,
 }

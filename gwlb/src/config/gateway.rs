@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use router::source::{Located, Problem};
 
@@ -24,6 +25,16 @@ const SOURCE_PORTS: usize = 8;
 const NEW_FLOWS: u32 = 100_000;
 /// More than any worker can look at.
 const MOST_NEW_FLOWS: i64 = 10_000_000;
+/// As many CPUs as the C library's sets have room for (`CPU_SETSIZE`), less one.
+const LAST_CPU: i64 = 1023;
+/// A tenth of a second: whoever polls for longer between packets polls all the time.
+const MAX_BUSY_POLL: i64 = 100_000;
+/// 64 batches of 64 KiB.
+const UDP_BUFFER: usize = 4 << 20;
+/// One batch.
+const MIN_UDP_BUFFER: i64 = 65_536;
+/// The kernel's own limit: it doubles what it is asked for, in 31 bits (`__sock_set_rcvbuf`).
+const MAX_UDP_BUFFER: i64 = (i32::MAX / 2) as i64;
 /// What fits in `sockaddr_un` with its closing zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -57,6 +68,12 @@ pub(super) fn check(reader: &mut Reader<'_>, form: GatewayForm) -> GatewaySettin
         |number| OutOfRange::check(number, 0, MOST_NEW_FLOWS),
         Some("the default is 100000; 0 is no cap"),
     );
+    let workers_given = form.workers.given().map(|given| Located::new(**given, given.span()));
+    let pin_workers = pin_workers(reader, form.pin_workers, workers_given);
+    let buffer = |reader: &mut Reader<'_>, key, field| {
+        number(reader, key, field, MIN_UDP_BUFFER, MAX_UDP_BUFFER, UDP_BUFFER)
+    };
+    let busy_poll = number(reader, "busy_poll_us", form.busy_poll_us, 0, MAX_BUSY_POLL, 0);
     GatewaySettings {
         workers: number(reader, "workers", form.workers, 0, MAX_WORKERS, 0),
         semantics: reader.or_default("semantics", form.semantics, Semantics::default()),
@@ -80,7 +97,54 @@ pub(super) fn check(reader: &mut Reader<'_>, form: GatewayForm) -> GatewaySettin
             SOURCE_PORTS,
         ),
         max_new_flows_per_second: new_flows.map_or(NEW_FLOWS, Located::into_inner),
+        pin_workers,
+        busy_poll: Duration::from_micros(busy_poll as u64),
+        udp_receive_buffer: buffer(
+            reader,
+            "udp_receive_buffer_bytes",
+            form.udp_receive_buffer_bytes,
+        ),
+        udp_send_buffer: buffer(reader, "udp_send_buffer_bytes", form.udp_send_buffer_bytes),
     }
+}
+
+/// The CPUs that workers stay on: each once, and as many as there are workers. Whether the machine
+/// has them is seen when the gateway starts.
+fn pin_workers(
+    reader: &mut Reader<'_>,
+    field: Field<Vec<Field<i64>>>,
+    workers: Option<Located<i64>>,
+) -> Vec<usize> {
+    let Some(list) = reader.optional("pin_workers", field) else { return Vec::new() };
+    let span = list.span();
+    let list = list.into_inner();
+    let given = list.len();
+    let mut cpus: Vec<Located<usize>> = Vec::new();
+    for cpu in list {
+        let door = |cpu| OutOfRange::check(cpu, 0, LAST_CPU);
+        let help = "the number of a CPU, as `lscpu --extended` shows them";
+        let Some(cpu) = reader.number("pin_workers", cpu, door, Some(help)) else { continue };
+        if let Some(first) = cpus.iter().find(|known| **known == cpu) {
+            reader.report(
+                cpu.problem(format!("two workers cannot have CPU {} each for itself", cpu.get()))
+                    .label("the second one")
+                    .and(first.span(), "the first one")
+                    .help("name each CPU once"),
+            );
+        }
+        cpus.push(cpu);
+    }
+    let counted = |workers: i64| usize::try_from(workers).is_ok_and(|workers| workers == given);
+    let different = workers.filter(|it| (1..=MAX_WORKERS).contains(&**it) && !counted(**it));
+    if let Some(workers) = different.filter(|_| given > 0) {
+        reader.report(
+            Problem::at(span, format!("{} workers cannot stay on {given} CPUs", workers.get()))
+                .label(format!("{given} here"))
+                .and(workers.span(), format!("{} workers", workers.get()))
+                .help("name one CPU for each worker, or leave `workers` out: one for each CPU"),
+        );
+    }
+    cpus.into_iter().map(Located::into_inner).collect()
 }
 
 const LISTEN_HELP: &str = "write an IP address and a port: \"127.0.0.1:9961\", \"[::1]:9961\"";

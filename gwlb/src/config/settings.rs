@@ -80,6 +80,17 @@ pub struct GatewaySettings {
     /// without remembering them. 0: no cap. 0–10,000,000, 100,000 unless told otherwise: a table of
     /// a million flows is not full before ten seconds of a flood.
     pub max_new_flows_per_second: u32,
+    /// The CPU that each worker stays on, by worker; empty: none is kept anywhere. 0–1023, each
+    /// once.
+    pub pin_workers: Vec<usize>,
+    /// How long a worker without work keeps looking for some before it sleeps. 0–100 ms; 0 unless
+    /// told otherwise, since it takes the CPU from everybody else.
+    pub busy_poll: Duration,
+    /// What each socket of the underlay asks the kernel to buffer of what it receives, in bytes.
+    /// 65,536–1,073,741,823; 4 MiB unless told otherwise.
+    pub udp_receive_buffer: usize,
+    /// The same of what it sends.
+    pub udp_send_buffer: usize,
 }
 
 /// The cloud whose defaults and ranges apply.
@@ -426,4 +437,12 @@ pub struct AttachmentSettings {
     pub addresses: Vec<IpNet>,
     /// Whether default routes of the addresses' families lead through the device.
     pub default_route: bool,
+    /// Whether the device takes and gives super-packets and unfinished checksums.
+    pub offload: bool,
+    /// The longest super-packet that the kernel gives, in bytes, 576–65,536 and not less than `mtu`;
+    /// absent: as long as one send to an appliance holds. Absent without `offload`.
+    pub gso_max_size: Option<u32>,
+    /// Whether TCP over IPv4 is written in super-packets of more than 65,535 bytes. Never without
+    /// `offload`.
+    pub big_tcp: bool,
 }

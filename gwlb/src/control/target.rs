@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Port, Target, TargetGroup, Weight};
 use crate::dataplane::select::TargetId;
-use crate::dataplane::snapshot::{TargetSlot, TargetView};
+use crate::dataplane::snapshot::{TargetSlot, TargetView, Templates};
 use crate::dataplane::stats::{TargetCounters, TargetTotals};
 use crate::fault::{self, Fault};
 
@@ -277,6 +277,7 @@ impl Registration {
             path_mtu: self.path_mtu,
             usable_mtu,
             dialect: self.dialect,
+            templates: Templates::of(self.dialect),
             counters: Arc::clone(&self.counters),
         }
     }

@@ -184,62 +184,6 @@ fn give_out(
     send(&Batch { segment_size, segments: parts.len(), pieces: &pieces[..2 * parts.len()] });
 }
 
-/// Small packets that wait to go out together. Their bytes are copied: so few cost less than a
-/// system call. Flows may mix, since each packet has its own header.
-#[derive(Debug, Default)]
-pub struct Gathered {
-    bytes: Vec<u8>,
-    segment_size: usize,
-    segments: usize,
-}
-
-impl Gathered {
-    /// Packets up to this size are gathered, in bytes: ACKs with all their options, and the small
-    /// datagrams of voice, games and DNS.
-    pub const SMALL: usize = 256;
-
-    /// Whether a packet is one to gather.
-    pub fn takes(frame: &Frame<'_>) -> bool {
-        frame.shape.segments == 1 && frame.packet.len() <= Self::SMALL
-    }
-
-    /// Whether a packet behind this header can join those that wait: none of a batch may be longer
-    /// than the first, and only the last may be shorter.
-    pub fn fits(&self, header: &GeneveHeader, frame: &Frame<'_>) -> bool {
-        self.segments == 0
-            || (self.bytes.len() == self.segments * self.segment_size
-                && header.as_bytes().len() + frame.packet.len() <= self.segment_size
-                && self.segments < MAX_GSO_SEGMENTS)
-    }
-
-    /// Takes a copy of a packet that [`fits`](Self::fits), with its checksum completed.
-    pub fn push(&mut self, header: &GeneveHeader, frame: &Frame<'_>) -> Result<(), OffloadError> {
-        let segmenter = Segmenter::new(frame.packet, &frame.inner, frame.offload)?;
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(header.as_bytes());
-        let headers = self.bytes.len();
-        self.bytes.resize(headers + segmenter.header_len(), 0);
-        let segment = segmenter.segment(0, &mut self.bytes[headers..]);
-        self.bytes.extend_from_slice(&frame.packet[segment.payload]);
-        self.segments += 1;
-        if self.segments == 1 {
-            self.segment_size = self.bytes.len() - start;
-        }
-        Ok(())
-    }
-
-    /// Gives out what waits, if anything does, and forgets it.
-    pub fn flush(&mut self, send: impl FnOnce(&Batch<'_>)) {
-        if self.segments > 0 {
-            let segment_size = self.segment_size as u16;
-            let pieces = [IoSlice::new(&self.bytes)];
-            send(&Batch { segment_size, segments: self.segments, pieces: &pieces });
-            self.bytes.clear();
-            self.segments = 0;
-        }
-    }
-}
-
 /// How many segments go into each send, so that the sends are as few as `most` allows and about
 /// equally large: a full TSO packet of 45 segments goes out as 23 and 22, not as 42 and 3.
 fn balanced(count: usize, most: usize) -> usize {
@@ -249,17 +193,7 @@ fn balanced(count: usize, most: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use geneve::dialect::{Dialect, Tags};
-    use geneve::header::ProtocolType;
-    use netio::offload::Offload;
-
-    use super::super::testing::udp;
     use super::*;
-
-    fn header(cookie: u32) -> GeneveHeader {
-        let tags = Tags { endpoint: 1, attachment: 0, cookie };
-        GeneveHeader::write(&Dialect::AWS, &tags, ProtocolType::IPV4)
-    }
 
     #[test]
     fn sends_are_few_and_balanced() {
@@ -268,40 +202,5 @@ mod tests {
         {
             assert_eq!(balanced(count, most), expected, "{count} segments, {most} at most");
         }
-    }
-
-    #[test]
-    fn small_packets_go_out_together_and_come_apart_again() {
-        let packets: Vec<_> =
-            [8, 8, 8, 3].map(|len| udp([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), &vec![7; len])).into();
-        let mut gathered = Gathered::default();
-        let mut expected = Vec::new();
-        for (cookie, packet) in packets.iter().enumerate() {
-            let frame = Frame::parse(packet, &Offload::NONE).unwrap();
-            let header = header(cookie as u32);
-            assert!(Gathered::takes(&frame) && gathered.fits(&header, &frame));
-            gathered.push(&header, &frame).unwrap();
-            expected.push([header.as_bytes(), packet].concat());
-        }
-        let frame = Frame::parse(&packets[3], &Offload::NONE).unwrap();
-        assert!(!gathered.fits(&header(9), &frame), "nothing follows a shorter one");
-
-        let mut sent = Vec::new();
-        gathered.flush(|batch| {
-            assert_eq!((batch.segments, usize::from(batch.segment_size)), (4, expected[0].len()));
-            batch.singly(|single| sent.push(single.pieces[0].to_vec()));
-        });
-        assert_eq!(sent, expected);
-        gathered.flush(|_| panic!("it was given out"));
-        assert!(gathered.fits(&header(9), &frame));
-    }
-
-    #[test]
-    fn a_longer_packet_does_not_join_shorter_ones() {
-        let mut gathered = Gathered::default();
-        let [short, long] =
-            [3, 4].map(|len| udp([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), &vec![7; len]));
-        gathered.push(&header(1), &Frame::parse(&short, &Offload::NONE).unwrap()).unwrap();
-        assert!(!gathered.fits(&header(1), &Frame::parse(&long, &Offload::NONE).unwrap()));
     }
 }

@@ -1,17 +1,28 @@
 //! The flows of one worker: who owns a flow's packets, until it has ended or idled out.
 //!
-//! Bounded, without locks, and with no clock of its own. A lookup judges idleness exactly; memory
-//! is given back by a wheel of coarse ticks, a bounded piece of work at a time. What a flow's
-//! timers and fate are is for [`super::ingress`] to say.
+//! Bounded, without locks, and with no clock of its own. A flow is one cache line, found by an index
+//! of another; neither moves nor grows, so nothing is waited for while the table fills. A lookup
+//! judges idleness exactly; memory is given back by a wheel of coarse ticks, a bounded piece of work
+//! at a time. What a flow's timers and fate are is for [`super::ingress`] to say.
 
+mod entry;
+mod index;
+#[cfg(test)]
+mod tests;
+mod wheel;
+
+use std::io;
 use std::time::{Duration, Instant};
 
-use ahash::{AHashMap, RandomState};
-use geneve::flow::CanonicalKey;
+use geneve::flow::{CanonicalKey, KEY_LEN};
+use netio::mem::{Commit, Table, prefetch};
 
+use super::keys::PlacementKey;
 use super::snapshot::TargetSlot;
 use super::tcp_state::TcpState;
 use crate::fault::{self, Fault};
+use index::Index;
+use wheel::Wheel;
 
 /// What identifies a flow: the same tuple through two endpoints is two flows, since two consumers
 /// may use the same addresses.
@@ -24,13 +35,37 @@ pub struct FlowId {
     pub tuple: CanonicalKey,
 }
 
+impl FlowId {
+    /// The flow as bytes, the same on every gateway.
+    #[inline]
+    fn to_bytes(self) -> [u8; 8 + KEY_LEN] {
+        let mut bytes = [0; 8 + KEY_LEN];
+        bytes[..8].copy_from_slice(&self.endpoint.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.tuple.to_bytes());
+        bytes
+    }
+}
+
+/// A flow's keyed hash: it decides who owns the flow, which source port it has, and where in the
+/// owner's table it is looked for. It is the same on every gateway with the same secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowHash(pub(super) u64);
+
+impl FlowHash {
+    /// The hash of a flow, by the key for ownership.
+    #[inline]
+    pub fn of(id: &FlowId, key: &PlacementKey) -> Self {
+        Self(key.hash(&id.to_bytes()))
+    }
+}
+
 /// Where a flow goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
     /// Who inspects it.
     pub inspector: Inspector,
-    /// The source port, as an index into the owner's slice of the pool.
-    pub port: u16,
+    /// The source port, as an index into the owner's slice of the pool, which has 64 at most.
+    pub port: u8,
 }
 
 /// Who inspects a flow.
@@ -51,17 +86,8 @@ pub struct Flow {
     pub placement: Placement,
     /// How far its connection is, if it is one TCP connection that is followed.
     pub tcp: Option<TcpState>,
-    /// When its last packet was seen.
-    pub last_seen: Instant,
-    /// How long it is remembered without a packet.
-    pub idle_timeout: Duration,
-}
-
-impl Flow {
     /// When it has idled out; the table may still hold it for a while.
-    pub fn deadline(&self) -> Instant {
-        self.last_seen + self.idle_timeout
-    }
+    pub deadline: Instant,
 }
 
 /// A flow's number in the table, good until the flow is removed.
@@ -75,24 +101,27 @@ pub struct Full;
 /// The flow table of one worker.
 #[derive(Debug)]
 pub struct FlowTable {
-    index: AHashMap<FlowId, u32>,
-    entries: Vec<Entry>,
-    /// Entries without a flow.
+    /// By number: 64 bytes for each flow, a cache line.
+    entries: Table<entry::Words>,
+    index: Index,
+    /// Numbers below this one have been in use.
+    used: u32,
+    /// Such of them as are not.
     free: Vec<u32>,
-    limit: usize,
+    key: PlacementKey,
+    start: Instant,
     wheel: Wheel,
+    /// By number, the tick of the wheel at which a flow is looked at next. What the wheel brings up
+    /// at any other tick was put there before the deadline moved closer, and means nothing.
+    armed: Vec<u32>,
+    /// By number, the longest time that a packet of the flow has had it remembered for, in
+    /// milliseconds.
+    longest: Vec<u32>,
+    /// Flows below this number have no cookie of an earlier key.
+    cookies_of_now: u32,
     /// By number, what resets at both ends need; empty as long as nobody wants such.
     ends: Vec<Ends>,
     keeps_ends: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    flow: Flow,
-    /// The tick of the wheel at which it is looked at next. What the wheel brings up at any other
-    /// tick was put there before the deadline moved closer, and means nothing.
-    armed: u64,
-    live: bool,
 }
 
 /// What either end of a TCP connection said last; the first is the end that the canonical tuple
@@ -109,38 +138,99 @@ pub enum LastWord {
     Syn(u32),
 }
 
+/// Flows whose cookies are forgotten in one go: a few microseconds.
+const COOKIES: u32 = 1024;
+
 impl FlowTable {
-    /// A table for at most `limit` flows. `seed` keys the index against chosen collisions; it
-    /// changes nothing that can be seen outside.
-    pub fn new(limit: usize, seed: u64, now: Instant) -> Self {
-        let limit = limit.min(u32::MAX as usize);
-        Self {
-            index: AHashMap::with_hasher(RandomState::with_seed(seed as usize)),
-            entries: Vec::new(),
+    /// A table for at most `limit` flows. `key`, the one for ownership, keys the index against
+    /// chosen collisions.
+    ///
+    /// # Errors
+    /// If there is no memory for so many.
+    pub fn new(limit: usize, key: PlacementKey, commit: Commit, now: Instant) -> io::Result<Self> {
+        // Each has a number of 32 bits, and none must look like nobody.
+        let limit = limit.min(u32::MAX as usize - 1);
+        Ok(Self {
+            entries: Table::new(limit, commit)?,
+            index: Index::new(limit, commit)?,
+            used: 0,
             free: Vec::new(),
-            limit,
-            wheel: Wheel::new(now),
+            key,
+            start: now,
+            wheel: Wheel::new(),
+            armed: Vec::new(),
+            longest: Vec::new(),
+            cookies_of_now: u32::MAX,
             ends: Vec::new(),
             keeps_ends: false,
+        })
+    }
+
+    /// The keyed hash of a flow.
+    #[inline]
+    pub fn hash(&self, id: &FlowId) -> FlowHash {
+        FlowHash::of(id, &self.key)
+    }
+
+    /// Has that part of the index fetched that a flow is looked for in.
+    #[inline]
+    pub fn prefetch_index(&self, hash: FlowHash) {
+        self.index.prefetch(hash.0);
+    }
+
+    /// Has the flow itself fetched, if the index has it; that should be there by now.
+    #[inline]
+    pub fn prefetch(&self, hash: FlowHash) {
+        if let Some(number) = self.index.guess(hash.0)
+            && let Some(entry) = self.entries.get(number as usize)
+        {
+            prefetch(entry);
         }
     }
 
     /// Finds a flow that has not idled out.
-    pub fn find(&self, id: &FlowId, now: Instant) -> Option<FlowNumber> {
-        let number = *self.index.get(id)?;
-        let deadline = self.entries[number as usize].flow.deadline();
+    #[inline]
+    pub fn find(&self, id: &FlowId, hash: FlowHash, now: Instant) -> Option<FlowNumber> {
+        let number = self.number_of(id, hash)?;
+        let (deadline, now) = (entry::deadline(&self.entries[number as usize]), self.time(now));
         let stale =
             fault::on(Fault::StaleFlowUsed) || fault::on(Fault::ExpiryOffByOne) && deadline == now;
         (deadline > now || stale).then_some(FlowNumber(number))
     }
 
     /// The flow with this number.
-    pub fn get(&self, number: FlowNumber) -> &Flow {
-        &self.entries[number.0 as usize].flow
+    #[inline]
+    pub fn get(&self, number: FlowNumber) -> Flow {
+        let entry = &self.entries[number.0 as usize];
+        Flow {
+            id: entry::id(entry),
+            placement: entry::placement(entry),
+            tcp: entry::tcp(entry),
+            deadline: self.start + Duration::from_nanos(entry::deadline(entry)),
+        }
+    }
+
+    /// What identifies a flow.
+    #[inline]
+    pub fn id(&self, number: FlowNumber) -> FlowId {
+        entry::id(&self.entries[number.0 as usize])
+    }
+
+    /// Where a flow goes.
+    #[inline]
+    pub fn placement(&self, number: FlowNumber) -> Placement {
+        entry::placement(&self.entries[number.0 as usize])
+    }
+
+    /// How far its connection is, if it is one TCP connection that is followed.
+    #[inline]
+    pub fn tcp(&self, number: FlowNumber) -> Option<TcpState> {
+        entry::tcp(&self.entries[number.0 as usize])
     }
 
     /// Notes that a packet of the flow was seen, how far its connection is now, and how long it is
     /// remembered from here on.
+    #[inline]
     pub fn touch(
         &mut self,
         number: FlowNumber,
@@ -148,61 +238,99 @@ impl FlowTable {
         idle_timeout: Duration,
         now: Instant,
     ) {
+        let deadline = self.time(now) + nanos(idle_timeout);
         let entry = &mut self.entries[number.0 as usize];
-        let shorter = idle_timeout < entry.flow.idle_timeout;
-        entry.flow.last_seen = now;
-        entry.flow.tcp = tcp;
-        entry.flow.idle_timeout = idle_timeout;
+        let sooner = deadline < entry::deadline(entry);
+        entry::set_deadline(entry, deadline);
+        entry::set_tcp(entry, tcp);
         // A packet touches no timer, unless it would come up too late. Each such one comes up
         // sooner than the one before, so nobody can fill the wheel with them.
-        if shorter && self.wheel.tick_of(entry.flow.deadline()) < entry.armed {
-            entry.armed = self.wheel.schedule(number.0, entry.flow.deadline());
+        if sooner {
+            self.rearm(number, deadline);
         }
+    }
+
+    /// The longest time that the flow was remembered for after any of its packets, this one
+    /// included; kept in whole milliseconds.
+    pub fn longest_idle(&mut self, number: FlowNumber, idle_timeout: Duration) -> Duration {
+        let longest = &mut self.longest[number.0 as usize];
+        *longest = (*longest).max(milliseconds(idle_timeout));
+        Duration::from_millis((*longest).into())
     }
 
     /// Sends a flow elsewhere from now on.
     pub fn place(&mut self, number: FlowNumber, placement: Placement) {
-        self.entries[number.0 as usize].flow.placement = placement;
+        entry::set_placement(&mut self.entries[number.0 as usize], placement);
     }
 
-    /// Takes a flow in, in place of an expired one of the same identity if there is one, which is
-    /// returned: the wheel will not come upon that one any more.
-    pub fn insert(&mut self, flow: Flow) -> Result<(FlowNumber, Option<Flow>), Full> {
-        if let Some(&number) = self.index.get(&flow.id) {
+    /// The cookie of the flow's packets, if it was kept.
+    #[inline]
+    pub fn cookie(&self, number: FlowNumber) -> Option<u32> {
+        let cookie = entry::cookie(&self.entries[number.0 as usize]);
+        (cookie != entry::NO_COOKIE && number.0 < self.cookies_of_now).then_some(cookie)
+    }
+
+    /// Keeps the cookie of the flow's packets, until it is placed elsewhere or cookies are forgotten.
+    #[inline]
+    pub fn keep_cookie(&mut self, number: FlowNumber, cookie: u32) {
+        if number.0 < self.cookies_of_now {
+            entry::set_cookie(&mut self.entries[number.0 as usize], cookie);
+        }
+    }
+
+    /// Forgets all cookies, since their key has changed. None is used from now on;
+    /// [`Self::handle_timeout`] clears them, a piece at a time.
+    pub fn forget_cookies(&mut self) {
+        self.cookies_of_now = 0;
+    }
+
+    /// Takes a flow in that is not there, in place of an expired one of the same identity if there
+    /// is one, which is returned: the wheel will not come upon that one any more.
+    pub fn insert(
+        &mut self,
+        flow: Flow,
+        idle_timeout: Duration,
+        hash: FlowHash,
+    ) -> Result<(FlowNumber, Option<Flow>), Full> {
+        if let Some(number) = self.number_of(&flow.id, hash) {
             let number = FlowNumber(number);
-            return Ok((number, Some(self.replace(number, flow))));
+            return Ok((number, Some(self.replace(number, flow, idle_timeout))));
         }
         let mut evicted = None;
         let number = match self.free.last() {
             Some(&number) => number,
-            None if self.entries.len() < self.limit => self.entries.len() as u32,
+            None if (self.used as usize) < self.entries.len() => self.used,
             None if fault::on(Fault::FullTableEvicts) => {
                 evicted = Some(self.remove(FlowNumber(0)));
                 0
             }
             None => return Err(Full),
         };
-        let armed = self.wheel.schedule(number, flow.deadline());
-        let entry = Entry { flow, armed, live: true };
+        let deadline = self.time(flow.deadline);
+        let armed = self.wheel.schedule(number, deadline);
         if self.free.pop().is_some() {
-            self.entries[number as usize] = entry;
+            self.armed[number as usize] = armed;
+            self.longest[number as usize] = milliseconds(idle_timeout);
         } else {
-            self.entries.push(entry);
+            self.used += 1;
+            self.armed.push(armed);
+            self.longest.push(milliseconds(idle_timeout));
         }
-        self.index.insert(flow.id, number);
+        entry::write(&mut self.entries[number as usize], &flow, deadline);
+        self.index.insert(hash.0, number);
         self.forget_ends(FlowNumber(number));
         Ok((FlowNumber(number), evicted))
     }
 
     /// Puts a flow in the place of one with the same identity.
-    pub fn replace(&mut self, number: FlowNumber, flow: Flow) -> Flow {
-        let entry = &mut self.entries[number.0 as usize];
+    pub fn replace(&mut self, number: FlowNumber, flow: Flow, idle_timeout: Duration) -> Flow {
+        let before = self.get(number);
+        let deadline = self.time(flow.deadline);
+        entry::write(&mut self.entries[number.0 as usize], &flow, deadline);
+        self.longest[number.0 as usize] = milliseconds(idle_timeout);
         // Its timer comes up before or at its time, and that is soon enough for the new one, unless
         // that has less time left: so whoever begins a flow again and again fills no wheel.
-        if self.wheel.tick_of(flow.deadline()) < entry.armed {
-            entry.armed = self.wheel.schedule(number.0, flow.deadline());
-        }
-        let before = std::mem::replace(&mut entry.flow, flow);
+        self.rearm(number, deadline);
         if !fault::on(Fault::OldWordsKept) {
             self.forget_ends(number);
         }
@@ -211,27 +339,31 @@ impl FlowTable {
 
     /// Forgets a flow.
     pub fn remove(&mut self, number: FlowNumber) -> Flow {
-        let entry = &mut self.entries[number.0 as usize];
-        entry.live = false;
-        self.index.remove(&entry.flow.id);
+        let flow = self.get(number);
+        let hash = self.hash(&flow.id);
+        entry::vacate(&mut self.entries[number.0 as usize]);
+        self.index.remove(hash.0, number.0);
         self.free.push(number.0);
-        entry.flow
+        flow
     }
 
     /// Forgets flows that have idled out, a bounded number at a time, and tells each, with what was
     /// kept of its ends.
     pub fn handle_timeout(&mut self, now: Instant, mut expired: impl FnMut(Flow, Ends)) {
+        self.clear_cookies();
+        let now = self.time(now);
         for _ in 0..Wheel::BUDGET {
             let Some((number, tick)) = self.wheel.due(now) else { break };
-            let entry = &mut self.entries[number as usize];
-            if !entry.live || entry.armed != tick {
+            let entry = &self.entries[number as usize];
+            if entry::is_vacant(entry) || self.armed[number as usize] != tick {
                 continue;
             }
-            if entry.flow.deadline() > now {
+            let deadline = entry::deadline(entry);
+            if deadline > now {
                 if fault::on(Fault::TimerNotRearmed) {
                     continue;
                 }
-                entry.armed = self.wheel.schedule(number, entry.flow.deadline());
+                self.armed[number as usize] = self.wheel.schedule(number, deadline);
             } else {
                 let ends = self.ends(FlowNumber(number));
                 expired(self.remove(FlowNumber(number)), ends);
@@ -239,22 +371,30 @@ impl FlowTable {
         }
     }
 
-    /// When [`Self::handle_timeout`] should be called next; `None` while the table is empty.
+    /// When [`Self::handle_timeout`] should be called next, which may be at once; `None` while the
+    /// table is empty.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        (!self.index.is_empty()).then(|| self.wheel.next_tick())
+        if self.is_empty() {
+            None
+        } else if self.cookies_of_now < self.used {
+            Some(self.start)
+        } else {
+            Some(self.start + Duration::from_nanos(self.wheel.next_tick()))
+        }
     }
 
     /// The flows whose numbers lie in a range; for going through all of them piece by piece.
     pub fn in_range(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = FlowNumber> {
-        let end = range.end.min(self.entries.len());
+        let end = range.end.min(self.numbers());
         let start = range.start.min(end);
-        let live = self.entries[start..end].iter().enumerate().filter(|(_, entry)| entry.live);
+        let entries = self.entries[start..end].iter().enumerate();
+        let live = entries.filter(|(_, entry)| !entry::is_vacant(entry));
         live.map(move |(offset, _)| FlowNumber((start + offset) as u32))
     }
 
     /// One more than the largest number in use.
     pub fn numbers(&self) -> usize {
-        self.entries.len()
+        self.used as usize
     }
 
     /// Has the last words of ends kept from now on, or not any more.
@@ -266,6 +406,7 @@ impl FlowTable {
     }
 
     /// Whether [`Self::note_end`] is of any use.
+    #[inline]
     pub fn keeps_ends(&self) -> bool {
         self.keeps_ends
     }
@@ -274,7 +415,7 @@ impl FlowTable {
     pub fn note_end(&mut self, number: FlowNumber, end: usize, word: LastWord) {
         let number = number.0 as usize;
         if self.ends.len() <= number {
-            self.ends.resize(self.entries.len(), Ends::default());
+            self.ends.resize(self.used as usize, Ends::default());
         }
         self.ends[number].0[end] = Some(word);
     }
@@ -293,290 +434,68 @@ impl FlowTable {
 
     /// How many flows are in the table, idle ones that were not swept yet included.
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.used as usize - self.free.len()
+    }
+
+    /// Whether there is no flow.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory that the flows and their index take when the table is full; timers, and what
+    /// is kept for resets, come on top.
+    pub fn bytes(&self) -> usize {
+        self.entries.bytes() + self.index.bytes()
     }
 
     /// How many timers there are, lapsed ones included.
     #[cfg(test)]
     pub(super) fn timers(&self) -> usize {
-        self.wheel.slots.iter().map(Vec::len).sum()
+        self.wheel.timers()
     }
 
-    /// Whether there is no flow.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+    #[inline]
+    fn number_of(&self, id: &FlowId, hash: FlowHash) -> Option<u32> {
+        let wanted = entry::identity(id);
+        let same = |number| {
+            let entry = self.entries.get(number as usize);
+            entry.is_some_and(|entry| entry::is_of(entry, &wanted))
+        };
+        self.index.find(hash.0, same)
+    }
+
+    /// Has the wheel come to the flow sooner, if it would come too late.
+    fn rearm(&mut self, number: FlowNumber, deadline: u64) {
+        let armed = &mut self.armed[number.0 as usize];
+        if self.wheel.tick_of(deadline) < *armed {
+            *armed = self.wheel.schedule(number.0, deadline);
+        }
+    }
+
+    fn clear_cookies(&mut self) {
+        if self.cookies_of_now == u32::MAX {
+            return;
+        }
+        let end = self.cookies_of_now.saturating_add(COOKIES).min(self.used);
+        for entry in &mut self.entries[self.cookies_of_now.min(end) as usize..end as usize] {
+            entry::set_cookie(entry, entry::NO_COOKIE);
+        }
+        self.cookies_of_now = if end == self.used { u32::MAX } else { end };
+    }
+
+    /// A time in nanoseconds since the table was made, which last for 584 years.
+    #[inline]
+    fn time(&self, at: Instant) -> u64 {
+        nanos(at.saturating_duration_since(self.start))
     }
 }
 
-/// A timing wheel of one-second ticks. A timer that was refreshed meanwhile is put back when it
-/// comes up; one that would come up too late is put in a second time, and the first one lapses.
-#[derive(Debug)]
-struct Wheel {
-    slots: Vec<Vec<(u32, u64)>>,
-    start: Instant,
-    /// The tick whose slot is being emptied.
-    tick: u64,
+#[inline]
+fn nanos(duration: Duration) -> u64 {
+    duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos())
 }
 
-impl Wheel {
-    const TICK: Duration = Duration::from_secs(1);
-    /// Longer waits are cut to the wheel's length and looked at again.
-    const SLOTS: u64 = 512;
-    /// Timers looked at in one call.
-    const BUDGET: usize = 1024;
-
-    fn new(start: Instant) -> Self {
-        Self { slots: vec![Vec::new(); Self::SLOTS as usize], start, tick: 0 }
-    }
-
-    /// Puts a timer in, and says at which tick it comes up.
-    fn schedule(&mut self, number: u32, deadline: Instant) -> u64 {
-        let tick = self.tick_of(deadline);
-        self.slots[(tick % Self::SLOTS) as usize].push((number, tick));
-        tick
-    }
-
-    /// The tick at which a deadline is looked at.
-    fn tick_of(&self, deadline: Instant) -> u64 {
-        // Rounded up, so that a timer is over when it comes up.
-        let ticks = deadline.saturating_duration_since(self.start).as_millis() as u64
-            / Self::TICK.as_millis() as u64
-            + 1;
-        ticks.clamp(self.tick + 1, self.tick + Self::SLOTS - 1)
-    }
-
-    /// Takes out a timer that has come up.
-    fn due(&mut self, now: Instant) -> Option<(u32, u64)> {
-        loop {
-            if self.next_tick() > now {
-                return None;
-            }
-            if let Some(timer) = self.slots[((self.tick + 1) % Self::SLOTS) as usize].pop() {
-                return Some(timer);
-            }
-            self.tick += 1;
-        }
-    }
-
-    fn next_tick(&self) -> Instant {
-        self.start + Self::TICK * u32::try_from(self.tick + 1).unwrap_or(u32::MAX)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use geneve::flow::FlowKey;
-    use proptest::prelude::*;
-
-    use super::super::testing::start;
-    use super::*;
-
-    const IDLE: Duration = Duration::from_secs(350);
-
-    fn id(n: u16) -> FlowId {
-        let src = SocketAddr::from(([10, 0, 0, 1], n));
-        let tuple =
-            FlowKey::new(src, SocketAddr::from(([192, 0, 2, 1], 80)), 6).unwrap().canonical();
-        FlowId { endpoint: 7, tuple }
-    }
-
-    fn placement(n: u32) -> Placement {
-        Placement { inspector: Inspector::Target(TargetSlot(n)), port: 0 }
-    }
-
-    fn flow(n: u16, target: u32, idle_timeout: Duration, now: Instant) -> Flow {
-        Flow { id: id(n), placement: placement(target), tcp: None, last_seen: now, idle_timeout }
-    }
-
-    fn expire(table: &mut FlowTable, now: Instant) -> Vec<FlowId> {
-        let mut expired = Vec::new();
-        table.handle_timeout(now, |flow, _| expired.push(flow.id));
-        expired
-    }
-
-    /// Where a flow goes, if it is there; and it was seen.
-    fn seen(table: &mut FlowTable, n: u16, timeout: Duration, now: Instant) -> Option<Placement> {
-        let number = table.find(&id(n), now)?;
-        table.touch(number, None, timeout, now);
-        Some(table.get(number).placement)
-    }
-
-    #[test]
-    fn idleness_is_exact() {
-        let start = start();
-        let mut table = FlowTable::new(10, 0, start);
-        table.insert(flow(1, 1, IDLE, start)).unwrap();
-        let just_before = start + Duration::from_nanos(349_999_999_999);
-        assert_eq!(seen(&mut table, 1, IDLE, just_before), Some(placement(1)));
-        assert_eq!(seen(&mut table, 1, IDLE, just_before + IDLE), None, "the timeout has passed");
-        assert_eq!(seen(&mut table, 2, IDLE, start), None);
-    }
-
-    #[test]
-    fn full_is_an_answer_and_expiry_makes_room() {
-        let start = start();
-        let mut table = FlowTable::new(2, 0, start);
-        table.insert(flow(1, 1, IDLE, start)).unwrap();
-        table.insert(flow(2, 2, IDLE * 2, start)).unwrap();
-        assert_eq!(table.insert(flow(3, 3, IDLE, start)).unwrap_err(), Full);
-        table.insert(flow(1, 4, IDLE, start)).unwrap();
-
-        let later = start + IDLE + Duration::from_secs(2);
-        assert_eq!(expire(&mut table, later), [id(1)]);
-        assert_eq!(table.len(), 1);
-        table.insert(flow(3, 3, IDLE, later)).unwrap();
-        assert_eq!(seen(&mut table, 2, IDLE, later), Some(placement(2)));
-    }
-
-    #[test]
-    fn a_shorter_time_is_kept_to() {
-        let start = start();
-        let mut table = FlowTable::new(2, 0, start);
-        let (number, _) = table.insert(flow(1, 1, IDLE, start)).unwrap();
-        table.touch(number, Some(TcpState::CLOSED), Duration::from_secs(10), start);
-        assert_eq!(expire(&mut table, start + Duration::from_secs(9)), []);
-        assert_eq!(expire(&mut table, start + Duration::from_secs(12)), [id(1)]);
-        // The timer that lapsed does not hit whoever has the number now.
-        let now = start + Duration::from_secs(100);
-        table.insert(flow(2, 2, IDLE, now)).unwrap();
-        assert_eq!(expire(&mut table, start + IDLE + Duration::from_secs(2)), []);
-        assert_eq!(expire(&mut table, now + IDLE + Duration::from_secs(2)), [id(2)]);
-        assert!(table.is_empty());
-    }
-
-    #[test]
-    fn whoever_comes_after_is_forgotten_at_its_own_time() {
-        let start = start();
-        let mut table = FlowTable::new(1, 0, start);
-        table.insert(flow(1, 1, IDLE, start)).unwrap();
-        let (_, before) = table.insert(flow(1, 2, Duration::from_secs(10), start)).unwrap();
-        assert_eq!(before.unwrap().placement, placement(1));
-        assert_eq!(expire(&mut table, start + Duration::from_secs(9)), []);
-        assert_eq!(expire(&mut table, start + Duration::from_secs(12)), [id(1)]);
-    }
-
-    #[test]
-    fn ends_are_kept_where_they_are_wanted_and_not_passed_on() {
-        let start = start();
-        let mut table = FlowTable::new(2, 0, start);
-        let (number, _) = table.insert(flow(1, 1, IDLE, start)).unwrap();
-        table.keep_ends(true);
-        assert_eq!(table.ends(number), Ends::default());
-        table.note_end(number, 1, LastWord::Ack(77));
-        assert_eq!(table.ends(number), Ends([None, Some(LastWord::Ack(77))]));
-        table.remove(number);
-        let (number, _) = table.insert(flow(2, 1, IDLE, start)).unwrap();
-        assert_eq!(table.ends(number), Ends::default(), "of another flow");
-        table.note_end(number, 0, LastWord::Syn(1));
-        table.keep_ends(false);
-        assert_eq!(table.ends(number), Ends::default());
-    }
-
-    #[test]
-    fn all_flows_are_found_piece_by_piece() {
-        let start = start();
-        let mut table = FlowTable::new(10, 0, start);
-        for n in 0..5 {
-            table.insert(flow(n, 1, IDLE, start)).unwrap();
-        }
-        let third = table.find(&id(2), start).unwrap();
-        table.remove(third);
-        let pieces = [0..2, 2..4, 4..900];
-        let found = pieces.into_iter().flat_map(|piece| table.in_range(piece));
-        let found: Vec<_> = found.map(|number| table.get(number).id).collect();
-        assert_eq!(found, [id(0), id(1), id(3), id(4)]);
-    }
-
-    #[test]
-    fn nothing_to_wait_for_when_empty() {
-        let start = start();
-        let mut table = FlowTable::new(2, 0, start);
-        assert_eq!(table.poll_timeout(), None);
-        table.insert(flow(1, 1, IDLE, start)).unwrap();
-        let mut now = start;
-        while let Some(next) = table.poll_timeout() {
-            assert!(next > now, "time goes on");
-            now = next;
-            expire(&mut table, now);
-        }
-        assert!(now >= start + IDLE && now <= start + IDLE + Duration::from_secs(2));
-    }
-
-    /// Every timeout up to two turns of the wheel, begun at and beside the turn of a tick, early and
-    /// when the wheel has turned: the flow is found to the last nanosecond, and is out of the table
-    /// at most one tick later, by calls that come when they are asked for and not sooner.
-    #[test]
-    fn every_timeout_is_kept_to() {
-        let origin = start();
-        let nanos = Duration::from_nanos;
-        for turned in [0, 511, 512, 513, 100_000] {
-            for beside in [nanos(0), nanos(1), nanos(999_999), nanos(1_000_000), nanos(999_999_999)]
-            {
-                for seconds in (0..=6).chain(506..=518).chain([350, 1_022, 1_023, 1_024, 1_025]) {
-                    for timeout in [nanos(0), nanos(1), nanos(500_000_000)] {
-                        let timeout = Duration::from_secs(seconds) + timeout;
-                        let mut table = FlowTable::new(2, 0, origin);
-                        let begun = origin + Duration::from_secs(turned) + beside;
-                        // The wheel has come so far; nothing was in it.
-                        table.handle_timeout(begun, |_, _| unreachable!());
-                        table.insert(flow(1, 1, timeout, begun)).unwrap();
-                        let deadline = begun + timeout;
-                        let found = |at| table.find(&id(1), at).is_some();
-                        assert!(!found(deadline) && found(begun) == (timeout > Duration::ZERO));
-                        let before = deadline.checked_sub(nanos(1)).unwrap();
-                        assert!(timeout.is_zero() || found(before));
-                        let mut now = begun;
-                        while let Some(next) = table.poll_timeout() {
-                            assert!(next > now, "time goes on");
-                            now = next;
-                            table.handle_timeout(now, |flow, _| assert!(flow.deadline() <= now));
-                        }
-                        assert!(now >= deadline, "{turned} {beside:?} {timeout:?}");
-                        assert!(
-                            now <= deadline + Wheel::TICK,
-                            "{turned} {beside:?} {timeout:?}: {:?} late",
-                            now - deadline
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    proptest! {
-        /// Against the obvious twin: a list of (id, last seen, timeout).
-        #[test]
-        fn behaves_like_a_list(
-            steps in prop::collection::vec((0u16..6, 0u64..400, 1u64..700, any::<bool>()), 1..200),
-        ) {
-            let mut now = start();
-            let mut table = FlowTable::new(100, 1, now);
-            let mut twin: Vec<(u16, Instant, u32, Duration)> = Vec::new();
-            for (step, (n, seconds, timeout, sweep)) in steps.into_iter().enumerate() {
-                now += Duration::from_secs(seconds);
-                let timeout = Duration::from_secs(timeout);
-                twin.retain(|&(_, seen, _, timeout)| seen + timeout > now);
-                if sweep {
-                    table.handle_timeout(now, |flow, _| {
-                        assert!(flow.deadline() <= now, "not yet");
-                    });
-                }
-                let expected = twin.iter_mut().find(|entry| entry.0 == n).map(|entry| {
-                    (entry.1, entry.3) = (now, timeout);
-                    placement(entry.2)
-                });
-                prop_assert_eq!(seen(&mut table, n, timeout, now), expected);
-                if expected.is_none() {
-                    let number = step as u32;
-                    let before = table.len();
-                    let (_, expired) = table.insert(flow(n, number, timeout, now)).unwrap();
-                    prop_assert_eq!(table.len() - before, usize::from(expired.is_none()));
-                    twin.push((n, now, number, timeout));
-                }
-                prop_assert!(table.len() >= twin.len());
-            }
-        }
-    }
+/// Rounded up, so that nothing is forgotten before its time.
+fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }

@@ -12,22 +12,23 @@ mod reset;
 mod tests;
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use geneve::dialect::Tags;
-use geneve::flow::{FlowKey, KEY_LEN, Stickiness};
-use geneve::header::ProtocolType;
+use geneve::flow::{FlowKey, Stickiness};
 use geneve::inner::{Fragment, Inner, IpVersion, Transport};
+use netio::mem::Commit;
 use router::{Attachment, EndpointId, Entry, NextHop};
 
-use super::flow_table::{FlowId, FlowTable, Inspector, Placement};
+use super::flow_table::{FlowHash, FlowId, FlowNumber, FlowTable, Inspector, Placement};
 use super::fragmentation::may_fragment;
 use super::fragments::{FragmentId, FragmentTable, Waiting};
 use super::frame::Frame;
 use super::mss;
 use super::reply::{self, RateLimit};
-use super::snapshot::{PoolId, Snapshot};
+use super::snapshot::{PoolId, Snapshot, TargetSlot};
 use super::stats::WorkerStats;
 use super::verdict::{
     Change, DropReason, GeneveHeader, Hop, Origin, Reply, ReplyCause, Verdict, WorkerId,
@@ -38,10 +39,22 @@ use flows::Way;
 use reset::Sweep;
 
 /// The half of the data plane that owns flows; one per worker.
+///
+/// Packets come in batches, and a flow that is in no cache takes as long to fetch as all that is
+/// done with it. So the caller goes through a batch several times: [`aim`](Self::aim) at the flow of
+/// each packet, [`prefetch`](Self::prefetch) each, and then
+/// [`handle_aimed`](Self::handle_aimed) each. What is known of a packet is kept from one to the
+/// next, so nothing is done twice; [`handle_packet`](Self::handle_packet) does all at once.
 #[derive(Debug)]
 pub struct Ingress {
-    worker: WorkerId,
     snapshot: Arc<Snapshot>,
+    state: State,
+}
+
+/// What an [`Ingress`] knows besides the configuration.
+#[derive(Debug)]
+struct State {
+    worker: WorkerId,
     flows: FlowTable,
     admission: Admission,
     fragments: Arc<FragmentTable>,
@@ -65,12 +78,31 @@ pub struct IngressConfig {
     pub worker: WorkerId,
     /// The most flows it may hold.
     pub max_flows: usize,
-    /// Keys the flow table's index.
-    pub seed: u64,
+    /// When the flow table takes its memory.
+    pub commit: Commit,
     /// Shared by all workers.
     pub fragments: Arc<FragmentTable>,
     /// The worker's counters.
     pub stats: Arc<WorkerStats>,
+}
+
+/// The flow that an unfragmented packet is of, by the first endpoint on its way.
+///
+/// Good for the packet it was made from, as long as the [`Ingress`] takes no other view of the
+/// configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Aim {
+    endpoint: EndpointId,
+    flow: Sought,
+}
+
+/// A flow, as it is looked for.
+#[derive(Debug, Clone, Copy)]
+struct Sought {
+    id: FlowId,
+    hash: FlowHash,
+    /// The tuple with its direction, and whole.
+    tuple: FlowKey,
 }
 
 /// The smallest MTU of IPv6 (RFC 8200 section 5).
@@ -82,10 +114,14 @@ const MAX_BYPASSED: usize = 8;
 
 impl Ingress {
     /// A worker's ingress, without flows.
-    pub fn new(config: IngressConfig, snapshot: Arc<Snapshot>, now: Instant) -> Self {
-        let mut ingress = Self {
+    ///
+    /// # Errors
+    /// If there is no memory for the flow table.
+    pub fn new(config: IngressConfig, snapshot: Arc<Snapshot>, now: Instant) -> io::Result<Self> {
+        let key = snapshot.keys.ownership.clone();
+        let state = State {
             worker: config.worker,
-            flows: FlowTable::new(config.max_flows, config.seed, now),
+            flows: FlowTable::new(config.max_flows, key, config.commit, now)?,
             admission: Admission::new(now),
             fragments: config.fragments,
             released: VecDeque::new(),
@@ -95,10 +131,30 @@ impl Ingress {
             errors: RateLimit::new(now),
             resets: RateLimit::for_resets(now),
             stats: config.stats,
-            snapshot: Arc::clone(&snapshot),
         };
+        let mut ingress = Self { state, snapshot: Arc::clone(&snapshot) };
         ingress.handle_snapshot(snapshot, now);
-        ingress
+        Ok(ingress)
+    }
+
+    /// Finds out which flow a packet is of, and has that part of the index fetched which knows it.
+    /// `None`: that cannot be said of this one before it is handled.
+    #[inline]
+    pub fn aim(&self, origin: Origin, frame: &Frame<'_>) -> Option<Aim> {
+        let Fragment::Whole = frame.inner.fragment else { return None };
+        let NextHop::Endpoint(endpoint) = self.snapshot.topology.lookup(origin.at, frame.inner.dst)
+        else {
+            return None;
+        };
+        let flow = self.state.sought(&self.snapshot, endpoint, whole_tuple(&frame.inner));
+        self.state.flows.prefetch_index(flow.hash);
+        Some(Aim { endpoint, flow })
+    }
+
+    /// Has the flow itself fetched. The index should have come meanwhile.
+    #[inline]
+    pub fn prefetch(&self, aim: &Aim) {
+        self.state.flows.prefetch(aim.flow.hash);
     }
 
     /// Decides about a packet that came from `origin`.
@@ -107,13 +163,25 @@ impl Ingress {
     /// by whoever does it, when it is done. After each packet, [`Self::poll_released`] may have
     /// others that waited for it.
     pub fn handle_packet(&mut self, origin: Origin, frame: &Frame<'_>, now: Instant) -> Verdict {
-        let verdict = self.route(origin, frame, now).unwrap_or_else(Verdict::Drop);
-        let ledger = self.stats.ledger(origin.side);
+        self.handle_aimed(origin, frame, self.aim(origin, frame), now)
+    }
+
+    /// The same for a packet with what [`Self::aim`] said of it.
+    pub fn handle_aimed(
+        &mut self,
+        origin: Origin,
+        frame: &Frame<'_>,
+        aim: Option<Aim>,
+        now: Instant,
+    ) -> Verdict {
+        let Self { snapshot, state } = self;
+        let verdict = state.route(snapshot, origin, frame, aim, now).unwrap_or_else(Verdict::Drop);
+        let ledger = state.stats.ledger(origin.side);
         match &verdict {
             Verdict::Drop(reason) => {
                 let one = fault::on(Fault::SuperPacketDropCountsOne);
                 ledger.drops.add(*reason, if one { 1 } else { frame.segments() });
-                if fault::on(Fault::DropCountedTwice) && self.handed_over {
+                if fault::on(Fault::DropCountedTwice) && state.handed_over {
                     ledger.drops.add(*reason, frame.segments());
                 }
             }
@@ -130,46 +198,51 @@ impl Ingress {
     /// The same for a packet that another worker has handed over. What it did for all workers is
     /// not done again.
     pub fn handle_handover(&mut self, origin: Origin, frame: &Frame<'_>, now: Instant) -> Verdict {
-        self.handed_over = true;
+        self.state.handed_over = true;
         let verdict = self.handle_packet(origin, frame, now);
-        self.handed_over = false;
+        self.state.handed_over = false;
         verdict
     }
 
     /// Takes a new view of the configuration. Flows stay where they are, unless the view says of
     /// their target that they do not.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Instant) {
-        self.sweep.begin_if(&self.snapshot, &snapshot, now);
-        self.flows.keep_ends(snapshot.pools.iter().any(|pool| pool.reset_both_ends));
-        self.admission.limit(snapshot.max_new_flows_per_second, now);
-        self.stats.generation.announce(snapshot.generation);
+        let Self { snapshot: before, state } = self;
+        state.sweep.begin_if(before, &snapshot, now);
+        state.flows.keep_ends(snapshot.pools.iter().any(|pool| pool.reset_both_ends));
+        if snapshot.keys.cookie.epoch() != before.keys.cookie.epoch() {
+            state.flows.forget_cookies();
+        }
+        state.admission.limit(snapshot.max_new_flows_per_second, now);
+        state.stats.generation.announce(snapshot.generation);
         self.snapshot = snapshot;
     }
 
     /// Does what is due: forgets flows that have idled out, resets such as have lost their target,
     /// and gives up fragments whose first one did not come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.expire(now);
-        self.sweep(now);
-        self.give_up_fragments(now);
+        self.state.expire(&self.snapshot, now);
+        self.state.sweep(&self.snapshot, now);
+        self.state.give_up_fragments(now);
     }
 
     /// When [`Self::handle_timeout`] should be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let times = [self.flows.poll_timeout(), self.sweep.due(), self.fragments.poll_timeout()];
+        let State { flows, sweep, fragments, .. } = &self.state;
+        let times = [flows.poll_timeout(), sweep.due(), fragments.poll_timeout()];
         times.into_iter().flatten().min()
     }
 
     /// A packet to be sent that answers none.
     pub fn poll_reply(&mut self) -> Option<Reply> {
-        self.replies.pop_front()
+        self.state.replies.pop_front()
     }
 
     /// A fragment that need not wait any more: it is to be handled as if it came now.
     pub fn poll_released(&mut self) -> Option<(Origin, Waiting)> {
         loop {
-            let waiting = self.released.pop_front()?;
-            let ledger = self.stats.ledger(waiting.from.side);
+            let waiting = self.state.released.pop_front()?;
+            let ledger = self.state.stats.ledger(waiting.from.side);
             ledger.flow.released.add(1);
             match self.snapshot.entry(waiting.from.at, waiting.epoch) {
                 Some(at) => return Some((Origin { at, ..waiting.from }, waiting)),
@@ -179,17 +252,32 @@ impl Ingress {
         }
     }
 
+    /// The flows, for those who look at them.
+    pub fn flows(&self) -> &FlowTable {
+        &self.state.flows
+    }
+}
+
+impl State {
+    #[inline]
     fn route(
         &mut self,
+        view: &Snapshot,
         mut origin: Origin,
         frame: &Frame<'_>,
+        aim: Option<Aim>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         let came_from = origin;
+        let (mut next, mut flow) = match aim {
+            Some(Aim { endpoint, flow }) => (NextHop::Endpoint(endpoint), Some(flow)),
+            None => (view.topology.lookup(origin.at, frame.inner.dst), None),
+        };
         for bypassed in 0..=MAX_BYPASSED {
-            match self.snapshot.topology.lookup(origin.at, frame.inner.dst) {
+            match next {
                 NextHop::Endpoint(endpoint) => {
-                    match self.balance(endpoint, origin, came_from, frame, now)? {
+                    let at = Passage { endpoint, origin, came_from };
+                    match self.balance(view, &at, frame, flow.take(), now)? {
                         Balanced::Ends(verdict) => return Ok(verdict),
                         Balanced::Passes => {
                             origin.at = Entry::Endpoint(endpoint);
@@ -198,71 +286,73 @@ impl Ingress {
                         }
                     }
                 }
-                NextHop::Deliver(to) if !self.snapshot.attachments.contains_key(&to) => {
+                NextHop::Deliver(to) if !view.attachments.contains_key(&to) => {
                     return Err(DropReason::NotAttached);
                 }
                 NextHop::Deliver(to) if bypassed > 0 => return Ok(Verdict::Bypass(to)),
                 NextHop::Deliver(to) => return Ok(Verdict::Deliver(to)),
                 other => return Err(no_way(other)),
             }
+            next = view.topology.lookup(origin.at, frame.inner.dst);
         }
         Err(DropReason::RoutingLoop)
     }
 
-    /// What becomes of a packet at an endpoint.
+    /// What becomes of a packet at an endpoint; `flow` is its flow, if that is known.
+    #[inline]
     fn balance(
         &mut self,
-        endpoint: EndpointId,
-        origin: Origin,
-        came_from: Origin,
+        view: &Snapshot,
+        at: &Passage,
         frame: &Frame<'_>,
+        flow: Option<Sought>,
         now: Instant,
     ) -> Result<Balanced, DropReason> {
-        let snapshot = Arc::clone(&self.snapshot);
-        let view = snapshot.endpoint(endpoint);
-        let pool = snapshot.pool(view.pool);
-        let Some(tuple) = self.tuple(view.wire_id, origin, frame, now)? else {
-            return Ok(Balanced::Ends(Verdict::Held));
+        let &Passage { endpoint, origin, .. } = at;
+        let pool_id = view.endpoint(endpoint).pool;
+        let pool = view.pool(pool_id);
+        let flow = match flow {
+            Some(flow) => flow,
+            None => match self.tuple(view, endpoint, origin, frame, now)? {
+                Some(tuple) => self.sought(view, endpoint, tuple),
+                None => return Ok(Balanced::Ends(Verdict::Held)),
+            },
         };
-        let stickiness = if fault::on(Fault::StickinessIgnored) {
-            Stickiness::FiveTuple
-        } else {
-            pool.stickiness
-        };
-        let id = FlowId { endpoint: view.wire_id, tuple: tuple.sticky(stickiness) };
         let lot = if fault::on(Fault::OwnerByDirection) {
-            snapshot.keys.ownership.hash(&tuple.to_bytes())
+            view.keys.ownership.hash(&flow.tuple.to_bytes())
         } else {
-            snapshot.keys.ownership.hash(&flow_bytes(&id))
+            flow.hash.0
         };
-        let owner = WorkerId((lot % u64::from(snapshot.workers)) as u16);
+        let owner = WorkerId((lot % u64::from(view.workers)) as u16);
         let stays = fault::on(Fault::FragmentStaysAtReader)
             && matches!(frame.inner.fragment, Fragment::Later { .. });
         if owner != self.worker && !stays {
             return Ok(Balanced::Ends(Verdict::HandOver(owner, origin)));
         }
-        self.fragments.notice(&frame.inner);
-        let port = (lot / u64::from(snapshot.workers) % u64::from(snapshot.source_ports)) as u16;
+        if frame.inner.fragment != Fragment::Whole {
+            self.fragments.notice(&frame.inner);
+        }
+        let port = (lot / u64::from(view.workers) % u64::from(view.source_ports)) as u8;
 
-        let placement = match self.find_or_make(id, port, &tuple, frame, pool, now)? {
-            Way::Placed(placement) => placement,
+        let (placement, number) = match self.find_or_make(view, &flow, port, frame, pool, now)? {
+            Way::Placed(placement, number) => (placement, number),
             Way::Reset(cause) => {
-                let reply = self.answer(came_from, frame, endpoint, cause, 0, now)?;
+                let reply = self.answer(view, at, frame, cause, 0, now)?;
                 return Ok(Balanced::Ends(reply));
             }
         };
         let Inspector::Target(slot) = placement.inspector else { return Ok(Balanced::Passes) };
         let fits = match frame.inner.version {
-            IpVersion::V4 => snapshot.target(slot).inner_mtu(),
+            IpVersion::V4 => view.target(slot).inner_mtu(),
             // Every link has to carry as much of IPv6 (RFC 8200 section 5), and hosts believe no
             // router that says less; where it does not fit, the outer packet is fragmented.
-            IpVersion::V6 => snapshot.target(slot).inner_mtu().max(IPV6_MIN_MTU),
+            IpVersion::V6 => view.target(slot).inner_mtu().max(IPV6_MIN_MTU),
         };
         let mut change = None;
         if frame.shape.largest > u32::from(fits) {
             if !may_fragment(&frame.inner) {
                 let cause = ReplyCause::PacketTooBig;
-                let reply = self.answer(came_from, frame, endpoint, cause, fits, now)?;
+                let reply = self.answer(view, at, frame, cause, fits, now)?;
                 return Ok(Balanced::Ends(reply));
             }
             change = Some(Change::Fragment(fits));
@@ -271,8 +361,51 @@ impl Ingress {
         {
             change = Some(Change::ClampMss(fits));
         }
-        let hop = hop(&snapshot, view.pool, &id, placement, slot, &frame.inner, change);
+        // Of fragments, the return path sees no ports.
+        let key = match change {
+            Some(Change::Fragment(_)) => frame.inner.flow_key().portless(),
+            _ if fault::on(Fault::CookieWithoutPorts) => frame.inner.flow_key().portless(),
+            _ => frame.inner.flow_key(),
+        };
+        let cookie = self.cookie(view, &flow, number, key, slot);
+        let hop = hop(view, pool_id, &flow.id, placement, slot, &frame.inner, cookie, change);
         Ok(Balanced::Ends(Verdict::ToAppliance(hop)))
+    }
+
+    /// How the flow of a packet with this tuple is looked for at an endpoint.
+    #[inline]
+    fn sought(&self, view: &Snapshot, endpoint: EndpointId, tuple: FlowKey) -> Sought {
+        let at = view.endpoint(endpoint);
+        let stickiness = if fault::on(Fault::StickinessIgnored) {
+            Stickiness::FiveTuple
+        } else {
+            view.pool(at.pool).stickiness
+        };
+        let id = FlowId { endpoint: at.wire_id, tuple: tuple.sticky(stickiness) };
+        Sought { id, hash: self.flows.hash(&id), tuple }
+    }
+
+    /// The cookie of a packet with this key. That of the packets by which a flow is known is made
+    /// once and kept with the flow.
+    #[inline]
+    fn cookie(
+        &mut self,
+        view: &Snapshot,
+        flow: &Sought,
+        number: Option<FlowNumber>,
+        key: FlowKey,
+        slot: TargetSlot,
+    ) -> u32 {
+        let number = number.filter(|_| key == flow.tuple && flow.id.tuple.is_of(&key));
+        if let Some(cookie) = number.and_then(|number| self.flows.cookie(number)) {
+            return cookie;
+        }
+        let target = view.target(slot).id;
+        let cookie = view.keys.cookie.stamp(flow.id.endpoint, target, &key.canonical());
+        if let Some(number) = number {
+            self.flows.keep_cookie(number, cookie);
+        }
+        cookie
     }
 
     /// The tuple that decides to which flow the packet belongs: its own, that of its first
@@ -280,7 +413,8 @@ impl Ingress {
     /// fragment.
     fn tuple(
         &mut self,
-        endpoint: u64,
+        view: &Snapshot,
+        endpoint: EndpointId,
         origin: Origin,
         frame: &Frame<'_>,
         now: Instant,
@@ -289,6 +423,7 @@ impl Ingress {
         if self.fragments.refuses(inner) && !fault::on(Fault::TooLongFragmentPasses) {
             return Err(DropReason::MalformedPacket);
         }
+        let endpoint = view.endpoint(endpoint).wire_id;
         let fragment = |id| FragmentId {
             endpoint: if fault::on(Fault::FragmentWithoutEndpoint) { 0 } else { endpoint },
             src: inner.src,
@@ -299,12 +434,7 @@ impl Ingress {
             id,
         };
         match inner.fragment {
-            Fragment::Whole => Ok(Some(match inner.transport {
-                Transport::IcmpError { about, .. } if !fault::on(Fault::IcmpErrorByOwnTuple) => {
-                    about
-                }
-                _ => inner.flow_key(),
-            })),
+            Fragment::Whole => Ok(Some(whole_tuple(inner))),
             Fragment::First { id } => {
                 let flow = inner.ported_key().unwrap_or_else(|| inner.flow_key());
                 if !self.handed_over {
@@ -324,7 +454,7 @@ impl Ingress {
                     return Ok(Some(flow));
                 }
                 let packet = geneve::buffer::PacketBuf::from_slice(frame.packet);
-                let epoch = self.snapshot.topology_epoch;
+                let epoch = view.topology_epoch;
                 match self.fragments.hold(id, Waiting { from: origin, epoch, packet }, now) {
                     Ok(()) => Ok(None),
                     // Another worker may have seen the first one in between.
@@ -349,9 +479,9 @@ impl Ingress {
     /// were sent.
     fn answer(
         &mut self,
-        came_from: Origin,
+        view: &Snapshot,
+        at: &Passage,
         frame: &Frame<'_>,
-        endpoint: EndpointId,
         cause: ReplyCause,
         mtu: u16,
         now: Instant,
@@ -361,20 +491,20 @@ impl Ingress {
             ReplyCause::UnknownTcpFlow | ReplyCause::IdleTimeout => DropReason::UnknownTcpFlow,
             ReplyCause::TargetGone(_) => DropReason::TargetGone,
         };
-        let to = match came_from.at {
+        let to = match at.came_from.at {
             Entry::InternetGateway(id) => Some(Attachment::InternetGateway(id)),
             Entry::Subnet(id) => Some(Attachment::Subnet(id)),
-            at @ Entry::Endpoint(_) => match self.snapshot.topology.lookup(at, frame.inner.src) {
+            from @ Entry::Endpoint(_) => match view.topology.lookup(from, frame.inner.src) {
                 NextHop::Deliver(to) => Some(to),
                 _ => None,
             },
         };
-        let to = to.filter(|to| self.snapshot.attachments.contains_key(to)).ok_or(refused)?;
+        let to = to.filter(|to| view.attachments.contains_key(to)).ok_or(refused)?;
         let (packet, limit) = match cause {
             // One for each packet of a flow that was taken in, and then the flow is over.
             ReplyCause::TargetGone(_) => (reply::tcp_reset(frame.packet, &frame.inner), None),
             ReplyCause::PacketTooBig => {
-                let addresses = self.snapshot.endpoint(endpoint).addresses.iter().copied();
+                let addresses = view.endpoint(at.endpoint).addresses.iter().copied();
                 let source = addresses
                     .into_iter()
                     .find(|address| address.is_ipv4() == frame.inner.dst.is_ipv4())
@@ -395,6 +525,15 @@ impl Ingress {
     }
 }
 
+/// A packet that has come to an endpoint.
+struct Passage {
+    endpoint: EndpointId,
+    /// How far it is.
+    origin: Origin,
+    /// Where it came in.
+    came_from: Origin,
+}
+
 /// What becomes of a packet at an endpoint.
 enum Balanced {
     /// This, and nothing further.
@@ -413,43 +552,37 @@ pub(super) fn no_way(hop: NextHop) -> DropReason {
     }
 }
 
-/// The flow as bytes, the same on every gateway.
-fn flow_bytes(flow: &FlowId) -> [u8; 8 + KEY_LEN] {
-    let mut bytes = [0; 8 + KEY_LEN];
-    bytes[..8].copy_from_slice(&flow.endpoint.to_be_bytes());
-    bytes[8..].copy_from_slice(&flow.tuple.to_bytes());
-    bytes
+/// The tuple that decides to which flow a packet belongs that is no fragment: its own, or that of
+/// the packet that an ICMP error is about.
+#[inline]
+fn whole_tuple(inner: &Inner) -> FlowKey {
+    match inner.transport {
+        Transport::IcmpError { about, .. } if !fault::on(Fault::IcmpErrorByOwnTuple) => about,
+        _ => inner.flow_key(),
+    }
 }
 
 /// Writes the Geneve header for a packet's way to the target of its flow.
+#[expect(clippy::too_many_arguments, reason = "all that it has to say")]
+#[inline]
 fn hop(
-    snapshot: &Snapshot,
+    view: &Snapshot,
     pool: PoolId,
     flow: &FlowId,
     placement: Placement,
-    slot: super::snapshot::TargetSlot,
+    slot: TargetSlot,
     inner: &Inner,
+    cookie: u32,
     change: Option<Change>,
 ) -> Hop {
-    let target = snapshot.target(slot);
-    // Of fragments, the return path sees no ports.
-    let key = match change {
-        Some(Change::Fragment(_)) => inner.flow_key().portless(),
-        _ if fault::on(Fault::CookieWithoutPorts) => inner.flow_key().portless(),
-        _ => inner.flow_key(),
-    };
-    let cookie = snapshot.keys.cookie.stamp(flow.endpoint, target.id, &key.canonical());
+    let target = view.target(slot);
     let tags = Tags { endpoint: flow.endpoint, attachment: 0, cookie };
-    let protocol = match inner.version {
-        IpVersion::V4 => ProtocolType::IPV4,
-        IpVersion::V6 => ProtocolType::IPV6,
-    };
     Hop {
         pool,
-        port: placement.port,
+        port: placement.port.into(),
         target: slot,
         address: target.address,
-        header: GeneveHeader::write(target.dialect, &tags, protocol),
+        header: GeneveHeader::stamp(target.templates.for_version(inner.version), &tags),
         change,
     }
 }

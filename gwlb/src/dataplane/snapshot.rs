@@ -7,9 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use geneve::dialect::Dialect;
+use geneve::dialect::{Dialect, Template};
 use geneve::flow::Stickiness;
-use geneve::inner::{Fragment, Inner, Transport};
+use geneve::header::ProtocolType;
+use geneve::inner::{Fragment, Inner, IpVersion, Transport};
 use router::{Attachment, EndpointId, Entry, Topology};
 
 use super::keys::Keys;
@@ -189,19 +190,37 @@ pub struct TargetView {
     pub usable_mtu: Option<u16>,
     /// The group's dialect.
     pub dialect: &'static Dialect,
+    /// The dialect's headers.
+    pub templates: Templates,
     /// What was sent and returned, by worker.
     pub counters: Arc<[TargetCounters]>,
+}
+
+/// A dialect's Geneve headers for IPv4 and for IPv6, ready for the tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Templates([Template; 2]);
+
+impl Templates {
+    /// Those of a dialect.
+    pub fn of(dialect: &Dialect) -> Self {
+        Self([ProtocolType::IPV4, ProtocolType::IPV6].map(|protocol| dialect.template(protocol)))
+    }
+
+    /// The one for packets of this version.
+    #[inline]
+    pub fn for_version(&self, version: IpVersion) -> &Template {
+        match version {
+            IpVersion::V4 => &self.0[0],
+            IpVersion::V6 => &self.0[1],
+        }
+    }
 }
 
 impl TargetView {
     /// The largest inner packet that gets there and back, in bytes: one that fits in an outer
     /// packet, and that the appliance was seen to return where that was tried.
     pub fn inner_mtu(&self) -> u16 {
-        let outer = if self.address.is_ipv4() {
-            geneve::inner::IpVersion::V4
-        } else {
-            geneve::inner::IpVersion::V6
-        };
+        let outer = IpVersion::of(self.address.ip());
         let overhead = if fault::on(Fault::MtuWithoutOverhead) {
             0
         } else {

@@ -72,6 +72,16 @@ impl TcpState {
         }
     }
 
+    /// The state in few bits: never 255.
+    pub(super) const fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    /// The state that [`to_bits`](Self::to_bits) gave these bits for.
+    pub(super) const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// The name for listings.
     pub fn name(self) -> &'static str {
         if self.is_closed() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
+use netio::mem::Commit;
 use netio::offload::Offload;
 use router::source::Source;
 use router::{Attachment, Entry};
@@ -127,12 +128,12 @@ impl Plane {
         let config = IngressConfig {
             worker,
             max_flows: 100,
-            seed: 0,
+            commit: Commit::Lazily,
             fragments: Arc::new(FragmentTable::default()),
             stats: Arc::clone(&stats),
         };
         Self {
-            ingress: Ingress::new(config, Arc::clone(&snapshot), now),
+            ingress: Ingress::new(config, Arc::clone(&snapshot), now).unwrap(),
             returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
             snapshot,
             stats,

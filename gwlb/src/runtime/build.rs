@@ -5,7 +5,8 @@
 //! Everything that takes privileges is done here, and they are given up when it is done.
 
 use std::sync::Arc;
-use std::time::Instant;
+
+use netio::process::affinity;
 
 use super::control_loop::{ControlParts, smallest_by_target};
 use super::devices::Devices;
@@ -13,7 +14,7 @@ use super::error::StartError;
 use super::rigging::{Answering, Planned, Rigging};
 use super::rooms::Rooms;
 use super::shared::{INBOX, Inbox, Published, Shared};
-use super::underlay;
+use super::underlay::{self, Buffers};
 use super::worker::{Worker, WorkerConfig};
 use super::{clock, secret};
 use crate::config::Settings;
@@ -33,6 +34,7 @@ pub(super) struct Built {
 /// Builds everything that `settings` name.
 pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let workers = worker_count(&settings);
+    check_cpus(&settings.gateway.pin_workers)?;
     let source_ports = fit_source_ports(&mut settings, workers);
     let settings = &Arc::new(settings);
     let secret = secret::load_or_create(&settings.gateway.secret_file)?;
@@ -40,9 +42,13 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let mut control = Control::new(Arc::clone(settings), secret, workers, clock::wall_clock(), now);
     let listeners = super::admin::Listeners::bind(&settings.gateway)?;
 
+    let buffers = Buffers {
+        receive: settings.gateway.udp_receive_buffer,
+        send: settings.gateway.udp_send_buffer,
+    };
     let rooms = Rooms::open(settings)?;
     let Devices { attachments, queues, links, limits } = Devices::create(settings, workers)?;
-    let mut rigging = Rigging::new(workers, source_ports, rooms, attachments);
+    let mut rigging = Rigging::new(workers, source_ports, buffers, rooms, attachments);
     let Planned { mut refit, probing } = {
         let targets = Answering::all(settings, &control.snapshot());
         rigging.plan(settings, &targets, None)?
@@ -71,8 +77,9 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
                 id: WorkerId(number),
                 shared: Arc::clone(&shared),
                 max_flows: settings.gateway.max_flows_per_worker,
-                seed: index_seed(now, number),
-                limits,
+                limits: limits.clone(),
+                cpu: settings.gateway.pin_workers.get(usize::from(number)).copied(),
+                busy_poll: settings.gateway.busy_poll,
             })
             .map_err(StartError::Poll)
         })
@@ -84,9 +91,24 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
 
 fn worker_count(settings: &Settings) -> u16 {
     let cpus = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let configured = settings.gateway.workers;
-    let count = if configured == 0 { cpus() } else { configured };
+    let count = match (settings.gateway.workers, settings.gateway.pin_workers.len()) {
+        (0, 0) => cpus(),
+        (0, pinned) => pinned,
+        (configured, _) => configured,
+    };
     count.try_into().unwrap_or(u16::MAX)
+}
+
+/// Before anything is built, whether workers can stay where they are to.
+fn check_cpus(pinned: &[usize]) -> Result<(), StartError> {
+    if pinned.is_empty() {
+        return Ok(());
+    }
+    let allowed = affinity::allowed().map_err(StartError::Kernel)?;
+    match pinned.iter().find(|cpu| !allowed.contains(cpu)) {
+        Some(&cpu) => Err(StartError::Cpu { cpu, allowed }),
+        None => Ok(()),
+    }
 }
 
 /// Cuts the source ports of each worker to as many as there are, for all who read the settings:
@@ -100,11 +122,6 @@ pub(super) fn fit_source_ports(settings: &mut Settings, workers: u16) -> u16 {
     }
     settings.gateway.source_ports_per_worker = granted.into();
     granted
-}
-
-/// The key of a flow table's index: different in each process and worker.
-fn index_seed(now: Instant, worker: u16) -> u64 {
-    ahash::RandomState::new().hash_one((now, worker))
 }
 
 #[cfg(test)]
@@ -124,6 +141,30 @@ mod tests {
         let control =
             Control::new(Arc::new(settings), secret, 256, std::time::Duration::ZERO, clock::now());
         assert_eq!(control.snapshot().source_ports, sockets);
+    }
+
+    #[test]
+    fn there_is_a_worker_for_each_cpu_that_is_named() {
+        let text = include_str!("../../examples/two-zones.toml");
+        let source = router::source::Source::new("two-zones.toml", text);
+        let mut settings = crate::config::parse(&source).unwrap();
+        let cpus = std::thread::available_parallelism().unwrap().get();
+        for (workers, pinned, count) in
+            [(0, &[][..], cpus), (0, &[0, 5, 7], 3), (2, &[0, 1], 2), (4, &[], 4)]
+        {
+            settings.gateway.workers = workers;
+            settings.gateway.pin_workers = pinned.to_vec();
+            assert_eq!(usize::from(worker_count(&settings)), count, "{workers}, {pinned:?}");
+        }
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_is_refused() {
+        let allowed = affinity::allowed().unwrap();
+        check_cpus(&allowed).unwrap();
+        let missing = (0..affinity::MAX_CPUS).rfind(|cpu| !allowed.contains(cpu)).unwrap();
+        let error = check_cpus(&[allowed[0], missing]).unwrap_err();
+        assert!(matches!(error, StartError::Cpu { cpu, .. } if cpu == missing), "{error}");
     }
 
     #[test]

@@ -29,8 +29,8 @@ pub(super) struct Devices {
     pub queues: Vec<Vec<TunQueue>>,
     /// Whom to ask for each device's counters, in the same order.
     pub links: Vec<PortLinks>,
-    /// What all of them take in one write.
-    pub limits: Limits,
+    /// What each of them takes in one write, in the same order.
+    pub limits: Vec<Limits>,
 }
 
 impl Devices {
@@ -43,12 +43,12 @@ impl Devices {
             attachments: settings.attachments.clone(),
             queues: (0..workers).map(|_| Vec::new()).collect(),
             links: Vec::new(),
-            limits: Limits::default(),
+            limits: Vec::new(),
         };
         for attachment in &settings.attachments {
             let netns = open_netns(attachment.netns.as_ref())?;
             let mut tun = create(attachment, workers, &netns)?;
-            devices.limits.udp &= tun.udp_segmentation();
+            devices.limits.push(limits(attachment, tun.udp_segmentation()));
             for (queues, queue) in devices.queues.iter_mut().zip(tun.take_queues()) {
                 queues.push(queue);
             }
@@ -62,18 +62,39 @@ impl Devices {
 }
 
 fn create(attachment: &AttachmentSettings, workers: u16, netns: &Netns) -> Result<Tun, StartError> {
-    let config = TunConfig {
-        name: attachment.tun.as_str().to_owned(),
-        queues: usize::from(workers),
-        mtu: attachment.mtu.get(),
-        offload: true,
-        gso_max_size: Some(gso_max_size(attachment.mtu.get())),
-    };
+    if attachment.big_tcp && !netio::tun::takes_big_tcp().map_err(StartError::Kernel)? {
+        return Err(StartError::BigTcp(attachment.tun.to_string()));
+    }
+    let config = tun_config(attachment, workers);
     netns.run(|| Tun::create(&config))?.map_err(|error| StartError::Tun {
         name: config.name.clone(),
         netns: netns.name().to_owned(),
         error,
     })
+}
+
+fn tun_config(attachment: &AttachmentSettings, workers: u16) -> TunConfig {
+    let mtu = attachment.mtu.get();
+    let trimmed = || attachment.gso_max_size.unwrap_or_else(|| gso_max_size(mtu));
+    TunConfig {
+        name: attachment.tun.as_str().to_owned(),
+        queues: usize::from(workers),
+        mtu,
+        offload: attachment.offload,
+        // Who takes no super-packets is given none, however long they might be.
+        gso_max_size: attachment.offload.then(trimmed),
+    }
+}
+
+/// What a device takes in one write.
+fn limits(attachment: &AttachmentSettings, udp: bool) -> Limits {
+    match attachment {
+        AttachmentSettings { offload: false, .. } => Limits::PLAIN,
+        AttachmentSettings { big_tcp: true, .. } => {
+            Limits { max_bytes: Limits::BIG_TCP, udp, ..Limits::default() }
+        }
+        _ => Limits { udp, ..Limits::default() },
+    }
 }
 
 /// Sets up a new device: the addresses on it, and the routes behind it.
@@ -122,5 +143,25 @@ mod tests {
         // 42 segments of 1448 bytes: measured to be the best for an MTU of 1500.
         assert_eq!(gso_max_size(1500), 42 * 1448 + 52);
         assert!(gso_max_size(65_535) > 65_000, "a huge MTU leaves one segment");
+    }
+
+    #[test]
+    fn a_device_is_as_its_attachment_says() {
+        let text = include_str!("../../examples/two-zones.toml");
+        let source = router::source::Source::new("two-zones.toml", text);
+        let mut attachment = crate::config::parse(&source).unwrap().attachments.remove(0);
+        let described = |attachment: &AttachmentSettings| {
+            let TunConfig { queues, offload, gso_max_size, .. } = tun_config(attachment, 3);
+            assert_eq!(queues, 3);
+            (offload, gso_max_size, limits(attachment, true))
+        };
+        assert_eq!(described(&attachment), (true, Some(60_868), Limits::default()));
+        attachment.gso_max_size = Some(30_000);
+        attachment.big_tcp = true;
+        let big = Limits { max_bytes: 128 * 1448 + 52, ..Limits::default() };
+        assert_eq!(described(&attachment), (true, Some(30_000), big));
+        assert!(!limits(&attachment, false).udp, "the kernel has no USO");
+        attachment = AttachmentSettings { offload: false, big_tcp: false, ..attachment };
+        assert_eq!(described(&attachment), (false, None, Limits::PLAIN));
     }
 }

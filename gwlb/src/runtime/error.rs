@@ -67,6 +67,20 @@ pub enum StartError {
     /// Something that takes privileges, which a running gateway has given up.
     #[error("a running gateway cannot have {0}: it has given up the privileges; restart it")]
     OnlyAtStart(String),
+    /// A CPU that `pin_workers` names.
+    #[error("no worker can stay on CPU {cpu}: the CPUs for this process are {}", numbers(allowed))]
+    Cpu {
+        /// Its number.
+        cpu: usize,
+        /// Those that there are, less what a cgroup, a container or `taskset` withholds.
+        allowed: Vec<usize>,
+    },
+    /// A device that is to take more than this kernel does.
+    #[error("`big_tcp` of the device \"{0}\" needs Linux 6.3 or later; leave it out")]
+    BigTcp(String),
+    /// Something about itself that the system does not say.
+    #[error("cannot find out what this system has: {0}")]
+    Kernel(io::Error),
     /// Privileges that could not be given up.
     #[error("cannot give up privileges: {0}")]
     Privileges(io::Error),
@@ -76,6 +90,16 @@ pub enum StartError {
     /// An event queue.
     #[error("cannot make an event queue: {0}")]
     Poll(io::Error),
+}
+
+/// `0-3, 8`: numbers in order, neighbours together.
+fn numbers(numbers: &[usize]) -> String {
+    let ranges = numbers.chunk_by(|one, next| one + 1 == *next);
+    let range = |range: &[usize]| match range {
+        [first, .., last] => format!("{first}-{last}"),
+        single => single.iter().map(ToString::to_string).collect(),
+    };
+    ranges.map(range).collect::<Vec<_>>().join(", ")
 }
 
 fn tun_hint(error: &io::Error) -> &'static str {
@@ -99,5 +123,17 @@ fn bind_hint(error: &io::Error) -> &'static str {
              tolerate_bad_udp_checksum; a running gateway has given them up)"
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_that_is_not_there_is_told_with_those_that_are() {
+        let error = StartError::Cpu { cpu: 64, allowed: vec![0, 1, 2, 5, 8, 9] };
+        let told = "no worker can stay on CPU 64: the CPUs for this process are 0-2, 5, 8-9";
+        assert_eq!(error.to_string(), told);
     }
 }

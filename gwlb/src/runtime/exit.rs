@@ -2,6 +2,8 @@
 //!
 //! It does what the data plane decided and counts what was really done; it decides nothing.
 
+mod cut;
+
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -17,8 +19,9 @@ use router::Attachment;
 use super::rig::{Parts, Rig};
 use super::shared::{Handover, Shared};
 use super::underlay::Underlay;
-use crate::dataplane::encap::{Batch, Encapsulator, Gathered};
+use crate::dataplane::encap::{Batch, Encapsulator};
 use crate::dataplane::frame::Frame;
+use crate::dataplane::gather::Gatherer;
 use crate::dataplane::mss;
 use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
@@ -42,9 +45,7 @@ pub(super) struct Exit {
     encapsulator: Encapsulator,
     /// A packet that is changed before it goes out.
     scratch: Vec<u8>,
-    gathered: Gathered,
-    /// Where what is gathered goes.
-    lane: Lane,
+    gatherer: Gatherer<Lane>,
 }
 
 /// What small packets have to have in common to go out together.
@@ -70,9 +71,7 @@ impl Exit {
             underlays: Vec::new(),
             encapsulator: Encapsulator::default(),
             scratch: Vec::new(),
-            gathered: Gathered::default(),
-            // Of nobody, as long as nothing is gathered.
-            lane: Lane { side: Side::Tun, pool: PoolId(0), port: 0, target: TargetSlot(0) },
+            gatherer: Gatherer::default(),
         }
     }
 
@@ -98,12 +97,10 @@ impl Exit {
             Verdict::Deliver(to) | Verdict::Bypass(to) => {
                 let uninspected = matches!(verdict, Verdict::Bypass(_));
                 let (bytes, offload) = (frame.packet, frame.offload);
-                let ledger = match self.write(origin.side, to, bytes, offload, frame.segments()) {
-                    Ok(()) => &self.stats.ledger(origin.side).flow,
-                    Err(()) => return,
-                };
+                let written = self.write(origin.side, to, bytes, offload, frame.segments());
+                let ledger = &self.stats.ledger(origin.side).flow;
                 let counter = if uninspected { &ledger.bypassed } else { &ledger.delivered };
-                counter.add(frame.segments());
+                counter.add(written);
             }
             Verdict::HandOver(owner, from) => self.hand_over(from, frame, owner),
             Verdict::Reply(reply) => self.reply(origin.side, &reply),
@@ -115,9 +112,8 @@ impl Exit {
     /// Sends a packet that the gateway made.
     pub fn reply(&mut self, side: Side, reply: &Reply) {
         self.stats.ledger(side).flow.generated.add(1);
-        if self.write(side, reply.to, reply.packet.bytes(), &Offload::NONE, 1).is_ok() {
-            self.stats.ledger(side).flow.delivered.add(1);
-        }
+        let written = self.write(side, reply.to, reply.packet.bytes(), &Offload::NONE, 1);
+        self.stats.ledger(side).flow.delivered.add(written);
     }
 
     fn send(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
@@ -138,8 +134,8 @@ impl Exit {
     /// Sends a packet in fragments. Those that it becomes more than it was are counted as made
     /// here.
     fn fragment(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop, mtu: u16) {
-        self.flush();
         let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
+        self.flush_lane(lane);
         let mut encapsulator = std::mem::take(&mut self.encapsulator);
         let result = encapsulator.encapsulate_fragmented(&hop.header, frame, mtu, |batch| {
             self.transmit(&lane, batch);
@@ -154,15 +150,15 @@ impl Exit {
 
     fn encapsulate(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
         let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
-        let small = Gathered::takes(frame);
-        if !small || lane != self.lane || !self.gathered.fits(&hop.header, frame) {
-            // What came first leaves first.
-            self.flush();
-        }
-        let result = if small {
-            self.lane = lane;
-            self.gathered.push(&hop.header, frame)
+        let result = if Gatherer::<Lane>::takes(frame) {
+            let mut gatherer = std::mem::take(&mut self.gatherer);
+            let send = |lane, batch: &Batch<'_>| self.transmit(&lane, batch);
+            let result = gatherer.push(lane, &hop.header, frame, send);
+            self.gatherer = gatherer;
+            result
         } else {
+            // What came first leaves first.
+            self.flush_lane(lane);
             let mut encapsulator = std::mem::take(&mut self.encapsulator);
             let send = |batch: &Batch<'_>| self.transmit(&lane, batch);
             let result = encapsulator.encapsulate(&hop.header, frame, send);
@@ -176,10 +172,15 @@ impl Exit {
 
     /// Sends the small packets that were gathered; at the end of every batch, so that none waits.
     pub fn flush(&mut self) {
-        let mut gathered = std::mem::take(&mut self.gathered);
-        let lane = self.lane;
-        gathered.flush(|batch| self.transmit(&lane, batch));
-        self.gathered = gathered;
+        let mut gatherer = std::mem::take(&mut self.gatherer);
+        gatherer.flush(|lane, batch| self.transmit(&lane, batch));
+        self.gatherer = gatherer;
+    }
+
+    fn flush_lane(&mut self, lane: Lane) {
+        let mut gatherer = std::mem::take(&mut self.gatherer);
+        gatherer.flush_lane(lane, |lane, batch| self.transmit(&lane, batch));
+        self.gatherer = gatherer;
     }
 
     fn transmit(&mut self, lane: &Lane, batch: &Batch<'_>) {
@@ -234,7 +235,8 @@ impl Exit {
         }
     }
 
-    /// Writes a packet to the device that it leaves by; a failure is counted here.
+    /// Writes a packet, which stands for `n`, to the device that it leaves by. Returns how many were
+    /// written; the others are counted here.
     fn write(
         &mut self,
         side: Side,
@@ -242,17 +244,23 @@ impl Exit {
         bytes: &[u8],
         offload: &Offload,
         n: u64,
-    ) -> Result<(), ()> {
+    ) -> u64 {
         let drops = &self.stats.ledger(side).drops;
         let queue = self.port_of.get(&to).and_then(|&port| self.ports.get_mut(port));
         let Some(queue) = queue else {
             drops.add(DropReason::NotAttached, n);
-            return Err(());
+            return 0;
         };
         let translation = self.snapshot.translation(to);
         let head = translation.and_then(|translation| translation.outward_head(bytes, offload));
-        let pieces = Head::before(head.as_ref(), bytes).map(IoSlice::new);
-        queue.send(offload, &pieces).map_err(|_| drops.add(DropReason::DeliveryFailed, n))
+        let pieces = Head::before(head.as_ref(), bytes);
+        let written = if queue.has_offload() || *offload == Offload::NONE {
+            queue.send(offload, &pieces.map(IoSlice::new)).map_or(0, |()| n)
+        } else {
+            cut::send(queue, &pieces.concat(), offload)
+        };
+        drops.add(DropReason::DeliveryFailed, n.saturating_sub(written));
+        written
     }
 
     /// Writes a run of returned packets to the device that it leaves by.

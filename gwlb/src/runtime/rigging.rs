@@ -20,7 +20,7 @@ use super::prober::{Prober, client_config};
 use super::rig::{Parts, Rig};
 use super::rooms::Rooms;
 use super::shared::Shared;
-use super::underlay::{Underlay, Wanted};
+use super::underlay::{Buffers, Underlay, Wanted};
 use crate::config::{AttachmentSettings, LoadBalancer, Name, NetnsName, Node, Port, Settings};
 use crate::dataplane::snapshot::{Pool, Snapshot, TargetSlot, TargetView};
 
@@ -29,6 +29,9 @@ use crate::dataplane::snapshot::{Pool, Snapshot, TargetSlot, TargetView};
 pub(super) struct Rigging {
     workers: u16,
     source_ports: u16,
+    buffers: Buffers,
+    /// Whether it was said that the kernel grants less.
+    told_shortfall: bool,
     rooms: Rooms,
     prober: Arc<Prober>,
     /// By number; those of the past stay in the list without being there.
@@ -89,6 +92,8 @@ pub(super) struct Refit {
     underlays: Vec<OpenUnderlay>,
     /// By worker.
     parts: Vec<Parts>,
+    /// What the kernel granted to the new sockets, at the least.
+    granted: Buffers,
 }
 
 /// What a configuration needs that was not there.
@@ -181,6 +186,7 @@ impl Rigging {
     pub fn new(
         workers: u16,
         source_ports: u16,
+        buffers: Buffers,
         rooms: Rooms,
         devices: Vec<AttachmentSettings>,
     ) -> Self {
@@ -188,6 +194,8 @@ impl Rigging {
         Self {
             workers,
             source_ports,
+            buffers,
+            told_shortfall: false,
             rooms,
             prober,
             underlays: Vec::new(),
@@ -246,6 +254,7 @@ impl Rigging {
             senders: Senders::new(),
             underlays: self.underlays.clone(),
             parts: (0..self.workers).map(|_| Parts { rig: number, ..Parts::default() }).collect(),
+            granted: self.buffers,
         };
         self.plan_underlays(settings, targets, port, &mut refit)?;
         let probing = self.probing(settings)?;
@@ -255,12 +264,30 @@ impl Rigging {
     /// Hands new sockets to the workers. What the new rig does not use is let go when it is
     /// published.
     pub fn fit(&mut self, refit: Refit, shared: &Shared) {
+        self.tell_shortfall(refit.granted);
         for (inbox, parts) in shared.exchange.inboxes.iter().zip(refit.parts) {
             inbox.parts.push(parts);
         }
         self.underlays = refit.underlays;
         self.senders = refit.senders;
         self.rig = Arc::new(refit.rig);
+    }
+
+    /// Says once that sockets have smaller buffers than they should, and what would help.
+    fn tell_shortfall(&mut self, granted: Buffers) {
+        if self.told_shortfall {
+            return;
+        }
+        for (sysctl, asked, granted) in self.buffers.shortfalls(granted) {
+            self.told_shortfall = true;
+            tracing::warn!(
+                sysctl,
+                asked,
+                granted,
+                "the kernel grants UDP sockets smaller buffers than configured: raise the sysctl, \
+                 or start with CAP_NET_ADMIN",
+            );
+        }
     }
 
     fn plan_underlays(
@@ -312,6 +339,9 @@ impl Rigging {
                         tolerates: group.tolerate_bad_udp_checksum,
                     };
                     let sockets = self.open(&open)?;
+                    for underlay in &sockets {
+                        refit.granted = refit.granted.least(underlay.granted);
+                    }
                     let number = refit.underlays.len();
                     for (parts, underlay) in refit.parts.iter_mut().zip(sockets) {
                         parts.underlays.push((number, underlay));
@@ -344,6 +374,7 @@ impl Rigging {
             source_ports: if open.sends { self.source_ports } else { 0 },
             dont_fragment: open.dont_fragment,
             tolerate_bad_checksum: open.tolerates,
+            buffers: self.buffers,
         };
         let sockets = room.resident.run(move || Underlay::open_all(&wanted))?;
         sockets.map_err(|failed| StartError::Udp {

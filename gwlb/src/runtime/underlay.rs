@@ -15,9 +15,6 @@ use crate::dataplane::encap::HOP_LIMIT;
 /// The first source port of the pool.
 pub(super) const FIRST_SOURCE_PORT: u16 = 61_000;
 
-/// What each socket asks the kernel to buffer, in bytes. The kernel may grant less.
-const SOCKET_BUFFER: usize = 4 << 20;
-
 /// The sockets of one worker on one outer address.
 #[derive(Debug)]
 pub(super) struct Underlay {
@@ -28,6 +25,33 @@ pub(super) struct Underlay {
     pub bad_checksums: Vec<BadChecksums>,
     /// By the number of the port in the worker's slice.
     pub senders: Vec<UdpSocket>,
+    /// What the kernel granted them of the buffers that were wanted, at the least.
+    pub granted: Buffers,
+}
+
+/// The sizes of a socket's buffers, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Buffers {
+    /// For what it receives.
+    pub receive: usize,
+    /// For what it sends.
+    pub send: usize,
+}
+
+impl Buffers {
+    /// The smaller of both, one by one.
+    pub fn least(self, other: Self) -> Self {
+        Self { receive: self.receive.min(other.receive), send: self.send.min(other.send) }
+    }
+
+    /// Where less was granted than these: the sysctl that limits it, and both sizes.
+    pub fn shortfalls(self, granted: Self) -> impl Iterator<Item = (&'static str, usize, usize)> {
+        let both = [
+            ("net.core.rmem_max", self.receive, granted.receive),
+            ("net.core.wmem_max", self.send, granted.send),
+        ];
+        both.into_iter().filter(|(_, asked, granted)| granted < asked)
+    }
 }
 
 /// What sockets are to be opened: for one outer address, in the calling thread's namespace.
@@ -41,6 +65,8 @@ pub(super) struct Wanted {
     pub source_ports: u16,
     pub dont_fragment: bool,
     pub tolerate_bad_checksum: bool,
+    /// What the kernel is asked for; it may grant less.
+    pub buffers: Buffers,
 }
 
 /// A socket that could not be opened.
@@ -63,6 +89,7 @@ impl Underlay {
                 receivers: Vec::new(),
                 bad_checksums: Vec::new(),
                 senders: Vec::new(),
+                granted: wanted.buffers,
             })
             .collect();
         for &port in &wanted.ports {
@@ -84,7 +111,7 @@ impl Underlay {
                     ports: wanted.ports.clone(),
                     worker: worker as u32,
                     workers: workers.into(),
-                    recv_buffer: SOCKET_BUFFER,
+                    recv_buffer: wanted.buffers.receive,
                 };
                 let fail = |error| OpenError { address: SocketAddr::new(address, 0), error };
                 underlay.bad_checksums.push(BadChecksums::open(&config).map_err(fail)?);
@@ -96,7 +123,26 @@ impl Underlay {
                 underlay.senders.push(open(wanted, port, false)?);
             }
         }
+        for underlay in &mut all {
+            let fail = |error| OpenError { address: SocketAddr::new(address, 0), error };
+            underlay.granted = underlay.ask_granted(wanted.buffers).map_err(fail)?;
+        }
         Ok(all)
+    }
+
+    /// What the kernel granted of the buffers that were wanted, to whom it granted least.
+    fn ask_granted(&self, wanted: Buffers) -> io::Result<Buffers> {
+        let mut granted = wanted;
+        for receiver in &self.receivers {
+            granted.receive = granted.receive.min(receiver.recv_buffer()?);
+        }
+        for receiver in &self.bad_checksums {
+            granted.receive = granted.receive.min(receiver.recv_buffer()?);
+        }
+        for sender in &self.senders {
+            granted.send = granted.send.min(sender.send_buffer()?);
+        }
+        Ok(granted)
     }
 
     /// System calls so far.
@@ -138,8 +184,8 @@ fn open(wanted: &Wanted, port: u16, receives: bool) -> Result<UdpSocket, OpenErr
         bind,
         reuse_port: receives,
         gro: receives,
-        recv_buffer: if receives { SOCKET_BUFFER } else { 0 },
-        send_buffer: if receives { 0 } else { SOCKET_BUFFER },
+        recv_buffer: if receives { wanted.buffers.receive } else { 0 },
+        send_buffer: if receives { 0 } else { wanted.buffers.send },
         dont_fragment: wanted.dont_fragment,
     };
     UdpSocket::bind(&config)
@@ -150,6 +196,33 @@ fn open(wanted: &Wanted, port: u16, receives: bool) -> Result<UdpSocket, OpenErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_granted_is_asked_of_every_socket() {
+        let wanted = |buffers| Wanted {
+            address: IpAddr::from([127, 0, 0, 1]),
+            ports: vec![0],
+            workers: 1,
+            source_ports: 0,
+            dont_fragment: false,
+            tolerate_bad_checksum: false,
+            buffers,
+        };
+        let modest = Buffers { receive: 100_000, send: 100_000 };
+        let granted = Underlay::open_all(&wanted(modest)).unwrap().remove(0).granted;
+        assert_eq!(granted, modest);
+        assert_eq!(modest.shortfalls(granted).count(), 0);
+
+        let greedy = Buffers { receive: 1 << 30, send: 1 << 30 };
+        let granted = Underlay::open_all(&wanted(greedy)).unwrap().remove(0).granted;
+        // One more than the kernel ever takes. Nothing sends, and so nothing was refused there.
+        assert!(granted.receive < greedy.receive, "{granted:?}");
+        let told: Vec<_> = greedy.shortfalls(granted).collect();
+        assert_eq!(told, [("net.core.rmem_max", 1 << 30, granted.receive)]);
+        let none = Buffers { receive: 0, send: 0 };
+        assert_eq!(granted.least(none), none);
+        assert_eq!(granted.least(modest), modest);
+    }
 
     #[test]
     fn ports_name_their_owner() {

@@ -7,9 +7,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netio::mem::Commit;
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use netio::packet::BadChecksums;
 use netio::poll::Poller;
+use netio::process::affinity;
 use netio::tun::TunQueue;
 use netio::udp::{Datagram, UdpSocket};
 use netio::{Device, Slot};
@@ -30,7 +32,12 @@ use crate::dataplane::{Ingress, IngressConfig, Return};
 /// Under which the poller reports the waker of the worker's inbox: the first of its sources.
 const INBOX_TOKEN: u64 = 0;
 /// Packets read from one TUN queue before the next device has its turn.
-const TUN_BATCH: usize = 16;
+const TUN_BATCH: usize = 64;
+/// How many of them are read at a time.
+const TUN_STEP: usize = 16;
+/// No more are read when there are so many bytes: a few super-packets should be sent while they are
+/// in the cache, but small packets that leave together are best many.
+const TUN_BYTES: usize = 128 * 1024;
 /// Receive buffers for datagrams, each for a whole batch of segments.
 const UDP_BATCH: usize = 8;
 /// The largest packet or batch that a device gives.
@@ -51,10 +58,12 @@ pub(super) struct WorkerConfig {
     pub shared: Arc<Shared>,
     /// The most flows it may hold.
     pub max_flows: usize,
-    /// Keys the index of its flow table.
-    pub seed: u64,
-    /// What the devices take in one write.
-    pub limits: Limits,
+    /// What each device takes in one write, by number.
+    pub limits: Vec<Limits>,
+    /// The CPU that it stays on.
+    pub cpu: Option<usize>,
+    /// How long it looks for packets when there are none, before it sleeps.
+    pub busy_poll: Duration,
 }
 
 /// A worker, ready to run on a thread of its own.
@@ -76,6 +85,8 @@ pub(super) struct Worker {
     waiting: Vec<Parts>,
     /// What sockets that are gone had counted.
     retired: Retired,
+    cpu: Option<usize>,
+    busy_poll: Duration,
 }
 
 /// Something that the poller reports.
@@ -109,7 +120,7 @@ struct Retired {
 impl Worker {
     /// A worker with what is published and what waits in its inbox.
     pub fn new(config: WorkerConfig) -> io::Result<Self> {
-        let WorkerConfig { id, shared, max_flows, seed, limits } = config;
+        let WorkerConfig { id, shared, max_flows, limits, cpu, busy_poll } = config;
         let published = shared.exchange.published.load_full();
         let snapshot = Arc::clone(&published.snapshot);
         let now = clock::now();
@@ -117,7 +128,7 @@ impl Worker {
         let config = IngressConfig {
             worker: id,
             max_flows,
-            seed,
+            commit: Commit::Lazily,
             fragments: Arc::clone(&shared.fragments),
             stats: Arc::clone(&stats),
         };
@@ -125,7 +136,7 @@ impl Worker {
         poller.add(&shared.exchange.inboxes[usize::from(id.0)].waker, INBOX_TOKEN)?;
         let mut worker = Self {
             id,
-            ingress: Ingress::new(config, Arc::clone(&snapshot), now),
+            ingress: Ingress::new(config, Arc::clone(&snapshot), now)?,
             returns: Return::new(Arc::clone(&snapshot), stats),
             exit: Exit::new(id, Arc::clone(&shared), snapshot),
             shared,
@@ -133,10 +144,12 @@ impl Worker {
             sources: vec![Source::Inbox],
             tun_slots: (0..TUN_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
             udp_slots: (0..UDP_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
-            coalescer: Coalescer::new(limits),
+            coalescer: coalescer(&limits),
             taken_up: Arc::clone(&published),
             waiting: Vec::new(),
             retired: Retired::default(),
+            cpu,
+            busy_poll,
         };
         worker.refit(&published)?;
         Ok(worker)
@@ -211,6 +224,12 @@ impl Worker {
 
     /// Carries packets until the gateway drains.
     pub fn run(mut self) {
+        if let Some(cpu) = self.cpu
+            && let Err(error) = affinity::pin(cpu)
+        {
+            // It was there when the gateway started. Any other is better than none.
+            tracing::error!(worker = self.id.0, cpu, %error, "the worker cannot stay on its CPU");
+        }
         let shared = Arc::clone(&self.shared);
         let mut lookout = shared.exchange.lookout(usize::from(self.id.0));
         let mut ready = Vec::new();
@@ -218,6 +237,8 @@ impl Worker {
         let mut drain = None;
         // Due after every stretch of work, so that an idle worker is not woken for it.
         let mut loss_check: Option<Instant> = None;
+        // Until when it looks for packets without sleeping.
+        let mut awake = None;
         loop {
             let now = clock::now();
             if drain.is_none() && shared.is_draining() {
@@ -227,7 +248,7 @@ impl Worker {
             }
             let timeout = match &drain {
                 Some(drain) if drain.is_over(now) => break,
-                _ if !active.is_empty() => Some(Duration::ZERO),
+                _ if !active.is_empty() || awake > Some(now) => Some(Duration::ZERO),
                 Some(drain) => Some(drain.next().saturating_duration_since(now)),
                 None => [self.ingress.poll_timeout(), loss_check]
                     .into_iter()
@@ -260,6 +281,7 @@ impl Worker {
             }
             if !active.is_empty() {
                 loss_check = loss_check.or(Some(now + LOSS_CHECK));
+                awake = Some(now + self.busy_poll);
             }
             let before = self.exit.stats.udp.flow.received.get();
             active.retain(|&source| {
@@ -376,19 +398,21 @@ impl Worker {
         let Some((at, queue)) = at.zip(exit.ports.get_mut(port)) else {
             return Ok(false);
         };
-        let count = TunQueue::recv(queue, tun_slots)?;
+        let (count, more) = read_batch(queue, tun_slots)?;
         if let Some(translation) = exit.snapshot.translation(at) {
             for Slot { packet, meta } in &mut tun_slots[..count] {
                 translation.inward(packet.bytes_mut(), meta);
             }
         }
         let origin = Origin::from(Entry::from(at));
-        for Slot { packet, meta } in &tun_slots[..count] {
+        // In phases, so that what is in no cache is fetched for all while others are looked at.
+        let mut batch = [const { None }; TUN_BATCH];
+        for (Slot { packet, meta }, place) in tun_slots[..count].iter().zip(&mut batch) {
             match Frame::parse(packet.bytes(), meta) {
                 Ok(frame) => {
                     exit.stats.tun.flow.received.add(frame.segments());
-                    let verdict = ingress.handle_packet(origin, &frame, now);
-                    exit.execute(origin, &frame, verdict);
+                    let aim = ingress.aim(origin, &frame);
+                    *place = Some((frame, aim));
                 }
                 Err(reason) => {
                     exit.stats.tun.flow.received.add(1);
@@ -396,7 +420,16 @@ impl Worker {
                 }
             }
         }
-        Ok(count == tun_slots.len())
+        for (_, aim) in batch.iter().flatten() {
+            if let Some(aim) = aim {
+                ingress.prefetch(aim);
+            }
+        }
+        for (frame, aim) in batch.iter().flatten() {
+            let verdict = ingress.handle_aimed(origin, frame, *aim, now);
+            exit.execute(origin, frame, verdict);
+        }
+        Ok(more)
     }
 
     fn take_udp<R: Receiver>(
@@ -493,6 +526,16 @@ impl Worker {
     }
 }
 
+/// Joins packets within the limits of the device that they leave by, which mostly are those of all.
+fn coalescer(limits: &[Limits]) -> Coalescer<usize> {
+    let common = limits.first().copied().unwrap_or_default();
+    let mut coalescer = Coalescer::new(common);
+    for (device, limits) in limits.iter().enumerate().filter(|(_, limits)| **limits != common) {
+        coalescer.set_limits(device, *limits);
+    }
+    coalescer
+}
+
 /// When a worker that drains may end.
 struct Drain {
     quiet: Instant,
@@ -507,6 +550,27 @@ impl Drain {
     fn is_over(&self, now: Instant) -> bool {
         self.next() <= now
     }
+}
+
+/// Reads as many packets as are worth handling together; says whether there may be more.
+fn read_batch(queue: &mut TunQueue, slots: &mut [Slot<Offload>]) -> io::Result<(usize, bool)> {
+    let (mut count, mut bytes) = (0, 0);
+    for step in slots.chunks_mut(TUN_STEP) {
+        let read = match TunQueue::recv(queue, step) {
+            // What was read before must not be lost; the error comes again.
+            Err(_) if count > 0 => return Ok((count, true)),
+            read => read?,
+        };
+        count += read;
+        bytes += step[..read].iter().map(|slot| slot.packet.len()).sum::<usize>();
+        if read < step.len() {
+            return Ok((count, false));
+        }
+        if bytes > TUN_BYTES {
+            break;
+        }
+    }
+    Ok((count, true))
 }
 
 /// The datagrams of a batch that the kernel joined; or the one that is there, empty or not.
@@ -562,6 +626,7 @@ mod tests {
     use super::*;
     use crate::runtime::rig::Rig;
     use crate::runtime::shared::{Inbox, tests::idle};
+    use crate::runtime::underlay::Buffers;
 
     /// A worker that has one receiver on the loopback and nothing else.
     fn worker() -> Worker {
@@ -585,13 +650,19 @@ mod tests {
             receivers: vec![UdpSocket::bind(&config_udp).unwrap()],
             bad_checksums: Vec::new(),
             senders: Vec::new(),
+            granted: Buffers { receive: 0, send: 0 },
         };
         let parts = Parts { rig: 1, ports: Vec::new(), underlays: vec![(0, underlay)] };
         shared.exchange.inboxes[0].parts.push(parts);
-        let limits = Limits::default();
-        let shared = Arc::new(shared);
-        Worker::new(WorkerConfig { id: WorkerId(0), shared, max_flows: 1, seed: 0, limits })
-            .unwrap()
+        let config = WorkerConfig {
+            id: WorkerId(0),
+            shared: Arc::new(shared),
+            max_flows: 1,
+            limits: Vec::new(),
+            cpu: None,
+            busy_poll: Duration::ZERO,
+        };
+        Worker::new(config).unwrap()
     }
 
     #[test]

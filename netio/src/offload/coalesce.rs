@@ -40,14 +40,24 @@ pub struct Limits {
     /// IPv4 only, whose length field is then 0 (BIG TCP, Linux 6.3); everything else stays at
     /// 65,535, the default.
     pub max_bytes: usize,
+    /// Whether TCP is joined. On by default.
+    pub tcp: bool,
     /// Whether UDP is joined, too (USO, Linux 6.2; see
     /// [`Tun::udp_segmentation`](crate::tun::Tun::udp_segmentation)). On by default.
     pub udp: bool,
 }
 
+impl Limits {
+    /// The limits of a device that takes no super-packets: every packet passes as it came.
+    pub const PLAIN: Limits = Limits { max_bytes: MAX_IP, tcp: false, udp: false };
+
+    /// As many bytes as fit [`MAX_PIECES`] segments of an MTU of 1500 (BIG TCP).
+    pub const BIG_TCP: usize = MAX_PIECES * 1448 + 52;
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: MAX_IP, udp: true }
+        Self { max_bytes: MAX_IP, tcp: true, udp: true }
     }
 }
 
@@ -100,6 +110,8 @@ pub struct Run<'a, T> {
 #[derive(Debug)]
 pub struct Coalescer<T> {
     limits: Limits,
+    /// Tags with limits of their own: none of them, mostly.
+    own_limits: Vec<(T, Limits)>,
     /// At most [`TABLE`]; those without packets are vacant.
     open: Vec<Entry<T>>,
     /// Counts pushes, to know which run was extended last.
@@ -109,7 +121,19 @@ pub struct Coalescer<T> {
 impl<T: Copy + PartialEq> Coalescer<T> {
     /// A coalescer within `limits`.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, open: Vec::with_capacity(TABLE), clock: 0 }
+        Self { limits, own_limits: Vec::new(), open: Vec::with_capacity(TABLE), clock: 0 }
+    }
+
+    /// Gives packets with this tag limits of their own, from the next push on. Every packet then
+    /// pays for a look through all tags that have some, so leave out those that need none.
+    pub fn set_limits(&mut self, tag: T, limits: Limits) {
+        self.own_limits.retain(|(other, _)| *other != tag);
+        self.own_limits.push((tag, limits));
+    }
+
+    fn limits_of(&self, tag: T) -> Limits {
+        let own = self.own_limits.iter().find(|(other, _)| *other == tag);
+        own.map_or(self.limits, |(_, limits)| *limits)
     }
 
     /// Takes the next packet, which lies at `place`, and gives to `emit` what it completes, pushes
@@ -133,15 +157,16 @@ impl<T: Copy + PartialEq> Coalescer<T> {
             }
             return pass(packet, place, tag, &mut emit);
         };
+        let limits = self.limits_of(tag);
         let known = self.open.iter_mut().find(|entry| entry.count > 0 && entry.run.key == key);
-        let Some(part) = Part::of(packet, inner, self.limits) else {
+        let Some(part) = Part::of(packet, inner, limits) else {
             if let Some(entry) = known {
                 entry.close(&mut emit);
             }
             return pass(packet, place, tag, &mut emit);
         };
         if let Some(entry) = known {
-            if entry.run.tag == tag && entry.continues(packet, &part, self.limits) {
+            if entry.run.tag == tag && entry.continues(packet, &part, limits) {
                 entry.append(&part, place, self.clock);
                 if part.push || part.payload < entry.run.size {
                     entry.close(&mut emit);
@@ -219,6 +244,9 @@ impl Part {
         let transport = &packet[ip..];
         let (tcp, header, push) = match inner.transport {
             Transport::Tcp { flags, header_len, .. } => {
+                if !limits.tcp {
+                    return None;
+                }
                 let others = flags.0 & !TcpFlags::PSH.0;
                 // The four bits behind the data offset are flags, too (RFC 9293 §3.1).
                 if others != TcpFlags::ACK.0 || transport[12] & 0x0f != 0 {

@@ -66,6 +66,12 @@ pub(crate) fn set_buffer(
     }
 }
 
+/// What of a buffer's size was asked for: the kernel takes twice that, for what it keeps books with
+/// (socket(7)), and says so when it is asked.
+pub(crate) fn granted(size: usize) -> usize {
+    size / 2
+}
+
 /// The MTU of the route that a connected socket uses.
 pub(super) fn mtu(socket: &Socket, v6: bool) -> io::Result<u32> {
     let (level, name) =

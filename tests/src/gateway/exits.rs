@@ -15,7 +15,7 @@ use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
 use gwlb::dataplane::translate::Head;
 use gwlb::dataplane::verdict::{Hop, Origin, Side, WorkerId};
-use netio::offload::{MAX_HEADERS, Offload, OffloadError, Run, Segmenter};
+use netio::offload::{Limits, MAX_HEADERS, Offload, OffloadError, Run, Segmenter};
 use netio::udp::{MAX_GSO_BYTES, MAX_GSO_SEGMENTS};
 use router::Attachment;
 
@@ -89,23 +89,43 @@ pub(super) struct By<'a> {
 #[derive(Debug)]
 pub(super) struct Full;
 
-/// The names of devices, by the epoch of the topology in which their places are numbered.
+/// A device of an attachment.
+#[derive(Debug, Clone)]
+pub(super) struct Device {
+    at: Attachment,
+    name: Arc<str>,
+    /// What it takes in one write.
+    pub limits: Limits,
+}
+
+/// The devices, by the epoch of the topology in which their places are numbered.
 #[derive(Debug, Default)]
-pub(super) struct Devices(BTreeMap<u32, Vec<(Attachment, Arc<str>)>>);
+pub(super) struct Devices(BTreeMap<u32, Vec<Device>>);
 
 impl Devices {
     /// Notes where these settings have devices.
     pub fn note(&mut self, epoch: u32, settings: &Settings) {
-        let named = |it: &AttachmentSettings| (it.at, Arc::from(it.tun.as_str()));
-        let devices = || settings.attachments.iter().map(named).collect();
+        let device = |it: &AttachmentSettings| {
+            let limits = match (it.offload, it.big_tcp) {
+                (false, _) => Limits::PLAIN,
+                (true, false) => Limits::default(),
+                (true, true) => Limits { max_bytes: Limits::BIG_TCP, ..Limits::default() },
+            };
+            Device { at: it.at, name: Arc::from(it.tun.as_str()), limits }
+        };
+        let devices = || settings.attachments.iter().map(device).collect();
         self.0.entry(epoch).or_insert_with(devices);
     }
 
     /// The name of the device at a place.
     pub fn name(&self, at: Attachment, epoch: u32) -> Arc<str> {
-        let mut devices = self.0.get(&epoch).into_iter().flatten();
-        let found = devices.find(|(place, _)| *place == at);
-        found.map_or_else(|| Arc::from("?"), |(_, name)| Arc::clone(name))
+        let found = self.find(at, epoch);
+        found.map_or_else(|| Arc::from("?"), |device| Arc::clone(&device.name))
+    }
+
+    /// The device at a place.
+    pub fn find(&self, at: Attachment, epoch: u32) -> Option<&Device> {
+        self.0.get(&epoch).into_iter().flatten().find(|device| device.at == at)
     }
 
     /// A place as it is numbered in another epoch.
@@ -115,7 +135,7 @@ impl Devices {
         }
         let name = self.name(at, from);
         let mut devices = self.0.get(&to).into_iter().flatten();
-        devices.find(|(_, other)| *other == name).map_or(at, |(place, _)| *place)
+        devices.find(|other| other.name == name).map_or(at, |device| device.at)
     }
 }
 
@@ -218,7 +238,9 @@ impl Exits {
         let inner = Inner::parse(&packet).expect("a packet that was looked at");
         let segmenter = Segmenter::new(&packet, &inner, offload)?;
         let mut headers = [0; MAX_HEADERS];
-        let device = self.devices.name(at, snapshot.topology_epoch);
+        let epoch = snapshot.topology_epoch;
+        let device = self.devices.name(at, epoch);
+        let plain = self.devices.find(at, epoch).is_some_and(|it| it.limits == Limits::PLAIN);
         for index in 0..segmenter.count() {
             let segment = segmenter.segment(index, &mut headers);
             let packet = [&headers[..segment.header_len], &packet[segment.payload]].concat();
@@ -227,7 +249,7 @@ impl Exits {
             self.journal.note(|| Happened::Delivered { worker, delivered: delivered.clone() });
             self.delivered.push(delivered);
         }
-        self.writes += 1;
+        self.writes += if plain { segmenter.count() as u64 } else { 1 };
         Ok(segmenter.count() as u64)
     }
 

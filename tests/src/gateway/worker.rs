@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use geneve::outer;
-use gwlb::dataplane::encap::{Batch, Encapsulator, Gathered};
+use gwlb::dataplane::encap::{Batch, Encapsulator};
 use gwlb::dataplane::fragments::FragmentTable;
 use gwlb::dataplane::frame::Frame;
+use gwlb::dataplane::gather::Gatherer;
 use gwlb::dataplane::mss;
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
 use gwlb::dataplane::verdict::{
     Change, DropReason, Hop, Origin, Reply, ReturnVerdict, Returned, Side, Verdict, Way, WorkerId,
 };
-use gwlb::dataplane::{Ingress, IngressConfig, Return};
+use gwlb::dataplane::{Aim, Ingress, IngressConfig, Return};
+use netio::mem::Commit;
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use router::{Attachment, Entry};
 
@@ -30,14 +32,28 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// How a packet came to be judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Came {
-    /// From a device, or from an appliance on its way to a further endpoint.
-    In,
+    /// From a device, or from an appliance on its way to a further endpoint; aimed at its flow.
+    In(Option<Aim>),
     /// From another worker.
     HandedOver,
     /// It had waited for its first fragment.
     Released,
+}
+
+/// What small packets have to have in common to go out together, and where one of them goes.
+#[derive(Debug, Clone, Copy)]
+struct Lane {
+    side: Side,
+    hop: Hop,
+}
+
+impl PartialEq for Lane {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |Self { side, hop }: &Self| (*side, hop.pool, hop.port, hop.target);
+        of(self) == of(other)
+    }
 }
 
 #[derive(Debug)]
@@ -49,9 +65,7 @@ pub(super) struct Worker {
     pub snapshot: Arc<Snapshot>,
     pub stats: Arc<WorkerStats>,
     encapsulator: Encapsulator,
-    gathered: Gathered,
-    /// Where what is gathered goes, and which ledger it is counted in.
-    lane: Option<(Side, Hop)>,
+    gatherer: Gatherer<Lane>,
     coalescer: Coalescer<Attachment>,
 }
 
@@ -61,42 +75,68 @@ impl Worker {
         let config = IngressConfig {
             worker: id,
             max_flows: around.max_flows,
-            seed: id.0.into(),
+            commit: Commit::Lazily,
             fragments: Arc::clone(around.fragments),
             stats: Arc::clone(&stats),
         };
         let snapshot = Arc::clone(around.snapshot);
         Worker {
             id,
-            ingress: Ingress::new(config, Arc::clone(&snapshot), around.start),
+            ingress: Ingress::new(config, Arc::clone(&snapshot), around.start)
+                .expect("memory for a few flows"),
             returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
             snapshot,
             stats,
             encapsulator: Encapsulator::default(),
-            gathered: Gathered::default(),
-            lane: None,
+            gatherer: Gatherer::default(),
             coalescer: Coalescer::new(Limits::default()),
         }
     }
 
     pub fn take_tun(&mut self, at: Attachment, batch: &[Packet], now: Instant, exits: &mut Exits) {
         let snapshot = Arc::clone(&self.snapshot);
-        for Packet { bytes, offload } in batch {
-            let mut bytes = bytes.clone();
-            if let Some(translation) = snapshot.translation(at) {
-                let (worker, packet) = (self.id, &bytes);
-                exits.journal.note(|| Happened::Entered { worker, at, packet: packet.clone() });
-                translation.inward(&mut bytes, offload);
+        let translation = snapshot.translation(at);
+        let entered: Vec<_> = batch
+            .iter()
+            .map(|Packet { bytes, offload }| {
+                let mut bytes = bytes.clone();
+                if let Some(translation) = translation {
+                    translation.inward(&mut bytes, offload);
+                }
+                bytes
+            })
+            .collect();
+        // In the phases of a real worker: what is found out of a packet first holds when those
+        // before it have been handled.
+        let origin = Origin::from(Entry::from(at));
+        let aimed: Vec<_> = entered
+            .iter()
+            .zip(batch)
+            .map(|(bytes, Packet { offload, .. })| {
+                let frame = Frame::parse(bytes, offload)?;
+                let aim = self.ingress.aim(origin, &frame);
+                Ok::<_, DropReason>((frame, aim))
+            })
+            .collect();
+        for (_, aim) in aimed.iter().flatten() {
+            if let Some(aim) = aim {
+                self.ingress.prefetch(aim);
             }
-            match Frame::parse(&bytes, offload) {
-                Ok(frame) => {
+        }
+        for ((Packet { bytes, .. }, entered), aimed) in batch.iter().zip(&entered).zip(&aimed) {
+            if translation.is_some() {
+                let worker = self.id;
+                exits.journal.note(|| Happened::Entered { worker, at, packet: bytes.clone() });
+            }
+            match aimed {
+                Ok((frame, aim)) => {
                     self.stats.tun.flow.received.add(frame.segments());
-                    self.handle(Entry::from(at).into(), &frame, Came::In, now, exits);
+                    self.handle(origin, frame, Came::In(*aim), now, exits);
                 }
                 Err(reason) => {
                     self.stats.tun.flow.received.add(1);
-                    self.stats.tun.drops.add(reason, 1);
-                    self.note_lost(Side::Tun, (Stage::Entering, reason), (&bytes, 1), exits);
+                    self.stats.tun.drops.add(*reason, 1);
+                    self.note_lost(Side::Tun, (Stage::Entering, *reason), (entered, 1), exits);
                 }
             }
         }
@@ -146,6 +186,9 @@ impl Worker {
                 }
                 Way::Deliver(to) => {
                     genuine.push((to, packet));
+                    if let Some(device) = exits.devices.find(to, view.topology_epoch) {
+                        self.coalescer.set_limits(to, device.limits);
+                    }
                     let place = Place { buffer: buffer as u32, start: range.start as u32 };
                     self.coalescer.push(packet, &inner, place, to, |run| {
                         runs.push(exits.deliver(by, &self.stats, batch, &run));
@@ -153,7 +196,9 @@ impl Worker {
                 }
                 Way::Onward(endpoint) => {
                     let frame = Frame::single(packet, inner);
-                    self.handle(Entry::Endpoint(endpoint).into(), &frame, Came::In, now, exits);
+                    let origin = Entry::Endpoint(endpoint).into();
+                    let aim = self.ingress.aim(origin, &frame);
+                    self.handle(origin, &frame, Came::In(aim), now, exits);
                 }
             }
         }
@@ -219,13 +264,14 @@ impl Worker {
     ) {
         let verdict = match came {
             Came::HandedOver => self.ingress.handle_handover(origin, frame, now),
-            Came::In | Came::Released => self.ingress.handle_packet(origin, frame, now),
+            Came::In(aim) => self.ingress.handle_aimed(origin, frame, aim, now),
+            Came::Released => self.ingress.handle_packet(origin, frame, now),
         };
         exits.journal.note(|| Happened::Judged {
             worker: self.id,
             origin,
-            handed_over: came == Came::HandedOver,
-            released: came == Came::Released,
+            handed_over: matches!(came, Came::HandedOver),
+            released: matches!(came, Came::Released),
             packet: frame.packet.to_vec(),
             offload: *frame.offload,
             verdict: Judgement::from(&verdict),
@@ -312,7 +358,7 @@ impl Worker {
                 self.encapsulate(side, &Frame { packet: &packet, ..*frame }, hop, exits);
             }
             Some(Change::Fragment(mtu)) => {
-                self.flush(exits);
+                self.flush_lane(Lane { side, hop }, exits);
                 let mut encapsulator = std::mem::take(&mut self.encapsulator);
                 let mut sent = 0;
                 let result =
@@ -332,19 +378,17 @@ impl Worker {
     }
 
     fn encapsulate(&mut self, side: Side, frame: &Frame<'_>, hop: Hop, exits: &mut Exits) {
-        let same = |(source, to): (Side, Hop)| {
-            source == side && (to.pool, to.port, to.target) == (hop.pool, hop.port, hop.target)
-        };
-        let small = Gathered::takes(frame);
-        let joins = small && self.lane.is_some_and(same) && self.gathered.fits(&hop.header, frame);
-        if !joins {
-            self.flush(exits);
-        }
+        let lane = Lane { side, hop };
         let mut sent = frame.segments();
-        let result = if small {
-            self.lane = Some((side, hop));
-            self.gathered.push(&hop.header, frame)
+        let result = if Gatherer::<Lane>::takes(frame) {
+            let mut gatherer = std::mem::take(&mut self.gatherer);
+            let result = gatherer.push(lane, &hop.header, frame, |lane, batch| {
+                self.transmit(lane.side, &lane.hop, batch, exits);
+            });
+            self.gatherer = gatherer;
+            result
         } else {
+            self.flush_lane(lane, exits);
             sent = 0;
             let mut encapsulator = std::mem::take(&mut self.encapsulator);
             let result = encapsulator.encapsulate(&hop.header, frame, |batch| {
@@ -362,10 +406,15 @@ impl Worker {
 
     /// Sends what was gathered, at the end of every batch.
     fn flush(&mut self, exits: &mut Exits) {
-        let Some((side, hop)) = self.lane.take() else { return };
-        let mut gathered = std::mem::take(&mut self.gathered);
-        gathered.flush(|batch| self.transmit(side, &hop, batch, exits));
-        self.gathered = gathered;
+        let mut gatherer = std::mem::take(&mut self.gatherer);
+        gatherer.flush(|lane, batch| self.transmit(lane.side, &lane.hop, batch, exits));
+        self.gatherer = gatherer;
+    }
+
+    fn flush_lane(&mut self, lane: Lane, exits: &mut Exits) {
+        let mut gatherer = std::mem::take(&mut self.gatherer);
+        gatherer.flush_lane(lane, |lane, batch| self.transmit(lane.side, &lane.hop, batch, exits));
+        self.gatherer = gatherer;
     }
 
     fn transmit(&self, side: Side, hop: &Hop, batch: &Batch<'_>, exits: &mut Exits) {

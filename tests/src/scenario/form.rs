@@ -38,6 +38,10 @@ pub struct Scenario {
     /// each worker's own.
     #[serde(default)]
     pub limits_per_worker: bool,
+    /// It is about packets that are treated as one though they are several: not played without
+    /// offload, where they come one by one.
+    #[serde(default)]
+    pub super_packets: bool,
     /// What happens, in order.
     pub step: Vec<Step>,
 }

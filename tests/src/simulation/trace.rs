@@ -162,7 +162,16 @@ fn view(hasher: &mut SipHasher13, snapshot: &Snapshot) {
     let translated: Vec<_> = translations.iter().map(Option::is_some).collect();
     say(hasher, &(keys.cookie.epoch(), endpoints, pools, translated));
     for target in targets {
-        let TargetView { id, group, address, path_mtu, usable_mtu, dialect, counters: _ } = target;
+        let TargetView {
+            id,
+            group,
+            address,
+            path_mtu,
+            usable_mtu,
+            dialect,
+            templates: _,
+            counters: _,
+        } = target;
         say(hasher, &(id, group, address, path_mtu, usable_mtu, dialect));
     }
     say(hasher, &sources.iter().collect::<BTreeMap<_, _>>());

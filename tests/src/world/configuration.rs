@@ -53,6 +53,7 @@ pub(super) fn gateway(world: &World) -> String {
             format_args!("subnet = \"app-{letter}\""),
             format_args!("app-{letter}"),
             &world.servers[zone],
+            plan.attachment,
         );
     }
     route_table(&mut text, "igw", &to_servers);
@@ -60,7 +61,7 @@ pub(super) fn gateway(world: &World) -> String {
         &mut text,
         "[[internet_gateway]]\nname = \"igw\"\nvpc = \"app\"\nroute_table = \"igw\"\n",
     );
-    attachment(&mut text, "internet_gateway = \"igw\"", "igw", &world.client);
+    attachment(&mut text, "internet_gateway = \"igw\"", "igw", &world.client, plan.attachment);
     table(
         &mut text,
         format_args!(
@@ -99,13 +100,13 @@ fn route_table(text: &mut String, name: impl Display, routes: &[(String, String)
 }
 
 /// The device through which a host's packets enter and leave.
-fn attachment(text: &mut String, at: impl Display, tun: impl Display, host: &Host) {
+fn attachment(text: &mut String, at: impl Display, tun: impl Display, host: &Host, more: &str) {
     let ((v4, v4_len), (v6, v6_len)) = (host.addresses().v4, host.addresses().v6);
     table(
         text,
         format_args!(
             "[[attachment]]\n{at}\ntun = \"{tun}\"\nnetns = \"{}\"\n\
-         addresses = [\"{v4}/{v4_len}\", \"{v6}/{v6_len}\"]\ndefault_route = true\n",
+         addresses = [\"{v4}/{v4_len}\", \"{v6}/{v6_len}\"]\ndefault_route = true\n{more}\n",
             host.reference(),
         ),
     );

@@ -37,6 +37,8 @@ pub struct Plan {
     pub health: bool,
     /// What is added to the gateway's table.
     pub gateway: &'static str,
+    /// What is added to every attachment's table.
+    pub attachment: &'static str,
     /// What is added to the load balancer's table.
     pub load_balancer: &'static str,
     /// What is added to the target group's table, and the tables in it.
@@ -56,6 +58,7 @@ impl Default for Plan {
             dialect: "aws",
             health: false,
             gateway: "",
+            attachment: "",
             load_balancer: "",
             target_group: "",
         }

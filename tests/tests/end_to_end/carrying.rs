@@ -48,16 +48,23 @@ fn bulk_data_arrives_as_it_was_sent_and_is_carried_in_super_packets() {
 
 #[test]
 fn datagrams_and_pings_of_every_length_come_back() {
-    datagrams_and_pings("datagrams_and_pings", Family::V4);
+    datagrams_and_pings("datagrams_and_pings", Plan::default());
 }
 
 #[test]
 fn an_underlay_of_ipv6_carries_the_same() {
-    datagrams_and_pings("an_underlay_of_ipv6", Family::V6);
+    let plan = Plan { underlay: Family::V6, ..Plan::default() };
+    datagrams_and_pings("an_underlay_of_ipv6", plan);
 }
 
-fn datagrams_and_pings(test: &str, underlay: Family) {
-    let Some(world) = world(test, Plan { underlay, ..Plan::default() }) else { return };
+#[test]
+fn devices_without_offload_carry_the_same() {
+    let plan = Plan { workers: 1, attachment: "offload = false", ..Plan::default() };
+    datagrams_and_pings("devices_without_offload", plan);
+}
+
+fn datagrams_and_pings(test: &str, plan: Plan) {
+    let Some(world) = world(test, plan) else { return };
     let _nva = world.start_appliances();
     let mut gateway = world.start_gateway();
     let mut sent = 0;
@@ -101,10 +108,20 @@ fn datagrams_in_fragments_arrive_whole() {
 
 #[test]
 fn datagrams_that_were_sent_in_batches_arrive_one_by_one() {
+    datagrams_in_batches("datagrams_in_batches", Plan::default());
+}
+
+#[test]
+fn devices_without_offload_have_batches_cut_before() {
+    let plan = Plan { attachment: "offload = false", ..Plan::default() };
+    datagrams_in_batches("batches_without_offload", plan);
+}
+
+fn datagrams_in_batches(test: &str, plan: Plan) {
     const SIZE: usize = 1200;
     const BATCH: usize = 40;
     const BATCHES: usize = 50;
-    let Some(world) = world("datagrams_in_batches", Plan::default()) else { return };
+    let Some(world) = world(test, plan) else { return };
     let _nva = world.start_appliances();
     let mut gateway = world.start_gateway();
     for family in FAMILIES {

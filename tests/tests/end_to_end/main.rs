@@ -19,6 +19,7 @@ mod path_mtu;
 mod privileges;
 mod restart;
 mod samples;
+mod switches;
 mod translation;
 mod unprivileged;
 mod wire;

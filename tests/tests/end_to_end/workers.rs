@@ -15,21 +15,28 @@ const SOCKETS: usize = 16;
 
 #[test]
 fn one_worker_hands_nothing_over() {
-    many_flows("one_worker", 1);
+    many_flows("one_worker", Plan { workers: 1, ..Plan::default() });
 }
 
 #[test]
 fn two_workers_lose_nothing_that_they_hand_over() {
-    many_flows("two_workers", 2);
+    many_flows("two_workers", Plan { workers: 2, ..Plan::default() });
 }
 
 #[test]
 fn three_workers_lose_nothing_that_they_hand_over() {
-    many_flows("three_workers", 3);
+    many_flows("three_workers", Plan { workers: 3, ..Plan::default() });
 }
 
-fn many_flows(test: &str, workers: usize) {
-    let Some(world) = world(test, Plan { workers, ..Plan::default() }) else { return };
+#[test]
+fn workers_without_offload_lose_nothing_that_they_hand_over() {
+    let plan = Plan { workers: 3, attachment: "offload = false", ..Plan::default() };
+    many_flows("workers_without_offload", plan);
+}
+
+fn many_flows(test: &str, plan: Plan) {
+    let workers = plan.workers;
+    let Some(world) = world(test, plan) else { return };
     let [nva] = world.start_appliances().try_into().unwrap();
     let mut gateway = world.start_gateway();
     for host in [&world.client, &world.servers[0]] {

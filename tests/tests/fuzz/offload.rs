@@ -162,7 +162,7 @@ fn coalescing() {
         let mut input = Input::new(bytes);
         let choice = input.byte();
         let max_bytes = if choice & 1 > 0 { 180_000 } else { 65_535 };
-        let limits = Limits { max_bytes, udp: choice & 2 == 0 };
+        let limits = Limits { max_bytes, udp: choice & 2 == 0, ..Limits::default() };
         let flush_every = 1 + usize::from(choice >> 2);
         let packets = stream(&mut input);
         let mut restored = Vec::new();

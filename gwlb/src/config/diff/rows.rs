@@ -155,7 +155,13 @@ fn gateway_row(gateway: &GatewaySettings) -> Row {
         max_flows_per_worker,
         source_ports_per_worker,
         max_new_flows_per_second,
+        pin_workers,
+        busy_poll,
+        udp_receive_buffer,
+        udp_send_buffer,
     } = gateway;
+    let cpus: Vec<String> = pin_workers.iter().map(ToString::to_string).collect();
+    let cpus = Some(cpus.join(" ")).filter(|cpus| !cpus.is_empty());
     let (admin, token_file) = match admin {
         None => (None, None),
         Some(AdminAddress::Unix(path)) => (Some(shown(path)), None),
@@ -173,6 +179,10 @@ fn gateway_row(gateway: &GatewaySettings) -> Row {
         one("max_flows_per_worker", max_flows_per_worker).restarting(),
         one("source_ports_per_worker", source_ports_per_worker).restarting(),
         one("max_new_flows_per_second_per_worker", max_new_flows_per_second),
+        maybe("pin_workers", cpus).restarting(),
+        one("busy_poll", format_args!("{} us", busy_poll.as_micros())).restarting(),
+        one("udp_receive_buffer_bytes", udp_receive_buffer).restarting(),
+        one("udp_send_buffer_bytes", udp_send_buffer).restarting(),
     ];
     Row::new("gateway", String::new(), cells)
 }
@@ -415,7 +425,17 @@ fn ears_of(
 }
 
 fn attachment_row(attachment: &AttachmentSettings, topology: &Topology) -> Row {
-    let AttachmentSettings { at, tun, netns, mtu, addresses, default_route } = attachment;
+    let AttachmentSettings {
+        at,
+        tun,
+        netns,
+        mtu,
+        addresses,
+        default_route,
+        offload,
+        gso_max_size,
+        big_tcp,
+    } = attachment;
     // A device is made and changed with privileges, which a running gateway has not.
     let cells = vec![
         one("tun", tun).restarting(),
@@ -423,6 +443,9 @@ fn attachment_row(attachment: &AttachmentSettings, topology: &Topology) -> Row {
         one("mtu", mtu).restarting(),
         set("addresses", addresses).restarting(),
         one("default_route", default_route).restarting(),
+        one("offload", offload).restarting(),
+        maybe("gso_max_size", *gso_max_size).restarting(),
+        one("big_tcp", big_tcp).restarting(),
     ];
     let row = Row::new("attachment", topology.entry_name((*at).into()), cells);
     Row { fixed: true, ..row }

@@ -34,8 +34,8 @@ fn lines(old: &str, new: &str) -> Vec<String> {
 /// renamed wherever they stand.
 #[rustfmt::skip]
 const EDITS: &[(&str, &str, &str, &str)] = &[
-    ("gateway.workers", "workers = 2", "workers = 3",
-     "changed gateway: workers: 2 -> 3 (takes a restart)"),
+    ("gateway.workers", "workers = 0", "workers = 2",
+     "changed gateway: workers: 0 -> 2 (takes a restart)"),
     ("gateway.semantics", "semantics = \"aws\"", "semantics = \"alibaba\"",
      "changed gateway: semantics: aws -> alibaba"),
     ("gateway.secret_file", "/var/lib/gwlb/secret", "/etc/secret",
@@ -52,6 +52,15 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
      "changed gateway: source_ports_per_worker: 4 -> 5 (takes a restart)"),
     ("gateway.max_new_flows_per_second_per_worker", "per_second_per_worker = 500", "per_second_per_worker = 0",
      "changed gateway: max_new_flows_per_second_per_worker: 500 -> 0"),
+
+    ("gateway.pin_workers", "pin_workers = [0, 1]", "pin_workers = [0, 2]",
+     "changed gateway: pin_workers: 0 1 -> 0 2 (takes a restart)"),
+    ("gateway.busy_poll_us", "busy_poll_us = 50", "busy_poll_us = 0",
+     "changed gateway: busy_poll: 50 us -> 0 us (takes a restart)"),
+    ("gateway.udp_receive_buffer_bytes", "udp_receive_buffer_bytes = 1000000", "udp_receive_buffer_bytes = 1500000",
+     "changed gateway: udp_receive_buffer_bytes: 1000000 -> 1500000 (takes a restart)"),
+    ("gateway.udp_send_buffer_bytes", "udp_send_buffer_bytes = 2000000", "udp_send_buffer_bytes = 1500000",
+     "changed gateway: udp_send_buffer_bytes: 2000000 -> 1500000 (takes a restart)"),
 
     ("vpc.name", "\"third\"", "\"fourth\"",
      "removed vpc third\nadded vpc fourth"),
@@ -264,6 +273,12 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
      "changed attachment internet_gateway:igw: addresses: 198.51.100.10/24 removed, addresses: 198.51.100.11/24 added (takes a restart)"),
     ("attachment.default_route", "default_route = true", "default_route = false",
      "changed attachment internet_gateway:igw: default_route: true -> false (takes a restart)"),
+    ("attachment.offload", "offload = true # of app-a", "offload = false",
+     "changed attachment subnet:app-a: offload: true -> false (takes a restart)"),
+    ("attachment.gso_max_size", "gso_max_size = 30000", "gso_max_size = 40000",
+     "changed attachment internet_gateway:igw: gso_max_size: 30000 -> 40000 (takes a restart)"),
+    ("attachment.big_tcp", "big_tcp = false", "big_tcp = true",
+     "changed attachment internet_gateway:igw: big_tcp: false -> true (takes a restart)"),
 ];
 
 /// Keys that no two right files can differ in, or that are no setting.
@@ -404,6 +419,10 @@ fn only_what_a_running_gateway_cannot_change_takes_a_restart() {
             "gateway.metrics",
             "gateway.max_flows_per_worker",
             "gateway.source_ports_per_worker",
+            "gateway.pin_workers",
+            "gateway.busy_poll_us",
+            "gateway.udp_receive_buffer_bytes",
+            "gateway.udp_send_buffer_bytes",
             "load_balancer.netns",
             "load_balancer.outer_dont_fragment",
             "target_group.dialect",
@@ -416,6 +435,9 @@ fn only_what_a_running_gateway_cannot_change_takes_a_restart() {
             "attachment.mtu",
             "attachment.addresses",
             "attachment.default_route",
+            "attachment.offload",
+            "attachment.gso_max_size",
+            "attachment.big_tcp",
         ]
     );
 }

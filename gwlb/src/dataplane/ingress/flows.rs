@@ -2,23 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-use geneve::flow::{FlowKey, Stickiness};
+use geneve::flow::Stickiness;
 use geneve::inner::{Fragment, TcpFlags, Transport, protocol};
 
-use super::Ingress;
+use super::{Sought, State};
 use crate::config::{AfterBypass, TrafficMode, UnknownFlow};
 use crate::dataplane::flow_table::{Flow, FlowId, FlowNumber, Inspector, LastWord, Placement};
 use crate::dataplane::frame::{Frame, TcpNumbers};
 use crate::dataplane::select::choose;
-use crate::dataplane::snapshot::{Fate, NoCandidate, Pool, TargetSlot};
+use crate::dataplane::snapshot::{Fate, NoCandidate, Pool, Snapshot, TargetSlot};
+use crate::dataplane::stats::TargetCounters;
 use crate::dataplane::tcp_state::{TcpState, opens};
 use crate::dataplane::verdict::{DropReason, ReplyCause};
 use crate::fault::{self, Fault};
 
 /// Where a packet goes.
 pub(super) enum Way {
-    /// To an appliance, or past all of them.
-    Placed(Placement),
+    /// To an appliance, or past all of them; with the flow's number, if it is in the table.
+    Placed(Placement, Option<FlowNumber>),
     /// Nowhere: its sender is to be told.
     Reset(ReplyCause),
 }
@@ -32,45 +33,49 @@ struct Segment {
     data: bool,
 }
 
-impl Ingress {
+impl State {
     /// Finds the packet's flow, or makes it; says where the packet goes.
+    #[inline]
     pub(super) fn find_or_make(
         &mut self,
-        id: FlowId,
-        port: u16,
-        tuple: &FlowKey,
+        view: &Snapshot,
+        flow: &Sought,
+        port: u8,
         frame: &Frame<'_>,
         pool: &Pool,
         now: Instant,
     ) -> Result<Way, DropReason> {
-        let id = FlowId {
-            endpoint: if fault::on(Fault::FlowWithoutEndpoint) { 0 } else { id.endpoint },
-            ..id
-        };
-        let segment = segment(frame, tuple, pool);
-        let found = self.flows.find(&id, now);
+        let mut flow = *flow;
+        if fault::on(Fault::FlowWithoutEndpoint) {
+            flow.id.endpoint = 0;
+            flow.hash = self.flows.hash(&flow.id);
+        }
+        let segment = segment(frame, &flow, pool);
+        let found = self.flows.find(&flow.id, flow.hash, now);
         if let Some(number) = found
-            && let Some(way) = self.follow(number, segment, frame, pool, now)?
+            && let Some(way) = self.follow(view, number, segment, frame, pool, now)?
         {
             return Ok(way);
         }
-        self.begin(id, port, segment, found, frame, pool, now)
+        self.begin(view, &flow, port, segment, found, frame, pool, now)
     }
 
     /// Where a packet of a flow in the table goes; `None` if the flow is no more, and the packet
     /// begins a new one.
+    #[inline]
     fn follow(
         &mut self,
+        view: &Snapshot,
         number: FlowNumber,
         segment: Option<Segment>,
         frame: &Frame<'_>,
         pool: &Pool,
         now: Instant,
     ) -> Result<Option<Way>, DropReason> {
-        let flow = *self.flows.get(number);
-        let mut placement = flow.placement;
+        let (before, tcp) = (self.flows.placement(number), self.flows.tcp(number));
+        let mut placement = before;
         let opening = segment.is_some_and(|segment| opens(segment.flags));
-        if opening && flow.tcp.is_some_and(TcpState::is_closed) {
+        if opening && tcp.is_some_and(TcpState::is_closed) {
             return Ok(None);
         }
         match placement.inspector {
@@ -80,26 +85,28 @@ impl Ingress {
                     self.note(number, segment, frame, pool, now);
                 }
                 let inspector = Inspector::Bypass;
-                return Ok(Some(Way::Placed(Placement { inspector, ..placement })));
+                return Ok(Some(Way::Placed(Placement { inspector, ..placement }, None)));
             }
             Inspector::Target(target) => match pool.fate(target) {
                 Fate::Stay
                     if fault::on(Fault::RebalanceMovesAll)
                         && pool.fates.contains(&Fate::Rebalance) =>
                 {
-                    placement.inspector = self.choose(&flow.id, pool)?;
+                    placement.inspector = self.choose(view, &self.flows.id(number), pool)?;
                 }
                 Fate::Stay => {}
-                Fate::Rebalance => placement.inspector = self.choose(&flow.id, pool)?,
+                Fate::Rebalance => {
+                    placement.inspector = self.choose(view, &self.flows.id(number), pool)?
+                }
                 // Of what is no TCP connection there is nothing to reset: it stays.
-                Fate::Reset(_) if flow.tcp.is_none() || !is_tcp(frame) => {}
+                Fate::Reset(_) if tcp.is_none() || !is_tcp(frame) => {}
                 Fate::Reset(_) if opening => return Ok(None),
                 // A fragment cannot be answered, and its packet is not to be inspected by halves.
                 Fate::Reset(_) if !matches!(frame.inner.fragment, Fragment::Whole) => {
                     return Err(DropReason::TargetGone);
                 }
                 Fate::Reset(cause) => {
-                    if !flow.tcp.is_some_and(TcpState::is_closed) {
+                    if !tcp.is_some_and(TcpState::is_closed) {
                         self.stats.flows.reset.add(1);
                     }
                     // Kept for as long as a closed one: the other end is answered, too, and an end
@@ -114,7 +121,7 @@ impl Ingress {
                     && !pool.candidates.is_empty()
                     && !fault::on(Fault::BypassKept)
                 {
-                    placement.inspector = self.choose(&flow.id, pool)?;
+                    placement.inspector = self.choose(view, &self.flows.id(number), pool)?;
                 }
             }
         }
@@ -122,16 +129,16 @@ impl Ingress {
             && !fault::on(Fault::IcmpErrorProlongs)
         {
             // It is about the flow and none of its packets: it prolongs and moves nothing.
-            return Ok(Some(Way::Placed(placement)));
+            return Ok(Some(Way::Placed(placement, Some(number))));
         }
-        if placement != flow.placement {
+        if placement != before {
             self.stats.flows.rebalanced.add(1);
-            self.count_ended(flow.placement.inspector);
-            self.count_new(placement.inspector);
+            self.count_ended(view, before.inspector);
+            self.count_new(view, placement.inspector);
             self.flows.place(number, placement);
         }
         self.note(number, segment, frame, pool, now);
-        Ok(Some(Way::Placed(placement)))
+        Ok(Some(Way::Placed(placement, Some(number))))
     }
 
     /// Notes a packet of a flow.
@@ -143,7 +150,7 @@ impl Ingress {
         pool: &Pool,
         now: Instant,
     ) {
-        let known = self.flows.get(number).tcp;
+        let known = self.flows.tcp(number);
         let tcp = match (known, segment) {
             (Some(state), Some(segment)) => {
                 Some(state.after(segment.flags, segment.end, segment.data))
@@ -153,7 +160,7 @@ impl Ingress {
         let mut idle_timeout = idle_timeout(tcp, frame, pool);
         if pool.stickiness == Stickiness::TwoTuple {
             // One flow of all protocols: the ping beside a connection does not shorten its life.
-            idle_timeout = idle_timeout.max(self.flows.get(number).idle_timeout);
+            idle_timeout = self.flows.longest_idle(number, idle_timeout);
         }
         self.flows.touch(number, tcp, idle_timeout, now);
         self.note_end(number, segment, frame);
@@ -177,14 +184,16 @@ impl Ingress {
     #[expect(clippy::too_many_arguments, reason = "all that it depends on")]
     fn begin(
         &mut self,
-        id: FlowId,
-        port: u16,
+        view: &Snapshot,
+        sought: &Sought,
+        port: u8,
         segment: Option<Segment>,
         before: Option<FlowNumber>,
         frame: &Frame<'_>,
         pool: &Pool,
         now: Instant,
     ) -> Result<Way, DropReason> {
+        let id = sought.id;
         let bypass = pool.traffic_mode == TrafficMode::Bypass;
         let reset = matches!(frame.inner.transport, Transport::Tcp { flags, .. }
             if flags.contains(TcpFlags::RST));
@@ -211,22 +220,27 @@ impl Ingress {
         let inspector = match before.and_then(|before| self.kept(before, pool)) {
             _ if bypass => Inspector::Bypass,
             Some(kept) => kept,
-            None => self.choose(&id, pool)?,
+            None => self.choose(view, &id, pool)?,
         };
         let placement = Placement { inspector, port };
+        let mut number = None;
         if tracked {
             let tcp = segment.map(|segment| TcpState::begin(segment.flags, segment.end));
             let idle_timeout = idle_timeout(tcp, frame, pool);
-            let flow = Flow { id, placement, tcp, last_seen: now, idle_timeout };
-            match before {
+            let flow = Flow { id, placement, tcp, deadline: now + idle_timeout };
+            number = match before {
                 Some(before) => {
-                    self.reopen(before, flow);
-                    self.note_end(before, segment, frame);
+                    self.reopen(view, before, flow, idle_timeout);
+                    Some(before)
                 }
-                None => self.remember(flow, segment, frame, adopted, pool, now),
+                None => self.remember(view, sought, flow, idle_timeout, frame, pool, now),
+            };
+            if let Some(number) = number {
+                self.stats.flows.adopted.add(u64::from(adopted && before.is_none()));
+                self.note_end(number, segment, frame);
             }
         }
-        Ok(Way::Placed(placement))
+        Ok(Way::Placed(placement, number))
     }
 
     /// The target that a connection keeps which begins again: if it was reset and the target still
@@ -240,46 +254,51 @@ impl Ingress {
     }
 
     /// Begins a connection anew where an older one of the same addresses and ports was.
-    fn reopen(&mut self, before: FlowNumber, flow: Flow) {
-        let old = self.flows.replace(before, flow);
+    fn reopen(&mut self, view: &Snapshot, before: FlowNumber, flow: Flow, idle_timeout: Duration) {
+        let old = self.flows.replace(before, flow, idle_timeout);
         self.stats.flows.reopened.add(1);
         self.stats.flows.created.add(1);
-        self.count_ended(old.placement.inspector);
-        self.count_new(flow.placement.inspector);
+        self.count_ended(view, old.placement.inspector);
+        self.count_new(view, flow.placement.inspector);
     }
 
     /// Takes a flow into the table, if there is room and it is not too many at once. A flow that is
     /// not taken in goes where it would go, packet by packet.
+    #[expect(clippy::too_many_arguments, reason = "all that it depends on")]
     fn remember(
         &mut self,
+        view: &Snapshot,
+        sought: &Sought,
         flow: Flow,
-        segment: Option<Segment>,
+        idle_timeout: Duration,
         frame: &Frame<'_>,
-        adopted: bool,
         pool: &Pool,
         now: Instant,
-    ) {
-        let inserted = if self.admission.take(now) { self.flows.insert(flow).ok() } else { None };
+    ) -> Option<FlowNumber> {
+        let inserted = if self.admission.take(now) {
+            self.flows.insert(flow, idle_timeout, sought.hash).ok()
+        } else {
+            None
+        };
         let Some((number, expired)) = inserted else {
             self.stats.flows.untracked.add(frame.segments());
             if is_tcp(frame) {
                 self.admission.overflow(flow.id.endpoint, pool.timers.tcp_idle, now);
             }
-            return;
+            return None;
         };
         if let Some(expired) = expired {
             self.stats.flows.expired.add(1);
-            self.count_ended(expired.placement.inspector);
+            self.count_ended(view, expired.placement.inspector);
         }
         self.stats.flows.created.add(1);
-        self.stats.flows.adopted.add(u64::from(adopted));
-        self.count_new(flow.placement.inspector);
-        self.note_end(number, segment, frame);
+        self.count_new(view, flow.placement.inspector);
+        Some(number)
     }
 
     /// Who inspects a flow that has nobody, or nobody any more.
-    fn choose(&self, id: &FlowId, pool: &Pool) -> Result<Inspector, DropReason> {
-        match choose(&self.snapshot.keys.placement, &id.tuple, &pool.candidates) {
+    fn choose(&self, view: &Snapshot, id: &FlowId, pool: &Pool) -> Result<Inspector, DropReason> {
+        match choose(&view.keys.placement, &id.tuple, &pool.candidates) {
             Some(target) => Ok(Inspector::Target(target)),
             None => match pool.none {
                 NoCandidate::Bypass => Ok(Inspector::Bypass),
@@ -288,32 +307,32 @@ impl Ingress {
         }
     }
 
-    pub(super) fn count_ended(&self, inspector: Inspector) {
+    pub(super) fn count_ended(&self, view: &Snapshot, inspector: Inspector) {
         if let Inspector::Target(target) = inspector {
-            self.counters(target).ended_flows.add(1);
+            self.counters(view, target).ended_flows.add(1);
         }
     }
 
-    fn count_new(&self, inspector: Inspector) {
+    fn count_new(&self, view: &Snapshot, inspector: Inspector) {
         if let Inspector::Target(target) = inspector {
-            self.counters(target).new_flows.add(1);
+            self.counters(view, target).new_flows.add(1);
         }
     }
 
-    fn counters(&self, target: TargetSlot) -> &crate::dataplane::stats::TargetCounters {
-        &self.snapshot.target(target).counters[usize::from(self.worker.0)]
+    fn counters<'v>(&self, view: &'v Snapshot, target: TargetSlot) -> &'v TargetCounters {
+        &view.target(target).counters[usize::from(self.worker.0)]
     }
 }
 
 /// What of the packet its flow's state depends on, if the flow is one TCP connection.
-fn segment(frame: &Frame<'_>, tuple: &FlowKey, pool: &Pool) -> Option<Segment> {
+fn segment(frame: &Frame<'_>, flow: &Sought, pool: &Pool) -> Option<Segment> {
     let Transport::Tcp { flags, header_len, .. } = frame.inner.transport else { return None };
     if pool.stickiness != Stickiness::FiveTuple {
         return None;
     }
     Some(Segment {
         flags,
-        end: usize::from(tuple.canonical().directed() != *tuple),
+        end: usize::from(flow.id.tuple.directed() != flow.tuple),
         data: frame.inner.total_len > frame.inner.header_len + header_len,
     })
 }

@@ -1,12 +1,11 @@
 //! Flows that end without a packet: they idle out, or are reset at both ends because their target
 //! is gone.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use router::{Entry, NextHop};
 
-use super::Ingress;
+use super::State;
 use crate::config::TrafficMode;
 use crate::dataplane::flow_table::{Ends, Flow, FlowId, Inspector, LastWord};
 use crate::dataplane::reply;
@@ -47,26 +46,23 @@ impl Sweep {
     }
 }
 
-impl Ingress {
+impl State {
     /// Forgets what has idled out.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, view: &Snapshot, now: Instant) {
         let mut gone: Vec<(Flow, Ends)> = Vec::new();
         self.flows.handle_timeout(now, |flow, ends| gone.push((flow, ends)));
-        let snapshot = Arc::clone(&self.snapshot);
         for (flow, ends) in gone {
             self.stats.flows.expired.add(1);
-            self.count_ended(flow.placement.inspector);
+            self.count_ended(view, flow.placement.inspector);
             let over = flow.tcp.is_some_and(TcpState::is_closed);
-            if !over
-                && pool_of(&snapshot, &flow.id).is_some_and(|p| p.reset_idle && p.reset_both_ends)
-            {
-                self.reset_ends(&flow.id, ends, ReplyCause::IdleTimeout);
+            if !over && pool_of(view, &flow.id).is_some_and(|p| p.reset_idle && p.reset_both_ends) {
+                self.reset_ends(view, &flow.id, ends, ReplyCause::IdleTimeout);
             }
         }
     }
 
     /// Resets the next flows whose target is gone.
-    pub(super) fn sweep(&mut self, now: Instant) {
+    pub(super) fn sweep(&mut self, view: &Snapshot, now: Instant) {
         let Some((at, _)) = self.sweep.next else { return };
         let end = at + PIECE;
         let lost: Vec<_> = self
@@ -75,9 +71,9 @@ impl Ingress {
             .filter_map(|number| {
                 let flow = self.flows.get(number);
                 let Inspector::Target(target) = flow.placement.inspector else { return None };
-                let pool = pool_of(&self.snapshot, &flow.id)?;
+                let pool = pool_of(view, &flow.id)?;
                 // What has ended by itself, or idled out, needs no reset.
-                let over = flow.tcp.is_none_or(TcpState::is_closed) || flow.deadline() <= now;
+                let over = flow.tcp.is_none_or(TcpState::is_closed) || flow.deadline <= now;
                 match pool.fate(target) {
                     // What bypasses the appliances has not lost anything.
                     _ if pool.traffic_mode == TrafficMode::Bypass => None,
@@ -89,9 +85,9 @@ impl Ingress {
             })
             .collect();
         for (number, cause, closed) in lost {
-            let flow = *self.flows.get(number);
+            let flow = self.flows.get(number);
             let ends = self.flows.ends(number);
-            self.reset_ends(&flow.id, ends, ReplyCause::TargetGone(cause));
+            self.reset_ends(view, &flow.id, ends, ReplyCause::TargetGone(cause));
             // An end that has sent nothing since this was turned on is reset at its next packet, for
             // which the flow has to be there. Half open, the other end has never sent anything.
             if ends.0.contains(&None) && flow.tcp != Some(TcpState::HALF_OPEN) {
@@ -107,9 +103,8 @@ impl Ingress {
     }
 
     /// Resets those ends of a TCP connection that anything was seen from.
-    fn reset_ends(&mut self, flow: &FlowId, Ends(words): Ends, cause: ReplyCause) {
-        let snapshot = Arc::clone(&self.snapshot);
-        let Some(&endpoint) = snapshot.wire_ids.get(&flow.endpoint) else { return };
+    fn reset_ends(&mut self, view: &Snapshot, flow: &FlowId, Ends(words): Ends, cause: ReplyCause) {
+        let Some(&endpoint) = view.wire_ids.get(&flow.endpoint) else { return };
         let ends = [flow.tuple.low(), flow.tuple.high()];
         for (end, word) in words.into_iter().enumerate() {
             let wrong = usize::from(fault::on(Fault::ResetOfWrongEnd));
@@ -122,11 +117,11 @@ impl Ingress {
             let Some(packet) = packet else { continue };
             // It leaves as what the appliances return to this end does.
             let NextHop::Deliver(attachment) =
-                snapshot.topology.lookup(Entry::Endpoint(endpoint), to.ip())
+                view.topology.lookup(Entry::Endpoint(endpoint), to.ip())
             else {
                 continue;
             };
-            if snapshot.attachments.contains_key(&attachment) {
+            if view.attachments.contains_key(&attachment) {
                 self.count_reset(cause, 1);
                 self.replies.push_back(Reply { to: attachment, packet, cause });
             }

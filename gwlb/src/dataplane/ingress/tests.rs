@@ -325,7 +325,7 @@ fn what_opens_again_and_again_takes_no_memory() {
         plane.hop(igw, &syn(CLIENT, SERVER, (1, 80)));
         plane.hop(igw, &reset);
     }
-    assert_eq!(plane.ingress.flows.timers(), 2, "one for each of its two terms");
+    assert_eq!(plane.ingress.flows().timers(), 2, "one for each of its two terms");
     assert_eq!(plane.totals().flows.active(), 1);
 }
 

@@ -8,7 +8,8 @@ use super::super::hosts::plus;
 use super::super::plan::{Rogue, Stray};
 use super::{
     About, Appliance, BRIEFLY, Conversation, Datagram, Deeds, Dice, Duration, Event, Happening,
-    Input, IpAddr, Kind, Packet, Settings, Site, Trouble, Variant, Violation, What, World, Wrong,
+    Input, IpAddr, Kind, Layout, Packet, Settings, Site, Trouble, Variant, Violation, What, World,
+    Wrong,
 };
 use crate::packets::{Ip, Tcp, fragments};
 
@@ -347,6 +348,12 @@ impl World<'_> {
                     super::super::judge::blame(&mut self.hosts, vpc, packet, |talk| {
                         talk.bypassed = true;
                     });
+                }
+                if self.sites.len() > 1 && self.plan.world.layout == Layout::Chained {
+                    // As one that strays: on its way to the next endpoint it may come to a gateway
+                    // that does not know its flow, and that resets what it does not know.
+                    let harm = "a copy of it came to another gateway";
+                    self.blame_datagram(&bytes, Some(harm));
                 }
                 bytes
             }

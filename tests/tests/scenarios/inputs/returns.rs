@@ -43,6 +43,29 @@ pub(super) fn add(inputs: &mut Inputs) {
             six().udp((1000, 53), b"one"),
         ],
     );
+    // Three of one flow and one of another, all of the same size: the kernel joins such.
+    inputs.file(
+        "return-run-with-a-foreigner",
+        "01-from-igw",
+        vec![
+            four().udp((1000, 53), b"first"),
+            four().udp((1000, 53), b"again"),
+            four().udp((1000, 53), b"third"),
+            four().udp((1001, 53), b"other"),
+        ],
+    );
+    let stream =
+        |sequence, payload: &[u8]| four().tcp((2000, 80), Tcp { sequence, ..Tcp::DATA }, payload);
+    inputs.file(
+        "return-run-with-a-foreigner",
+        "02-from-igw",
+        vec![
+            four().tcp((2000, 80), Tcp { sequence: 999, ..Tcp::SYN }, &[]),
+            stream(1000, b"first"),
+            stream(1005, b"again"),
+            stream(1010, b"third"),
+        ],
+    );
     inputs.file("return-unsolicited", "01-from-fw1", unsolicited());
 }
 

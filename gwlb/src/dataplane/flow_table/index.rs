@@ -1,0 +1,203 @@
+//! From the hash of a flow to its number: buckets of one cache line, of a size that never changes.
+//!
+//! A bucket has 15 places of 32 bits, each a number and as many bits of the hash as are left beside
+//! it, so that hardly any flow is looked at that is not the one. What a bucket has no room for goes
+//! to the next; the last word counts such, so that nobody looks further than needed. It knows no
+//! flows: whether a number is the right one is for the caller to say.
+
+use std::io;
+
+use netio::mem::{Commit, Table, prefetch};
+
+/// Places in a bucket; its last word counts what went on to the next bucket, or past it.
+const PLACES: usize = 15;
+/// Flows for each bucket when the table is full. With ten of fifteen places taken on average, one
+/// bucket in twenty overflows.
+const AVERAGE: usize = 10;
+
+/// The index of a flow table.
+#[derive(Debug)]
+pub(super) struct Index {
+    buckets: Table<[u32; PLACES + 1]>,
+    /// The bits of a place that hold a number plus one; those above hold bits of the hash.
+    number_mask: u32,
+}
+
+impl Index {
+    /// An index for numbers below `limit`.
+    pub fn new(limit: usize, commit: Commit) -> io::Result<Self> {
+        let number_mask = u32::MAX.unbounded_shr((limit as u32).leading_zeros());
+        Ok(Self { buckets: Table::new(limit / AVERAGE + 1, commit)?, number_mask })
+    }
+
+    /// Bytes that it takes when all of it is in use.
+    pub fn bytes(&self) -> usize {
+        self.buckets.bytes()
+    }
+
+    /// Has the bucket of a hash fetched.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&self.buckets[self.home(hash)]);
+    }
+
+    /// A number that may well be the one, without looking further than one bucket.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Option<u32> {
+        let bucket = &self.buckets[self.home(hash)];
+        let hits = self.hits(bucket, hash);
+        let first = bucket.get(hits.trailing_zeros() as usize)? & self.number_mask;
+        first.checked_sub(1)
+    }
+
+    /// The number that was put in with this hash and is the `same`.
+    #[inline]
+    pub fn find(&self, hash: u64, mut same: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mut at = self.home(hash);
+        loop {
+            let bucket = &self.buckets[at];
+            let mut hits = self.hits(bucket, hash);
+            while hits != 0 {
+                let place = bucket[hits.trailing_zeros() as usize & 15] & self.number_mask;
+                // An empty place looks like one whose bits of the hash are all zero.
+                if let Some(number) = place.checked_sub(1)
+                    && same(number)
+                {
+                    return Some(number);
+                }
+                hits &= hits - 1;
+            }
+            if bucket[PLACES] == 0 {
+                return None;
+            }
+            at = self.next(at);
+        }
+    }
+
+    /// Puts in a number that is not there.
+    pub fn insert(&mut self, hash: u64, number: u32) {
+        let value = hash as u32 & !self.number_mask | (number + 1);
+        let mut at = self.home(hash);
+        loop {
+            let bucket = &mut self.buckets[at];
+            let free = bucket[..PLACES].iter_mut().find(|place| **place == 0);
+            if let Some(free) = free {
+                *free = value;
+                return;
+            }
+            // There is room for half as many again as there are numbers, so this ends.
+            bucket[PLACES] += 1;
+            at = self.next(at);
+        }
+    }
+
+    /// Takes out a number that was put in with this hash.
+    pub fn remove(&mut self, hash: u64, number: u32) {
+        let value = hash as u32 & !self.number_mask | (number + 1);
+        let home = self.home(hash);
+        let mut at = home;
+        while self.buckets[at][PLACES] > 0 && !self.buckets[at][..PLACES].contains(&value) {
+            at = self.next(at);
+        }
+        let Some(place) = self.buckets[at][..PLACES].iter_mut().find(|place| **place == value)
+        else {
+            return;
+        };
+        *place = 0;
+        let mut passed = home;
+        while passed != at {
+            self.buckets[passed][PLACES] -= 1;
+            passed = self.next(passed);
+        }
+    }
+
+    /// A bit for each place whose bits of the hash are those of this one.
+    #[inline]
+    fn hits(&self, bucket: &[u32; PLACES + 1], hash: u64) -> u32 {
+        let tag = hash as u32 & !self.number_mask;
+        let mut hits = 0;
+        for (bit, place) in bucket.iter().enumerate() {
+            hits |= u32::from(place & !self.number_mask == tag) << bit;
+        }
+        hits & ((1 << PLACES) - 1)
+    }
+
+    /// The bucket for a hash, by its upper half: the lower has the other bits, and who owns a flow
+    /// is decided by the lowest.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        ((hash >> 32) * self.buckets.len() as u64 >> 32) as usize
+    }
+
+    #[inline]
+    fn next(&self, at: usize) -> usize {
+        if at + 1 == self.buckets.len() { 0 } else { at + 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a map, with hashes so few and so alike that buckets overflow, wrap around and
+        /// share their bits.
+        #[test]
+        fn behaves_like_a_map(
+            limit in 1usize..200,
+            steps in prop::collection::vec((0u64..4, 0u64..3, any::<bool>()), 1..600),
+        ) {
+            let mut index = Index::new(limit, Commit::Lazily).unwrap();
+            let mut twin: BTreeMap<u32, u64> = BTreeMap::new();
+            for (high, low, add) in steps {
+                let hash = high << 62 | low << 31 | 5;
+                if add {
+                    let free = (0..limit as u32).find(|number| !twin.contains_key(number));
+                    if let Some(number) = free {
+                        index.insert(hash, number);
+                        twin.insert(number, hash);
+                    }
+                } else if let Some((&number, _)) = twin.iter().find(|(_, known)| **known == hash) {
+                    index.remove(hash, number);
+                    twin.remove(&number);
+                }
+                for (&number, &hash) in &twin {
+                    prop_assert_eq!(index.find(hash, |found| found == number), Some(number));
+                    prop_assert!(index.guess(hash).is_none_or(|guess| (guess as usize) < limit));
+                }
+                let mut seen = Vec::new();
+                prop_assert_eq!(index.find(hash, |number| { seen.push(number); false }), None);
+                seen.sort_unstable();
+                seen.dedup();
+                let alike = twin.iter().filter(|(_, known)| **known == hash).count();
+                prop_assert!(seen.len() >= alike && seen.iter().all(|it| twin.contains_key(it)));
+            }
+            for (number, hash) in twin {
+                index.remove(hash, number);
+            }
+            prop_assert!(index.buckets.iter().all(|bucket| *bucket == [0; 16]), "nothing is left");
+        }
+    }
+
+    #[test]
+    fn it_is_small_and_hardly_ever_wrong() {
+        let limit = 100_000;
+        let mut index = Index::new(limit, Commit::Lazily).unwrap();
+        let hash = |number: u32| u64::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (0..limit as u32).for_each(|number| index.insert(hash(number), number));
+        let mut looked_at = 0;
+        for number in 0..limit as u32 {
+            let found = index.find(hash(number), |found| {
+                looked_at += 1;
+                found == number
+            });
+            assert_eq!(found, Some(number));
+        }
+        assert!(looked_at < limit * 102 / 100, "{looked_at} flows looked at");
+        assert!(index.bytes() <= limit * 7, "{} bytes", index.bytes());
+    }
+}

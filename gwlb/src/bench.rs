@@ -20,6 +20,14 @@ mod report;
 mod sdk;
 mod statistics;
 
+/// A worker's data plane without devices, for the benches of functions and of instructions
+/// (`benches/`): what they measure is what [`run`] measures.
+pub mod lane {
+    pub use super::core::lane::{BATCH, Lane, Outcome, Plane};
+    pub use super::core::ring::{Random, Ring, Segment};
+    pub use super::error::BenchError;
+}
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -40,6 +40,8 @@ use netio::process::privileges;
 pub use control_handle::{ControlError, ControlHandle, ReloadError, ReloadReport};
 pub use error::StartError;
 pub use status::{AttachmentStatus, GatewayState, Status};
+#[cfg(feature = "lab")]
+pub(crate) use worker::TUN_BATCH;
 
 use crate::config::Settings;
 use admin::AdminServer;

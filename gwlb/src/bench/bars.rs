@@ -12,7 +12,7 @@ pub(super) struct Goal {
     /// Short of this it has failed.
     pub least: f64,
     /// What is striven for.
-    pub goal: f64,
+    pub wanted: f64,
     pub direction: Direction,
 }
 
@@ -77,10 +77,10 @@ const fn goal(
     name: &'static str,
     what: &'static str,
     least: f64,
-    goal: f64,
+    wanted: f64,
     direction: Direction,
 ) -> Goal {
-    Goal { name, what, least, goal, direction }
+    Goal { name, what, least, wanted, direction }
 }
 
 impl Goal {
@@ -95,7 +95,7 @@ impl Goal {
             Up => value >= bound,
             Down => value <= bound,
         };
-        if reaches(self.goal) {
+        if reaches(self.wanted) {
             Verdict::Goal
         } else if reaches(self.least) {
             Verdict::Reached
@@ -127,7 +127,7 @@ mod tests {
     fn names_are_unique_and_no_goal_is_easier_than_its_least() {
         for (number, goal) in BARS.iter().enumerate() {
             assert!(BARS[number + 1..].iter().all(|other| other.name != goal.name));
-            assert_eq!(goal.judge(goal.goal), Verdict::Goal, "{}", goal.name);
+            assert_eq!(goal.judge(goal.wanted), Verdict::Goal, "{}", goal.name);
             assert_eq!(goal.judge(goal.least), Verdict::Reached, "{}", goal.name);
         }
     }

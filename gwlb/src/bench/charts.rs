@@ -58,12 +58,11 @@ fn sheets(report: &Report) -> Vec<Sheet<'_>> {
         let same = |other: &&Row| other.metric == row.metric && other.case == row.case;
         let rows: Vec<_> = report.rows.iter().filter(same).collect();
         let chart = match row.metric {
-            metric::THROUGHPUT | metric::RATE => bars(&rows, None),
             metric::LATENCY => bars(&rows, Some(PERCENTILE)),
             metric::COST if rows.iter().any(|row| row.dimensions.contains_key(FLOWS)) => {
                 lines(&rows)
             }
-            metric::COST => bars(&rows, None),
+            metric::THROUGHPUT | metric::RATE | metric::COST => bars(&rows, None),
             _ => continue,
         };
         let quick = if report.quick { ", measured quickly" } else { "" };

@@ -4,15 +4,22 @@ use std::io;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BenchError {
+pub enum BenchError {
+    /// The system refused something.
     #[error("cannot {what}: {source}")]
-    Io { what: String, source: io::Error },
+    Io {
+        /// What was being done.
+        what: String,
+        /// What it answered.
+        source: io::Error,
+    },
     /// Privileges, or parts of the kernel, are missing.
     #[error("{0}")]
     NotPossible(String),
     /// What is measured did not do what it must, so that its figures would mean nothing.
     #[error("{0}")]
     Wrong(String),
+    /// By Ctrl-C.
     #[error("interrupted")]
     Interrupted,
 }

@@ -63,14 +63,12 @@ impl Machine {
     /// Two lines, or three.
     pub(super) fn to_text(&self) -> String {
         let Self { cpu, cores, kernel, gwlb, congestion_control, load, .. } = self;
-        let mut text = format!(
+        let warning = self.warning().map(|warning| format!("Warning: {warning}.\n"));
+        format!(
             "{cpu}, {cores} cores, Linux {kernel}\n\
-             gwlb {gwlb}, TCP {congestion_control} by default, load {load:.2} at the start\n"
-        );
-        if let Some(warning) = self.warning() {
-            text += &format!("Warning: {warning}.\n");
-        }
-        text
+             gwlb {gwlb}, TCP {congestion_control} by default, load {load:.2} at the start\n{}",
+            warning.unwrap_or_default()
+        )
     }
 
     /// One that tests show.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -116,6 +116,14 @@ impl Row {
         self
     }
 
+    /// Its set-up, with the number of flows where there is one.
+    fn setup_shown(&self) -> String {
+        match self.dimensions.get(FLOWS).and_then(Value::as_u64) {
+            Some(flows) => format!("{}, {}", self.setup, flows_shown(flows as usize)),
+            None => self.setup.clone(),
+        }
+    }
+
     /// Its metric, with the percentile where there is one.
     fn metric_shown(&self) -> String {
         match self.dimensions.get(PERCENTILE).and_then(Value::as_str) {
@@ -163,7 +171,7 @@ impl Report {
                 tables.len() - 1
             });
             tables[place].1.add_row([
-                row.setup.clone(),
+                row.setup_shown(),
                 row.metric_shown(),
                 figure(row.median),
                 figure(row.min),
@@ -189,11 +197,20 @@ impl Report {
                 figure(bar.spread),
                 bar.pairs.to_string(),
                 shown(|goal| goal.least),
-                shown(|goal| goal.goal),
+                shown(|goal| goal.wanted),
                 bars::judge(bar).map_or("", Verdict::name).to_owned(),
             ]);
         }
         table
+    }
+}
+
+/// `8 M flows`
+pub(super) fn flows_shown(flows: usize) -> String {
+    match flows {
+        1_000_000.. if flows.is_multiple_of(1_000_000) => format!("{} M flows", flows / 1_000_000),
+        1_000.. if flows.is_multiple_of(1_000) => format!("{} k flows", flows / 1_000),
+        _ => format!("{flows} flows"),
     }
 }
 
@@ -211,8 +228,11 @@ pub(super) fn figure(value: f64) -> String {
 
 /// A table of which the columns in `numbers` are numbers.
 fn table(header: &[&str], numbers: std::ops::Range<usize>) -> Table {
+    const LINE: LineStyle = LineStyle::none().fill('─').junction('─');
+    let style = TableStyle::new().top_border(LINE).header_separator(LINE).bottom_border(LINE);
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
+    // No lines between rows: there are many.
+    table.load_style(style).set_header(header.iter().copied());
     for column in table.column_iter_mut().skip(numbers.start).take(numbers.len()) {
         column.set_cell_alignment(CellAlignment::Right);
     }

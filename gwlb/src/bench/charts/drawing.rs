@@ -18,6 +18,10 @@ const BAR: u32 = 26;
 const NAMES: u32 = 280;
 const LINES_HEIGHT: u32 = 460;
 const FONT: &str = "sans-serif";
+/// Sizes of letters, as plotters counts them: a quarter more than SVG does.
+const TITLE: u32 = 24;
+const LARGE: u32 = 18;
+const SMALL: u32 = 16;
 /// Colours that people who see few colours can tell apart (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
@@ -56,11 +60,11 @@ type Drawn<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 fn paper<'a>(area: &Area<'a>, sheet: &Sheet<'_>) -> Drawn<Area<'a>> {
     area.fill(&WHITE)?;
     let title = format!("{}: {}", sheet.metric, sheet.case);
-    area.draw(&Text::new(title, (16, 12), (FONT, 20).into_font()))?;
+    area.draw(&Text::new(title, (16, 12), (FONT, TITLE).into_font()))?;
     area.draw(&Text::new(
         sheet.note.clone(),
         (16, 38),
-        (FONT, 13).into_font().color(&BLACK.mix(0.6)),
+        (FONT, SMALL).into_font().color(&BLACK.mix(0.6)),
     ))?;
     Ok(area.margin(60, 8, 16, 24))
 }
@@ -93,25 +97,25 @@ fn bars(
         .light_line_style(TRANSPARENT)
         .x_desc(unit)
         .x_label_formatter(&|value| short(*value))
-        .label_style((FONT, 13))
+        .label_style((FONT, SMALL))
         .draw()?;
     let name_style = |size: u32| {
         let style = TextStyle::from((FONT, size).into_font());
         style.pos(Pos::new(HPos::Right, VPos::Center))
     };
     let value_style =
-        TextStyle::from((FONT, 13).into_font()).pos(Pos::new(HPos::Left, VPos::Center));
+        TextStyle::from((FONT, SMALL).into_font()).pos(Pos::new(HPos::Left, VPos::Center));
     let step = if series.len() > 1 { series.len() + 1 } else { 1 };
     for (number, (name, values)) in groups.iter().enumerate() {
         let top = (number * step + usize::from(series.len() > 1)) as f64;
         let middle = top + values.len() as f64 / 2.0;
         let (x, y) = chart.backend_coord(&(0.0, middle));
         let left = if series.len() > 1 { 56 } else { 8 };
-        write(area, name, (x - left, y), &name_style(14))?;
+        write(area, name, (x - left, y), &name_style(LARGE))?;
         for (number, (value, series)) in values.iter().zip(series).enumerate() {
             let top = top + number as f64;
             let (x, y) = chart.backend_coord(&(0.0, top + 0.5));
-            write(area, series, (x - 8, y), &name_style(12))?;
+            write(area, series, (x - 8, y), &name_style(SMALL))?;
             let Some(value) = *value else { continue };
             let colour = COLOURS[number % COLOURS.len()];
             let corners = [(0.0, top + 0.12), (value, top + 0.88)];
@@ -140,7 +144,7 @@ fn lines(area: &Area<'_>, lines: &[(&str, Vec<(f64, f64)>)], unit: &str) -> Draw
         .y_desc(unit)
         .x_label_formatter(&|value| short(*value))
         .y_label_formatter(&|value| short(*value))
-        .label_style((FONT, 13))
+        .label_style((FONT, SMALL))
         .draw()?;
     for (number, (name, points)) in lines.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
@@ -152,9 +156,15 @@ fn lines(area: &Area<'_>, lines: &[(&str, Vec<(f64, f64)>)], unit: &str) -> Draw
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
         for point in points {
             let (x, y) = chart.backend_coord(point);
-            let style = TextStyle::from((FONT, 12).into_font().color(&colour));
-            let style = style.pos(Pos::new(HPos::Center, VPos::Bottom));
-            write(area, &figure(point.1), (x, y - 6), &style)?;
+            let style = (FONT, SMALL).into_font().color(&colour);
+            // Above the point, unless another one is there.
+            let below = lines.iter().flat_map(|(_, points)| points).any(|other| {
+                let (beside, above) = chart.backend_coord(other);
+                beside == x && (1..24).contains(&(y - above))
+            });
+            let (vertical, away) = if below { (VPos::Top, 6) } else { (VPos::Bottom, -6) };
+            let style = style.pos(Pos::new(HPos::Center, vertical));
+            write(area, &figure(point.1), (x, y + away), &style)?;
         }
     }
     chart
@@ -162,7 +172,7 @@ fn lines(area: &Area<'_>, lines: &[(&str, Vec<(f64, f64)>)], unit: &str) -> Draw
         .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.2))
-        .label_font((FONT, 13))
+        .label_font((FONT, SMALL))
         .draw()?;
     Ok(())
 }

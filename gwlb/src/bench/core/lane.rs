@@ -1,0 +1,401 @@
+//! One worker's data plane, as the runtime drives it but for the devices: packets come from a ring,
+//! and what would be sent or written is only looked at.
+
+use std::hint::black_box;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use geneve::inner::IpVersion;
+use netio::mem::Commit;
+use netio::offload::{Coalescer, Limits, Offload, Place};
+use router::Entry;
+use router::source::Source;
+
+use super::ring::{Random, Ring, Segment};
+use crate::bench::error::BenchError;
+use crate::control::Control;
+use crate::dataplane::encap::{Batch, Encapsulator};
+use crate::dataplane::fragments::FragmentTable;
+use crate::dataplane::frame::Frame;
+use crate::dataplane::gather::Gatherer;
+use crate::dataplane::keys::Secret;
+use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot};
+use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::verdict::{Hop, Origin, ReturnVerdict, Verdict, Way, WorkerId};
+use crate::dataplane::{Ingress, IngressConfig, Return};
+
+/// Packets that are taken at a time: as many as a worker takes from one device.
+pub const BATCH: usize = crate::runtime::TUN_BATCH;
+
+const CONFIGURATION: &str = include_str!("plane.toml");
+
+/// A gateway's view of its configuration, for lanes to share.
+#[derive(Debug)]
+pub struct Plane {
+    snapshot: Arc<Snapshot>,
+    fragments: Arc<FragmentTable>,
+    /// Where packets enter.
+    internet: Origin,
+    /// When everything begins. No clock is read after that.
+    start: Instant,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Lane {
+    ingress: Ingress,
+    returns: Return,
+    snapshot: Arc<Snapshot>,
+    stats: Arc<WorkerStats>,
+    internet: Origin,
+    encapsulator: Encapsulator,
+    gatherer: Gatherer<SendLane>,
+    coalescer: Coalescer<usize>,
+    version: IpVersion,
+    now: Instant,
+    /// The flows that this worker owns, by their numbers.
+    flows: Vec<u32>,
+    /// The number of the next flow that nobody has seen.
+    next: u64,
+}
+
+/// What packets have in common that can leave together.
+type SendLane = (PoolId, u16, TargetSlot);
+
+/// What became of packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Those that would have been sent, or written.
+    pub packets: u64,
+    /// Their bytes, headers included.
+    pub bytes: u64,
+}
+
+impl Plane {
+    /// For so many workers.
+    ///
+    /// # Errors
+    /// If the configuration that is built in does not hold together.
+    pub fn new(workers: u16, start: Instant) -> Result<Self, BenchError> {
+        let wrong = |what: String| BenchError::Wrong(format!("the bench's configuration: {what}"));
+        let source = Source::new("bench.toml", CONFIGURATION);
+        let settings =
+            crate::config::parse(&source).map_err(|error| wrong(format!("{error:?}")))?;
+        let topology = Arc::clone(&settings.topology);
+        let gateway = topology.gateway_by_name("igw").ok_or_else(|| wrong("no igw".to_owned()))?;
+        let secret = Secret::from_bytes([9; Secret::LEN]);
+        let control = Control::new(Arc::new(settings), secret, workers, Duration::ZERO, start);
+        Ok(Self {
+            snapshot: control.snapshot(),
+            fragments: Arc::new(FragmentTable::default()),
+            internet: Entry::InternetGateway(gateway).into(),
+            start,
+        })
+    }
+
+    /// A worker that may have so many flows, and has none.
+    ///
+    /// # Errors
+    /// If there is no memory for so many.
+    pub fn lane(
+        &self,
+        worker: u16,
+        version: IpVersion,
+        max_flows: usize,
+    ) -> Result<Lane, BenchError> {
+        let stats = Arc::new(WorkerStats::default());
+        let config = IngressConfig {
+            worker: WorkerId(worker),
+            max_flows,
+            commit: Commit::Lazily,
+            fragments: Arc::clone(&self.fragments),
+            stats: Arc::clone(&stats),
+        };
+        let snapshot = Arc::clone(&self.snapshot);
+        let ingress = Ingress::new(config, Arc::clone(&snapshot), self.start)
+            .map_err(BenchError::io(format!("have memory for {max_flows} flows")))?;
+        Ok(Lane {
+            ingress,
+            returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
+            snapshot,
+            stats,
+            internet: self.internet,
+            encapsulator: Encapsulator::default(),
+            gatherer: Gatherer::default(),
+            coalescer: Coalescer::new(Limits::default()),
+            version,
+            now: self.start,
+            flows: Vec::new(),
+            next: 0,
+        })
+    }
+}
+
+impl Lane {
+    /// Has flows begin until there are so many.
+    pub fn populate(&mut self, flows: usize) {
+        let mut ring = Ring::new(self.version, 64, 1);
+        while self.flows.len() < flows {
+            ring.write(0, Segment::Data, self.next);
+            if self.hop(ring.packet(0)).is_some() {
+                self.flows.push(self.next as u32);
+            }
+            self.next += 1;
+        }
+    }
+
+    /// How many flows were begun to stay.
+    pub fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// A flow that is known, by chance.
+    pub fn any(&self, random: &mut Random) -> u64 {
+        u64::from(self.flows[random.below(self.flows.len())])
+    }
+
+    /// A flow that nobody has seen.
+    pub fn unseen(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// The number of the nth flow that is known.
+    pub fn nth(&self, number: usize) -> u64 {
+        u64::from(self.flows[number])
+    }
+
+    /// Decides about packets and encapsulates them, up to what would be sent.
+    pub fn forward(&mut self, ring: &Ring, packets: Range<usize>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut numbers = packets;
+        while !numbers.is_empty() {
+            let end = (numbers.start + BATCH).min(numbers.end);
+            self.forward_batch(ring, numbers.start..end, &mut outcome);
+            numbers.start = end;
+        }
+        outcome
+    }
+
+    /// Takes datagrams back from appliances, up to what would be written.
+    pub fn back(&mut self, ring: &Ring, hops: &[SocketAddr], packets: Range<usize>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let local = self.local();
+        let mut numbers = packets;
+        while !numbers.is_empty() {
+            let end = (numbers.start + BATCH).min(numbers.end);
+            self.back_batch(ring, hops, local, numbers.start..end, &mut outcome);
+            numbers.start = end;
+        }
+        outcome
+    }
+
+    /// Sends the packets of a ring to their appliances and has them returned: puts the headers in
+    /// front of them, and says who returns each.
+    pub fn echo(&mut self, ring: &mut Ring) -> Vec<SocketAddr> {
+        let mut from = Vec::with_capacity(ring.count());
+        for number in 0..ring.count() {
+            if let Some(hop) = self.hop(ring.packet(number)) {
+                ring.put(number, &hop.header);
+                from.push(hop.address);
+            }
+        }
+        from
+    }
+
+    /// Lets connections be forgotten that nobody has answered.
+    pub fn forget_unanswered(&mut self) {
+        let due = self.now + Duration::from_secs(2);
+        while let Some(at) = self.ingress.poll_timeout().filter(|at| *at <= due) {
+            self.now = self.now.max(at);
+            self.ingress.handle_timeout(self.now);
+        }
+        self.now = due;
+    }
+
+    /// How many flows were made so far.
+    pub fn created(&self) -> u64 {
+        self.stats.flows.created.get()
+    }
+
+    /// Bytes of the table's hot part, when it is full.
+    pub fn table_bytes(&self) -> usize {
+        self.ingress.flows().bytes()
+    }
+
+    /// How many packets were not remembered, for want of room.
+    pub fn untracked(&self) -> u64 {
+        self.stats.flows.untracked.get()
+    }
+
+    /// Takes flows for known that another lane knows.
+    #[cfg(test)]
+    pub fn know_from(&mut self, other: &Self) {
+        self.flows.clone_from(&other.flows);
+    }
+
+    /// Where a packet would go; for preparing, and for judging.
+    pub fn hop(&mut self, packet: &[u8]) -> Option<Hop> {
+        let frame = Frame::parse(packet, &Offload::NONE).ok()?;
+        match self.ingress.handle_packet(self.internet, &frame, self.now) {
+            Verdict::ToAppliance(hop) => Some(hop),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn forward_batch(&mut self, ring: &Ring, numbers: Range<usize>, outcome: &mut Outcome) {
+        let Self { ingress, internet, .. } = self;
+        let mut batch = [const { None }; BATCH];
+        for (number, place) in numbers.zip(&mut batch) {
+            if let Ok(frame) = Frame::parse(ring.packet(number), &Offload::NONE) {
+                let aim = ingress.aim(*internet, &frame);
+                *place = Some((frame, aim));
+            }
+        }
+        for (_, aim) in batch.iter().flatten() {
+            if let Some(aim) = aim {
+                ingress.prefetch(aim);
+            }
+        }
+        for (frame, aim) in batch.iter().flatten() {
+            let verdict = self.ingress.handle_aimed(self.internet, frame, *aim, self.now);
+            if let Verdict::ToAppliance(hop) = verdict {
+                self.encapsulate(frame, &hop, outcome);
+            }
+        }
+        self.flush(outcome);
+    }
+
+    /// As the runtime does: small packets are gathered, others get their headers.
+    #[inline]
+    fn encapsulate(&mut self, frame: &Frame<'_>, hop: &Hop, outcome: &mut Outcome) {
+        let lane = (hop.pool, hop.port, hop.target);
+        let send = |_, batch: &Batch<'_>| count(black_box(batch).segments, batch.len(), outcome);
+        // What cannot be segmented is not counted, and so is noticed.
+        let _ = if Gatherer::<SendLane>::takes(frame) {
+            self.gatherer.push(lane, &hop.header, frame, send)
+        } else {
+            let mut send = send;
+            self.gatherer.flush_lane(lane, &mut send);
+            self.encapsulator.encapsulate(&hop.header, frame, |batch| send(lane, batch))
+        };
+    }
+
+    fn flush(&mut self, outcome: &mut Outcome) {
+        self.gatherer.flush(|_, batch| count(black_box(batch).segments, batch.len(), outcome));
+    }
+
+    #[inline]
+    fn back_batch(
+        &mut self,
+        ring: &Ring,
+        hops: &[SocketAddr],
+        local: IpAddr,
+        numbers: Range<usize>,
+        outcome: &mut Outcome,
+    ) {
+        let Self { returns, coalescer, .. } = self;
+        let mut emit = |run: netio::offload::Run<'_, usize>| {
+            let run = black_box(run);
+            let bytes = run.pieces.iter().map(|piece| piece.len as usize).sum();
+            count(run.pieces.len(), bytes, outcome);
+        };
+        for number in numbers {
+            let datagram = ring.datagram(number);
+            let verdict = returns.handle_datagram(hops[number], local, datagram);
+            if let ReturnVerdict::Accept(returned) = verdict
+                && let Way::Deliver(_) = returned.way
+            {
+                let inner = &datagram[returned.range.clone()];
+                let place = Place { buffer: number as u32, start: returned.range.start as u32 };
+                coalescer.push(inner, &returned.inner, place, 0, &mut emit);
+            }
+        }
+        coalescer.flush(emit);
+    }
+
+    /// The address that appliances answer to.
+    fn local(&self) -> IpAddr {
+        self.snapshot.pools[0].address
+    }
+}
+
+#[inline]
+fn count(packets: usize, bytes: usize, outcome: &mut Outcome) {
+    outcome.packets += packets as u64;
+    outcome.bytes += bytes as u64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::clock;
+
+    const FLOWS: usize = 500;
+
+    fn lane(version: IpVersion) -> (Lane, Ring) {
+        let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, version, 10_000).unwrap();
+        lane.populate(FLOWS);
+        (lane, Ring::new(version, 1428, 100))
+    }
+
+    #[test]
+    fn packets_of_known_flows_make_none_and_all_are_sent() {
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let (mut lane, mut ring) = lane(version);
+            let mut random = Random::new(1);
+            ring.fill(Segment::Data, |_| lane.any(&mut random));
+            let created = lane.created();
+            let outcome = lane.forward(&ring, 0..100);
+            assert_eq!(outcome.packets, 100);
+            assert!(outcome.bytes > 100 * 1428);
+            assert_eq!(lane.created(), created);
+        }
+    }
+
+    #[test]
+    fn unseen_flows_are_made_and_forgotten_again() {
+        let (mut lane, mut ring) = lane(IpVersion::V4);
+        for round in 1..=5 {
+            ring.fill(Segment::Syn, |_| lane.unseen());
+            assert_eq!(lane.forward(&ring, 0..100).packets, 100);
+            assert_eq!(lane.created(), (FLOWS + 100 * round) as u64);
+            lane.forget_unanswered();
+            assert_eq!(lane.stats.flows.expired.get(), 100 * round as u64);
+        }
+    }
+
+    #[test]
+    fn what_was_sent_comes_back() {
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let (mut lane, mut ring) = lane(version);
+            let mut random = Random::new(1);
+            ring.fill(Segment::Data, |_| lane.any(&mut random));
+            let hops = lane.echo(&mut ring);
+            assert_eq!(lane.back(&ring, &hops, 0..100).packets, 100);
+        }
+    }
+
+    #[test]
+    fn small_packets_are_sent_too() {
+        let (mut lane, _) = lane(IpVersion::V4);
+        let mut ring = Ring::new(IpVersion::V4, 64, 100);
+        let mut random = Random::new(1);
+        ring.fill(Segment::Data, |_| lane.any(&mut random));
+        assert_eq!(lane.forward(&ring, 0..100).packets, 100);
+    }
+
+    #[test]
+    fn workers_own_flows_of_their_own() {
+        let plane = Plane::new(2, clock::now()).unwrap();
+        let mut lanes = [0, 1].map(|worker| plane.lane(worker, IpVersion::V4, 1000).unwrap());
+        for lane in &mut lanes {
+            lane.populate(100);
+        }
+        let [one, other] = &lanes;
+        assert!(one.flows.iter().all(|flow| !other.flows.contains(flow)));
+    }
+}

@@ -206,8 +206,9 @@ mod tests {
         let limits = Limits { flows: Some(4096), new_flows_per_second: Some(500) };
         let (directory, socket) = (Path::new("/tmp/x"), Path::new("/tmp/x/gateway.sock"));
         let text = configuration("gateway", &detour, limits, directory, socket);
-        // No namespace that a file may name is called like this.
-        let text = text.replace("(current)", "some-netns");
+        // They are three namespaces, and none that a file may name is called as this one is.
+        let names = ["node", "client", "server"].into_iter();
+        let text = names.fold(text, |text, name| text.replacen("(current)", name, 1));
         let source = router::source::Source::new("gateway.toml", text);
         let settings = crate::config::parse(&source).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(settings.attachments.len(), 2);

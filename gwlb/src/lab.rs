@@ -21,8 +21,8 @@ pub(crate) mod process;
 mod progress;
 mod report;
 mod stage;
-mod statistics;
-mod traffic;
+pub(crate) mod statistics;
+pub(crate) mod traffic;
 mod trial;
 
 use std::fs;

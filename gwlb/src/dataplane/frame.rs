@@ -23,6 +23,7 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// The reason to drop it if it is no valid IP packet.
+    #[inline]
     pub fn parse(packet: &'a [u8], offload: &'a Offload) -> Result<Self, DropReason> {
         let inner = Inner::parse(packet).map_err(|_| DropReason::MalformedPacket)?;
         // What lies behind the packet is no part of it: it was not measured against any MTU.
@@ -38,6 +39,7 @@ impl<'a> Frame<'a> {
     }
 
     /// How many packets it stands for.
+    #[inline]
     pub fn segments(&self) -> u64 {
         self.shape.segments.into()
     }
@@ -57,6 +59,7 @@ pub struct Shape {
 
 impl Shape {
     /// The shape of `inner`, as the device said it is to be segmented.
+    #[inline]
     pub fn of(inner: &Inner, offload: &Offload) -> Self {
         let whole = Self { segments: 1, largest: inner.total_len as u32 };
         let (size, transport) = match (offload.segment, &inner.transport) {

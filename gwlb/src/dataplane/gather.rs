@@ -7,7 +7,7 @@
 
 use std::io::IoSlice;
 
-use netio::offload::{OffloadError, Segmenter};
+use netio::offload::{Offload, OffloadError, Segmenter};
 use netio::udp::MAX_GSO_SEGMENTS;
 
 use super::encap::Batch;
@@ -125,13 +125,18 @@ impl Gathered {
     /// Takes a copy of a packet that [`fits`](Self::fits), with its checksum completed.
     #[inline]
     fn push(&mut self, header: &GeneveHeader, frame: &Frame<'_>) -> Result<(), OffloadError> {
-        let segmenter = Segmenter::new(frame.packet, &frame.inner, frame.offload)?;
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(header.as_bytes());
-        let headers = self.bytes.len();
-        self.bytes.resize(headers + segmenter.header_len(), 0);
-        let segment = segmenter.segment(0, &mut self.bytes[headers..]);
-        self.bytes.extend_from_slice(&frame.packet[segment.payload]);
+        if *frame.offload == Offload::NONE {
+            self.bytes.extend_from_slice(header.as_bytes());
+            self.bytes.extend_from_slice(frame.packet);
+        } else {
+            let segmenter = Segmenter::new(frame.packet, &frame.inner, frame.offload)?;
+            self.bytes.extend_from_slice(header.as_bytes());
+            let headers = self.bytes.len();
+            self.bytes.resize(headers + segmenter.header_len(), 0);
+            let segment = segmenter.segment(0, &mut self.bytes[headers..]);
+            self.bytes.extend_from_slice(&frame.packet[segment.payload]);
+        }
         self.segments += 1;
         if self.segments == 1 {
             self.segment_size = self.bytes.len() - start;
@@ -158,7 +163,6 @@ mod tests {
 
     use geneve::dialect::{Dialect, Tags};
     use geneve::header::ProtocolType;
-    use netio::offload::Offload;
     use proptest::prelude::*;
 
     use super::super::testing::udp;

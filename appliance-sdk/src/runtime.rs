@@ -10,6 +10,7 @@ mod control;
 mod emitter;
 mod handle;
 mod health;
+mod outbox;
 mod raw;
 mod sender;
 mod worker;

@@ -177,9 +177,11 @@ impl<A: Appliance> Session<A> {
         self.flows.next_expiry()
     }
 
-    /// Takes note that a reply, or so many datagrams of it, could not be sent.
-    pub fn not_sent(&mut self, reply: &Reply, datagrams: u64, reason: DropReason) {
-        let Count { packets, bytes } = reply.count;
+    /// Takes note that so many datagrams of replies could not be sent, of which `count` says how
+    /// many inner packets they have together: [`Reply::count`], or the sum over those that were sent
+    /// as one.
+    pub fn not_sent(&mut self, count: Count, datagrams: u64, reason: DropReason) {
+        let Count { packets, bytes } = count;
         let datagrams = datagrams.min(packets);
         // All datagrams of a run but the last are of one size.
         let bytes = bytes * datagrams / packets.max(1);
@@ -278,6 +280,7 @@ impl<A: Appliance> Session<A> {
         if let Some(latest) = latest
             && let Some(payload) = datagram.strip_prefix(latest.envelope.header)
         {
+            // The very same slice, which the next step knows it by.
             return Ok((latest.envelope, payload));
         }
         let (header, payload) = Header::parse(datagram).map_err(|error| header_drop(&error))?;
@@ -312,7 +315,7 @@ impl<A: Appliance> Session<A> {
         inner: &Inner,
     ) -> FlowIndex {
         if let Some(latest) = &batch.latest
-            && latest.envelope.header == envelope.header
+            && std::ptr::eq(latest.envelope.header, envelope.header)
             && latest.key == key
         {
             return latest.flow;

@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use appliance_sdk::testing::{self, Segment};
@@ -59,6 +59,40 @@ fn a_run_comes_back_as_a_run() {
     assert_eq!(stats.received.packets, 40);
     assert_eq!(stats.syscalls.send, 1, "{stats:?}");
     assert_eq!(gateway.arrivals(), 1);
+}
+
+#[test]
+fn what_a_gateway_sends_one_by_one_goes_back_together() {
+    const EACH: usize = 20;
+    let (go_on, wait) = mpsc::channel();
+    let wait = Arc::new(Mutex::new(wait));
+    let (running, listening) = start(Runtime::builder().threads(1), "127.0.16.2", move |packet| {
+        if packet.payload() == b"wait" {
+            wait.lock().unwrap().recv().unwrap();
+        }
+        Action::Forward
+    });
+    let mut gateway = WireGateway::new("127.0.16.1", listening);
+    let mut ports = [gateway.port(), gateway.port()];
+    // While the appliance thinks about the first, all the others come to wait.
+    ports[0].send(&aws(7, &packet(b"wait"))).unwrap();
+    let mut sent: [Vec<Vec<u8>>; 2] = Default::default();
+    for number in 0..2 * EACH {
+        let datagram = aws(number as u32, &packet(&[number as u8; 4]));
+        ports[number % 2].send(&datagram).unwrap();
+        sent[number % 2].push(datagram);
+    }
+    go_on.send(()).unwrap();
+    let returned = gateway.receive(1 + 2 * EACH);
+    for (port, sent) in ports.iter().zip(&sent) {
+        let of_port = returned.iter().filter(|returned| returned.from.port() == port.number());
+        let of_port: Vec<_> = of_port.map(|returned| &returned.bytes).collect();
+        assert!(of_port[of_port.len() - EACH..].iter().copied().eq(sent));
+    }
+    let stats = stop(running);
+    assert_eq!(stats.returned.packets, 41);
+    // One for each port, and one for the first, unless others came in with it.
+    assert!(stats.syscalls.send <= 3, "{stats:?}");
 }
 
 #[test]

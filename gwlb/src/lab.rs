@@ -12,17 +12,17 @@
 
 mod configuration;
 mod diagnosis;
-mod error;
+pub(crate) mod error;
 mod failover;
 mod ledger;
 mod network;
 mod plan;
-mod process;
+pub(crate) mod process;
 mod progress;
 mod report;
 mod stage;
-mod statistics;
-mod traffic;
+pub(crate) mod statistics;
+pub(crate) mod traffic;
 mod trial;
 
 use std::fs;
@@ -165,13 +165,13 @@ async fn perform(
 
 /// Ctrl-C, and the request to terminate. One watch from beginning to end, so that none gets lost
 /// between two waits.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -179,7 +179,7 @@ impl Signals {
     }
 
     /// Until the next of either.
-    async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

@@ -4,6 +4,9 @@
 //! path. Each call waits for the kernel's answer, and an error says what was asked of which
 //! namespace.
 
+mod policy;
+mod vxlan;
+
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -27,6 +30,8 @@ use rtnetlink::{
 use tokio::runtime::{Builder, Runtime};
 
 use crate::netns::{Netns, NetnsError};
+
+pub use vxlan::Vxlan;
 
 /// The links of one network namespace.
 pub struct Links {
@@ -203,7 +208,7 @@ impl Links {
         Ok(found.iter().filter_map(address).collect())
     }
 
-    /// Adds a route to the main table.
+    /// Adds a route, to the main table if it names no other.
     pub fn add_route(&self, route: &Route<'_>) -> Result<(), LinkError> {
         let what = || format!("add route {route}");
         let message = self.route_message(route, what)?;
@@ -211,7 +216,7 @@ impl Links {
             .map_err(|error| self.error(what(), error))
     }
 
-    /// Deletes a route from the main table.
+    /// Deletes a route, from the main table if it names no other.
     pub fn delete_route(&self, route: &Route<'_>) -> Result<(), LinkError> {
         let what = || format!("delete route {route}");
         let message = self.route_message(route, what)?;
@@ -244,6 +249,9 @@ impl Links {
         if let Some(mtu) = route.mtu {
             let metrics = RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]);
             message.get_mut().attributes.push(metrics);
+        }
+        if let Some(table) = route.table {
+            message = message.table_id(table);
         }
         Ok(message.build())
     }
@@ -408,12 +416,13 @@ pub struct Route<'a> {
     device: Option<&'a str>,
     source: Option<IpAddr>,
     mtu: Option<u32>,
+    table: Option<u32>,
 }
 
 impl<'a> Route<'a> {
     /// A route to `destination`/`prefix`; the bits beyond the prefix must be zero.
     pub fn new(destination: IpAddr, prefix: u8) -> Self {
-        Self { destination, prefix, via: None, device: None, source: None, mtu: None }
+        Self { destination, prefix, via: None, device: None, source: None, mtu: None, table: None }
     }
 
     /// Through the gateway at `address`.
@@ -443,6 +452,14 @@ impl<'a> Route<'a> {
         self.mtu = Some(bytes);
         self
     }
+
+    /// In a routing table of this number, in place of the main one; [`Links::add_rule`] says what
+    /// is routed by it.
+    #[must_use]
+    pub fn table(mut self, table: u32) -> Self {
+        self.table = Some(table);
+        self
+    }
 }
 
 impl fmt::Display for Route<'_> {
@@ -459,6 +476,9 @@ impl fmt::Display for Route<'_> {
         }
         if let Some(mtu) = self.mtu {
             write!(f, " mtu {mtu}")?;
+        }
+        if let Some(table) = self.table {
+            write!(f, " table {table}")?;
         }
         Ok(())
     }
@@ -528,5 +548,7 @@ mod tests {
             .device("eth0")
             .source("192.0.2.1".parse().unwrap());
         assert_eq!(source.to_string(), "192.0.2.0/24 dev eth0 src 192.0.2.1");
+        let table = Route::new("0.0.0.0".parse().unwrap(), 0).device("eth0").table(100);
+        assert_eq!(table.to_string(), "0.0.0.0/0 dev eth0 table 100");
     }
 }

@@ -137,7 +137,11 @@ impl<T: Words> Drop for Table<T> {
 
 impl<T: Words> fmt::Debug for Table<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("len", &self.len).field("bytes", &self.bytes).finish()
+        f.debug_struct("Table")
+            .field("start", &self.start)
+            .field("len", &self.len)
+            .field("bytes", &self.bytes)
+            .finish()
     }
 }
 
@@ -155,8 +159,43 @@ pub fn prefetch<T>(place: &T) {
     let _ = place;
 }
 
+/// For each word of a cache line, from the lowest bit on, whether its bits under `mask` are those of
+/// `wanted`.
+#[inline]
+pub fn alike(line: &[u32; 16], mask: u32, wanted: u32) -> u16 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{
+            __m128i, _mm_and_si128, _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_epi8,
+            _mm_packs_epi16, _mm_packs_epi32, _mm_set1_epi32,
+        };
+        // SAFETY: SSE2 is part of x86-64, and the loads lie within `line`: four words each, at 0, 4,
+        // 8 and 12.
+        unsafe {
+            let (mask, wanted) =
+                (_mm_set1_epi32(mask.cast_signed()), _mm_set1_epi32(wanted.cast_signed()));
+            let quarter = |at: usize| {
+                // As bytes, which may lie anywhere, as they may for this load.
+                let words = line.as_ptr().add(at).cast::<u8>().cast::<__m128i>();
+                let words = _mm_loadu_si128(words);
+                _mm_cmpeq_epi32(_mm_and_si128(words, mask), wanted)
+            };
+            let low = _mm_packs_epi32(quarter(0), quarter(4));
+            let high = _mm_packs_epi32(quarter(8), quarter(12));
+            _mm_movemask_epi8(_mm_packs_epi16(low, high)).cast_unsigned() as u16
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let bits = line.iter().enumerate();
+        bits.fold(0, |bits, (bit, word)| bits | u16::from(word & mask == wanted) << bit)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -190,5 +229,17 @@ mod tests {
         let error = Table::<[u64; 8]>::new(usize::MAX / 64, Commit::Lazily).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
         assert!(Table::<[u64; 8]>::new(usize::MAX, Commit::Lazily).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn alike_is_word_by_word(line: [u32; 16], mask: u32, from in 0usize..16, flip: u32) {
+            for wanted in [line[from] & mask, flip & mask, flip] {
+                for (bit, word) in line.iter().enumerate() {
+                    let expected = word & mask == wanted;
+                    prop_assert_eq!(alike(&line, mask, wanted) >> bit & 1 == 1, expected);
+                }
+            }
+        }
     }
 }

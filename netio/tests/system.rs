@@ -13,9 +13,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use netio::link::{Links, Route};
+use netio::link::{Links, Route, Vxlan};
 use netio::netns::{Netns, NetnsError, ScratchNetns, skip_test};
 use netio::process::{ChildExt, CommandExt, Preflight};
+
+/// Longer than anything takes on a busy machine.
+const LONG: Duration = Duration::from_secs(30);
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -196,6 +199,50 @@ fn routes_lead_by_gateway_and_by_link() {
     let direct = Route::new(ip("192.0.2.0"), 24).device("to-right").source(ip("10.9.0.1"));
     cable.left_links.add_route(&direct).unwrap();
     cable.talk("192.0.2.7");
+}
+
+#[test]
+fn a_tunnel_leads_where_the_rules_send_what_came_in() {
+    let Some(cable) = Cable::new("a_tunnel_leads") else { return };
+    let Some(host) = ScratchNetns::for_test("a_tunnel_leads") else { return };
+    let (links, far) = (&cable.left_links, &cable.right_links);
+    let ends =
+        [(links, "to-right", "10.9.0.1", "10.9.0.2"), (far, "to-left", "10.9.0.2", "10.9.0.1")];
+    for ((links, link, local, remote), inner) in ends.into_iter().zip(["10.8.0.1", "10.8.0.2"]) {
+        let (local, remote) = (ip(local), ip(remote));
+        let vxlan = Vxlan { name: "vxlan0", vni: 7, link, local, remote, port: 4789 };
+        links.create_vxlan(&vxlan).unwrap();
+        links.set_up("vxlan0").unwrap();
+        links.add_address("vxlan0", ip(inner), 24).unwrap();
+    }
+    // What the host asks for lies behind the tunnel by a rule for its link alone.
+    links.create_veth("to-host", "eth0", &host).unwrap();
+    let host_links = Links::in_netns(&host).unwrap();
+    for (links, name, address) in
+        [(links, "to-host", "10.7.0.1"), (&host_links, "eth0", "10.7.0.2")]
+    {
+        links.set_up(name).unwrap();
+        links.add_address(name, ip(address), 24).unwrap();
+    }
+    host_links.add_route(&Route::new(ip("0.0.0.0"), 0).via(ip("10.7.0.1"))).unwrap();
+    far.add_address("to-left", ip("192.0.2.7"), 32).unwrap();
+    far.add_route(&Route::new(ip("10.7.0.0"), 24).via(ip("10.8.0.1"))).unwrap();
+    cable.left.set_sysctl("net.ipv4.ip_forward", "1").unwrap();
+    let ask = || host.run(|| TcpStream::connect_timeout(&"192.0.2.7:9".parse().unwrap(), LONG));
+
+    assert_eq!(ask().unwrap().unwrap_err().kind(), io::ErrorKind::NetworkUnreachable);
+    let route = Route::new(ip("0.0.0.0"), 0).via(ip("10.8.0.2")).device("vxlan0").table(1000);
+    links.add_route(&route).unwrap();
+    links.add_rule(ip("0.0.0.0"), "to-host", 1000).unwrap();
+    let listener = cable.right.run(|| TcpListener::bind("192.0.2.7:9").unwrap()).unwrap();
+    ask().unwrap().unwrap();
+    assert_eq!(listener.accept().unwrap().1.ip(), ip("10.7.0.2"));
+    assert!(links.statistics("vxlan0").unwrap().tx_packets >= 3);
+
+    let refused = links.add_rule(ip("0.0.0.0"), "sixteen-bytes-it", 1000).unwrap_err().to_string();
+    assert!(refused.contains("add rule iif sixteen-bytes-it lookup 1000"), "{refused}");
+    links.delete_route(&route).unwrap();
+    assert_eq!(ask().unwrap().unwrap_err().kind(), io::ErrorKind::NetworkUnreachable);
 }
 
 #[test]

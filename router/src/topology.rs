@@ -5,6 +5,7 @@
 mod build;
 mod describe;
 mod explain;
+mod fib;
 mod ids;
 mod resources;
 mod table;
@@ -15,6 +16,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
+
+use fib::Fib;
 
 pub use build::derived_wire_id;
 pub use describe::{Description, EndpointLine, GatewayLine, SubnetLine, TableLine, VpcLine};
@@ -43,6 +46,8 @@ pub struct Topology {
     subnet_of: Vec<JointPrefixMap<IpNet, SubnetId>>,
     /// For each endpoint, the table of its subnet: the fast path's short cut.
     table_of_endpoint: Vec<TableId>,
+    /// For each table, where every address goes: the fast path's other one.
+    fibs: Vec<Fib>,
 }
 
 /// The ids by name, one map for each kind.
@@ -57,15 +62,16 @@ struct Names {
 
 impl Topology {
     /// Where a packet goes that entered here and is for this address. Allocates nothing.
+    #[inline]
     pub fn lookup(&self, from: Entry, destination: IpAddr) -> NextHop {
-        let table = &self.tables[self.table_for(from).index()];
-        match table.target(destination) {
-            Some(target) => self.resolve(from, table.vpc(), target, destination),
-            None => NextHop::NoRoute,
+        match self.fibs[self.table_for(from).index()].next_hop(destination) {
+            NextHop::Endpoint(id) if from == Entry::Endpoint(id) => NextHop::Loop,
+            next_hop => next_hop,
         }
     }
 
     /// The table that decides about packets which enter here.
+    #[inline]
     pub fn table_for(&self, from: Entry) -> TableId {
         match from {
             Entry::InternetGateway(id) => self.gateways[id.index()].table,
@@ -79,13 +85,23 @@ impl Topology {
         self.subnet_of[vpc.index()].get_lpm(&IpNet::from(address)).map(|(_, id)| *id)
     }
 
-    fn resolve(&self, from: Entry, vpc: VpcId, target: Target, destination: IpAddr) -> NextHop {
+    /// The answers of a table, for every address.
+    fn fib(&self, table: &RouteTable) -> Fib {
+        let routes = table.routes().map(|route| route.destination);
+        // What is local goes to the subnet that has the address.
+        let subnets = self.subnet_of[table.vpc().index()].iter().map(|(prefix, _)| prefix);
+        Fib::new(routes.chain(subnets), |address| match table.target(address) {
+            Some(target) => self.resolve(table.vpc(), target, address),
+            None => NextHop::NoRoute,
+        })
+    }
+
+    fn resolve(&self, vpc: VpcId, target: Target, destination: IpAddr) -> NextHop {
         match target {
             Target::Local => self
                 .subnet_of(vpc, destination)
                 .map_or(NextHop::NoSubnet, |id| NextHop::Deliver(Attachment::Subnet(id))),
             Target::InternetGateway(id) => NextHop::Deliver(Attachment::InternetGateway(id)),
-            Target::Endpoint(id) if from == Entry::Endpoint(id) => NextHop::Loop,
             Target::Endpoint(id) => NextHop::Endpoint(id),
             Target::Blackhole => NextHop::Blackhole,
         }

@@ -15,8 +15,8 @@ use netio::Device;
 use netio::udp::{Datagram, UdpConfig, UdpSocket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::outbox::Parcel;
 use super::raw::RawSender;
-use crate::route::Route;
 use crate::stats::{DropReason, Oddities, Syscalls};
 
 pub(super) struct Sender {
@@ -89,20 +89,15 @@ impl Sender {
         }
     }
 
-    /// Sends datagrams of `segment_size` bytes each (0: one datagram), of which the last may be
-    /// shorter. Replies to a gateway that sends from the Geneve port itself leave through the
-    /// socket that listens there.
+    /// Sends what a parcel holds. Replies to a gateway that sends from the Geneve port itself leave
+    /// through the socket that listens there.
     pub(super) fn send(
         &mut self,
-        route: &Route,
-        bytes: &[u8],
-        segment_size: usize,
+        batch: &Parcel<'_>,
         now: Instant,
         listener: &mut UdpSocket,
     ) -> Result<(), NotSent> {
-        let single = segment_size == 0 || bytes.len() <= segment_size;
-        let batch =
-            Batch { route, bytes, segment_size: if single { bytes.len() } else { segment_size } };
+        let route = batch.route;
         if route.source.port() == listener.local_addr().port() {
             let before = listener.syscalls();
             let local = Some(route.source.ip());
@@ -120,7 +115,7 @@ impl Sender {
                 self.doors.insert(route.source, Door::Socket { socket, last_used: now });
                 result
             }
-            None => self.send_raw(&batch),
+            None => self.send_raw(batch),
         }
     }
 
@@ -174,7 +169,7 @@ impl Sender {
         Some(())
     }
 
-    fn send_raw(&mut self, batch: &Batch<'_>) -> Result<(), NotSent> {
+    fn send_raw(&mut self, batch: &Parcel<'_>) -> Result<(), NotSent> {
         let mut failed = 0;
         let mut reason = DropReason::SendPortTaken;
         for datagram in batch.datagrams() {
@@ -193,16 +188,9 @@ impl Sender {
     }
 }
 
-/// Datagrams of one reply.
-struct Batch<'a> {
-    route: &'a Route,
-    bytes: &'a [u8],
-    segment_size: usize,
-}
-
-impl Batch<'_> {
-    fn datagrams(&self) -> std::slice::Chunks<'_, u8> {
-        self.bytes.chunks(self.segment_size.max(1))
+impl Parcel<'_> {
+    fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().flat_map(|piece| piece.chunks(self.segment_size))
     }
 
     fn send_through(
@@ -211,7 +199,7 @@ impl Batch<'_> {
         local: Option<std::net::IpAddr>,
         counts: &mut SendCounts,
     ) -> Result<(), NotSent> {
-        let datagrams = self.datagrams().len();
+        let datagrams = self.count.packets as usize;
         let segment_size = if datagrams > 1 { self.segment_size } else { 0 };
         let meta = Datagram {
             peer: self.route.destination,
@@ -219,7 +207,7 @@ impl Batch<'_> {
             segment_size: segment_size as u16,
             tos: self.route.tos,
         };
-        match send_patiently(socket, &meta, self.bytes, counts) {
+        match send_patiently(socket, &meta, self.pieces, counts) {
             Ok(()) => Ok(()),
             Err(error) if datagrams > 1 && too_big(&error) => {
                 counts.oddities.runs_sent_singly += 1;
@@ -238,7 +226,7 @@ impl Batch<'_> {
         let mut failed = 0;
         let mut reason = DropReason::SendFailed;
         for datagram in self.datagrams() {
-            if let Err(error) = send_patiently(socket, &meta, datagram, counts) {
+            if let Err(error) = send_patiently(socket, &meta, &[IoSlice::new(datagram)], counts) {
                 failed += 1;
                 reason = failure(&error);
             }
@@ -251,17 +239,17 @@ impl Batch<'_> {
 fn send_patiently(
     socket: &mut UdpSocket,
     meta: &Datagram,
-    bytes: &[u8],
+    pieces: &[IoSlice<'_>],
     counts: &mut SendCounts,
 ) -> io::Result<()> {
     let before = socket.syscalls();
-    let mut result = socket.send(meta, &[IoSlice::new(bytes)]);
+    let mut result = socket.send(meta, pieces);
     if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
         counts.syscalls.wait += 1;
         let mut waiting = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
         // Whether it was worth it, the second try shows.
         let _ = poll(&mut waiting, PollTimeout::from(QUEUE_WAIT_MS));
-        result = socket.send(meta, &[IoSlice::new(bytes)]);
+        result = socket.send(meta, pieces);
     }
     counts.syscalls.send += socket.syscalls() - before;
     result

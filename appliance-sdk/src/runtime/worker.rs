@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netio::poll::Poller;
-use netio::udp::{Datagram, UdpSocket};
+use netio::udp::{Datagram, MAX_GSO_SEGMENTS, UdpSocket};
 use netio::{Device, Slot};
 
 use super::RunError;
 use super::builder::Settings;
 use super::emitter::{Emission, Emissions};
 use super::handle::WorkerShare;
+use super::outbox::{Outbox, Parcel};
 use super::sender::Sender;
 use crate::appliance::Appliance;
 use crate::route::Arrival;
-use crate::session::{Content, Replies, Session};
-use crate::stats::{Stats, Syscalls};
+use crate::session::{Replies, Session};
+use crate::stats::{DropReason, Stats, Syscalls};
 
 /// A worker that is ready to run on a thread of its own.
 pub(super) struct WorkerThread<A: Appliance> {
@@ -27,6 +28,7 @@ pub(super) struct WorkerThread<A: Appliance> {
     sender: Sender,
     slots: Vec<Slot<Datagram>>,
     replies: Replies,
+    outbox: Outbox,
     emissions: Emissions,
     poller: Poller,
     share: Arc<WorkerShare>,
@@ -36,8 +38,14 @@ pub(super) struct WorkerThread<A: Appliance> {
 /// A received run has at most 64 KiB.
 const SLOT_BYTES: usize = 65_535;
 
-/// Receive buffers: with eight, flows that interleave are received in one call each.
-const SLOTS: usize = 8;
+/// Receive buffers: as many as datagrams are sent at a time, for gateways that send singly.
+const SLOTS: usize = MAX_GSO_SEGMENTS;
+
+/// How many buffers one call fills: with eight, flows that interleave are received in one call each.
+const SLOTS_AT_ONCE: usize = 8;
+
+/// As many bytes as one send carries are enough to go on with: more would only leave the cache.
+const ENOUGH: usize = SLOT_BYTES;
 
 /// How many receive calls are made before looking at anything else.
 const ROUNDS: usize = 32;
@@ -77,6 +85,7 @@ impl<A: Appliance> WorkerThread<A> {
             sender,
             slots: (0..SLOTS).map(|_| Slot::with_capacity(SLOT_BYTES)).collect(),
             replies: Replies::new(),
+            outbox: Outbox::new(),
             emissions,
             poller,
             share,
@@ -127,8 +136,8 @@ impl<A: Appliance> WorkerThread<A> {
     fn receive(&mut self, which: usize) -> io::Result<()> {
         for _ in 0..ROUNDS {
             let Some(socket) = self.sockets.get_mut(which) else { return Ok(()) };
-            match socket.recv(&mut self.slots) {
-                Ok(0) => {
+            match fill(socket, &mut self.slots) {
+                Ok(Filled { slots: 0, .. }) => {
                     self.failures = 0;
                     // An ICMP error about an earlier reply also counts as something to receive.
                     while let Some(error) = socket.take_error() {
@@ -136,10 +145,10 @@ impl<A: Appliance> WorkerThread<A> {
                     }
                     return Ok(());
                 }
-                Ok(received) => {
+                Ok(Filled { slots, all }) => {
                     self.failures = 0;
-                    self.handle(which, received);
-                    if received < SLOTS {
+                    self.handle(which, slots);
+                    if all {
                         return Ok(());
                     }
                 }
@@ -156,40 +165,35 @@ impl<A: Appliance> WorkerThread<A> {
     }
 
     fn handle(&mut self, which: usize, received: usize) {
-        let Some(listener) = self.sockets.get_mut(which) else { return };
-        let port = listener.local_addr().port();
-        let time = now();
-        for slot in self.slots.iter().take(received) {
+        let Self { session, sockets, sender, slots, replies, outbox, .. } = self;
+        let Some(listener) = sockets.get_mut(which) else { return };
+        let (listening, time) = (listener.local_addr(), now());
+        let slots = &slots[..received];
+        for (index, slot) in slots.iter().enumerate() {
             let meta = &slot.meta;
             // Without a destination address there is no telling which one to answer from.
-            let local = meta.local.unwrap_or_else(|| listener.local_addr().ip());
-            let arrival =
-                Arrival { gateway: meta.peer, local: SocketAddr::new(local, port), tos: meta.tos };
-            let bytes = slot.packet.bytes();
-            self.replies.clear();
+            let local = meta.local.unwrap_or_else(|| listening.ip());
+            let local = SocketAddr::new(local, listening.port());
+            let arrival = Arrival { gateway: meta.peer, local, tos: meta.tos };
             let segment_size = usize::from(meta.segment_size);
-            self.session.handle(&arrival, bytes, segment_size, time, &mut self.replies);
-            send(&self.replies, bytes, time, &mut self.sender, listener, &mut self.session);
+            session.handle(&arrival, slot.packet.bytes(), segment_size, time, replies);
+            let send = |parcel: &Parcel<'_>| send(parcel, time, sender, listener, session);
+            outbox.take(slots, index, replies, send);
         }
+        outbox.flush(slots, |parcel| send(parcel, time, sender, listener, session));
     }
 
     /// Sends what other threads want to have sent.
     fn emit(&mut self, time: Instant) -> io::Result<()> {
-        self.share.waker.drain()?;
+        let Self { session, sockets, sender, replies, outbox, emissions, share, .. } = self;
+        share.waker.drain()?;
         // At most as many as fit into the queue: whoever fills it again wakes again.
-        for _ in 0..self.emissions.capacity() {
-            let Some(Emission { endpoint, packet }) = self.emissions.pop() else { break };
-            self.replies.clear();
-            self.session.emit(endpoint, &packet, time, &mut self.replies);
-            let version = self.replies.iter().next().map(|reply| reply.route.source.is_ipv4());
-            let listener = self
-                .sockets
-                .iter_mut()
-                .find(|socket| version.is_none_or(|v4| socket.local_addr().is_ipv4() == v4));
-            if let Some(listener) = listener {
-                send(&self.replies, &[], time, &mut self.sender, listener, &mut self.session);
-            }
+        for _ in 0..emissions.capacity() {
+            let Some(Emission { endpoint, packet }) = emissions.pop() else { break };
+            session.emit(endpoint, &packet, time, replies);
+            outbox.take(&[], 0, replies, |parcel| emit(parcel, time, sender, sockets, session));
         }
+        outbox.flush(&[], |parcel| emit(parcel, time, sender, sockets, session));
         Ok(())
     }
 
@@ -211,25 +215,59 @@ impl<A: Appliance> WorkerThread<A> {
     }
 }
 
+/// How many slots were filled.
+struct Filled {
+    slots: usize,
+    /// Whether nothing more was waiting.
+    all: bool,
+}
+
+/// Receives until nothing is waiting, all slots are filled, or it is [`ENOUGH`].
+fn fill(socket: &mut UdpSocket, slots: &mut [Slot<Datagram>]) -> io::Result<Filled> {
+    let (mut filled, mut bytes) = (0, 0);
+    while filled < slots.len() && bytes < ENOUGH {
+        let end = slots.len().min(filled + SLOTS_AT_ONCE);
+        let wanted = &mut slots[filled..end];
+        let received = match socket.recv(wanted) {
+            Ok(received) => received,
+            // What came before is there all the same; the next call tells again.
+            Err(_) if filled > 0 => break,
+            Err(error) => return Err(error),
+        };
+        bytes += wanted.iter().take(received).map(|slot| slot.packet.len()).sum::<usize>();
+        filled += received;
+        if filled < end {
+            return Ok(Filled { slots: filled, all: true });
+        }
+    }
+    Ok(Filled { slots: filled, all: false })
+}
+
 /// Sends what a session decided on, and tells it what could not be sent.
 fn send<A: Appliance>(
-    replies: &Replies,
-    received: &[u8],
+    parcel: &Parcel<'_>,
     time: Instant,
     sender: &mut Sender,
     listener: &mut UdpSocket,
     session: &mut Session<A>,
 ) {
-    for reply in replies {
-        let (bytes, segment_size) = match &reply.content {
-            Content::Unchanged { range, segment_size } => {
-                (received.get(range.clone()).unwrap_or_default(), *segment_size)
-            }
-            Content::Written(bytes) => (bytes.as_slice(), 0),
-        };
-        if let Err(not_sent) = sender.send(&reply.route, bytes, segment_size, time, listener) {
-            session.not_sent(reply, not_sent.datagrams as u64, not_sent.reason);
-        }
+    if let Err(not_sent) = sender.send(parcel, time, listener) {
+        session.not_sent(parcel.count, not_sent.datagrams as u64, not_sent.reason);
+    }
+}
+
+/// The same for what did not come by a socket: through that of its IP version, if any.
+fn emit<A: Appliance>(
+    parcel: &Parcel<'_>,
+    time: Instant,
+    sender: &mut Sender,
+    sockets: &mut [UdpSocket],
+    session: &mut Session<A>,
+) {
+    let v4 = parcel.route.source.is_ipv4();
+    match sockets.iter_mut().find(|socket| socket.local_addr().is_ipv4() == v4) {
+        Some(listener) => send(parcel, time, sender, listener, session),
+        None => session.not_sent(parcel.count, parcel.count.packets, DropReason::SendFailed),
     }
 }
 

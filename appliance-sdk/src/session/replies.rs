@@ -62,11 +62,16 @@ impl Replies {
         self.replies.clear();
     }
 
+    /// Takes the replies out, in order, and keeps the room.
+    pub fn drain(&mut self) -> impl Iterator<Item = Reply> {
+        self.replies.drain(..)
+    }
+
     /// Adds a datagram that goes back as it came: to the run before it, if it continues that one.
     ///
     /// Datagrams of one buffer have one route and one size. The first of a buffer continues
     /// nothing.
-    pub(super) fn push_unchanged(
+    pub(crate) fn push_unchanged(
         &mut self,
         route: &Route,
         datagram: Range<usize>,
@@ -90,7 +95,7 @@ impl Replies {
         });
     }
 
-    pub(super) fn push_written(&mut self, route: Route, datagram: Vec<u8>, count: Count) {
+    pub(crate) fn push_written(&mut self, route: Route, datagram: Vec<u8>, count: Count) {
         self.replies.push(Reply { route, content: Content::Written(datagram), count });
     }
 }

@@ -110,6 +110,8 @@ pub struct FlowTable {
     free: Vec<u32>,
     key: PlacementKey,
     start: Instant,
+    /// The time that was last asked about, in both forms: a batch asks about the same all along.
+    now: (Instant, u64),
     wheel: Wheel,
     /// By number, the tick of the wheel at which a flow is looked at next. What the wheel brings up
     /// at any other tick was put there before the deadline moved closer, and means nothing.
@@ -157,6 +159,7 @@ impl FlowTable {
             free: Vec::new(),
             key,
             start: now,
+            now: (now, 0),
             wheel: Wheel::new(),
             armed: Vec::new(),
             longest: Vec::new(),
@@ -190,9 +193,9 @@ impl FlowTable {
 
     /// Finds a flow that has not idled out.
     #[inline]
-    pub fn find(&self, id: &FlowId, hash: FlowHash, now: Instant) -> Option<FlowNumber> {
+    pub fn find(&mut self, id: &FlowId, hash: FlowHash, now: Instant) -> Option<FlowNumber> {
         let number = self.number_of(id, hash)?;
-        let (deadline, now) = (entry::deadline(&self.entries[number as usize]), self.time(now));
+        let (deadline, now) = (entry::deadline(&self.entries[number as usize]), self.turn(now));
         let stale =
             fault::on(Fault::StaleFlowUsed) || fault::on(Fault::ExpiryOffByOne) && deadline == now;
         (deadline > now || stale).then_some(FlowNumber(number))
@@ -238,7 +241,7 @@ impl FlowTable {
         idle_timeout: Duration,
         now: Instant,
     ) {
-        let deadline = self.time(now) + nanos(idle_timeout);
+        let deadline = self.turn(now) + nanos(idle_timeout);
         let entry = &mut self.entries[number.0 as usize];
         let sooner = deadline < entry::deadline(entry);
         entry::set_deadline(entry, deadline);
@@ -481,6 +484,15 @@ impl FlowTable {
             entry::set_cookie(entry, entry::NO_COOKIE);
         }
         self.cookies_of_now = if end == self.used { u32::MAX } else { end };
+    }
+
+    /// The time now, in nanoseconds since the table was made.
+    #[inline]
+    fn turn(&mut self, now: Instant) -> u64 {
+        if self.now.0 != now {
+            self.now = (now, self.time(now));
+        }
+        self.now.1
     }
 
     /// A time in nanoseconds since the table was made, which last for 584 years.

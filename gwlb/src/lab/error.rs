@@ -8,7 +8,7 @@ use netio::netns::NetnsError;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LabError {
+pub(crate) enum LabError {
     #[error(transparent)]
     Netns(#[from] NetnsError),
     #[error(transparent)]
@@ -27,7 +27,7 @@ pub(super) enum LabError {
 
 impl LabError {
     /// An I/O error with what was being done: `cannot {what}: {error}`.
-    pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }

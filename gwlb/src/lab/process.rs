@@ -29,7 +29,7 @@ const LAST_WORDS: usize = 20;
 
 /// A running process. Dropping it ends it.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct Process {
 
 /// How a process is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// It is asked, and given time to put things in order.
     InOrder,
     /// It is killed.
@@ -50,7 +50,7 @@ pub(super) enum Ending {
 impl Process {
     /// Starts this program with other `arguments` inside `netns`. What it says goes to
     /// `<directory>/<name>.log`.
-    pub(super) fn start<A: AsRef<OsStr>>(
+    pub(crate) fn start<A: AsRef<OsStr>>(
         name: &str,
         netns: &Netns,
         arguments: &[A],
@@ -78,17 +78,17 @@ impl Process {
     }
 
     /// The number that the kernel knows it by.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Its name.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Waits until `ready` says so. `ready` says why not, as long as it is not.
-    pub(super) async fn wait_ready(
+    pub(crate) async fn wait_ready(
         &mut self,
         mut ready: impl AsyncFnMut() -> Result<(), String>,
     ) -> Result<(), LabError> {
@@ -109,14 +109,14 @@ impl Process {
     }
 
     /// Kills it (`SIGKILL`), and waits until its sockets are gone. From then on it may be dead.
-    pub(super) fn kill(&mut self) -> Result<(), LabError> {
+    pub(crate) fn kill(&mut self) -> Result<(), LabError> {
         self.gone = true;
         let killed = self.child.kill().and_then(|()| self.child.wait());
         killed.map(drop).map_err(LabError::io(format!("kill {}", self.name)))
     }
 
     /// Has it hang (`SIGSTOP`): its sockets stay, and nobody takes anything from them.
-    pub(super) fn hang(&self) -> Result<(), LabError> {
+    pub(crate) fn hang(&self) -> Result<(), LabError> {
         let what = || format!("stop {}", self.name);
         let id = i32::try_from(self.child.id()).map_err(io::Error::other);
         let id = Pid::from_raw(id.map_err(LabError::io(what()))?);
@@ -125,7 +125,7 @@ impl Process {
     }
 
     /// An error if it has ended by itself.
-    pub(super) fn check_alive(&mut self) -> Result<(), LabError> {
+    pub(crate) fn check_alive(&mut self) -> Result<(), LabError> {
         if self.gone {
             return Ok(());
         }
@@ -159,11 +159,11 @@ impl Drop for Process {
 
 /// A directory of the run's own, removed with all that is in it when dropped.
 #[derive(Debug)]
-pub(super) struct RunDirectory(PathBuf);
+pub(crate) struct RunDirectory(PathBuf);
 
 impl RunDirectory {
     /// Makes `<temporary directory>/<name>`, for this user alone.
-    pub(super) fn create(name: &str) -> Result<Self, LabError> {
+    pub(crate) fn create(name: &str) -> Result<Self, LabError> {
         use std::os::unix::fs::DirBuilderExt;
 
         let path = std::env::temp_dir().join(name);
@@ -173,12 +173,12 @@ impl RunDirectory {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Writes a file into it.
-    pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf, LabError> {
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf, LabError> {
         let path = self.0.join(name);
         fs::write(&path, text).map_err(LabError::io(format!("write {}", path.display())))?;
         Ok(path)

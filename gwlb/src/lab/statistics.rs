@@ -16,14 +16,14 @@ use tokio::time::timeout;
 
 use super::traffic::http;
 
-pub(super) use nva_sample::report::Report as ApplianceReport;
+pub(crate) use nva_sample::report::Report as ApplianceReport;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The gateway's counters: the part of `GET /v1/status` that the lab needs.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct GatewayStatus {
+pub(crate) struct GatewayStatus {
     /// Worker threads.
     pub workers: usize,
     /// Packets that came by TUN devices.
@@ -44,7 +44,7 @@ pub(super) struct GatewayStatus {
 
 /// Where the packets went that came from one side.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     pub received: u64,
     pub generated: u64,
     pub encapsulated: u64,
@@ -57,16 +57,18 @@ pub(super) struct Ledger {
 
 /// What the flow tables did.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(super) struct Flows {
+pub(crate) struct Flows {
     pub created: u64,
     pub adopted: u64,
     pub rebalanced: u64,
     pub reset: u64,
+    #[serde(default)]
+    pub untracked: u64,
 }
 
 /// A device through which packets enter and leave.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Attachment {
+pub(crate) struct Attachment {
     pub tun: String,
     /// Lost in the device's queue, before or after the gateway; absent: the kernel does not tell.
     pub tx_dropped: Option<u64>,
@@ -75,14 +77,14 @@ pub(super) struct Attachment {
 
 /// What the gateway asked of the kernel.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Io {
+pub(crate) struct Io {
     pub syscalls: u64,
     pub kernel_drops: u64,
 }
 
 /// What the gateway counted for one appliance.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// `address:port`
     pub address: String,
     pub sent_packets: u64,
@@ -105,13 +107,13 @@ pub(super) struct Target {
 
 /// How far a deregistration has come.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(super) struct Draining {
+pub(crate) struct Draining {
     pub flows_left: u64,
     pub seconds_left: f64,
 }
 
 /// Asks the gateway behind the admin socket.
-pub(super) async fn gateway(socket: &Path) -> io::Result<GatewayStatus> {
+pub(crate) async fn gateway(socket: &Path) -> io::Result<GatewayStatus> {
     let answer = async {
         let stream = UnixStream::connect(socket).await?;
         http::get(TokioIo::new(stream), "gwlb", "/v1/status").await
@@ -121,7 +123,7 @@ pub(super) async fn gateway(socket: &Path) -> io::Result<GatewayStatus> {
 }
 
 /// Asks an appliance behind its statistics socket.
-pub(super) async fn appliance(socket: PathBuf) -> io::Result<ApplianceReport> {
+pub(crate) async fn appliance(socket: PathBuf) -> io::Result<ApplianceReport> {
     // It waits for the answer in the way of threads.
     spawn_blocking(move || ApplianceReport::read(&socket)).await.map_err(io::Error::other)?
 }
@@ -129,7 +131,7 @@ pub(super) async fn appliance(socket: PathBuf) -> io::Result<ApplianceReport> {
 impl Ledger {
     /// What came in, and what became of it; equal when nothing is under way. The difference of
     /// `handed_over` and `taken_over` is in a queue.
-    pub(super) fn balance(&self) -> (u64, u64) {
+    pub(crate) fn balance(&self) -> (u64, u64) {
         let queued = self.handed_over.saturating_sub(self.taken_over);
         let left = self.encapsulated + self.delivered + self.replied + queued;
         (self.received + self.generated, left + self.drops.values().sum::<u64>())
@@ -155,7 +157,7 @@ impl Ledger {
 
 impl GatewayStatus {
     /// What was counted after `earlier`.
-    pub(super) fn since(&self, earlier: &Self) -> Self {
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
         let io = Io {
             syscalls: self.io.syscalls.saturating_sub(earlier.io.syscalls),
             kernel_drops: self.io.kernel_drops.saturating_sub(earlier.io.kernel_drops),
@@ -178,6 +180,7 @@ impl GatewayStatus {
                 adopted: self.flows.adopted.saturating_sub(earlier.flows.adopted),
                 rebalanced: self.flows.rebalanced.saturating_sub(earlier.flows.rebalanced),
                 reset: self.flows.reset.saturating_sub(earlier.flows.reset),
+                untracked: self.flows.untracked.saturating_sub(earlier.flows.untracked),
             },
             io,
             attachments: self.attachments.clone(),
@@ -187,12 +190,12 @@ impl GatewayStatus {
 
     /// System calls for each packet that was taken in. Each is twice: from a network, and when it
     /// comes back from its appliance.
-    pub(super) fn syscalls_per_packet(&self) -> f64 {
+    pub(crate) fn syscalls_per_packet(&self) -> f64 {
         self.io.syscalls as f64 / (self.tun.received + self.udp.received).max(1) as f64
     }
 
     /// Everything dropped, on both sides, by reason.
-    pub(super) fn drops(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn drops(&self) -> BTreeMap<String, u64> {
         let mut sum = BTreeMap::new();
         for (reason, count) in self.tun.drops.iter().chain(&self.udp.drops) {
             *sum.entry(reason.clone()).or_default() += count;

@@ -22,7 +22,7 @@ use super::error::LabError;
 use super::plan::{DENIED_PORT, Host};
 
 /// How long anything may take that does not carry much: two repetitions of a TCP SYN, and more.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A machine with its services running: HTTP on 80, bulk data on 5001, UDP echo on 7, and one that
 /// nobody should reach.
@@ -71,7 +71,7 @@ impl Station {
 }
 
 /// Does `work` inside a namespace, without blocking the caller's thread.
-pub(super) async fn inside<T: Send + 'static>(
+pub(crate) async fn inside<T: Send + 'static>(
     netns: &Netns,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, LabError> {

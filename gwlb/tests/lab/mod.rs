@@ -1,4 +1,4 @@
-//! Running `gwlb demo` in tests, and what is left of it.
+//! Running `gwlb demo` and `gwlb bench` in tests, and what is left of them.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -15,6 +15,11 @@ const PATIENCE: Duration = Duration::from_mins(3);
 
 /// The command, or `None` and the reason on stderr where the demo cannot run.
 pub fn demo(test: &str) -> Option<Command> {
+    command(test, &["demo"])
+}
+
+/// A command that builds networks, or `None` and the reason on stderr where it cannot.
+pub fn command(test: &str, arguments: &[&str]) -> Option<Command> {
     let preflight = Preflight::check();
     if preflight.start() == Start::Impossible {
         let must = std::env::var_os("CI").is_some_and(|ci| ci == "true");
@@ -23,7 +28,7 @@ pub fn demo(test: &str) -> Option<Command> {
         return None;
     }
     let mut command = Command::new(GWLB);
-    command.arg("demo").stdin(Stdio::null()).die_with_parent();
+    command.args(arguments).stdin(Stdio::null()).die_with_parent();
     Some(command)
 }
 
@@ -34,14 +39,18 @@ pub fn finish(command: &mut Command) -> (Output, u32) {
     (child.wait_with_output().unwrap(), id)
 }
 
-/// Nothing that bears the run's name is left.
+/// Nothing that bears the name of this run of the demo is left.
 pub fn assert_clean(id: u32) {
-    let name = format!("gwlb-demo-{id}");
+    assert_nothing_left(&format!("gwlb-demo-{id}"));
+}
+
+/// Nothing that bears a run's name is left.
+pub fn assert_nothing_left(name: &str) {
     for directory in ["/run/netns".into(), std::env::temp_dir()] {
         let Ok(entries) = fs::read_dir(&directory) else { continue };
         let left: Vec<_> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|entry| *entry == name || entry.starts_with(&format!("{name}-")))
+            .filter(|entry| entry == name || entry.starts_with(&format!("{name}-")))
             .collect();
         assert!(left.is_empty(), "{} still has {left:?}", directory.display());
     }

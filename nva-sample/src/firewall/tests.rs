@@ -1,3 +1,4 @@
+use appliance_sdk::session::SessionConfig;
 use appliance_sdk::testing::{self, FakeGateway, Segment};
 use geneve::inner::{IcmpErrorKind, Inner};
 use proptest::prelude::*;
@@ -140,6 +141,50 @@ fn new_rules_hold_for_old_flows() {
     assert_eq!(hits(&rules, "default"), 1);
     rules.replace(super::tests::rules(RULES));
     assert_eq!(gateway.send(&data(WEB, CLIENT)).len(), 1);
+}
+
+#[test]
+fn a_decision_is_kept_until_the_rules_change() {
+    let (mut gateway, rules) = firewall(RULES);
+    let packet = testing::udp(INSIDE, OUTSIDE, b"x");
+    for reloads in 0..3 {
+        for _ in 0..50 {
+            assert_eq!(gateway.send(&packet).len(), 1);
+        }
+        // Of the new rules, as often as of the old ones: once.
+        assert_eq!(hits(&rules, "out"), 1);
+        assert_eq!(gateway.stats().decided_by_flow, 49 * (reloads + 1));
+        rules.replace(super::tests::rules(RULES));
+    }
+    rules.replace(super::tests::rules("default = \"deny\""));
+    for _ in 0..2 {
+        assert!(gateway.send(&packet).is_empty());
+    }
+    assert_eq!((hits(&rules, "default"), gateway.stats().kept.packets), (1, 2));
+}
+
+#[test]
+fn a_decision_that_had_to_make_room_is_made_again() {
+    let config = SessionConfig { max_flows: 2, ..SessionConfig::default() };
+    let rules = Rules::new(rules(RULES));
+    let mut gateway = FakeGateway::with_config(Firewall::new(rules.clone()), &config);
+    let udp = |host: u8| testing::udp(&format!("10.0.1.{host}:5000"), OUTSIDE, b"x");
+    // The third takes the place of the second, which was used less recently.
+    for (host, decided) in [(1, 1), (2, 2), (1, 2), (3, 3), (1, 3), (2, 4)] {
+        assert_eq!(gateway.send(&udp(host)).len(), 1);
+        assert_eq!(hits(&rules, "out"), decided, "host {host}");
+    }
+    let flows = gateway.stats().flows;
+    assert_eq!((flows.current, flows.evicted), (2, 2));
+
+    // A connection that was forgotten has to begin anew: its decision was not taken on trust.
+    assert_eq!(gateway.send(&syn(CLIENT, WEB)).len(), 1);
+    assert_eq!(gateway.send(&data(CLIENT, WEB)).len(), 1);
+    for host in [1, 2] {
+        assert_eq!(gateway.send(&udp(host)).len(), 1);
+    }
+    assert!(gateway.send(&data(CLIENT, WEB)).is_empty());
+    assert_eq!(hits(&rules, "tcp-without-syn"), 1);
 }
 
 #[test]

@@ -93,8 +93,19 @@ impl PatternSet {
     /// Looks at the next bytes of a stream. Every pattern that ends among them, wherever it began,
     /// is given to `found` by number.
     pub fn scan(&self, progress: &mut Progress, bytes: &[u8], found: &mut dyn FnMut(usize)) {
-        self.exact.scan(&mut progress.exact, bytes, found);
-        self.folded.scan(&mut progress.folded, bytes, found);
+        let (exact, folded) = (&self.exact, &self.folded);
+        if exact.numbers.is_empty() {
+            folded.scan(&mut progress.folded, bytes, found);
+        } else if folded.numbers.is_empty() {
+            exact.scan(&mut progress.exact, bytes, found);
+        } else {
+            // Each step waits for the memory that the one before it read: two automata side by side
+            // wait at the same time, not one after the other.
+            for &byte in bytes {
+                exact.step(&mut progress.exact, byte, found);
+                folded.step(&mut progress.folded, byte, found);
+            }
+        }
     }
 
     /// Looks at bytes that stand alone.
@@ -135,22 +146,31 @@ impl Part {
     }
 
     fn scan(&self, state: &mut StateID, bytes: &[u8], found: &mut dyn FnMut(usize)) {
-        if self.numbers.is_empty() {
+        for &byte in bytes {
+            self.step(state, byte, found);
+        }
+    }
+
+    #[inline]
+    fn step(&self, state: &mut StateID, byte: u8, found: &mut dyn FnMut(usize)) {
+        *state = self.automaton.next_state(Anchored::No, *state, byte);
+        if self.automaton.is_special(*state) {
+            self.tell(*state, found);
+        }
+    }
+
+    /// The patterns that end here, if any do.
+    #[cold]
+    fn tell(&self, state: StateID, found: &mut dyn FnMut(usize)) {
+        if !self.automaton.is_match(state) {
             return;
         }
-        let mut at = *state;
-        for &byte in bytes {
-            at = self.automaton.next_state(Anchored::No, at, byte);
-            if self.automaton.is_special(at) && self.automaton.is_match(at) {
-                for index in 0..self.automaton.match_len(at) {
-                    let pattern = self.automaton.match_pattern(at, index);
-                    if let Some(&number) = self.numbers.get(pattern.as_usize()) {
-                        found(number);
-                    }
-                }
+        for index in 0..self.automaton.match_len(state) {
+            let pattern = self.automaton.match_pattern(state, index);
+            if let Some(&number) = self.numbers.get(pattern.as_usize()) {
+                found(number);
             }
         }
-        *state = at;
     }
 }
 

@@ -55,7 +55,7 @@ impl Topology {
         }
         let table_of_endpoint =
             draft.endpoints.iter().map(|endpoint| draft.subnets[endpoint.subnet.index()].table);
-        Ok(Topology {
+        let mut topology = Topology {
             table_of_endpoint: table_of_endpoint.collect(),
             vpcs: draft.vpcs,
             subnets: draft.subnets,
@@ -65,7 +65,10 @@ impl Topology {
             intents: draft.intents,
             names: draft.names,
             subnet_of: draft.subnet_of,
-        })
+            fibs: Vec::new(),
+        };
+        topology.fibs = topology.tables.iter().map(|table| topology.fib(table)).collect();
+        Ok(topology)
     }
 }
 

@@ -91,7 +91,7 @@ fn datagrams() {
             }
             let failed = replies.iter().next().filter(|_| step & 0x80 > 0);
             if let Some(reply) = failed {
-                session.not_sent(reply, reply.count.packets, DropReason::SendFailed);
+                session.not_sent(reply.count, reply.count.packets, DropReason::SendFailed);
             }
             let stats = session.stats();
             assert_eq!(stats.unaccounted(), 0, "{stats:?}");

@@ -35,15 +35,16 @@ const TARGET: usize = 7;
 /// The words that identify a flow.
 #[inline]
 pub(super) fn identity(id: &FlowId) -> [u64; 6] {
-    let [a, b, c, d, e] = id.tuple.to_words();
-    [a, b, c, d, e, id.endpoint]
+    let mut identity = [id.endpoint; 6];
+    identity[..5].copy_from_slice(&id.tuple.to_words());
+    identity
 }
 
 /// Whether the place has the flow with these words.
 #[inline]
 pub(super) fn is_of(words: &Words, identity: &[u64; 6]) -> bool {
     // All at once: they are in one cache line, and one branch is cheaper than six.
-    let mut differ = words[0] & TUPLE ^ identity[0];
+    let mut differ = (words[0] & TUPLE) ^ identity[0];
     for (word, wanted) in words[1..6].iter().zip(&identity[1..]) {
         differ |= word ^ wanted;
     }
@@ -86,7 +87,7 @@ pub(super) fn tcp(words: &Words) -> Option<TcpState> {
 #[inline]
 pub(super) fn set_tcp(words: &mut Words, tcp: Option<TcpState>) {
     let bits = tcp.map_or(NOT_FOLLOWED, TcpState::to_bits);
-    words[0] = words[0] & (1 << TCP) - 1 | u64::from(bits) << TCP;
+    words[0] = words[0] & ((1 << TCP) - 1) | u64::from(bits) << TCP;
 }
 
 #[inline]

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use netio::mem::{Commit, Table, prefetch};
+use netio::mem::{Commit, Table, alike, prefetch};
 
 /// Places in a bucket; its last word counts what went on to the next bucket, or past it.
 const PLACES: usize = 15;
@@ -15,10 +15,13 @@ const PLACES: usize = 15;
 /// bucket in twenty overflows.
 const AVERAGE: usize = 10;
 
+/// Places, and how many flows went past.
+type Bucket = [u32; PLACES + 1];
+
 /// The index of a flow table.
 #[derive(Debug)]
 pub(super) struct Index {
-    buckets: Table<[u32; PLACES + 1]>,
+    buckets: Table<Bucket>,
     /// The bits of a place that hold a number plus one; those above hold bits of the hash.
     number_mask: u32,
 }
@@ -113,20 +116,17 @@ impl Index {
 
     /// A bit for each place whose bits of the hash are those of this one.
     #[inline]
-    fn hits(&self, bucket: &[u32; PLACES + 1], hash: u64) -> u32 {
+    fn hits(&self, bucket: &Bucket, hash: u64) -> u32 {
         let tag = hash as u32 & !self.number_mask;
-        let mut hits = 0;
-        for (bit, place) in bucket.iter().enumerate() {
-            hits |= u32::from(place & !self.number_mask == tag) << bit;
-        }
-        hits & ((1 << PLACES) - 1)
+        // The last word is no place.
+        u32::from(alike(bucket, !self.number_mask, tag)) & ((1 << PLACES) - 1)
     }
 
     /// The bucket for a hash, by its upper half: the lower has the other bits, and who owns a flow
     /// is decided by the lowest.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        ((hash >> 32) * self.buckets.len() as u64 >> 32) as usize
+        (((hash >> 32) * self.buckets.len() as u64) >> 32) as usize
     }
 
     #[inline]

@@ -33,11 +33,13 @@ fn put(
 ) -> Result<(FlowNumber, Option<Flow>), Full> {
     let deadline = now + idle_timeout;
     let flow = Flow { id: id(n), placement: placement(target), tcp: None, deadline };
-    table.insert(flow, idle_timeout, table.hash(&id(n)))
+    let hash = table.hash(&id(n));
+    table.insert(flow, idle_timeout, hash)
 }
 
-fn find(table: &FlowTable, n: u16, now: Instant) -> Option<FlowNumber> {
-    table.find(&id(n), table.hash(&id(n)), now)
+fn find(table: &mut FlowTable, n: u16, now: Instant) -> Option<FlowNumber> {
+    let hash = table.hash(&id(n));
+    table.find(&id(n), hash, now)
 }
 
 fn expire(table: &mut FlowTable, now: Instant) -> Vec<FlowId> {
@@ -131,7 +133,7 @@ fn all_flows_are_found_piece_by_piece() {
     for n in 0..5 {
         put(&mut table, n, 1, IDLE, start).unwrap();
     }
-    let third = find(&table, 2, start).unwrap();
+    let third = find(&mut table, 2, start).unwrap();
     table.remove(third);
     let pieces = [0..2, 2..4, 4..900];
     let found = pieces.into_iter().flat_map(|piece| table.in_range(piece));
@@ -223,7 +225,7 @@ fn every_timeout_is_kept_to() {
                     table.handle_timeout(begun, |_, _| unreachable!());
                     put(&mut table, 1, 1, timeout, begun).unwrap();
                     let deadline = begun + timeout;
-                    let found = |at| find(&table, 1, at).is_some();
+                    let mut found = |at| find(&mut table, 1, at).is_some();
                     assert!(!found(deadline) && found(begun) == (timeout > Duration::ZERO));
                     let before = deadline.checked_sub(nanos(1)).unwrap();
                     assert!(timeout.is_zero() || found(before));

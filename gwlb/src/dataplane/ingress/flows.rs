@@ -92,11 +92,11 @@ impl State {
                     if fault::on(Fault::RebalanceMovesAll)
                         && pool.fates.contains(&Fate::Rebalance) =>
                 {
-                    placement.inspector = self.choose(view, &self.flows.id(number), pool)?;
+                    placement.inspector = Self::choose(view, &self.flows.id(number), pool)?;
                 }
                 Fate::Stay => {}
                 Fate::Rebalance => {
-                    placement.inspector = self.choose(view, &self.flows.id(number), pool)?
+                    placement.inspector = Self::choose(view, &self.flows.id(number), pool)?
                 }
                 // Of what is no TCP connection there is nothing to reset: it stays.
                 Fate::Reset(_) if tcp.is_none() || !is_tcp(frame) => {}
@@ -121,7 +121,7 @@ impl State {
                     && !pool.candidates.is_empty()
                     && !fault::on(Fault::BypassKept)
                 {
-                    placement.inspector = self.choose(view, &self.flows.id(number), pool)?;
+                    placement.inspector = Self::choose(view, &self.flows.id(number), pool)?;
                 }
             }
         }
@@ -220,7 +220,7 @@ impl State {
         let inspector = match before.and_then(|before| self.kept(before, pool)) {
             _ if bypass => Inspector::Bypass,
             Some(kept) => kept,
-            None => self.choose(view, &id, pool)?,
+            None => Self::choose(view, &id, pool)?,
         };
         let placement = Placement { inspector, port };
         let mut number = None;
@@ -297,7 +297,7 @@ impl State {
     }
 
     /// Who inspects a flow that has nobody, or nobody any more.
-    fn choose(&self, view: &Snapshot, id: &FlowId, pool: &Pool) -> Result<Inspector, DropReason> {
+    fn choose(view: &Snapshot, id: &FlowId, pool: &Pool) -> Result<Inspector, DropReason> {
         match choose(&view.keys.placement, &id.tuple, &pool.candidates) {
             Some(target) => Ok(Inspector::Target(target)),
             None => match pool.none {

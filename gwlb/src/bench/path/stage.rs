@@ -1,0 +1,131 @@
+//! All set-ups as they stand: namespaces, processes, forwarders.
+//!
+//! Everything ends when this is dropped, processes before namespaces.
+
+use std::thread::available_parallelism;
+
+use netio::link::Links;
+
+use super::super::error::BenchError;
+use super::super::progress::Progress;
+use super::Part;
+use super::forwarder::Forwarder;
+use super::gateway::{Gateway, Limits};
+use super::measure::Plan;
+use super::network::{Detour, Ends, Network};
+use super::setup::Setup;
+use crate::lab::error::LabError;
+use crate::lab::process::RunDirectory;
+
+/// What the gateway remembers that is flooded. Its table is full after some seconds, and before
+/// that it takes no more than these in a second, so that floods need not be large: what they cost
+/// beyond that is the sender's work, which this machine has to do as well.
+pub(super) const FLOODED: Limits =
+    Limits { flows: Some(16_384), new_flows_per_second: Some(FLOODED_NEW_FLOWS) };
+/// New flows of each of its workers in a second.
+pub(super) const FLOODED_NEW_FLOWS: u32 = 4000;
+
+/// The running set-ups. Fields are dropped in this order.
+#[derive(Debug)]
+pub(super) struct Stage {
+    gateway: Option<Gateway>,
+    /// Another one, of which little is measured: its table is small and is filled.
+    flooded: Option<(Gateway, Ends)>,
+    _forwarders: Vec<Forwarder>,
+    ends: Vec<(Setup, Ends)>,
+    /// Where the hairpin's appliance counts what it forwards.
+    hairpin: Option<Links>,
+    _network: Network,
+    _directory: RunDirectory,
+}
+
+impl Stage {
+    /// Builds and starts all that the plan needs; on failure nothing is left.
+    pub(super) async fn set(plan: &Plan, progress: &Progress) -> Result<Self, BenchError> {
+        progress.doing("building the networks");
+        let directory = RunDirectory::create(&plan.prefix)?;
+        let mut network = Network::new(plan.prefix.clone());
+        let (mut ends, mut forwarders) = (Vec::new(), Vec::new());
+        let (mut gateway, mut hairpin, mut flooded) = (None, None, None);
+        let workers = available_parallelism().map_or(1, std::num::NonZero::get);
+        for &setup in &plan.setups {
+            let name = setup.name();
+            let its = match setup {
+                Setup::Gateway => {
+                    let detour = network.gateway(name)?;
+                    let limits = Limits::default();
+                    gateway = Some(Gateway::start(name, &detour, limits, &directory).await?);
+                    detour.ends
+                }
+                Setup::Hairpin => {
+                    let Detour { ends, appliance, .. } = network.hairpin(name)?;
+                    hairpin = Some(Links::in_netns(&appliance).map_err(LabError::from)?);
+                    ends
+                }
+                Setup::Kernel => network.kernel(name)?,
+                Setup::Tun | Setup::TunOffload => {
+                    let ends = network.ends(name)?;
+                    let offload = setup == Setup::TunOffload;
+                    forwarders.push(Forwarder::start(&ends, offload, workers)?);
+                    ends
+                }
+            };
+            ends.push((setup, its));
+        }
+        if plan.measures(Part::Flood) {
+            let detour = network.gateway("flooded")?;
+            let its = Gateway::start("flooded", &detour, FLOODED, &directory).await?;
+            flooded = Some((its, detour.ends));
+        }
+        Ok(Self {
+            gateway,
+            flooded,
+            _forwarders: forwarders,
+            ends,
+            hairpin,
+            _network: network,
+            _directory: directory,
+        })
+    }
+
+    /// The client and the server of a set-up of the plan.
+    pub(super) fn ends(&self, setup: Setup) -> Result<Ends, BenchError> {
+        let found = self.ends.iter().find(|(of, _)| *of == setup);
+        let none = || BenchError::Wrong(format!("{} was not built", setup.name()));
+        found.map(|(_, ends)| ends.clone()).ok_or_else(none)
+    }
+
+    /// The gateway, where this set-up is one.
+    pub(super) fn gateway(&mut self, setup: Setup) -> Option<&mut Gateway> {
+        self.gateway.as_mut().filter(|_| setup == Setup::Gateway)
+    }
+
+    /// The gateway that is flooded, with its client and server.
+    pub(super) fn flooded(&mut self) -> Option<(&mut Gateway, Ends)> {
+        self.flooded.as_mut().map(|(gateway, ends)| (gateway, ends.clone()))
+    }
+
+    /// Bytes that came back from the set-up's appliance so far, in either direction; `None` where
+    /// there is no appliance.
+    pub(super) async fn inspected(&mut self, setup: Setup) -> Result<Option<u64>, BenchError> {
+        Ok(match (setup, &self.hairpin, &mut self.gateway) {
+            (Setup::Hairpin, Some(links), _) => {
+                Some(links.statistics("vxlan").map_err(LabError::from)?.tx_bytes)
+            }
+            (Setup::Gateway, _, Some(gateway)) => {
+                let status = gateway.status().await?;
+                Some(status.targets.iter().map(|target| target.returned_bytes).sum())
+            }
+            _ => None,
+        })
+    }
+}
+
+impl From<LabError> for BenchError {
+    fn from(error: LabError) -> Self {
+        match error {
+            LabError::Interrupted => Self::Interrupted,
+            error => Self::Wrong(error.to_string()),
+        }
+    }
+}

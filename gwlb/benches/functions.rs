@@ -19,7 +19,7 @@ use gwlb::dataplane::select::{Candidate, TargetId, choose};
 use gwlb::dataplane::snapshot::TargetSlot;
 use gwlb::runtime::clock;
 use netio::mem::Commit;
-use netio::offload::{Coalescer, Limits, Offload, Place, Segmentation};
+use netio::offload::{Coalescer, Limits, Offload, PartialChecksum, Place, Segmentation};
 
 const VERSIONS: [(&str, IpVersion); 2] = [("IPv4", IpVersion::V4), ("IPv6", IpVersion::V6)];
 /// Packets, and flows, to choose from.
@@ -132,18 +132,23 @@ fn cookie(c: &mut Criterion) {
 
 fn encapsulate(c: &mut Criterion) {
     let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, IpVersion::V4, MANY).unwrap();
+    let small = packets(IpVersion::V4, 64);
+    let header = lane.hop(small.packet(0)).unwrap().header;
     let mut group = c.benchmark_group("encapsulate");
     // The most that leaves the gateway in one send.
     let segments = 42;
     let large = 40 + segments * 1388;
-    let super_packet =
-        Offload { segment: Segmentation::Tcp { size: 1388, ecn: false }, ..Offload::NONE };
+    let super_packet = Offload {
+        segment: Segmentation::Tcp { size: 1388, ecn: false },
+        // Behind the header of IPv4, and where TCP has it.
+        checksum: Some(PartialChecksum { start: 20, offset: 16 }),
+        ..Offload::NONE
+    };
     for (name, len, offload) in
         [("packet", 1428, Offload::NONE), ("super-packet of 42", large, super_packet)]
     {
         let mut ring = Ring::new(IpVersion::V4, len, 1);
         ring.write(0, Segment::Data, 1);
-        let header = lane.hop(ring.packet(0)).unwrap().header;
         let frame = Frame::parse(ring.packet(0), &offload).unwrap();
         let mut encapsulator = Encapsulator::default();
         group.throughput(Throughput::Elements(frame.segments()));

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
 #![expect(clippy::panic, reason = "the way of a test to fail")]
 
+#[expect(dead_code, reason = "what only the tests of the demo need")]
 mod lab;
 
 use std::collections::BTreeSet;

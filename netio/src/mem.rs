@@ -175,9 +175,8 @@ pub fn alike(line: &[u32; 16], mask: u32, wanted: u32) -> u16 {
             let (mask, wanted) =
                 (_mm_set1_epi32(mask.cast_signed()), _mm_set1_epi32(wanted.cast_signed()));
             let quarter = |at: usize| {
-                // As bytes, which may lie anywhere, as they may for this load.
-                let words = line.as_ptr().add(at).cast::<u8>().cast::<__m128i>();
-                let words = _mm_loadu_si128(words);
+                #[expect(clippy::cast_ptr_alignment, reason = "this load takes any address")]
+                let words = _mm_loadu_si128(line.as_ptr().add(at).cast::<__m128i>());
                 _mm_cmpeq_epi32(_mm_and_si128(words, mask), wanted)
             };
             let low = _mm_packs_epi32(quarter(0), quarter(4));

@@ -78,6 +78,17 @@ impl Encapsulator {
             self.headers.resize(stride * count, 0);
         }
 
+        if count == 1 {
+            // Most packets; room for many would take longer to make than all the rest.
+            let (front, rest) = self.headers.split_at_mut(geneve.len());
+            front.copy_from_slice(geneve);
+            let part = Part::behind(geneve, &segmenter.segment(0, rest));
+            let headers = IoSlice::new(&self.headers[..part.header_len]);
+            let pieces = [headers, IoSlice::new(&frame.packet[part.start..part.end])];
+            send(&Batch { segment_size: part.len() as u16, segments: 1, pieces: &pieces });
+            return Ok(());
+        }
+
         let mut parts = [Part::default(); MAX_GSO_SEGMENTS];
         let largest = geneve.len() + segmenter.segment_len();
         let per_send = balanced(count, (MAX_GSO_BYTES / largest.max(1)).min(MAX_GSO_SEGMENTS));

@@ -54,19 +54,16 @@ impl<L: Copy + PartialEq> Gatherer<L> {
         frame: &Frame<'_>,
         mut send: impl FnMut(L, &Batch<'_>),
     ) -> Result<(), OffloadError> {
-        let at = match self.position(lane) {
-            Some(at) => {
-                if !self.lanes[at].1.fits(header, frame) {
-                    self.lanes[at].1.flush(|batch| send(lane, batch));
-                }
-                at
+        let at = if let Some(at) = self.position(lane) {
+            if !self.lanes[at].1.fits(header, frame) {
+                self.lanes[at].1.flush(|batch| send(lane, batch));
             }
-            None => {
-                if self.used == Self::LANES {
-                    self.flush(send);
-                }
-                self.open(lane)
+            at
+        } else {
+            if self.used == Self::LANES {
+                self.flush(send);
             }
+            self.open(lane)
         };
         self.lanes[at].1.push(header, frame)
     }

@@ -22,7 +22,7 @@ use geneve::inner::{Fragment, Inner, IpVersion, Transport};
 use netio::mem::Commit;
 use router::{Attachment, EndpointId, Entry, NextHop};
 
-use super::flow_table::{FlowHash, FlowId, FlowNumber, FlowTable, Inspector, Placement};
+use super::flow_table::{FlowHash, FlowId, FlowNumber, FlowTable, Inspector};
 use super::fragmentation::may_fragment;
 use super::fragments::{FragmentId, FragmentTable, Waiting};
 use super::frame::Frame;
@@ -175,24 +175,30 @@ impl Ingress {
         now: Instant,
     ) -> Verdict {
         let Self { snapshot, state } = self;
-        let verdict = state.route(snapshot, origin, frame, aim, now).unwrap_or_else(Verdict::Drop);
+        let ending = state.route(snapshot, origin, frame, aim, now);
         let ledger = state.stats.ledger(origin.side);
-        match &verdict {
-            Verdict::Drop(reason) => {
-                let one = fault::on(Fault::SuperPacketDropCountsOne);
-                ledger.drops.add(*reason, if one { 1 } else { frame.segments() });
-                if fault::on(Fault::DropCountedTwice) && state.handed_over {
-                    ledger.drops.add(*reason, frame.segments());
-                }
+        match ending {
+            Ok(Ending::ToAppliance(steer)) => Verdict::ToAppliance(steer.hop(snapshot)),
+            Ok(Ending::Deliver(to)) => Verdict::Deliver(to),
+            Ok(Ending::Bypass(to)) => Verdict::Bypass(to),
+            Ok(Ending::HandOver(owner, from)) => Verdict::HandOver(owner, from),
+            Ok(Ending::Held) => {
+                ledger.flow.held.add(frame.segments());
+                Verdict::Held
             }
-            Verdict::Reply(_) => ledger.flow.replied.add(frame.segments()),
-            Verdict::Held => ledger.flow.held.add(frame.segments()),
-            Verdict::ToAppliance(_)
-            | Verdict::Deliver(_)
-            | Verdict::Bypass(_)
-            | Verdict::HandOver(..) => {}
+            Ok(Ending::Reply(reply)) => {
+                ledger.flow.replied.add(frame.segments());
+                Verdict::Reply(reply)
+            }
+            Err(reason) => {
+                let one = fault::on(Fault::SuperPacketDropCountsOne);
+                ledger.drops.add(reason, if one { 1 } else { frame.segments() });
+                if fault::on(Fault::DropCountedTwice) && state.handed_over {
+                    ledger.drops.add(reason, frame.segments());
+                }
+                Verdict::Drop(reason)
+            }
         }
-        verdict
     }
 
     /// The same for a packet that another worker has handed over. What it did for all workers is
@@ -267,7 +273,7 @@ impl State {
         frame: &Frame<'_>,
         aim: Option<Aim>,
         now: Instant,
-    ) -> Result<Verdict, DropReason> {
+    ) -> Result<Ending, DropReason> {
         let came_from = origin;
         let (mut next, mut flow) = match aim {
             Some(Aim { endpoint, flow }) => (NextHop::Endpoint(endpoint), Some(flow)),
@@ -278,7 +284,7 @@ impl State {
                 NextHop::Endpoint(endpoint) => {
                     let at = Passage { endpoint, origin, came_from };
                     match self.balance(view, &at, frame, flow.take(), now)? {
-                        Balanced::Ends(verdict) => return Ok(verdict),
+                        Balanced::Ends(ending) => return Ok(ending),
                         Balanced::Passes => {
                             origin.at = Entry::Endpoint(endpoint);
                             // Whoever handed it over has not seen it come to the next endpoint.
@@ -289,8 +295,8 @@ impl State {
                 NextHop::Deliver(to) if !view.attachments.contains_key(&to) => {
                     return Err(DropReason::NotAttached);
                 }
-                NextHop::Deliver(to) if bypassed > 0 => return Ok(Verdict::Bypass(to)),
-                NextHop::Deliver(to) => return Ok(Verdict::Deliver(to)),
+                NextHop::Deliver(to) if bypassed > 0 => return Ok(Ending::Bypass(to)),
+                NextHop::Deliver(to) => return Ok(Ending::Deliver(to)),
                 other => return Err(no_way(other)),
             }
             next = view.topology.lookup(origin.at, frame.inner.dst);
@@ -315,7 +321,7 @@ impl State {
             Some(flow) => flow,
             None => match self.tuple(view, endpoint, origin, frame, now)? {
                 Some(tuple) => self.sought(view, endpoint, tuple),
-                None => return Ok(Balanced::Ends(Verdict::Held)),
+                None => return Ok(Balanced::Ends(Ending::Held)),
             },
         };
         let lot = if fault::on(Fault::OwnerByDirection) {
@@ -327,7 +333,7 @@ impl State {
         let stays = fault::on(Fault::FragmentStaysAtReader)
             && matches!(frame.inner.fragment, Fragment::Later { .. });
         if owner != self.worker && !stays {
-            return Ok(Balanced::Ends(Verdict::HandOver(owner, origin)));
+            return Ok(Balanced::Ends(Ending::HandOver(owner, origin)));
         }
         if frame.inner.fragment != Fragment::Whole {
             self.fragments.notice(&frame.inner);
@@ -368,8 +374,15 @@ impl State {
             _ => frame.inner.flow_key(),
         };
         let cookie = self.cookie(view, &flow, number, key, slot);
-        let hop = hop(view, pool_id, &flow.id, placement, slot, &frame.inner, cookie, change);
-        Ok(Balanced::Ends(Verdict::ToAppliance(hop)))
+        Ok(Balanced::Ends(Ending::ToAppliance(Steer {
+            pool: pool_id,
+            port: placement.port,
+            target: slot,
+            endpoint: flow.id.endpoint,
+            cookie,
+            version: frame.inner.version,
+            change,
+        })))
     }
 
     /// How the flow of a packet with this tuple is looked for at an endpoint.
@@ -485,7 +498,7 @@ impl State {
         cause: ReplyCause,
         mtu: u16,
         now: Instant,
-    ) -> Result<Verdict, DropReason> {
+    ) -> Result<Ending, DropReason> {
         let refused = match cause {
             ReplyCause::PacketTooBig => DropReason::ExceedsMtu,
             ReplyCause::UnknownTcpFlow | ReplyCause::IdleTimeout => DropReason::UnknownTcpFlow,
@@ -521,7 +534,7 @@ impl State {
             return Err(refused);
         }
         self.count_reset(cause, 1);
-        Ok(Verdict::Reply(Reply { to, packet, cause }))
+        Ok(Ending::Reply(Reply { to, packet, cause }))
     }
 }
 
@@ -534,10 +547,49 @@ struct Passage {
     came_from: Origin,
 }
 
+/// A [`Verdict`] in the making: small, since it goes through several hands.
+enum Ending {
+    ToAppliance(Steer),
+    Deliver(Attachment),
+    Bypass(Attachment),
+    HandOver(WorkerId, Origin),
+    Held,
+    Reply(Reply),
+}
+
+/// What is known of the way to an appliance.
+struct Steer {
+    pool: PoolId,
+    port: u8,
+    target: TargetSlot,
+    /// The endpoint's id on the wire.
+    endpoint: u64,
+    cookie: u32,
+    version: IpVersion,
+    change: Option<Change>,
+}
+
+impl Steer {
+    /// The way, with the Geneve header written.
+    #[inline]
+    fn hop(self, view: &Snapshot) -> Hop {
+        let target = view.target(self.target);
+        let tags = Tags { endpoint: self.endpoint, attachment: 0, cookie: self.cookie };
+        Hop {
+            pool: self.pool,
+            port: self.port.into(),
+            target: self.target,
+            address: target.address,
+            header: GeneveHeader::stamp(target.templates.for_version(self.version), &tags),
+            change: self.change,
+        }
+    }
+}
+
 /// What becomes of a packet at an endpoint.
 enum Balanced {
     /// This, and nothing further.
-    Ends(Verdict),
+    Ends(Ending),
     /// It goes on as if an appliance had returned it.
     Passes,
 }
@@ -559,30 +611,5 @@ fn whole_tuple(inner: &Inner) -> FlowKey {
     match inner.transport {
         Transport::IcmpError { about, .. } if !fault::on(Fault::IcmpErrorByOwnTuple) => about,
         _ => inner.flow_key(),
-    }
-}
-
-/// Writes the Geneve header for a packet's way to the target of its flow.
-#[expect(clippy::too_many_arguments, reason = "all that it has to say")]
-#[inline]
-fn hop(
-    view: &Snapshot,
-    pool: PoolId,
-    flow: &FlowId,
-    placement: Placement,
-    slot: TargetSlot,
-    inner: &Inner,
-    cookie: u32,
-    change: Option<Change>,
-) -> Hop {
-    let target = view.target(slot);
-    let tags = Tags { endpoint: flow.endpoint, attachment: 0, cookie };
-    Hop {
-        pool,
-        port: placement.port.into(),
-        target: slot,
-        address: target.address,
-        header: GeneveHeader::stamp(target.templates.for_version(inner.version), &tags),
-        change,
     }
 }

@@ -245,7 +245,6 @@ impl Lane {
         }
     }
 
-    #[expect(clippy::large_stack_arrays, reason = "a batch is on the stack, as a worker has it")]
     #[inline]
     fn forward_batch(&mut self, ring: &Ring, numbers: Range<usize>, outcome: &mut Outcome) {
         let Self { ingress, internet, .. } = self;

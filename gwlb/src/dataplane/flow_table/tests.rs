@@ -178,7 +178,7 @@ fn a_cookie_is_kept_as_long_as_it_is_the_right_one() {
 fn the_longest_time_is_remembered() {
     let start = start();
     let mut table = table_of(2, start);
-    let (number, _) = put(&mut table, 1, 1, Duration::from_secs(60), start).unwrap();
+    let (number, _) = put(&mut table, 1, 1, Duration::from_mins(1), start).unwrap();
     let mut longest = |seconds| table.longest_idle(number, Duration::from_secs(seconds)).as_secs();
     assert_eq!([longest(5), longest(120), longest(60)], [60, 120, 120]);
     table.replace(number, table.get(number), Duration::from_secs(10));

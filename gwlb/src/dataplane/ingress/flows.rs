@@ -96,7 +96,7 @@ impl State {
                 }
                 Fate::Stay => {}
                 Fate::Rebalance => {
-                    placement.inspector = Self::choose(view, &self.flows.id(number), pool)?
+                    placement.inspector = Self::choose(view, &self.flows.id(number), pool)?;
                 }
                 // Of what is no TCP connection there is nothing to reset: it stays.
                 Fate::Reset(_) if tcp.is_none() || !is_tcp(frame) => {}

@@ -106,6 +106,11 @@ pub(super) struct GatewayForm {
     #[serde(default)]
     #[schemars(range(min = 65_536, max = 1_073_741_823), extend("default" = 4_194_304))]
     pub(super) udp_send_buffer_bytes: Field<i64>,
+    /// Whether the flow tables take all of their memory when the gateway starts, on huge pages
+    /// where the kernel offers them, rather than page by page as they fill.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) huge_pages: Field<bool>,
 }
 
 /// What GWLB endpoints connect to.

@@ -105,6 +105,7 @@ pub(super) fn check(reader: &mut Reader<'_>, form: GatewayForm) -> GatewaySettin
             form.udp_receive_buffer_bytes,
         ),
         udp_send_buffer: buffer(reader, "udp_send_buffer_bytes", form.udp_send_buffer_bytes),
+        huge_pages: reader.or_default("huge_pages", form.huge_pages, false),
     }
 }
 

@@ -86,6 +86,8 @@ pub struct GatewaySettings {
     /// How long a worker without work keeps looking for some before it sleeps. 0–100 ms; 0 unless
     /// told otherwise, since it takes the CPU from everybody else.
     pub busy_poll: Duration,
+    /// Whether flow tables take all of their memory at the start, on huge pages where there are any.
+    pub huge_pages: bool,
     /// What each socket of the underlay asks the kernel to buffer of what it receives, in bytes.
     /// 65,536–1,073,741,823; 4 MiB unless told otherwise.
     pub udp_receive_buffer: usize,

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use netio::mem::Commit;
 use netio::process::affinity;
 
 use super::control_loop::{ControlParts, smallest_by_target};
@@ -80,6 +81,7 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
                 limits: limits.clone(),
                 cpu: settings.gateway.pin_workers.get(usize::from(number)).copied(),
                 busy_poll: settings.gateway.busy_poll,
+                commit: if settings.gateway.huge_pages { Commit::AtOnce } else { Commit::Lazily },
             })
             .map_err(StartError::Poll)
         })

@@ -58,6 +58,8 @@ pub(super) struct WorkerConfig {
     pub shared: Arc<Shared>,
     /// The most flows it may hold.
     pub max_flows: usize,
+    /// When its flow table takes its memory.
+    pub commit: Commit,
     /// What each device takes in one write, by number.
     pub limits: Vec<Limits>,
     /// The CPU that it stays on.
@@ -120,7 +122,7 @@ struct Retired {
 impl Worker {
     /// A worker with what is published and what waits in its inbox.
     pub fn new(config: WorkerConfig) -> io::Result<Self> {
-        let WorkerConfig { id, shared, max_flows, limits, cpu, busy_poll } = config;
+        let WorkerConfig { id, shared, max_flows, commit, limits, cpu, busy_poll } = config;
         let published = shared.exchange.published.load_full();
         let snapshot = Arc::clone(&published.snapshot);
         let now = clock::now();
@@ -128,7 +130,7 @@ impl Worker {
         let config = IngressConfig {
             worker: id,
             max_flows,
-            commit: Commit::Lazily,
+            commit,
             fragments: Arc::clone(&shared.fragments),
             stats: Arc::clone(&stats),
         };
@@ -658,6 +660,7 @@ mod tests {
             id: WorkerId(0),
             shared: Arc::new(shared),
             max_flows: 1,
+            commit: Commit::Lazily,
             limits: Vec::new(),
             cpu: None,
             busy_poll: Duration::ZERO,

@@ -159,6 +159,7 @@ fn gateway_row(gateway: &GatewaySettings) -> Row {
         busy_poll,
         udp_receive_buffer,
         udp_send_buffer,
+        huge_pages,
     } = gateway;
     let cpus: Vec<String> = pin_workers.iter().map(ToString::to_string).collect();
     let cpus = Some(cpus.join(" ")).filter(|cpus| !cpus.is_empty());
@@ -183,6 +184,7 @@ fn gateway_row(gateway: &GatewaySettings) -> Row {
         one("busy_poll", format_args!("{} us", busy_poll.as_micros())).restarting(),
         one("udp_receive_buffer_bytes", udp_receive_buffer).restarting(),
         one("udp_send_buffer_bytes", udp_send_buffer).restarting(),
+        one("huge_pages", huge_pages).restarting(),
     ];
     Row::new("gateway", String::new(), cells)
 }

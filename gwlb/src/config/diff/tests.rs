@@ -59,6 +59,8 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
      "changed gateway: busy_poll: 50 us -> 0 us (takes a restart)"),
     ("gateway.udp_receive_buffer_bytes", "udp_receive_buffer_bytes = 1000000", "udp_receive_buffer_bytes = 1500000",
      "changed gateway: udp_receive_buffer_bytes: 1000000 -> 1500000 (takes a restart)"),
+    ("gateway.huge_pages", "huge_pages = true", "huge_pages = false",
+     "changed gateway: huge_pages: true -> false (takes a restart)"),
     ("gateway.udp_send_buffer_bytes", "udp_send_buffer_bytes = 2000000", "udp_send_buffer_bytes = 1500000",
      "changed gateway: udp_send_buffer_bytes: 2000000 -> 1500000 (takes a restart)"),
 
@@ -423,6 +425,7 @@ fn only_what_a_running_gateway_cannot_change_takes_a_restart() {
             "gateway.busy_poll_us",
             "gateway.udp_receive_buffer_bytes",
             "gateway.udp_send_buffer_bytes",
+            "gateway.huge_pages",
             "load_balancer.netns",
             "load_balancer.outer_dont_fragment",
             "target_group.dialect",

@@ -178,7 +178,7 @@ fn what_the_example_comments_out_is_the_default() {
     });
     let explicit: Vec<&str> = lines.collect();
     let (explicit, absent) = (right(&explicit.join("\n")), right(&text));
-    assert_eq!(count, 39, "the example shows every default");
+    assert_eq!(count, 40, "the example shows every default");
     assert_eq!(explicit.gateway, absent.gateway);
     assert_eq!(explicit.services, absent.services);
     assert_eq!(explicit.load_balancers, absent.load_balancers);

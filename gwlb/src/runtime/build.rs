@@ -63,7 +63,7 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let inboxes = (0..workers)
         .map(|_| Inbox::new(INBOX))
         .collect::<Result<_, _>>()
-        .map_err(StartError::Poll)?;
+        .map_err(StartError::Worker)?;
     let nothing = Published { snapshot: control.snapshot(), rig: Arc::default() };
     let shared = Arc::new(Shared::new(Arc::clone(settings), nothing, stats, inboxes));
     *shared.links.lock() = links;
@@ -83,7 +83,7 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
                 busy_poll: settings.gateway.busy_poll,
                 commit: if settings.gateway.huge_pages { Commit::AtOnce } else { Commit::Lazily },
             })
-            .map_err(StartError::Poll)
+            .map_err(StartError::Worker)
         })
         .collect::<Result<_, _>>()?;
     rigging.settle()?;

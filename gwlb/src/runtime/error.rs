@@ -87,9 +87,9 @@ pub enum StartError {
     /// A thread, a poller or the like.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// An event queue.
-    #[error("cannot make an event queue: {0}")]
-    Poll(io::Error),
+    /// A worker's event queue, or the memory of its flow table.
+    #[error("cannot set up a worker's event queue and flow table: {0}")]
+    Worker(io::Error),
 }
 
 /// `0-3, 8`: numbers in order, neighbours together.

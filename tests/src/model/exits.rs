@@ -1,9 +1,11 @@
 //! What leaves a worker: datagrams to appliances, and packets through attachments. What is to
 //! leave was noted with its verdict; what left has to be that.
 
+use std::net::{IpAddr, SocketAddr};
+
 use geneve::{Inner, protocol};
 use gwlb::control::TunnelRequest;
-use gwlb::dataplane::snapshot::Snapshot;
+use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::verdict::{DropReason, Hop, ReplyCause, Side, WorkerId};
 use netio::offload::Offload;
 use router::Attachment;
@@ -39,6 +41,7 @@ impl Worker {
                 side,
                 slot: hop.target,
                 from,
+                port: hop.port,
                 to: hop.address,
                 header: hop.header.as_bytes().to_vec(),
                 packet,
@@ -87,51 +90,61 @@ fn computed(seen: &Seen, change: Change) -> Option<usize> {
     (left || matches!(change, Change::Clamp(_))).then_some(seen.inner.header_len + at)
 }
 
+impl Outbound {
+    /// Where from and where to, and in which ledger.
+    fn way(&self) -> (Side, TargetSlot, IpAddr, SocketAddr) {
+        (self.side, self.slot, self.from, self.to)
+    }
+
+    /// Whether this is it, or the next piece of it, on its way.
+    fn is(&self, way: (Side, TargetSlot, IpAddr, SocketAddr), datagram: &[u8]) -> bool {
+        let Some(packet) = datagram.strip_prefix(&self.header[..]) else { return false };
+        let right = match &self.cut {
+            Some(cut) => piece_of(&self.packet, packet, cut.sent, cut.mtu).is_ok(),
+            None => {
+                self.packet == packet
+                    || self.zero_at.is_some_and(|at| same_but_for_zero(&self.packet, packet, at))
+            }
+        };
+        right && self.way() == way
+    }
+}
+
 impl Plane {
     /// A datagram was sent to an appliance.
     pub(super) fn sent(&mut self, worker: WorkerId, side: Side, sent: &Sent) -> Result<(), Wrong> {
         let view = self.generation(worker);
         let worker = &mut self.workers[usize::from(worker.0)];
-        let Some(out) = worker.out.front_mut() else {
-            return wrong(Clause::Conservation, || {
-                format!("nothing is to be sent, {sent:02x?} is")
+        let way = (side, sent.target, sent.from.ip(), sent.to);
+        let Some(at) = worker.out.iter().position(|out| out.is(way, &sent.bytes)) else {
+            let due = worker.out.iter().find(|out| out.way() == way).or(worker.out.front());
+            return wrong(Clause::Transparency, || {
+                format!("{way:?} {sent:02x?} is sent, and due is {due:02x?}")
             });
         };
-        let way = (out.side, out.slot, out.from, out.to);
-        hold(way == (side, sent.target, sent.from.ip(), sent.to), Clause::Conservation, || {
-            format!(
-                "{way:?} is due, sent is {:?} {:?} {} {}",
-                side, sent.target, sent.from, sent.to
-            )
+        // What goes the same way from the same port stays in order, and so do flows.
+        let port = worker.out[at].port;
+        let overtaken = worker.out.iter().take(at).find(|it| (it.way(), it.port) == (way, port));
+        hold(overtaken.is_none(), Clause::Transparency, || {
+            format!("{sent:02x?} has overtaken {overtaken:02x?}")
         })?;
-        let Some(packet) = sent.bytes.strip_prefix(&out.header[..]) else {
-            return wrong(Clause::Transparency, || format!("another header was sent: {sent:02x?}"));
-        };
+        let out = &mut worker.out[at];
+        let packet = &sent.bytes[out.header.len()..];
         let ledger = self.books.ledger(side);
         ledger.flow.encapsulated += 1;
         let mut done = true;
-        if let Some(cut) = &mut out.cut {
-            let piece = piece_of(&out.packet, packet, cut.sent, cut.mtu).map_err(|why| {
-                Wrong::new(
-                    Clause::Transparency,
-                    format!("a fragment is wrong: {why}: {packet:02x?}"),
-                )
-            })?;
+        if let Some(cut) = &mut out.cut
+            && let Ok(piece) = piece_of(&out.packet, packet, cut.sent, cut.mtu)
+        {
             (cut.sent, cut.pieces) = (cut.sent + piece, cut.pieces + 1);
             let header = usize::from(out.packet[0] & 0xf) * 4;
             done = header + cut.sent == out.packet.len();
             if done {
                 ledger.flow.generated += cut.pieces - 1;
             }
-        } else {
-            let same = out.packet == packet
-                || out.zero_at.is_some_and(|at| same_but_for_zero(&out.packet, packet, at));
-            hold(same, Clause::Transparency, || {
-                format!("{:02x?} is to be sent, {packet:02x?} is", out.packet)
-            })?;
         }
         if done {
-            worker.out.pop_front();
+            worker.out.remove(at);
         }
         let target = self.books.target(sent.target, view);
         target.sent_packets += 1;

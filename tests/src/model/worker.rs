@@ -63,6 +63,8 @@ pub(super) struct Outbound {
     pub side: Side,
     pub slot: TargetSlot,
     pub from: IpAddr,
+    /// The source port, by its number: what has the same one, and the rest, keeps its order.
+    pub port: u16,
     pub to: SocketAddr,
     pub header: Vec<u8>,
     /// The packet; of a super-packet one segment.

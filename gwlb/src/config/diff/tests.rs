@@ -59,10 +59,10 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
      "changed gateway: busy_poll: 50 us -> 0 us (takes a restart)"),
     ("gateway.udp_receive_buffer_bytes", "udp_receive_buffer_bytes = 1000000", "udp_receive_buffer_bytes = 1500000",
      "changed gateway: udp_receive_buffer_bytes: 1000000 -> 1500000 (takes a restart)"),
-    ("gateway.huge_pages", "huge_pages = true", "huge_pages = false",
-     "changed gateway: huge_pages: true -> false (takes a restart)"),
     ("gateway.udp_send_buffer_bytes", "udp_send_buffer_bytes = 2000000", "udp_send_buffer_bytes = 1500000",
      "changed gateway: udp_send_buffer_bytes: 2000000 -> 1500000 (takes a restart)"),
+    ("gateway.huge_pages", "huge_pages = true", "huge_pages = false",
+     "changed gateway: huge_pages: true -> false (takes a restart)"),
 
     ("vpc.name", "\"third\"", "\"fourth\"",
      "removed vpc third\nadded vpc fourth"),

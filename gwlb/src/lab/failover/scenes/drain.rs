@@ -75,9 +75,9 @@ pub(in crate::lab::failover) async fn play(act: &mut Act<'_>) -> Result<(), LabE
     let ended = drained.unwrap_or_else(clock::now);
     let last_packet = act.witness.last_at(index).unwrap_or(told);
     let took = ended.saturating_duration_since(last_packet);
-    // The gateway forgets a connection a second after its end, and looks ten times a second; the
-    // rest is for the processors that everybody shares.
-    let limit = CLOSED * 2;
+    // The gateway forgets a connection a second after its end, at the turn of its next second, and
+    // looks ten times a second; the rest is for the processors that everybody shares.
+    let limit = CLOSED * 5 / 2;
     scene.time("from its last packet to the end of the drain", took, limit);
     scene.check(
         "ends-early",

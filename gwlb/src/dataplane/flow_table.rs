@@ -113,18 +113,20 @@ pub struct FlowTable {
     /// The time that was last asked about, in both forms: a batch asks about the same all along.
     now: (Instant, u64),
     wheel: Wheel,
-    /// By number, the tick of the wheel at which a flow is looked at next. What the wheel brings up
-    /// at any other tick was put there before the deadline moved closer, and means nothing.
-    armed: Vec<u32>,
-    /// By number, the longest time that a packet of the flow has had it remembered for, in
-    /// milliseconds.
-    longest: Vec<u32>,
+    timers: Table<Timer>,
     /// Flows below this number have no cookie of an earlier key.
     cookies_of_now: u32,
     /// By number, what resets at both ends need; empty as long as nobody wants such.
     ends: Vec<Ends>,
     keeps_ends: bool,
 }
+
+/// Of a flow, by number: the tick of the wheel at which it is looked at next, since what the wheel
+/// brings up at any other tick was put there before the deadline moved closer, and means nothing; and
+/// the longest time that any of its packets has had it remembered for, in milliseconds.
+type Timer = [u32; 2];
+const ARMED: usize = 0;
+const LONGEST: usize = 1;
 
 /// What either end of a TCP connection said last; the first is the end that the canonical tuple
 /// names first.
@@ -161,8 +163,7 @@ impl FlowTable {
             start: now,
             now: (now, 0),
             wheel: Wheel::new(),
-            armed: Vec::new(),
-            longest: Vec::new(),
+            timers: Table::new(limit, commit)?,
             cookies_of_now: u32::MAX,
             ends: Vec::new(),
             keeps_ends: false,
@@ -256,7 +257,7 @@ impl FlowTable {
     /// The longest time that the flow was remembered for after any of its packets, this one
     /// included; kept in whole milliseconds.
     pub fn longest_idle(&mut self, number: FlowNumber, idle_timeout: Duration) -> Duration {
-        let longest = &mut self.longest[number.0 as usize];
+        let longest = &mut self.timers[number.0 as usize][LONGEST];
         *longest = (*longest).max(milliseconds(idle_timeout));
         Duration::from_millis((*longest).into())
     }
@@ -311,14 +312,10 @@ impl FlowTable {
         };
         let deadline = self.time(flow.deadline);
         let armed = self.wheel.schedule(number, deadline);
-        if self.free.pop().is_some() {
-            self.armed[number as usize] = armed;
-            self.longest[number as usize] = milliseconds(idle_timeout);
-        } else {
+        if self.free.pop().is_none() {
             self.used += 1;
-            self.armed.push(armed);
-            self.longest.push(milliseconds(idle_timeout));
         }
+        self.timers[number as usize] = [armed, milliseconds(idle_timeout)];
         entry::write(&mut self.entries[number as usize], &flow, deadline);
         self.index.insert(hash.0, number);
         self.forget_ends(FlowNumber(number));
@@ -330,7 +327,7 @@ impl FlowTable {
         let before = self.get(number);
         let deadline = self.time(flow.deadline);
         entry::write(&mut self.entries[number.0 as usize], &flow, deadline);
-        self.longest[number.0 as usize] = milliseconds(idle_timeout);
+        self.timers[number.0 as usize][LONGEST] = milliseconds(idle_timeout);
         // Its timer comes up before or at its time, and that is soon enough for the new one, unless
         // that has less time left: so whoever begins a flow again and again fills no wheel.
         self.rearm(number, deadline);
@@ -358,7 +355,7 @@ impl FlowTable {
         for _ in 0..Wheel::BUDGET {
             let Some((number, tick)) = self.wheel.due(now) else { break };
             let entry = &self.entries[number as usize];
-            if entry::is_vacant(entry) || self.armed[number as usize] != tick {
+            if entry::is_vacant(entry) || self.timers[number as usize][ARMED] != tick {
                 continue;
             }
             let deadline = entry::deadline(entry);
@@ -366,7 +363,7 @@ impl FlowTable {
                 if fault::on(Fault::TimerNotRearmed) {
                     continue;
                 }
-                self.armed[number as usize] = self.wheel.schedule(number, deadline);
+                self.timers[number as usize][ARMED] = self.wheel.schedule(number, deadline);
             } else {
                 let ends = self.ends(FlowNumber(number));
                 expired(self.remove(FlowNumber(number)), ends);
@@ -469,7 +466,7 @@ impl FlowTable {
 
     /// Has the wheel come to the flow sooner, if it would come too late.
     fn rearm(&mut self, number: FlowNumber, deadline: u64) {
-        let armed = &mut self.armed[number.0 as usize];
+        let armed = &mut self.timers[number.0 as usize][ARMED];
         if self.wheel.tick_of(deadline) < *armed {
             *armed = self.wheel.schedule(number.0, deadline);
         }

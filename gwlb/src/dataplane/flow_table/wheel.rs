@@ -6,7 +6,8 @@ use std::time::Duration;
 /// Timers by the second at which they come up. Times are nanoseconds since the wheel was made.
 #[derive(Debug)]
 pub(super) struct Wheel {
-    slots: Vec<Vec<u32>>,
+    /// Each in pieces, so that none is copied as a whole when it grows.
+    slots: Vec<Vec<Vec<u32>>>,
     /// The tick whose slot is being emptied.
     tick: u32,
 }
@@ -17,6 +18,8 @@ impl Wheel {
     pub const BUDGET: usize = 1024;
     /// Longer waits are cut to the wheel's length and looked at again.
     const SLOTS: u32 = 512;
+    /// Timers in a piece of a slot.
+    const PIECE: usize = 1024;
 
     pub fn new() -> Self {
         Self { slots: vec![Vec::new(); Self::SLOTS as usize], tick: 0 }
@@ -25,7 +28,15 @@ impl Wheel {
     /// Puts a timer in, and says at which tick it comes up.
     pub fn schedule(&mut self, number: u32, deadline: u64) -> u32 {
         let tick = self.tick_of(deadline);
-        self.slots[(tick % Self::SLOTS) as usize].push(number);
+        let slot = &mut self.slots[(tick % Self::SLOTS) as usize];
+        match slot.last_mut() {
+            Some(piece) if piece.len() < Self::PIECE => piece.push(number),
+            _ => {
+                let mut piece = Vec::with_capacity(Self::PIECE);
+                piece.push(number);
+                slot.push(piece);
+            }
+        }
         tick
     }
 
@@ -44,10 +55,12 @@ impl Wheel {
                 return None;
             }
             let next = self.tick + 1;
-            if let Some(number) = self.slots[(next % Self::SLOTS) as usize].pop() {
-                return Some((number, next));
+            let slot = &mut self.slots[(next % Self::SLOTS) as usize];
+            match slot.last_mut().map(Vec::pop) {
+                Some(Some(number)) => return Some((number, next)),
+                Some(None) => drop(slot.pop()),
+                None => self.tick = next,
             }
-            self.tick = next;
         }
     }
 
@@ -59,6 +72,6 @@ impl Wheel {
     /// How many timers there are, lapsed ones included.
     #[cfg(test)]
     pub fn timers(&self) -> usize {
-        self.slots.iter().map(Vec::len).sum()
+        self.slots.iter().flatten().map(Vec::len).sum()
     }
 }

@@ -57,7 +57,8 @@ impl Index {
     #[inline]
     pub fn find(&self, hash: u64, mut same: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
-        loop {
+        // Once round at the most: flows come and go, and each bucket may have one that went past.
+        for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
             let mut hits = self.hits(bucket, hash);
             while hits != 0 {
@@ -75,6 +76,7 @@ impl Index {
             }
             at = self.next(at);
         }
+        None
     }
 
     /// Puts in a number that is not there.
@@ -181,6 +183,30 @@ mod tests {
             }
             prop_assert!(index.buckets.iter().all(|bucket| *bucket == [0; 16]), "nothing is left");
         }
+    }
+
+    /// Two buckets, filled one after the other, so that each has a flow that went on to the other:
+    /// nothing in them says where to stop.
+    #[test]
+    fn a_search_ends_where_every_bucket_has_overflowed() {
+        let mut index = Index::new(19, Commit::Lazily).unwrap();
+        let (first, second) = (0, 1 << 63);
+        assert_eq!((index.buckets.len(), index.home(first), index.home(second)), (2, 0, 1));
+        (0..16).for_each(|number| index.insert(first, number));
+        (0..15).for_each(|number| index.remove(first, number));
+        (0..15).for_each(|number| index.insert(second, number));
+        assert!(index.buckets.iter().all(|bucket| bucket[PLACES] > 0));
+        for hash in [first, second] {
+            let mut looked_at = 0;
+            let absent = index.find(hash, |_| {
+                looked_at += 1;
+                false
+            });
+            assert_eq!((absent, looked_at), (None, 16));
+        }
+        index.remove(first, 15);
+        (0..15).for_each(|number| index.remove(second, number));
+        assert!(index.buckets.iter().all(|bucket| *bucket == [0; 16]), "nothing is left");
     }
 
     #[test]

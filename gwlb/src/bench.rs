@@ -34,7 +34,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use netio::process::{Preflight, Start, restart_in_user_namespace};
+use tokio::runtime::Builder;
 
+use crate::lab::Signals;
 use error::BenchError;
 use machine::Machine;
 use progress::Progress;
@@ -110,6 +113,32 @@ impl Context {
         }
         progress
     }
+}
+
+/// Does what builds networks: with the privileges that it takes, and until Ctrl-C. Whichever ends
+/// first, `work` or the wait: dropping `work` ends its threads and processes, and removes its
+/// namespaces.
+fn with_networks(
+    work: impl AsyncFnOnce() -> Result<Measured, BenchError>,
+) -> Result<Measured, BenchError> {
+    let preflight = Preflight::check();
+    match preflight.start() {
+        Start::Directly => {}
+        Start::InUserNamespace => {
+            let error = restart_in_user_namespace();
+            return Err(BenchError::io("start over in a user namespace")(error));
+        }
+        Start::Impossible => return Err(BenchError::NotPossible(preflight.to_string())),
+    }
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(BenchError::io("start a runtime"))?;
+    runtime.block_on(async {
+        let mut signals = Signals::new().map_err(BenchError::io("watch for signals"))?;
+        tokio::select! {
+            measured = work() => measured,
+            () = signals.wait() => Err(BenchError::Interrupted),
+        }
+    })
 }
 
 /// Runs a benchmark.

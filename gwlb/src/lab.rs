@@ -10,7 +10,7 @@
 //! Where to read on: `plan` says what is built, `network` and `stage` build it, `traffic` is what
 //! the machines do, `trial`, `ledger` and `diagnosis` judge, `report` tells.
 
-mod configuration;
+pub(crate) mod configuration;
 mod diagnosis;
 pub(crate) mod error;
 mod failover;

@@ -21,13 +21,10 @@ mod traffic;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use netio::process::{Preflight, Start, restart_in_user_namespace};
-use tokio::runtime::Builder;
 
 use super::error::BenchError;
 use super::statistics::PAIRS;
-use super::{Context, Measured};
-use crate::lab::Signals;
+use super::{Context, Measured, with_networks};
 use measure::Plan;
 use setup::Setup;
 use stage::Stage;
@@ -80,31 +77,11 @@ enum Part {
 
 /// Measures it.
 pub(super) fn run(arguments: &PathArgs, context: &Context) -> Result<Measured, BenchError> {
-    let preflight = Preflight::check();
-    match preflight.start() {
-        Start::Directly => {}
-        Start::InUserNamespace => {
-            let error = restart_in_user_namespace();
-            return Err(BenchError::io("start over in a user namespace")(error));
-        }
-        Start::Impossible => return Err(BenchError::NotPossible(preflight.to_string())),
-    }
-    let runtime = Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(BenchError::io("start a runtime"))?;
-    let plan = arguments.plan(context.quick);
-    let progress = context.begin(plan.steps());
-    runtime.block_on(async {
-        let mut signals = Signals::new().map_err(BenchError::io("watch for signals"))?;
-        let measured = async {
-            let mut stage = Stage::set(&plan, &progress).await?;
-            measure::run(&plan, &mut stage, &progress).await
-        };
-        // Whichever ends first: dropping the other one ends its threads and processes, and removes
-        // its namespaces.
-        tokio::select! {
-            measured = measured => measured.map(|series| results::told(&series)),
-            () = signals.wait() => Err(BenchError::Interrupted),
-        }
+    with_networks(async || {
+        let plan = arguments.plan(context.quick);
+        let progress = context.begin(plan.steps());
+        let mut stage = Stage::set(&plan, &progress).await?;
+        measure::run(&plan, &mut stage, &progress).await.map(|series| results::told(&series))
     })
 }
 

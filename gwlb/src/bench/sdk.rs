@@ -17,7 +17,6 @@ use std::io;
 use std::time::Duration;
 
 use clap::Args;
-use netio::process::{Preflight, Start, restart_in_user_namespace};
 use tokio::task::yield_now;
 
 use self::field::{Field, Sample};
@@ -26,8 +25,7 @@ use self::load::{Load, Shape};
 use super::error::BenchError;
 use super::report::{Bar, Row, metric};
 use super::statistics::Samples;
-use super::{Context, Measured};
-use crate::lab::Signals;
+use super::{Context, Measured, with_networks};
 use crate::lab::error::LabError;
 
 /// Measure what an appliance costs per packet: the SDK with the sample appliances, fed by a
@@ -56,26 +54,7 @@ const WARM_UP: u32 = 10;
 
 /// Without the privileges for it, or after Ctrl-C, there is nothing to tell, and nothing is left.
 pub(super) fn run(arguments: &SdkArgs, context: &Context) -> Result<Measured, BenchError> {
-    let preflight = Preflight::check();
-    match preflight.start() {
-        Start::Directly => {}
-        Start::InUserNamespace => {
-            let error = restart_in_user_namespace();
-            return Err(BenchError::io("start over in a user namespace")(error));
-        }
-        Start::Impossible => return Err(BenchError::NotPossible(preflight.to_string())),
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(BenchError::io("start a runtime"))?;
-    runtime.block_on(async {
-        let mut signals = Signals::new().map_err(BenchError::io("watch for signals"))?;
-        // Whichever ends first: dropping the other one ends its processes and removes its
-        // namespaces.
-        tokio::select! {
-            measured = measure(arguments, context) => measured,
-            () = signals.wait() => Err(BenchError::Interrupted),
-        }
-    })
+    with_networks(async || measure(arguments, context).await)
 }
 
 /// One thing that is measured again and again.

@@ -137,8 +137,8 @@ fn firewall_rules() -> String {
 /// The name of the rule that denies [`DENIED_PORT`].
 pub(super) const DENIED_RULE: &str = "the denied port";
 
-/// What the IDS looks for. Nothing in the lab's traffic is any of it.
-const IDS_PATTERNS: &str = r#"[[pattern]]
+/// What the IDS looks for. Nothing in the traffic of the lab or of benchmarks is any of it.
+pub(crate) const IDS_PATTERNS: &str = r#"[[pattern]]
 name = "path traversal"
 text = "../../etc/passwd"
 action = "block"

@@ -14,6 +14,7 @@ use netio::process::process_cpu_time;
 use nva_sample::report::Report;
 
 use super::load;
+use crate::lab::configuration::IDS_PATTERNS;
 use crate::lab::error::LabError;
 use crate::lab::process::{Ending, Process, RunDirectory};
 
@@ -157,7 +158,7 @@ impl Sample {
         let (command, file) = match self {
             Self::Passthrough | Self::PassthroughOnAllCores => ("passthrough", None),
             Self::Firewall => ("firewall", Some(("--rules", rules()))),
-            Self::Ids => ("ids", Some(("--patterns", PATTERNS.to_owned()))),
+            Self::Ids => ("ids", Some(("--patterns", IDS_PATTERNS.to_owned()))),
         };
         let mut arguments: Vec<OsString> = ["appliance", command].map(OsString::from).into();
         if let Some((option, text)) = file {
@@ -199,19 +200,6 @@ fn rules() -> String {
     text.push_str("\n[[rule]]\naction = \"allow\"\ndirection = \"outbound\"\n");
     text
 }
-
-/// What the IDS looks for, and does not find in random bytes.
-const PATTERNS: &str = r#"[[pattern]]
-name = "path traversal"
-text = "../../etc/passwd"
-action = "block"
-
-[[pattern]]
-name = "shell upload"
-text = "<?php system("
-ignore_case = true
-action = "block"
-"#;
 
 /// The start of the names of namespaces and of the folder for files.
 const NAME: &str = "gwlb-bench";

@@ -67,16 +67,7 @@ impl Network {
 
     /// A client and a server with nothing between them.
     pub(super) fn ends(&mut self, setup: &str) -> Result<Ends, LabError> {
-        let mut end = |name: &str| {
-            let netns = self.create(setup, name)?;
-            // Numbers can be compared only under one congestion control, and bbr paces. A kernel
-            // without cubic keeps what it has.
-            if let Err(error) = netns.set_sysctl("net.ipv4.tcp_congestion_control", "cubic") {
-                tracing::debug!(%error, "the congestion control stays");
-            }
-            Ok::<_, LabError>(netns)
-        };
-        Ok(Ends { client: end("client")?, server: end("server")? })
+        Ok(Ends { client: self.create(setup, "client")?, server: self.create(setup, "server")? })
     }
 
     /// A client and a server for a gateway, which makes their devices, and the underlay between it

@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use netio::netns::Netns;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::network::SERVER;
 use crate::lab::error::LabError;
@@ -33,6 +34,12 @@ pub(super) use flood::Flood;
 const GLANCE: Duration = Duration::from_millis(20);
 /// How long a connection may take to be made.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// The congestion control of all connections: numbers can be compared only under one, and bbr, which
+/// may be the machine's default, paces.
+const CONGESTION_CONTROL: &str = "cubic";
 
 /// Where on the server each kind of traffic goes.
 const fn server(port: u16) -> SocketAddr {
@@ -105,4 +112,27 @@ fn open<T: Send>(
     open: impl FnOnce() -> io::Result<T> + Send,
 ) -> Result<T, LabError> {
     netns.run(open)?.map_err(LabError::io(what))
+}
+
+/// A socket for TCP that is not connected yet, in the namespace of the calling thread. What a
+/// listener accepts is like the listener.
+///
+/// The socket is told its congestion control, since a namespace may have only such for a default as
+/// the machine allows everybody.
+fn tcp_socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_tcp_congestion(CONGESTION_CONTROL.as_bytes()).map_err(|error| {
+        let why = format!("the kernel does not give {CONGESTION_CONTROL}: {error}");
+        io::Error::new(error.kind(), why)
+    })?;
+    Ok(socket)
+}
+
+/// A socket for TCP that listens at this port of the server.
+fn listen(port: u16) -> io::Result<Socket> {
+    let socket = tcp_socket()?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(server(port)))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
 }

@@ -6,9 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use netio::tcp::TcpInfo;
+use socket2::SockAddr;
 
 use super::super::network::Ends;
-use super::{Count, Crew, PATIENCE, Shift, open, server};
+use super::{Count, Crew, PATIENCE, Shift, listen, open, server, tcp_socket};
 use crate::lab::error::LabError;
 use crate::runtime::clock;
 
@@ -39,10 +40,15 @@ impl Bulk {
     ) -> Result<Self, LabError> {
         let mut bulk =
             Self { crew: Crew::default(), received: Count::default(), senders: Vec::new() };
-        let to = server(PORT);
-        let listener = open(&ends.server, "listen for TCP", || TcpListener::bind(to))?;
+        let to = SockAddr::from(server(PORT));
+        let listener = open(&ends.server, "listen for TCP", || listen(PORT))?;
+        let listener = TcpListener::from(listener);
         for _ in 0..connections {
-            let connect = || TcpStream::connect_timeout(&to, PATIENCE);
+            let connect = || {
+                let socket = tcp_socket()?;
+                socket.connect_timeout(&to, PATIENCE)?;
+                Ok(TcpStream::from(socket))
+            };
             let sender = open(&ends.client, "connect to the server by TCP", connect)?;
             let accepted = listener.accept().map_err(LabError::io("accept a connection"))?;
             let (mut far_end, received) = (accepted.0, bulk.received.clone());

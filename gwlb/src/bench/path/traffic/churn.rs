@@ -4,10 +4,10 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::SockAddr;
 
 use super::super::network::Ends;
-use super::{Count, Crew, GLANCE, Shift, open, server};
+use super::{Count, Crew, GLANCE, Shift, listen, open, server, tcp_socket};
 use crate::lab::error::LabError;
 
 /// Where the server listens.
@@ -31,10 +31,10 @@ impl Churn {
     pub(in super::super) fn start(ends: &Ends) -> Result<Self, LabError> {
         let mut crew = Crew::default();
         let listener = open(&ends.server, "listen for short connections", || {
-            let listener = TcpListener::bind(server(PORT))?;
+            let listener = listen(PORT)?;
             // Accepting waits no longer than reading may.
-            SockRef::from(&listener).set_read_timeout(Some(GLANCE))?;
-            Ok(listener)
+            listener.set_read_timeout(Some(GLANCE))?;
+            Ok(TcpListener::from(listener))
         })?;
         for _ in 0..ACCEPTORS {
             let listener = listener.try_clone().map_err(LabError::io("share a socket"))?;
@@ -62,7 +62,7 @@ impl Churn {
 fn make(done: &Count, shift: &Shift) {
     let to = SockAddr::from(server(PORT));
     while !shift.is_over() {
-        let connected = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| {
+        let connected = tcp_socket().and_then(|socket| {
             socket.set_write_timeout(Some(STILL))?;
             socket.set_read_timeout(Some(STILL))?;
             socket.connect(&to)?;

@@ -245,6 +245,27 @@ impl CanonicalKey {
         self.0.to_bytes()
     }
 
+    /// Hashes the key as the fewest bytes that tell it from all others: the same on every machine.
+    ///
+    /// | IPv4 | IPv6 | what |
+    /// |---|---|---|
+    /// | 0–7 | 0–7 | version << 40, protocol << 32, low port << 16, high port |
+    /// | 8–15 | | low address << 32, high address |
+    /// | | 8–39 | low address, high address, each as two words, the upper first |
+    ///
+    /// Each word is a number of 64 bits, little-endian, as a hash over words reads it.
+    #[inline]
+    pub fn hash_with<T>(&self, hash: impl FnOnce(&[u8]) -> T) -> T {
+        let words = self.0.words;
+        match self.version() {
+            IpVersion::V4 => {
+                let addresses = words[SRC] | words[DST] >> 32;
+                hash([words[SMALL], addresses].map(u64::to_le_bytes).as_flattened())
+            }
+            IpVersion::V6 => hash(words.map(u64::to_le_bytes).as_flattened()),
+        }
+    }
+
     /// The key as words, for tables: the upper 16 bits of the first are zero, its lower 48 never
     /// are. Their meaning is this crate's alone; [`from_words`](Self::from_words) has it.
     #[inline]
@@ -369,6 +390,8 @@ mod tests {
             prop_assert_eq!(one == other, one.to_bytes() == other.to_bytes());
             let same = one.canonical() == other.canonical();
             prop_assert_eq!(same, one == other || one == other.reversed());
+            let hashed = [one, other].map(|key| key.canonical().hash_with(<[u8]>::to_vec));
+            prop_assert_eq!(same, hashed[0] == hashed[1]);
         }
     }
 
@@ -383,6 +406,19 @@ mod tests {
         let six = key("[2001:db8::1]:4660", "[fd00::2]:80").to_bytes();
         assert_eq!(six[..6], [6, 6, 0x20, 0x01, 0x0d, 0xb8]);
         assert_eq!([six[17], six[18], six[33]], [1, 0xfd, 2]);
+    }
+
+    #[test]
+    fn hashed_bytes_are_as_documented() {
+        let hashed = |key: FlowKey| key.canonical().hash_with(<[u8]>::to_vec);
+        let four = hashed(key("10.0.0.2:80", "10.0.0.1:4660"));
+        assert_eq!(four, [0x50, 0, 0x34, 0x12, 6, 4, 0, 0, 2, 0, 0, 10, 1, 0, 0, 10]);
+        let six = hashed(key("[2001:db8::1]:4660", "[fd00::2]:80"));
+        assert_eq!(six[..8], [0x50, 0, 0x34, 0x12, 6, 6, 0, 0]);
+        assert_eq!(
+            (six[12..16].to_vec(), six[16], six[32], six[39]),
+            (vec![0xb8, 0x0d, 1, 0x20], 1, 2, 0)
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod wheel;
 use std::io;
 use std::time::{Duration, Instant};
 
-use geneve::flow::{CanonicalKey, KEY_LEN};
+use geneve::flow::CanonicalKey;
 use netio::mem::{Commit, Table, prefetch};
 
 use super::keys::PlacementKey;
@@ -35,27 +35,24 @@ pub struct FlowId {
     pub tuple: CanonicalKey,
 }
 
-impl FlowId {
-    /// The flow as bytes, the same on every gateway.
-    #[inline]
-    fn to_bytes(self) -> [u8; 8 + KEY_LEN] {
-        let mut bytes = [0; 8 + KEY_LEN];
-        bytes[..8].copy_from_slice(&self.endpoint.to_be_bytes());
-        bytes[8..].copy_from_slice(&self.tuple.to_bytes());
-        bytes
-    }
-}
-
 /// A flow's keyed hash: it decides who owns the flow, which source port it has, and where in the
 /// owner's table it is looked for. It is the same on every gateway with the same secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FlowHash(pub(super) u64);
+pub struct FlowHash {
+    /// Of the tuple alone, so that a packet that goes through several endpoints has one owner.
+    pub(super) lot: u64,
+    /// Of the endpoint, too: flows with the same tuple need not share a place.
+    place: u64,
+}
 
 impl FlowHash {
     /// The hash of a flow, by the key for ownership.
     #[inline]
     pub fn of(id: &FlowId, key: &PlacementKey) -> Self {
-        Self(key.hash(&id.to_bytes()))
+        let lot = id.tuple.hash_with(|bytes| key.hash(bytes));
+        // What is added is no secret, and need not be: who knows nothing of `lot` knows nothing of
+        // the sum either. The factor spreads ids that are close to each other (Knuth's).
+        Self { lot, place: lot.wrapping_add(id.endpoint.wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
     }
 }
 
@@ -179,13 +176,13 @@ impl FlowTable {
     /// Has that part of the index fetched that a flow is looked for in.
     #[inline]
     pub fn prefetch_index(&self, hash: FlowHash) {
-        self.index.prefetch(hash.0);
+        self.index.prefetch(hash.place);
     }
 
     /// Has the flow itself fetched, if the index has it; that should be there by now.
     #[inline]
     pub fn prefetch(&self, hash: FlowHash) {
-        if let Some(number) = self.index.guess(hash.0)
+        if let Some(number) = self.index.guess(hash.place)
             && let Some(entry) = self.entries.get(number as usize)
         {
             prefetch(entry);
@@ -317,7 +314,7 @@ impl FlowTable {
         }
         self.timers[number as usize] = [armed, milliseconds(idle_timeout)];
         entry::write(&mut self.entries[number as usize], &flow, deadline);
-        self.index.insert(hash.0, number);
+        self.index.insert(hash.place, number);
         self.forget_ends(FlowNumber(number));
         Ok((FlowNumber(number), evicted))
     }
@@ -342,7 +339,7 @@ impl FlowTable {
         let flow = self.get(number);
         let hash = self.hash(&flow.id);
         entry::vacate(&mut self.entries[number.0 as usize]);
-        self.index.remove(hash.0, number.0);
+        self.index.remove(hash.place, number.0);
         self.free.push(number.0);
         flow
     }
@@ -461,7 +458,7 @@ impl FlowTable {
             let entry = self.entries.get(number as usize);
             entry.is_some_and(|entry| entry::is_of(entry, &wanted))
         };
-        self.index.find(hash.0, same)
+        self.index.find(hash.place, same)
     }
 
     /// Has the wheel come to the flow sooner, if it would come too late.

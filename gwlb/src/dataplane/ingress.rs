@@ -327,7 +327,7 @@ impl State {
         let lot = if fault::on(Fault::OwnerByDirection) {
             view.keys.ownership.hash(&flow.tuple.to_bytes())
         } else {
-            flow.hash.0
+            flow.hash.lot
         };
         let owner = WorkerId((lot % u64::from(view.workers)) as u16);
         let stays = fault::on(Fault::FragmentStaysAtReader)

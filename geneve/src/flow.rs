@@ -60,6 +60,26 @@ impl FlowKey {
         FlowKey { words: [small, src_high, src_low, dst_high, dst_low] }
     }
 
+    /// The key of addresses of `version` as [`address_words`] gives them, and both ports, the source
+    /// in the upper half.
+    #[inline]
+    pub(crate) fn of_words(
+        version: IpVersion,
+        protocol: u8,
+        ports: u32,
+        src: [u64; 2],
+        dst: [u64; 2],
+    ) -> FlowKey {
+        let small = u64::from(version as u8) << 40 | u64::from(protocol) << 32 | u64::from(ports);
+        FlowKey { words: [small, src[0], src[1], dst[0], dst[1]] }
+    }
+
+    /// The destination address as [`address_words`] gives it.
+    #[inline]
+    pub(crate) fn dst_words(&self) -> [u64; 2] {
+        [self.words[DST], self.words[DST + 1]]
+    }
+
     /// The IP version of both addresses.
     #[inline]
     pub fn version(&self) -> IpVersion {

@@ -5,6 +5,7 @@
 //! other. It neither verifies checksums (see [`checksum`](crate::checksum)) nor reassembles.
 
 mod network;
+mod plain;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -16,6 +17,8 @@ use thiserror::Error;
 
 use crate::flow::FlowKey;
 use network::{Extent, Network};
+
+pub use plain::Plain;
 
 /// IANA's numbers of the protocols that this crate looks into.
 pub mod protocol {

@@ -7,7 +7,7 @@
 //!
 //! 1. What enters by an internet gateway is translated to private addresses ([`translate`]).
 //!    [`frame::Frame::parse`] looks at a packet once; [`Ingress::aim`] looks up the route table that
-//!    governs where it entered, and for a GWLB endpoint [`Ingress::handle_aimed`] finds the flow
+//!    governs where it entered, and for a GWLB endpoint [`Ingress::handle_packet`] finds the flow
 //!    ([`flow_table`]) or makes it ([`select`]), after all packets of a batch were aimed.
 //! 2. The [`verdict::Hop`] says to which target, from which source port and behind which Geneve
 //!    header it goes; [`encap`] puts that in front of the packet, segment by segment, for sending, and
@@ -38,5 +38,5 @@ pub mod verdict;
 #[cfg(test)]
 mod testing;
 
-pub use ingress::{Aim, Ingress, IngressConfig};
+pub use ingress::{Entrance, Glance, Ingress, IngressConfig};
 pub use return_path::Return;

@@ -17,7 +17,7 @@ use geneve::header::Header;
 use crate::dataplane::snapshot::{Snapshot, TargetSlot};
 
 #[cfg(feature = "seeded-faults")]
-pub use chosen::{Guard, on, with};
+pub use chosen::{Guard, on, on_besides, with};
 
 /// Whether this fault is on: never, in this build.
 #[cfg(not(feature = "seeded-faults"))]
@@ -25,6 +25,25 @@ pub use chosen::{Guard, on, with};
 #[inline(always)]
 pub const fn on(_: Fault) -> bool {
     false
+}
+
+/// Whether any fault is on but for these: never, in this build.
+#[cfg(not(feature = "seeded-faults"))]
+#[expect(clippy::inline_always, reason = "nothing of it may be left, whatever is optimised")]
+#[inline(always)]
+pub const fn on_besides(_: &[Fault]) -> bool {
+    false
+}
+
+impl Fault {
+    /// Those of the short way of settled flows, which is closed while any other is on: what is wrong
+    /// in the long way is to be seen there.
+    pub const OF_SETTLED: [Self; 4] = [
+        Self::SettledDespiteFlags,
+        Self::SettledDespiteLength,
+        Self::SettledDespiteFate,
+        Self::SettledStale,
+    ];
 }
 
 /// Makes the enumeration of faults together with the tables about it.
@@ -71,6 +90,17 @@ faults! {
     IcmpErrorByOwnTuple = "icmp_error_by_own_tuple" breaks "symmetry",
     /// An ICMP error about a flow keeps the flow alive.
     IcmpErrorProlongs = "icmp_error_prolongs" breaks "stability: idle timeouts",
+
+    // The short way of settled flows.
+
+    /// A SYN, FIN or RST of a settled flow goes on like any other packet.
+    SettledDespiteFlags = "settled_despite_flags" breaks "stability: idle timeouts",
+    /// A packet of a settled flow goes on however long it is.
+    SettledDespiteLength = "settled_despite_length" breaks "the MTU on the way to appliances",
+    /// A settled flow stays with its target whatever becomes of that.
+    SettledDespiteFate = "settled_despite_fate" breaks "failover",
+    /// A settled flow that has idled out goes on.
+    SettledStale = "settled_stale" breaks "stability: idle timeouts",
 
     // Placement.
 

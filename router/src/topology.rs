@@ -60,14 +60,40 @@ struct Names {
     endpoints: HashMap<String, EndpointId>,
 }
 
+/// The routes of one [`Entry`].
+#[derive(Debug, Clone, Copy)]
+pub struct Routes<'a> {
+    fib: &'a Fib,
+    /// Where packets come from that must not go back there.
+    endpoint: Option<EndpointId>,
+}
+
+impl Routes<'_> {
+    /// Where a packet for this address goes. Allocates nothing.
+    #[inline]
+    pub fn lookup(&self, destination: IpAddr) -> NextHop {
+        match self.fib.next_hop(destination) {
+            NextHop::Endpoint(id) if self.endpoint == Some(id) => NextHop::Loop,
+            next_hop => next_hop,
+        }
+    }
+}
+
 impl Topology {
     /// Where a packet goes that entered here and is for this address. Allocates nothing.
     #[inline]
     pub fn lookup(&self, from: Entry, destination: IpAddr) -> NextHop {
-        match self.fibs[self.table_for(from).index()].next_hop(destination) {
-            NextHop::Endpoint(id) if from == Entry::Endpoint(id) => NextHop::Loop,
-            next_hop => next_hop,
-        }
+        self.routes(from).lookup(destination)
+    }
+
+    /// What decides about packets that enter here, for looking up many of them.
+    #[inline]
+    pub fn routes(&self, from: Entry) -> Routes<'_> {
+        let endpoint = match from {
+            Entry::Endpoint(id) => Some(id),
+            Entry::InternetGateway(_) | Entry::Subnet(_) => None,
+        };
+        Routes { fib: &self.fibs[self.table_for(from).index()], endpoint }
     }
 
     /// The table that decides about packets which enter here.

@@ -63,7 +63,8 @@ impl Life {
         for (device, packets) in [("igw", &from_far[..]), ("app-a", &near[..])] {
             let at = gateway.attachment(device).unwrap();
             for packet in packets {
-                gateway.enter(at, &[Packet::plain(&packet[..])], None);
+                // All by one queue, so that some have to be handed over, the fragments among them.
+                gateway.enter(at, &[Packet::plain(&packet[..])], Some(workers - 1));
             }
         }
         let echoes: Vec<_> = gateway.take_sent().iter().map(echo).collect();

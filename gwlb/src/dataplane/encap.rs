@@ -6,7 +6,7 @@
 
 use std::io::IoSlice;
 
-use netio::offload::{OffloadError, Segment, Segmenter};
+use netio::offload::{Offload, OffloadError, Segment, Segmenter};
 use netio::udp::{MAX_GSO_BYTES, MAX_GSO_SEGMENTS};
 
 use super::fragmentation::{Fragmenter, may_fragment};
@@ -54,6 +54,15 @@ impl Batch<'_> {
     }
 }
 
+/// Puts `header` in front of a packet with which nothing is left to be done, and gives both to `send`.
+#[inline]
+pub fn encapsulate_whole(header: &GeneveHeader, packet: &[u8], send: impl FnOnce(&Batch<'_>)) {
+    let geneve = header.as_bytes();
+    let pieces = [IoSlice::new(geneve), IoSlice::new(packet)];
+    let segment_size = (geneve.len() + packet.len()) as u16;
+    send(&Batch { segment_size, segments: 1, pieces: &pieces });
+}
+
 /// Room for headers, kept from packet to packet.
 #[derive(Debug, Default)]
 pub struct Encapsulator {
@@ -78,6 +87,10 @@ impl Encapsulator {
             self.headers.resize(stride * count, 0);
         }
 
+        if *frame.offload == Offload::NONE {
+            encapsulate_whole(header, frame.packet, send);
+            return Ok(());
+        }
         if count == 1 {
             // Most packets; room for many would take longer to make than all the rest.
             let (front, rest) = self.headers.split_at_mut(geneve.len());

@@ -87,6 +87,17 @@ pub struct Flow {
     pub deadline: Instant,
 }
 
+/// Of a flow in the table, what its next packet needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Settled {
+    /// Who inspects it.
+    pub target: TargetSlot,
+    /// The source port, as in [`Placement`].
+    pub port: u8,
+    /// The cookie of its packets.
+    pub cookie: u32,
+}
+
 /// A flow's number in the table, good until the flow is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowNumber(u32);
@@ -179,14 +190,13 @@ impl FlowTable {
         self.index.prefetch(hash.place);
     }
 
-    /// Has the flow itself fetched, if the index has it; that should be there by now.
+    /// Has the flow itself fetched, if the index has it; that should be there by now. Its number,
+    /// most probably: the one that [`pass`](Self::pass) wants.
     #[inline]
-    pub fn prefetch(&self, hash: FlowHash) {
-        if let Some(number) = self.index.guess(hash.place)
-            && let Some(entry) = self.entries.get(number as usize)
-        {
-            prefetch(entry);
-        }
+    pub fn prefetch(&self, hash: FlowHash) -> Option<FlowNumber> {
+        let number = self.index.guess(hash.place)?;
+        prefetch(self.entries.get(number as usize)?);
+        Some(FlowNumber(number))
     }
 
     /// Finds a flow that has not idled out.
@@ -197,6 +207,41 @@ impl FlowTable {
         let stale =
             fault::on(Fault::StaleFlowUsed) || fault::on(Fault::ExpiryOffByOne) && deadline == now;
         (deadline > now || stale).then_some(FlowNumber(number))
+    }
+
+    /// What a further packet of a flow needs, if it is this one that has the number, goes to a target
+    /// that is `right`, has a cookie, is remembered, and its connection is as far as `tcp`. It is
+    /// remembered for `idle` nanoseconds from now on. `None`: nothing of it has changed.
+    #[inline]
+    pub fn pass(
+        &mut self,
+        number: FlowNumber,
+        id: &FlowId,
+        tcp: Option<TcpState>,
+        idle: u64,
+        now: Instant,
+        right: impl FnOnce(TargetSlot) -> bool,
+    ) -> Option<Settled> {
+        let (now, cookies_of_now) = (self.turn(now), self.cookies_of_now);
+        let entry = self.entries.get_mut(number.0 as usize)?;
+        let cookie = entry::cookie(entry);
+        let Placement { inspector: Inspector::Target(target), port } = entry::placement(entry)
+        else {
+            return None;
+        };
+        let (before, deadline) = (entry::deadline(entry), now.saturating_add(idle));
+        let settled = entry::is_at(entry, &entry::identity(id), tcp)
+            && (before > now || fault::on(Fault::SettledStale))
+            // One that is to be forgotten sooner than before needs its timer set.
+            && deadline >= before
+            && cookie != entry::NO_COOKIE
+            && number.0 < cookies_of_now
+            && right(target);
+        if !settled {
+            return None;
+        }
+        entry::set_deadline(entry, deadline);
+        Some(Settled { target, port, cookie })
     }
 
     /// The flow with this number.
@@ -496,8 +541,9 @@ impl FlowTable {
     }
 }
 
+/// A duration in nanoseconds.
 #[inline]
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos())
 }
 

@@ -1,6 +1,6 @@
 //! A packet with what one look at it tells: its parsed form, and how many segments it stands for.
 
-use geneve::inner::{Fragment, Inner, TcpFlags, Transport};
+use geneve::inner::{Fragment, Inner, Plain, TcpFlags, Transport};
 use netio::offload::{Offload, Segmentation};
 
 use super::verdict::DropReason;
@@ -61,18 +61,34 @@ impl Shape {
     /// The shape of `inner`, as the device said it is to be segmented.
     #[inline]
     pub fn of(inner: &Inner, offload: &Offload) -> Self {
-        let whole = Self { segments: 1, largest: inner.total_len as u32 };
         let (size, transport) = match (offload.segment, &inner.transport) {
             (Segmentation::Tcp { size, .. }, Transport::Tcp { header_len, .. }) => {
-                (usize::from(size), *header_len)
+                (size, *header_len)
             }
-            (Segmentation::Udp { size }, Transport::Udp { .. }) => (usize::from(size), UDP_HEADER),
-            _ => return whole,
+            (Segmentation::Udp { size }, Transport::Udp { .. }) => (size, UDP_HEADER),
+            _ => (0, 0),
         };
-        let headers = inner.header_len + transport;
-        let payload = inner.total_len.saturating_sub(headers);
+        Self::cut(inner.total_len, inner.header_len + transport, size)
+    }
+
+    /// The same for an ordinary packet.
+    #[inline]
+    pub fn of_plain(plain: &Plain, offload: &Offload) -> Self {
+        let size = match offload.segment {
+            Segmentation::Tcp { size, .. } if plain.is_tcp() => size,
+            Segmentation::Udp { size } if !plain.is_tcp() => size,
+            _ => 0,
+        };
+        Self::cut(plain.total_len(), plain.header_len(), size)
+    }
+
+    /// Of so many bytes, of which so many are headers that each segment has; with as much payload in
+    /// each as `size` says, if that is not 0.
+    #[inline]
+    fn cut(total_len: usize, headers: usize, size: u16) -> Self {
+        let (size, payload) = (usize::from(size), total_len.saturating_sub(headers));
         if size == 0 || payload <= size {
-            return whole;
+            return Self { segments: 1, largest: total_len as u32 };
         }
         Self { segments: payload.div_ceil(size) as u32, largest: (headers + size) as u32 }
     }

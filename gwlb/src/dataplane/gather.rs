@@ -12,33 +12,51 @@ use netio::udp::MAX_GSO_SEGMENTS;
 
 use super::encap::Batch;
 use super::frame::Frame;
+use super::snapshot::TargetSlot;
 use super::verdict::GeneveHeader;
+
+/// What packets must have in common to leave by one send.
+pub trait Lane: Copy + PartialEq {
+    /// A number that few other lanes have, for finding this one.
+    fn digest(&self) -> usize;
+}
+
+/// The digest of lanes that differ in target and source port.
+#[inline]
+pub fn digest(target: TargetSlot, port: u16) -> usize {
+    target.0 as usize * 8 + usize::from(port)
+}
 
 /// Gathers small packets by lane. Packets of one lane leave in the order in which they came.
 #[derive(Debug)]
 pub struct Gatherer<L> {
-    /// The first `used` have packets.
+    /// The first `used` have packets, or had some since all were given out.
     lanes: Vec<(L, Gathered)>,
     used: usize,
+    /// By the digest of a lane: where it was last.
+    last: [u8; DIGESTS],
 }
+
+/// Digests that are told apart.
+const DIGESTS: usize = 64;
 
 impl<L> Default for Gatherer<L> {
     fn default() -> Self {
-        Self { lanes: Vec::new(), used: 0 }
+        Self { lanes: Vec::new(), used: 0, last: [0; DIGESTS] }
     }
 }
 
-impl<L: Copy + PartialEq> Gatherer<L> {
+impl<L: Lane> Gatherer<L> {
     /// Packets up to this size are gathered, in bytes: ACKs with all their options, and the small
     /// datagrams of voice, games and DNS.
-    pub const SMALL: usize = 256;
+    pub const SMALL: usize = SMALL;
     /// How many lanes fill at the same time: two appliances' worth of eight source ports.
     pub const LANES: usize = 16;
 
     /// Whether a packet is one to gather.
     #[inline]
     pub fn takes(frame: &Frame<'_>) -> bool {
-        frame.shape.segments == 1 && frame.packet.len() <= Self::SMALL
+        frame.shape.segments == 1 && frame.packet.len() <= SMALL
     }
 
     /// Takes a copy of a packet, with its checksum completed, and gives to `send` what has to leave
@@ -52,23 +70,32 @@ impl<L: Copy + PartialEq> Gatherer<L> {
         lane: L,
         header: &GeneveHeader,
         frame: &Frame<'_>,
-        mut send: impl FnMut(L, &Batch<'_>),
+        send: impl FnMut(L, &Batch<'_>),
     ) -> Result<(), OffloadError> {
-        let at = if let Some(at) = self.position(lane) {
-            if !self.lanes[at].1.fits(header, frame) {
-                self.lanes[at].1.flush(|batch| send(lane, batch));
-            }
-            at
-        } else {
-            if self.used == Self::LANES {
-                self.flush(send);
-            }
-            self.open(lane)
-        };
-        self.lanes[at].1.push(header, frame)
+        let gathered = self.room_for(lane, header.as_bytes().len() + frame.packet.len(), send);
+        if *frame.offload == Offload::NONE {
+            gathered.put(header, frame.packet);
+            return Ok(());
+        }
+        gathered.complete(header, frame)
+    }
+
+    /// The same for a packet of at most [`SMALL`](Self::SMALL) bytes with which nothing is left to
+    /// be done. A longer one is cut.
+    #[inline]
+    pub fn push_whole(
+        &mut self,
+        lane: L,
+        header: &GeneveHeader,
+        packet: &[u8],
+        send: impl FnMut(L, &Batch<'_>),
+    ) {
+        let packet = &packet[..packet.len().min(SMALL)];
+        self.room_for(lane, header.as_bytes().len() + packet.len(), send).put(header, packet);
     }
 
     /// Gives out what waits in one lane, for a packet that goes the same way and must not overtake.
+    #[inline]
     pub fn flush_lane(&mut self, lane: L, mut send: impl FnMut(L, &Batch<'_>)) {
         if let Some(at) = self.position(lane) {
             self.lanes[at].1.flush(|batch| send(lane, batch));
@@ -84,14 +111,42 @@ impl<L: Copy + PartialEq> Gatherer<L> {
         self.used = 0;
     }
 
+    /// The packets of a lane, to which a datagram of so many bytes can be added.
+    #[inline]
+    fn room_for(
+        &mut self,
+        lane: L,
+        len: usize,
+        mut send: impl FnMut(L, &Batch<'_>),
+    ) -> &mut Gathered {
+        let at = if let Some(at) = self.position(lane) {
+            if !self.lanes[at].1.fits(len) {
+                self.lanes[at].1.flush(|batch| send(lane, batch));
+            }
+            at
+        } else {
+            if self.used == Self::LANES {
+                self.flush(send);
+            }
+            self.open(lane)
+        };
+        &mut self.lanes[at].1
+    }
+
     #[inline]
     fn position(&self, lane: L) -> Option<usize> {
-        self.lanes[..self.used].iter().position(|(other, _)| *other == lane)
+        let used = &self.lanes[..self.used];
+        let last = usize::from(self.last[lane.digest() % DIGESTS]);
+        match used.get(last) {
+            Some((other, _)) if *other == lane => Some(last),
+            _ => used.iter().position(|(other, _)| *other == lane),
+        }
     }
 
     fn open(&mut self, lane: L) -> usize {
         let at = self.used;
         self.used += 1;
+        self.last[lane.digest() % DIGESTS] = at as u8;
         match self.lanes.get_mut(at) {
             Some((name, _)) => *name = lane,
             None => self.lanes.push((lane, Gathered::default())),
@@ -100,45 +155,69 @@ impl<L: Copy + PartialEq> Gatherer<L> {
     }
 }
 
+/// The largest packet that is gathered, in bytes.
+const SMALL: usize = 256;
+/// Room for as many as the kernel takes, and for the bytes that come after a short header.
+const ROOM: usize = (MAX_GSO_SEGMENTS + 1) * (GeneveHeader::MAX + SMALL);
+
 /// Packets that wait to go out by one send.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Gathered {
-    bytes: Vec<u8>,
+    bytes: Box<[u8]>,
+    len: usize,
     segment_size: usize,
     segments: usize,
 }
 
+impl Default for Gathered {
+    fn default() -> Self {
+        Self { bytes: vec![0; ROOM].into(), len: 0, segment_size: 0, segments: 0 }
+    }
+}
+
 impl Gathered {
-    /// Whether a packet behind this header can join those that wait: none of a batch may be longer
+    /// Whether a datagram of so many bytes can join those that wait: none of a batch may be longer
     /// than the first, and only the last may be shorter.
     #[inline]
-    fn fits(&self, header: &GeneveHeader, frame: &Frame<'_>) -> bool {
+    fn fits(&self, len: usize) -> bool {
         self.segments == 0
-            || (self.bytes.len() == self.segments * self.segment_size
-                && header.as_bytes().len() + frame.packet.len() <= self.segment_size
+            || (self.len == self.segments * self.segment_size
+                && len <= self.segment_size
                 && self.segments < MAX_GSO_SEGMENTS)
     }
 
-    /// Takes a copy of a packet that [`fits`](Self::fits), with its checksum completed.
+    /// Takes a copy of a packet that [`fits`](Self::fits).
     #[inline]
-    fn push(&mut self, header: &GeneveHeader, frame: &Frame<'_>) -> Result<(), OffloadError> {
-        let start = self.bytes.len();
-        if *frame.offload == Offload::NONE {
-            self.bytes.extend_from_slice(header.as_bytes());
-            self.bytes.extend_from_slice(frame.packet);
-        } else {
-            let segmenter = Segmenter::new(frame.packet, &frame.inner, frame.offload)?;
-            self.bytes.extend_from_slice(header.as_bytes());
-            let headers = self.bytes.len();
-            self.bytes.resize(headers + segmenter.header_len(), 0);
-            let segment = segmenter.segment(0, &mut self.bytes[headers..]);
-            self.bytes.extend_from_slice(&frame.packet[segment.payload]);
-        }
+    fn put(&mut self, header: &GeneveHeader, packet: &[u8]) {
+        let room = &mut self.bytes[self.len..][..GeneveHeader::MAX + packet.len()];
+        // As long as the longest: a copy of a constant length is a few moves.
+        room[..GeneveHeader::MAX].copy_from_slice(header.padded());
+        let start = header.as_bytes().len();
+        room[start..start + packet.len()].copy_from_slice(packet);
+        self.added(start + packet.len());
+    }
+
+    /// Takes a copy of a packet, with its checksum completed.
+    fn complete(&mut self, header: &GeneveHeader, frame: &Frame<'_>) -> Result<(), OffloadError> {
+        let segmenter = Segmenter::new(frame.packet, &frame.inner, frame.offload)?;
+        let geneve = header.as_bytes();
+        let (front, rest) = self.bytes[self.len..].split_at_mut(geneve.len());
+        front.copy_from_slice(geneve);
+        let (headers, rest) = rest.split_at_mut(segmenter.header_len());
+        let segment = segmenter.segment(0, headers);
+        let payload = &frame.packet[segment.payload];
+        rest[..payload.len()].copy_from_slice(payload);
+        self.added(geneve.len() + segmenter.header_len() + payload.len());
+        Ok(())
+    }
+
+    #[inline]
+    fn added(&mut self, len: usize) {
+        self.len += len;
         self.segments += 1;
         if self.segments == 1 {
-            self.segment_size = self.bytes.len() - start;
+            self.segment_size = len;
         }
-        Ok(())
     }
 
     /// Gives out what waits, if anything does, and forgets it.
@@ -146,9 +225,9 @@ impl Gathered {
     fn flush(&mut self, send: impl FnOnce(&Batch<'_>)) {
         if self.segments > 0 {
             let segment_size = self.segment_size as u16;
-            let pieces = [IoSlice::new(&self.bytes)];
+            let pieces = [IoSlice::new(&self.bytes[..self.len])];
             send(&Batch { segment_size, segments: self.segments, pieces: &pieces });
-            self.bytes.clear();
+            self.len = 0;
             self.segments = 0;
         }
     }
@@ -164,6 +243,13 @@ mod tests {
 
     use super::super::testing::udp;
     use super::*;
+
+    impl Lane for u8 {
+        /// Some lanes share theirs.
+        fn digest(&self) -> usize {
+            usize::from(*self / 2)
+        }
+    }
 
     fn header(cookie: u32) -> GeneveHeader {
         let tags = Tags { endpoint: 1, attachment: 0, cookie };

@@ -8,6 +8,7 @@
 mod admission;
 mod flows;
 mod reset;
+mod settled;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +17,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use geneve::dialect::Tags;
-use geneve::flow::{FlowKey, Stickiness};
-use geneve::inner::{Fragment, Inner, IpVersion, Transport};
+use geneve::flow::FlowKey;
+use geneve::inner::{Fragment, Inner, Transport};
 use netio::mem::Commit;
 use router::{Attachment, EndpointId, Entry, NextHop};
 
@@ -28,27 +28,31 @@ use super::fragments::{FragmentId, FragmentTable, Waiting};
 use super::frame::Frame;
 use super::mss;
 use super::reply::{self, RateLimit};
-use super::snapshot::{PoolId, Snapshot, TargetSlot};
+use super::snapshot::{Snapshot, TargetSlot};
 use super::stats::WorkerStats;
 use super::verdict::{
-    Change, DropReason, GeneveHeader, Hop, Origin, Reply, ReplyCause, Verdict, WorkerId,
+    Change, Course, DropReason, Hop, Origin, Reply, ReplyCause, Verdict, WorkerId,
 };
 use crate::fault::{self, Fault};
 use admission::Admission;
 use flows::Way;
 use reset::Sweep;
+use settled::{Shortcuts, fits, of_version, stickiness};
+
+pub use settled::{Entrance, Glance};
 
 /// The half of the data plane that owns flows; one per worker.
 ///
 /// Packets come in batches, and a flow that is in no cache takes as long to fetch as all that is
-/// done with it. So the caller goes through a batch several times: [`aim`](Self::aim) at the flow of
-/// each packet, [`prefetch`](Self::prefetch) each, and then
-/// [`handle_aimed`](Self::handle_aimed) each. What is known of a packet is kept from one to the
-/// next, so nothing is done twice; [`handle_packet`](Self::handle_packet) does all at once.
+/// done with it. So the caller goes through a batch several times: [`glance`](Entrance::glance) at each
+/// packet, [`prefetch`](Self::prefetch) its flow, and then go on with each: most flows are
+/// [`settled`](Self::settled), and other packets are looked at more closely and
+/// [handled](Self::handle_glanced). [`handle_packet`](Self::handle_packet) does all at once.
 #[derive(Debug)]
 pub struct Ingress {
     snapshot: Arc<Snapshot>,
     state: State,
+    shortcuts: Shortcuts,
 }
 
 /// What an [`Ingress`] knows besides the configuration.
@@ -87,11 +91,8 @@ pub struct IngressConfig {
 }
 
 /// The flow that an unfragmented packet is of, by the first endpoint on its way.
-///
-/// Good for the packet it was made from, as long as the [`Ingress`] takes no other view of the
-/// configuration.
 #[derive(Debug, Clone, Copy)]
-pub struct Aim {
+struct Aim {
     endpoint: EndpointId,
     flow: Sought,
 }
@@ -132,29 +133,10 @@ impl Ingress {
             resets: RateLimit::for_resets(now),
             stats: config.stats,
         };
-        let mut ingress = Self { state, snapshot: Arc::clone(&snapshot) };
+        let shortcuts = Shortcuts::default();
+        let mut ingress = Self { state, snapshot: Arc::clone(&snapshot), shortcuts };
         ingress.handle_snapshot(snapshot, now);
         Ok(ingress)
-    }
-
-    /// Finds out which flow a packet is of, and has that part of the index fetched which knows it.
-    /// `None`: that cannot be said of this one before it is handled.
-    #[inline]
-    pub fn aim(&self, origin: Origin, frame: &Frame<'_>) -> Option<Aim> {
-        let Fragment::Whole = frame.inner.fragment else { return None };
-        let NextHop::Endpoint(endpoint) = self.snapshot.topology.lookup(origin.at, frame.inner.dst)
-        else {
-            return None;
-        };
-        let flow = self.state.sought(&self.snapshot, endpoint, whole_tuple(&frame.inner));
-        self.state.flows.prefetch_index(flow.hash);
-        Some(Aim { endpoint, flow })
-    }
-
-    /// Has the flow itself fetched. The index should have come meanwhile.
-    #[inline]
-    pub fn prefetch(&self, aim: &Aim) {
-        self.state.flows.prefetch(aim.flow.hash);
     }
 
     /// Decides about a packet that came from `origin`.
@@ -163,22 +145,25 @@ impl Ingress {
     /// by whoever does it, when it is done. After each packet, [`Self::poll_released`] may have
     /// others that waited for it.
     pub fn handle_packet(&mut self, origin: Origin, frame: &Frame<'_>, now: Instant) -> Verdict {
-        self.handle_aimed(origin, frame, self.aim(origin, frame), now)
+        self.handle_glanced(origin, frame, None, now)
     }
 
-    /// The same for a packet with what [`Self::aim`] said of it.
-    pub fn handle_aimed(
+    /// The same for a packet that may have been glanced at.
+    pub fn handle_glanced(
         &mut self,
         origin: Origin,
         frame: &Frame<'_>,
-        aim: Option<Aim>,
+        glance: Option<&Glance>,
         now: Instant,
     ) -> Verdict {
-        let Self { snapshot, state } = self;
+        let Self { snapshot, state, shortcuts } = self;
+        let aim = glance.and_then(|glance| glance.aim(shortcuts));
         let ending = state.route(snapshot, origin, frame, aim, now);
         let ledger = state.stats.ledger(origin.side);
         match ending {
-            Ok(Ending::ToAppliance(steer)) => Verdict::ToAppliance(steer.hop(snapshot)),
+            Ok(Ending::ToAppliance(course, change)) => {
+                Verdict::ToAppliance(Hop { change, ..course.hop(snapshot) })
+            }
             Ok(Ending::Deliver(to)) => Verdict::Deliver(to),
             Ok(Ending::Bypass(to)) => Verdict::Bypass(to),
             Ok(Ending::HandOver(owner, from)) => Verdict::HandOver(owner, from),
@@ -213,7 +198,8 @@ impl Ingress {
     /// Takes a new view of the configuration. Flows stay where they are, unless the view says of
     /// their target that they do not.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Instant) {
-        let Self { snapshot: before, state } = self;
+        let Self { snapshot: before, state, shortcuts } = self;
+        *shortcuts = Shortcuts::new(&snapshot);
         state.sweep.begin_if(before, &snapshot, now);
         state.flows.keep_ends(snapshot.pools.iter().any(|pool| pool.reset_both_ends));
         if snapshot.keys.cookie.epoch() != before.keys.cookie.epoch() {
@@ -348,12 +334,7 @@ impl State {
             }
         };
         let Inspector::Target(slot) = placement.inspector else { return Ok(Balanced::Passes) };
-        let fits = match frame.inner.version {
-            IpVersion::V4 => view.target(slot).inner_mtu(),
-            // Every link has to carry as much of IPv6 (RFC 8200 section 5), and hosts believe no
-            // router that says less; where it does not fit, the outer packet is fragmented.
-            IpVersion::V6 => view.target(slot).inner_mtu().max(IPV6_MIN_MTU),
-        };
+        let fits = of_version(fits(view.target(slot)), frame.inner.version);
         let mut change = None;
         if frame.shape.largest > u32::from(fits) {
             if !may_fragment(&frame.inner) {
@@ -374,26 +355,22 @@ impl State {
             _ => frame.inner.flow_key(),
         };
         let cookie = self.cookie(view, &flow, number, key, slot);
-        Ok(Balanced::Ends(Ending::ToAppliance(Steer {
+        let course = Course {
             pool: pool_id,
             port: placement.port,
             target: slot,
             endpoint: flow.id.endpoint,
             cookie,
             version: frame.inner.version,
-            change,
-        })))
+        };
+        Ok(Balanced::Ends(Ending::ToAppliance(course, change)))
     }
 
     /// How the flow of a packet with this tuple is looked for at an endpoint.
     #[inline]
     fn sought(&self, view: &Snapshot, endpoint: EndpointId, tuple: FlowKey) -> Sought {
         let at = view.endpoint(endpoint);
-        let stickiness = if fault::on(Fault::StickinessIgnored) {
-            Stickiness::FiveTuple
-        } else {
-            view.pool(at.pool).stickiness
-        };
+        let stickiness = stickiness(view.pool(at.pool).stickiness);
         let id = FlowId { endpoint: at.wire_id, tuple: tuple.sticky(stickiness) };
         Sought { id, hash: self.flows.hash(&id), tuple }
     }
@@ -549,41 +526,12 @@ struct Passage {
 
 /// A [`Verdict`] in the making: small, since it goes through several hands.
 enum Ending {
-    ToAppliance(Steer),
+    ToAppliance(Course, Option<Change>),
     Deliver(Attachment),
     Bypass(Attachment),
     HandOver(WorkerId, Origin),
     Held,
     Reply(Reply),
-}
-
-/// What is known of the way to an appliance.
-struct Steer {
-    pool: PoolId,
-    port: u8,
-    target: TargetSlot,
-    /// The endpoint's id on the wire.
-    endpoint: u64,
-    cookie: u32,
-    version: IpVersion,
-    change: Option<Change>,
-}
-
-impl Steer {
-    /// The way, with the Geneve header written.
-    #[inline]
-    fn hop(self, view: &Snapshot) -> Hop {
-        let target = view.target(self.target);
-        let tags = Tags { endpoint: self.endpoint, attachment: 0, cookie: self.cookie };
-        Hop {
-            pool: self.pool,
-            port: self.port.into(),
-            target: self.target,
-            address: target.address,
-            header: GeneveHeader::stamp(target.templates.for_version(self.version), &tags),
-            change: self.change,
-        }
-    }
 }
 
 /// What becomes of a packet at an endpoint.

@@ -9,10 +9,10 @@ use std::ops::Range;
 use geneve::buffer::PacketBuf;
 use geneve::dialect::{DialectError, Tags, Template};
 use geneve::header::HeaderError;
-use geneve::inner::Inner;
+use geneve::inner::{Inner, IpVersion};
 use router::{Attachment, EndpointId, Entry};
 
-use super::snapshot::{PoolId, ResetCause, TargetSlot};
+use super::snapshot::{PoolId, ResetCause, Snapshot, TargetSlot};
 
 /// A worker, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +118,46 @@ pub struct Hop {
     pub change: Option<Change>,
 }
 
+/// The way to an appliance of a packet that goes as it is, said in as few words as can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Course {
+    /// As in [`Hop`].
+    pub pool: PoolId,
+    /// As in [`Hop`].
+    pub port: u8,
+    /// As in [`Hop`].
+    pub target: TargetSlot,
+    /// The endpoint's id on the wire.
+    pub endpoint: u64,
+    /// The cookie of the packet's flow.
+    pub cookie: u32,
+    /// The IP version of the packet.
+    pub version: IpVersion,
+}
+
+impl Course {
+    /// The Geneve header, in the view that the course was found in.
+    #[inline]
+    pub fn header(&self, view: &Snapshot) -> GeneveHeader {
+        let template = view.target(self.target).templates.for_version(self.version);
+        let tags = Tags { endpoint: self.endpoint, attachment: 0, cookie: self.cookie };
+        GeneveHeader::stamp(template, &tags)
+    }
+
+    /// The same way in full.
+    #[inline]
+    pub fn hop(&self, view: &Snapshot) -> Hop {
+        Hop {
+            pool: self.pool,
+            port: self.port.into(),
+            target: self.target,
+            address: view.target(self.target).address,
+            header: self.header(view),
+            change: None,
+        }
+    }
+}
+
 /// What is done to a packet before it is encapsulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -149,6 +189,12 @@ impl GeneveHeader {
         let mut bytes = [0; Self::MAX];
         bytes.get_mut(..header.len())?.copy_from_slice(header);
         Some(Self { bytes, len: header.len() as u8 })
+    }
+
+    /// The bytes as they go on the wire, and others behind them that mean nothing.
+    #[inline]
+    pub(super) fn padded(&self) -> &[u8; Self::MAX] {
+        &self.bytes
     }
 
     /// The bytes as they go on the wire.

@@ -14,6 +14,11 @@ pub fn on(fault: Fault) -> bool {
     CHOSEN.get() == Some(fault)
 }
 
+/// Whether any fault is on in this thread but for these.
+pub fn on_besides(these: &[Fault]) -> bool {
+    CHOSEN.get().is_some_and(|chosen| !these.contains(&chosen))
+}
+
 /// Has this thread work with a fault, in place of any other, for as long as the guard lives.
 #[must_use = "the fault is off when this is dropped"]
 pub fn with(fault: Fault) -> Guard {

@@ -19,14 +19,17 @@ use router::Attachment;
 use super::rig::{Parts, Rig};
 use super::shared::{Handover, Shared};
 use super::underlay::Underlay;
-use crate::dataplane::encap::{Batch, Encapsulator};
+use crate::dataplane::Glance;
+use crate::dataplane::encap::{Batch, Encapsulator, encapsulate_whole};
 use crate::dataplane::frame::Frame;
-use crate::dataplane::gather::Gatherer;
+use crate::dataplane::gather::{self, Gatherer};
 use crate::dataplane::mss;
 use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::translate::Head;
-use crate::dataplane::verdict::{Change, DropReason, Hop, Origin, Reply, Side, Verdict, WorkerId};
+use crate::dataplane::verdict::{
+    Change, Course, DropReason, Hop, Origin, Reply, Side, Verdict, WorkerId,
+};
 
 /// What a worker sends with.
 #[derive(Debug)]
@@ -55,6 +58,13 @@ struct Lane {
     pool: PoolId,
     port: u16,
     target: TargetSlot,
+}
+
+impl gather::Lane for Lane {
+    #[inline]
+    fn digest(&self) -> usize {
+        gather::digest(self.target, self.port)
+    }
 }
 
 impl Exit {
@@ -135,12 +145,11 @@ impl Exit {
     /// here.
     fn fragment(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop, mtu: u16) {
         let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
-        self.flush_lane(lane);
-        let mut encapsulator = std::mem::take(&mut self.encapsulator);
+        let (mut sender, gatherer, encapsulator) = self.split();
+        gatherer.flush_lane(lane, |lane, batch| sender.transmit(&lane, batch));
         let result = encapsulator.encapsulate_fragmented(&hop.header, frame, mtu, |batch| {
-            self.transmit(&lane, batch);
+            sender.transmit(&lane, batch);
         });
-        self.encapsulator = encapsulator;
         let ledger = self.stats.ledger(side);
         match result {
             Ok(more) => ledger.flow.generated.add(more),
@@ -148,22 +157,57 @@ impl Exit {
         }
     }
 
-    fn encapsulate(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
-        let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
-        let result = if Gatherer::<Lane>::takes(frame) {
-            let mut gatherer = std::mem::take(&mut self.gatherer);
-            let send = |lane, batch: &Batch<'_>| self.transmit(&lane, batch);
-            let result = gatherer.push(lane, &hop.header, frame, send);
-            self.gatherer = gatherer;
-            result
+    /// Sends a packet of a settled flow on its way.
+    #[inline]
+    pub fn send_settled(
+        &mut self,
+        side: Side,
+        packet: &[u8],
+        offload: &Offload,
+        glance: &Glance,
+        course: &Course,
+    ) {
+        if *offload != Offload::NONE {
+            return self.send_unfinished(side, packet, offload, course);
+        }
+        // What lies behind the packet is no part of it.
+        let packet = &packet[..glance.total_len()];
+        let header = course.header(&self.snapshot);
+        let lane =
+            Lane { side, pool: course.pool, port: course.port.into(), target: course.target };
+        let (mut sender, gatherer, _) = self.split();
+        if packet.len() <= Gatherer::<Lane>::SMALL {
+            gatherer.push_whole(lane, &header, packet, |lane, batch| sender.transmit(&lane, batch));
         } else {
             // What came first leaves first.
-            self.flush_lane(lane);
-            let mut encapsulator = std::mem::take(&mut self.encapsulator);
-            let send = |batch: &Batch<'_>| self.transmit(&lane, batch);
-            let result = encapsulator.encapsulate(&hop.header, frame, send);
-            self.encapsulator = encapsulator;
-            result
+            gatherer.flush_lane(lane, |lane, batch| sender.transmit(&lane, batch));
+            encapsulate_whole(&header, packet, |batch| sender.transmit(&lane, batch));
+        }
+    }
+
+    /// The same for a packet that is to be segmented, or has a checksum to be completed.
+    fn send_unfinished(&mut self, side: Side, packet: &[u8], offload: &Offload, course: &Course) {
+        match Frame::parse(packet, offload) {
+            Ok(frame) => {
+                let hop = course.hop(&self.snapshot);
+                self.encapsulate(side, &frame, &hop);
+            }
+            // An ordinary packet is valid.
+            Err(reason) => self.stats.ledger(side).drops.add(reason, 1),
+        }
+    }
+
+    fn encapsulate(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
+        let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
+        let (mut sender, gatherer, encapsulator) = self.split();
+        let result = if Gatherer::<Lane>::takes(frame) {
+            let send = |lane, batch: &Batch<'_>| sender.transmit(&lane, batch);
+            gatherer.push(lane, &hop.header, frame, send)
+        } else {
+            // What came first leaves first.
+            gatherer.flush_lane(lane, |lane, batch| sender.transmit(&lane, batch));
+            let send = |batch: &Batch<'_>| sender.transmit(&lane, batch);
+            encapsulator.encapsulate(&hop.header, frame, send)
         };
         if result.is_err() {
             self.stats.ledger(side).drops.add(DropReason::MalformedPacket, frame.segments());
@@ -172,55 +216,15 @@ impl Exit {
 
     /// Sends the small packets that were gathered; at the end of every batch, so that none waits.
     pub fn flush(&mut self) {
-        let mut gatherer = std::mem::take(&mut self.gatherer);
-        gatherer.flush(|lane, batch| self.transmit(&lane, batch));
-        self.gatherer = gatherer;
+        let (mut sender, gatherer, _) = self.split();
+        gatherer.flush(|lane, batch| sender.transmit(&lane, batch));
     }
 
-    fn flush_lane(&mut self, lane: Lane) {
-        let mut gatherer = std::mem::take(&mut self.gatherer);
-        gatherer.flush_lane(lane, |lane, batch| self.transmit(&lane, batch));
-        self.gatherer = gatherer;
-    }
-
-    fn transmit(&mut self, lane: &Lane, batch: &Batch<'_>) {
-        let Self { id, shared, snapshot, stats, rig, underlays, .. } = self;
-        let ledger = stats.ledger(lane.side);
-        let underlay = rig.underlay(lane.pool).and_then(|number| underlays.get_mut(number));
-        let Some(Some(underlay)) = underlay else {
-            // A snapshot is taken up together with what it needs, so this does not happen.
-            return ledger.drops.add(DropReason::SendFailed, batch.segments as u64);
-        };
-        let socket = &mut underlay.senders[usize::from(lane.port)];
-        let target = snapshot.target(lane.target);
-        let mut send = |batch: &Batch<'_>| {
-            let segment_size = if batch.segments > 1 { batch.segment_size } else { 0 };
-            let meta = Datagram { peer: target.address, segment_size, ..Datagram::default() };
-            socket.send(&meta, batch.pieces)
-        };
-        let counters = &target.counters[usize::from(id.0)];
-        let count = |batch: &Batch<'_>, result: io::Result<()>| {
-            let segments = batch.segments as u64;
-            if let Err(error) = result {
-                if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
-                    let _ = shared.notices.too_long.push(lane.target);
-                }
-                return ledger.drops.add(DropReason::SendFailed, segments);
-            }
-            let headers = batch.segments * target.dialect.header_len();
-            ledger.flow.encapsulated.add(segments);
-            counters.sent_packets.add(segments);
-            counters.sent_bytes.add((batch.len() - headers) as u64);
-        };
-        match send(batch) {
-            // The segments are longer than the route's MTU, or the device takes no batches.
-            Err(error) if batch.segments > 1 && refuses_batches(&error) => {
-                stats.io.split_sends.add(1);
-                let _ = shared.notices.too_long.push(lane.target);
-                batch.singly(|single| count(single, send(single)));
-            }
-            result => count(batch, result),
-        }
+    /// What sends, and what makes that which is sent.
+    #[inline]
+    fn split(&mut self) -> (Sender<'_>, &mut Gatherer<Lane>, &mut Encapsulator) {
+        let Self { id, shared, snapshot, stats, rig, underlays, gatherer, encapsulator, .. } = self;
+        (Sender { id: *id, shared, snapshot, stats, rig, underlays }, gatherer, encapsulator)
     }
 
     fn hand_over(&mut self, from: Origin, frame: &Frame<'_>, to: WorkerId) {
@@ -297,6 +301,58 @@ impl Exit {
         let counters = &self.snapshot.target(target).counters[usize::from(self.id.0)];
         counters.returned_packets.add(1);
         counters.returned_bytes.add(bytes as u64);
+    }
+}
+
+/// What a batch is sent with.
+struct Sender<'a> {
+    id: WorkerId,
+    shared: &'a Shared,
+    snapshot: &'a Snapshot,
+    stats: &'a WorkerStats,
+    rig: &'a Rig,
+    underlays: &'a mut [Option<Underlay>],
+}
+
+impl Sender<'_> {
+    fn transmit(&mut self, lane: &Lane, batch: &Batch<'_>) {
+        let Self { id, shared, snapshot, stats, rig, underlays } = self;
+        let ledger = stats.ledger(lane.side);
+        let underlay = rig.underlay(lane.pool).and_then(|number| underlays.get_mut(number));
+        let Some(Some(underlay)) = underlay else {
+            // A snapshot is taken up together with what it needs, so this does not happen.
+            return ledger.drops.add(DropReason::SendFailed, batch.segments as u64);
+        };
+        let socket = &mut underlay.senders[usize::from(lane.port)];
+        let target = snapshot.target(lane.target);
+        let mut send = |batch: &Batch<'_>| {
+            let segment_size = if batch.segments > 1 { batch.segment_size } else { 0 };
+            let meta = Datagram { peer: target.address, segment_size, ..Datagram::default() };
+            socket.send(&meta, batch.pieces)
+        };
+        let counters = &target.counters[usize::from(id.0)];
+        let count = |batch: &Batch<'_>, result: io::Result<()>| {
+            let segments = batch.segments as u64;
+            if let Err(error) = result {
+                if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
+                    let _ = shared.notices.too_long.push(lane.target);
+                }
+                return ledger.drops.add(DropReason::SendFailed, segments);
+            }
+            let headers = batch.segments * target.dialect.header_len();
+            ledger.flow.encapsulated.add(segments);
+            counters.sent_packets.add(segments);
+            counters.sent_bytes.add((batch.len() - headers) as u64);
+        };
+        match send(batch) {
+            // The segments are longer than the route's MTU, or the device takes no batches.
+            Err(error) if batch.segments > 1 && refuses_batches(&error) => {
+                stats.io.split_sends.add(1);
+                let _ = shared.notices.too_long.push(lane.target);
+                batch.singly(|single| count(single, send(single)));
+            }
+            result => count(batch, result),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::dataplane::frame::Frame;
 use crate::dataplane::snapshot::{Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::verdict::{DropReason, Origin, ReturnVerdict, Side, Way, WorkerId};
-use crate::dataplane::{Ingress, IngressConfig, Return};
+use crate::dataplane::{Glance, Ingress, IngressConfig, Return};
 
 /// Under which the poller reports the waker of the worker's inbox: the first of its sources.
 const INBOX_TOKEN: u64 = 0;
@@ -79,6 +79,8 @@ pub(super) struct Worker {
     poller: Poller,
     sources: Vec<Source>,
     tun_slots: Vec<Slot<Offload>>,
+    /// What was seen of the packets in them.
+    glances: Vec<Option<Glance>>,
     udp_slots: Vec<Slot<Datagram>>,
     coalescer: Coalescer<usize>,
     /// What it works with.
@@ -144,6 +146,7 @@ impl Worker {
             shared,
             poller,
             sources: vec![Source::Inbox],
+            glances: Vec::with_capacity(TUN_BATCH),
             tun_slots: (0..TUN_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
             udp_slots: (0..UDP_BATCH).map(|_| Slot::with_capacity(BUFFER)).collect(),
             coalescer: coalescer(&limits),
@@ -395,7 +398,7 @@ impl Worker {
     }
 
     fn take_tun(&mut self, port: usize, now: Instant) -> io::Result<bool> {
-        let Self { exit, ingress, tun_slots, .. } = self;
+        let Self { exit, ingress, tun_slots, glances, .. } = self;
         let at = exit.rig.ports.get(port).copied();
         let Some((at, queue)) = at.zip(exit.ports.get_mut(port)) else {
             return Ok(false);
@@ -408,28 +411,33 @@ impl Worker {
         }
         let origin = Origin::from(Entry::from(at));
         // In phases, so that what is in no cache is fetched for all while others are looked at.
-        let mut batch = [const { None }; TUN_BATCH];
-        for (Slot { packet, meta }, place) in tun_slots[..count].iter().zip(&mut batch) {
+        let entrance = ingress.entrance(origin);
+        let looked = tun_slots[..count].iter();
+        glances.extend(looked.map(|Slot { packet, meta }| entrance.glance(packet.bytes(), meta)));
+        for glance in glances.iter_mut().flatten() {
+            ingress.prefetch(glance);
+        }
+        for (Slot { packet, meta }, glance) in tun_slots[..count].iter().zip(glances.drain(..)) {
+            let glance = glance.as_ref();
+            let received = &exit.stats.tun.flow.received;
+            if let Some(glance) = glance
+                && let Some(course) = ingress.settled(glance, now)
+            {
+                received.add(glance.shape.segments.into());
+                exit.send_settled(origin.side, packet.bytes(), meta, glance, &course);
+                continue;
+            }
             match Frame::parse(packet.bytes(), meta) {
                 Ok(frame) => {
-                    exit.stats.tun.flow.received.add(frame.segments());
-                    let aim = ingress.aim(origin, &frame);
-                    *place = Some((frame, aim));
+                    received.add(frame.segments());
+                    let verdict = ingress.handle_glanced(origin, &frame, glance, now);
+                    exit.execute(origin, &frame, verdict);
                 }
                 Err(reason) => {
-                    exit.stats.tun.flow.received.add(1);
+                    received.add(1);
                     exit.stats.tun.drops.add(reason, 1);
                 }
             }
-        }
-        for (_, aim) in batch.iter().flatten() {
-            if let Some(aim) = aim {
-                ingress.prefetch(aim);
-            }
-        }
-        for (frame, aim) in batch.iter().flatten() {
-            let verdict = ingress.handle_aimed(origin, frame, *aim, now);
-            exit.execute(origin, frame, verdict);
         }
         Ok(more)
     }

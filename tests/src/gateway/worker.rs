@@ -7,14 +7,14 @@ use geneve::outer;
 use gwlb::dataplane::encap::{Batch, Encapsulator};
 use gwlb::dataplane::fragments::FragmentTable;
 use gwlb::dataplane::frame::Frame;
-use gwlb::dataplane::gather::Gatherer;
+use gwlb::dataplane::gather::{self, Gatherer};
 use gwlb::dataplane::mss;
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
 use gwlb::dataplane::stats::WorkerStats;
 use gwlb::dataplane::verdict::{
     Change, DropReason, Hop, Origin, Reply, ReturnVerdict, Returned, Side, Verdict, Way, WorkerId,
 };
-use gwlb::dataplane::{Aim, Ingress, IngressConfig, Return};
+use gwlb::dataplane::{Glance, Ingress, IngressConfig, Return};
 use netio::mem::Commit;
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use router::{Attachment, Entry};
@@ -34,8 +34,9 @@ pub(super) struct Surroundings<'a> {
 /// How a packet came to be judged.
 #[derive(Debug, Clone, Copy)]
 enum Came {
-    /// From a device, or from an appliance on its way to a further endpoint; aimed at its flow.
-    In(Option<Aim>),
+    /// From a device, glanced at if it is ordinary, or from an appliance on its way to a further
+    /// endpoint.
+    In(Option<Glance>),
     /// From another worker.
     HandedOver,
     /// It had waited for its first fragment.
@@ -53,6 +54,12 @@ impl PartialEq for Lane {
     fn eq(&self, other: &Self) -> bool {
         let of = |Self { side, hop }: &Self| (*side, hop.pool, hop.port, hop.target);
         of(self) == of(other)
+    }
+}
+
+impl gather::Lane for Lane {
+    fn digest(&self) -> usize {
+        gather::digest(self.hop.target, self.hop.port)
     }
 }
 
@@ -109,34 +116,35 @@ impl Worker {
         // In the phases of a real worker: what is found out of a packet first holds when those
         // before it have been handled.
         let origin = Origin::from(Entry::from(at));
-        let aimed: Vec<_> = entered
+        let entrance = self.ingress.entrance(origin);
+        let mut glances: Vec<_> = entered
             .iter()
             .zip(batch)
-            .map(|(bytes, Packet { offload, .. })| {
-                let frame = Frame::parse(bytes, offload)?;
-                let aim = self.ingress.aim(origin, &frame);
-                Ok::<_, DropReason>((frame, aim))
-            })
+            .map(|(bytes, Packet { offload, .. })| entrance.glance(bytes, offload))
             .collect();
-        for (_, aim) in aimed.iter().flatten() {
-            if let Some(aim) = aim {
-                self.ingress.prefetch(aim);
-            }
+        for glance in glances.iter_mut().flatten() {
+            self.ingress.prefetch(glance);
         }
-        for ((Packet { bytes, .. }, entered), aimed) in batch.iter().zip(&entered).zip(&aimed) {
+        for ((Packet { bytes, offload }, entered), glance) in
+            batch.iter().zip(&entered).zip(glances)
+        {
             if translation.is_some() {
                 let worker = self.id;
                 exits.journal.note(|| Happened::Entered { worker, at, packet: bytes.clone() });
             }
-            match aimed {
-                Ok((frame, aim)) => {
+            match Frame::parse(entered, offload) {
+                Ok(frame) => {
                     self.stats.tun.flow.received.add(frame.segments());
-                    self.handle(origin, frame, Came::In(*aim), now, exits);
+                    if let Some(glance) = &glance {
+                        assert_eq!(glance.shape, frame.shape, "seen as what it is");
+                        assert_eq!(glance.total_len(), frame.packet.len(), "seen as what it is");
+                    }
+                    self.handle(origin, &frame, Came::In(glance), now, exits);
                 }
                 Err(reason) => {
                     self.stats.tun.flow.received.add(1);
-                    self.stats.tun.drops.add(*reason, 1);
-                    self.note_lost(Side::Tun, (Stage::Entering, *reason), (entered, 1), exits);
+                    self.stats.tun.drops.add(reason, 1);
+                    self.note_lost(Side::Tun, (Stage::Entering, reason), (entered, 1), exits);
                 }
             }
         }
@@ -197,8 +205,7 @@ impl Worker {
                 Way::Onward(endpoint) => {
                     let frame = Frame::single(packet, inner);
                     let origin = Entry::Endpoint(endpoint).into();
-                    let aim = self.ingress.aim(origin, &frame);
-                    self.handle(origin, &frame, Came::In(aim), now, exits);
+                    self.handle(origin, &frame, Came::In(None), now, exits);
                 }
             }
         }
@@ -264,7 +271,13 @@ impl Worker {
     ) {
         let verdict = match came {
             Came::HandedOver => self.ingress.handle_handover(origin, frame, now),
-            Came::In(aim) => self.ingress.handle_aimed(origin, frame, aim, now),
+            Came::In(glance) => {
+                let settled = glance.and_then(|glance| self.ingress.settled(&glance, now));
+                match settled {
+                    Some(course) => Verdict::ToAppliance(course.hop(&self.snapshot)),
+                    None => self.ingress.handle_glanced(origin, frame, glance.as_ref(), now),
+                }
+            }
             Came::Released => self.ingress.handle_packet(origin, frame, now),
         };
         exits.journal.note(|| Happened::Judged {

@@ -16,15 +16,15 @@ use router::source::Source;
 use super::ring::{Random, Ring, Segment};
 use crate::bench::error::BenchError;
 use crate::control::Control;
-use crate::dataplane::encap::{Batch, Encapsulator};
+use crate::dataplane::encap::{Batch, Encapsulator, encapsulate_whole};
 use crate::dataplane::fragments::FragmentTable;
 use crate::dataplane::frame::Frame;
-use crate::dataplane::gather::Gatherer;
+use crate::dataplane::gather::{self, Gatherer};
 use crate::dataplane::keys::Secret;
 use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
-use crate::dataplane::verdict::{Hop, Origin, ReturnVerdict, Verdict, Way, WorkerId};
-use crate::dataplane::{Ingress, IngressConfig, Return};
+use crate::dataplane::verdict::{Course, Hop, Origin, ReturnVerdict, Verdict, Way, WorkerId};
+use crate::dataplane::{Glance, Ingress, IngressConfig, Return};
 
 /// Packets that are taken at a time: as many as a worker takes from one device.
 pub const BATCH: usize = crate::runtime::TUN_BATCH;
@@ -50,6 +50,7 @@ pub struct Lane {
     snapshot: Arc<Snapshot>,
     stats: Arc<WorkerStats>,
     internet: Origin,
+    glances: Vec<Option<Glance>>,
     encapsulator: Encapsulator,
     gatherer: Gatherer<SendLane>,
     coalescer: Coalescer<usize>,
@@ -62,7 +63,19 @@ pub struct Lane {
 }
 
 /// What packets have in common that can leave together.
-type SendLane = (PoolId, u16, TargetSlot);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SendLane {
+    pool: PoolId,
+    port: u16,
+    target: TargetSlot,
+}
+
+impl gather::Lane for SendLane {
+    #[inline]
+    fn digest(&self) -> usize {
+        gather::digest(self.target, self.port)
+    }
+}
 
 /// What became of packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -122,6 +135,7 @@ impl Plane {
             snapshot,
             stats,
             internet: self.internet,
+            glances: Vec::with_capacity(BATCH),
             encapsulator: Encapsulator::default(),
             gatherer: Gatherer::default(),
             coalescer: Coalescer::new(Limits::default()),
@@ -247,33 +261,49 @@ impl Lane {
 
     #[inline]
     fn forward_batch(&mut self, ring: &Ring, numbers: Range<usize>, outcome: &mut Outcome) {
-        let Self { ingress, internet, .. } = self;
-        let mut batch = [const { None }; BATCH];
-        for (number, place) in numbers.zip(&mut batch) {
-            if let Ok(frame) = Frame::parse(ring.packet(number), &Offload::NONE) {
-                let aim = ingress.aim(*internet, &frame);
-                *place = Some((frame, aim));
+        let mut glances = std::mem::take(&mut self.glances);
+        let entrance = self.ingress.entrance(self.internet);
+        let packets = numbers.clone().map(|number| ring.packet(number));
+        glances.extend(packets.map(|packet| entrance.glance(packet, &Offload::NONE)));
+        for glance in glances.iter_mut().flatten() {
+            self.ingress.prefetch(glance);
+        }
+        for (number, glance) in numbers.zip(glances.drain(..)) {
+            let packet = ring.packet(number);
+            let course = glance.as_ref().and_then(|it| self.ingress.settled(it, self.now));
+            if let Some(course) = course {
+                self.send_whole(packet, &course, outcome);
+            } else if let Ok(frame) = Frame::parse(packet, &Offload::NONE) {
+                let glance = glance.as_ref();
+                let verdict = self.ingress.handle_glanced(self.internet, &frame, glance, self.now);
+                if let Verdict::ToAppliance(hop) = verdict {
+                    self.encapsulate(&frame, &hop, outcome);
+                }
             }
         }
-        for (_, aim) in batch.iter().flatten() {
-            if let Some(aim) = aim {
-                ingress.prefetch(aim);
-            }
-        }
-        for (frame, aim) in batch.iter().flatten() {
-            let verdict = self.ingress.handle_aimed(self.internet, frame, *aim, self.now);
-            if let Verdict::ToAppliance(hop) = verdict {
-                self.encapsulate(frame, &hop, outcome);
-            }
-        }
+        self.glances = glances;
         self.flush(outcome);
     }
 
     /// As the runtime does: small packets are gathered, others get their headers.
     #[inline]
+    fn send_whole(&mut self, packet: &[u8], course: &Course, outcome: &mut Outcome) {
+        let header = course.header(&self.snapshot);
+        let lane = SendLane { pool: course.pool, port: course.port.into(), target: course.target };
+        let mut send = |_, batch: &Batch<'_>| tell(batch, outcome);
+        if packet.len() <= Gatherer::<SendLane>::SMALL {
+            self.gatherer.push_whole(lane, &header, packet, send);
+        } else {
+            self.gatherer.flush_lane(lane, &mut send);
+            encapsulate_whole(&header, packet, |batch| send(lane, batch));
+        }
+    }
+
+    /// The same for what was looked at more closely.
+    #[inline]
     fn encapsulate(&mut self, frame: &Frame<'_>, hop: &Hop, outcome: &mut Outcome) {
-        let lane = (hop.pool, hop.port, hop.target);
-        let send = |_, batch: &Batch<'_>| count(black_box(batch).segments, batch.len(), outcome);
+        let lane = SendLane { pool: hop.pool, port: hop.port, target: hop.target };
+        let send = |_, batch: &Batch<'_>| tell(batch, outcome);
         // What cannot be segmented is not counted, and so is noticed.
         let _ = if Gatherer::<SendLane>::takes(frame) {
             self.gatherer.push(lane, &hop.header, frame, send)
@@ -285,7 +315,7 @@ impl Lane {
     }
 
     fn flush(&mut self, outcome: &mut Outcome) {
-        self.gatherer.flush(|_, batch| count(black_box(batch).segments, batch.len(), outcome));
+        self.gatherer.flush(|_, batch| tell(batch, outcome));
     }
 
     #[inline]
@@ -321,6 +351,11 @@ impl Lane {
     fn local(&self) -> IpAddr {
         self.snapshot.pools[0].address
     }
+}
+
+#[inline]
+fn tell(batch: &Batch<'_>, outcome: &mut Outcome) {
+    count(black_box(batch).segments, batch.len(), outcome);
 }
 
 #[inline]

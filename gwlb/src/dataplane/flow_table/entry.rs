@@ -51,6 +51,17 @@ pub(super) fn is_of(words: &Words, identity: &[u64; 6]) -> bool {
     differ == 0
 }
 
+/// Whether the place has the flow with these words, and its connection is so far.
+#[inline]
+pub(super) fn is_at(words: &Words, identity: &[u64; 6], tcp: Option<TcpState>) -> bool {
+    let tcp = u64::from(tcp.map_or(NOT_FOLLOWED, TcpState::to_bits)) << TCP;
+    let mut differ = words[0] & !(0xff << PORT) ^ (identity[0] | tcp);
+    for (word, wanted) in words[1..6].iter().zip(&identity[1..]) {
+        differ |= word ^ wanted;
+    }
+    differ == 0
+}
+
 /// Puts a flow in the place, without a cookie.
 pub(super) fn write(words: &mut Words, flow: &Flow, deadline: u64) {
     let [tuple, rest @ ..] = identity(&flow.id);
@@ -168,7 +179,10 @@ mod tests {
             prop_assert_eq!(super::tcp(&words), tcp_state);
             prop_assert_eq!((super::deadline(&words), super::cookie(&words)), (deadline, cookie));
             let mut wanted = identity(&id);
+            prop_assert!(is_at(&words, &wanted, tcp_state));
+            prop_assert!(!is_at(&words, &wanted, Some(TcpState::from_bits(16))));
             wanted[other] ^= 1;
+            prop_assert!(!is_at(&words, &wanted, tcp_state));
             prop_assert!(!is_of(&words, &wanted));
             set_placement(&mut words, Placement { inspector: Inspector::Bypass, port: 63 });
             prop_assert_eq!(super::cookie(&words), NO_COOKIE, "of another target");

@@ -1,0 +1,221 @@
+//! The short way for what nearly all packets are: ordinary ones of flows that are settled.
+//!
+//! A flow is settled when it has a target that keeps it, a cookie, and a connection that only goes
+//! on. What has to be known of the configuration for its next packet is put together once for each
+//! view. Everything else takes the long way, which decides the same for these ([`Ingress::settled`]
+//! never says what [`Ingress::handle_packet`] would not).
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Instant;
+
+use geneve::flow::{FlowKey, Stickiness};
+use geneve::inner::{IpVersion, Plain, TcpFlags, protocol};
+use netio::offload::Offload;
+use router::{EndpointId, NextHop, Routes};
+
+use super::{Aim, IPV6_MIN_MTU, Ingress, Sought};
+use crate::config::TrafficMode;
+use crate::dataplane::flow_table::{FlowHash, FlowId, FlowNumber, nanos};
+use crate::dataplane::frame::Shape;
+use crate::dataplane::snapshot::{Fate, PoolId, Snapshot, TargetView};
+use crate::dataplane::tcp_state::TcpState;
+use crate::dataplane::verdict::{Course, Origin};
+use crate::fault::{self, Fault};
+
+/// An ordinary packet at an endpoint, and what can be told of its flow without having it at hand.
+///
+/// Good for the packet it was made from, as long as the [`Ingress`] takes no other view of the
+/// configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Glance {
+    key: FlowKey,
+    hash: FlowHash,
+    /// What the packet stands for.
+    pub shape: Shape,
+    total_len: u32,
+    /// The flow's number in the table, most probably.
+    guess: Option<FlowNumber>,
+    endpoint: EndpointId,
+    flags: TcpFlags,
+}
+
+impl Glance {
+    /// Bytes of the packet by its IP header.
+    #[inline]
+    pub fn total_len(&self) -> usize {
+        self.total_len as usize
+    }
+
+    /// How the flow is looked for on the long way.
+    pub(super) fn aim(&self, shortcuts: &Shortcuts) -> Option<Aim> {
+        let at = shortcuts.at(self.endpoint)?;
+        let id = FlowId { endpoint: at.wire_id, tuple: self.key.sticky(at.stickiness) };
+        let flow = Sought { id, hash: self.hash, tuple: self.key };
+        Some(Aim { endpoint: self.endpoint, flow })
+    }
+}
+
+/// Where packets come in that are glanced at.
+#[derive(Debug)]
+pub struct Entrance<'a> {
+    ingress: &'a Ingress,
+    routes: Routes<'a>,
+}
+
+impl Entrance<'_> {
+    /// Looks at a packet that has just come, and has that part of the index fetched which knows its
+    /// flow. `None`: it is not ordinary, or does not go to an endpoint.
+    #[inline]
+    pub fn glance(&self, packet: &[u8], offload: &Offload) -> Option<Glance> {
+        let Ingress { state, shortcuts, .. } = self.ingress;
+        let plain = Plain::read(packet)?;
+        let NextHop::Endpoint(endpoint) = self.routes.lookup(plain.dst()) else { return None };
+        let at = shortcuts.at(endpoint)?;
+        let key = plain.flow_key();
+        let tuple = key.sticky(at.stickiness);
+        let hash = state.flows.hash(&FlowId { endpoint: at.wire_id, tuple });
+        state.flows.prefetch_index(hash);
+        Some(Glance {
+            key,
+            hash,
+            shape: Shape::of_plain(&plain, offload),
+            total_len: plain.total_len() as u32,
+            guess: None,
+            endpoint,
+            flags: plain.flags(),
+        })
+    }
+}
+
+/// What settled flows need of a view.
+#[derive(Debug, Default)]
+pub(super) struct Shortcuts {
+    /// By [`EndpointId`].
+    endpoints: Vec<AtEndpoint>,
+    /// By [`TargetSlot`](crate::dataplane::snapshot::TargetSlot): the largest inner packet, of IPv4
+    /// and of IPv6.
+    fits: Vec<[u16; 2]>,
+}
+
+/// What they need of an endpoint.
+#[derive(Debug)]
+struct AtEndpoint {
+    wire_id: u64,
+    /// How long a flow is remembered without a packet, in nanoseconds: an established connection,
+    /// and one of another protocol.
+    tcp_idle: u64,
+    other_idle: u64,
+    stickiness: Stickiness,
+    /// Whether any flow can be settled here.
+    open: bool,
+    /// Whether all targets keep their flows.
+    all_stay: bool,
+    pool: PoolId,
+}
+
+/// With any of these, a packet does more than go on.
+const NOT_PLAIN: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0);
+
+impl Shortcuts {
+    pub fn new(view: &Snapshot) -> Self {
+        let at = |wire_id, pool: PoolId| {
+            let it = view.pool(pool);
+            AtEndpoint {
+                wire_id,
+                tcp_idle: nanos(TcpState::ESTABLISHED.idle_timeout(&it.timers)),
+                other_idle: nanos(it.timers.other_idle),
+                stickiness: stickiness(it.stickiness),
+                open: it.traffic_mode != TrafficMode::Bypass
+                    && it.stickiness == Stickiness::FiveTuple
+                    && !it.reset_both_ends,
+                all_stay: it.fates.iter().all(|fate| *fate == Fate::Stay),
+                pool,
+            }
+        };
+        Self {
+            endpoints: view.endpoints.iter().map(|it| at(it.wire_id, it.pool)).collect(),
+            fits: view.targets.iter().map(fits).collect(),
+        }
+    }
+
+    #[inline]
+    fn at(&self, endpoint: EndpointId) -> Option<&AtEndpoint> {
+        self.endpoints.get(endpoint.index())
+    }
+}
+
+/// What makes two packets the same flow, where the configuration says this.
+#[inline]
+pub(super) fn stickiness(configured: Stickiness) -> Stickiness {
+    if fault::on(Fault::StickinessIgnored) { Stickiness::FiveTuple } else { configured }
+}
+
+/// The largest inner packet that goes to a target, of IPv4 and of IPv6.
+pub(super) fn fits(target: &TargetView) -> [u16; 2] {
+    let mtu = target.inner_mtu();
+    // Every link has to carry as much of IPv6 (RFC 8200 section 5), and hosts believe no router that
+    // says less; where it does not fit, the outer packet is fragmented.
+    [mtu, mtu.max(IPV6_MIN_MTU)]
+}
+
+/// The part of such a pair that counts for a version.
+#[inline]
+pub(super) fn of_version<T>([v4, v6]: [T; 2], version: IpVersion) -> T {
+    match version {
+        IpVersion::V4 => v4,
+        IpVersion::V6 => v6,
+    }
+}
+
+impl Ingress {
+    /// Where packets come in from this origin, for [glancing](Entrance::glance) at a batch of them.
+    #[inline]
+    pub fn entrance(&self, origin: Origin) -> Entrance<'_> {
+        Entrance { ingress: self, routes: self.snapshot.topology.routes(origin.at) }
+    }
+
+    /// Has the flow itself fetched. The index should have come meanwhile.
+    #[inline]
+    pub fn prefetch(&self, glance: &mut Glance) {
+        glance.guess = self.state.flows.prefetch(glance.hash);
+    }
+
+    /// The way of a packet whose flow is settled. `None`, and nothing has happened: the packet is for
+    /// [`handle_glanced`](Self::handle_glanced).
+    #[inline]
+    pub fn settled(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
+        let Self { snapshot, state, shortcuts } = self;
+        let at = shortcuts.at(glance.endpoint)?;
+        // Faults are in the long way.
+        if fault::on_besides(&Fault::OF_SETTLED)
+            || !at.open
+            || glance.flags.intersects(NOT_PLAIN) && !fault::on(Fault::SettledDespiteFlags)
+        {
+            return None;
+        }
+        let version = glance.key.version();
+        let (tcp, idle) = if glance.key.protocol() == protocol::TCP {
+            (Some(TcpState::ESTABLISHED), at.tcp_idle)
+        } else {
+            (None, at.other_idle)
+        };
+        let id = FlowId { endpoint: at.wire_id, tuple: glance.key.canonical() };
+        let found = state.flows.pass(glance.guess?, &id, tcp, idle, now, |target| {
+            let fits =
+                shortcuts.fits.get(target.0 as usize).map_or(0, |it| of_version(*it, version));
+            let stays = at.all_stay || snapshot.pool(at.pool).fate(target) == Fate::Stay;
+            (glance.shape.largest <= u32::from(fits) || fault::on(Fault::SettledDespiteLength))
+                && (stays || fault::on(Fault::SettledDespiteFate))
+        })?;
+        Some(Course {
+            pool: at.pool,
+            port: found.port,
+            target: found.target,
+            endpoint: at.wire_id,
+            cookie: found.cookie,
+            version,
+        })
+    }
+}

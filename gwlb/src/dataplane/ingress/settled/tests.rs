@@ -1,0 +1,209 @@
+//! The short way beside the long one: two planes that get the same packets, of which one has the
+//! long way alone, decide the same and come to the same flows.
+
+use std::time::Duration;
+
+use geneve::arbitrary;
+use netio::offload::Segmentation;
+use proptest::prelude::*;
+
+use super::super::super::testing::{CLIENT, Plane, SERVER, ack, udp};
+use super::*;
+use crate::dataplane::flow_table::Flow;
+use crate::dataplane::frame::Frame;
+use crate::dataplane::snapshot::ResetCause;
+use crate::dataplane::verdict::Verdict;
+
+/// What a packet of a flow of these few can be.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Tcp(TcpFlags, u8),
+    Udp(u8),
+    /// A super-packet of so many segments of so many bytes.
+    Super(u16, u8),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Packet { flow: u16, back: bool, kind: Kind },
+    Wait(u64),
+    Fate(Fate),
+    Narrow(u16),
+    Timers(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let flags = prop::sample::select(vec![
+        TcpFlags::ACK,
+        TcpFlags::ACK,
+        TcpFlags::ACK | TcpFlags::PSH,
+        TcpFlags::SYN,
+        TcpFlags::SYN | TcpFlags::ACK,
+        TcpFlags::FIN | TcpFlags::ACK,
+        TcpFlags::RST,
+        TcpFlags::RST | TcpFlags::ACK,
+    ]);
+    let kind = prop_oneof![
+        6 => (flags, any::<u8>()).prop_map(|(flags, len)| Kind::Tcp(flags, len)),
+        2 => any::<u8>().prop_map(Kind::Udp),
+        1 => (1u16..1500, 1u8..20).prop_map(|(size, count)| Kind::Super(size, count)),
+    ];
+    let fate =
+        prop::sample::select(vec![Fate::Stay, Fate::Rebalance, Fate::Reset(ResetCause::Unhealthy)]);
+    prop_oneof![
+        20 => (0u16..3, any::<bool>(), kind)
+            .prop_map(|(flow, back, kind)| Step::Packet { flow, back, kind }),
+        2 => prop_oneof![0u64..100, 29_000u64..31_000, 119_000u64..121_000, 349_000u64..351_000]
+            .prop_map(Step::Wait),
+        1 => fate.prop_map(Step::Fate),
+        1 => prop::sample::select(vec![600u16, 1280, 9000]).prop_map(Step::Narrow),
+        1 => (60u64..400).prop_map(Step::Timers),
+    ]
+}
+
+fn packet(flow: u16, back: bool, kind: Kind) -> (Vec<u8>, Offload) {
+    let (mut ends, mut ports) = ([CLIENT, SERVER], (1000 + flow, 80));
+    if back {
+        ends.reverse();
+        ports = (ports.1, ports.0);
+    }
+    let [src, dst] = ends;
+    match kind {
+        Kind::Udp(len) => (udp(src, dst, ports, &vec![1; len.into()]), Offload::NONE),
+        Kind::Tcp(flags, len) => {
+            let mut packet = ack(src, dst, ports, &vec![1; len.into()]);
+            packet[33] = flags.0;
+            (packet, Offload::NONE)
+        }
+        Kind::Super(size, count) => {
+            let packet = ack(src, dst, ports, &vec![1; usize::from(size) * usize::from(count)]);
+            let segment = Segmentation::Tcp { size, ecn: false };
+            (packet, Offload { segment, ..Offload::NONE })
+        }
+    }
+}
+
+/// What a verdict says, in a form that can be compared.
+fn told(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::ToAppliance(hop) => format!("{hop:?}"),
+        Verdict::Reply(reply) => format!("{:?} {:?}", reply.cause, reply.packet.bytes()),
+        other => format!("{other:?}"),
+    }
+}
+
+/// All flows, and how long each is remembered from now on.
+fn flows(plane: &Plane) -> Vec<String> {
+    let flows = plane.ingress.flows();
+    let told = |number| {
+        let Flow { id, placement, tcp, deadline } = flows.get(number);
+        let left = deadline.saturating_duration_since(plane.now);
+        format!("{id:?} {placement:?} {tcp:?} {left:?}")
+    };
+    flows.in_range(0..flows.numbers()).map(told).collect()
+}
+
+fn change(plane: &mut Plane, change: impl FnOnce(&mut Snapshot)) {
+    let mut snapshot = Snapshot::clone(&plane.snapshot);
+    change(&mut snapshot);
+    plane.snapshot = std::sync::Arc::new(snapshot);
+    plane.ingress.handle_snapshot(std::sync::Arc::clone(&plane.snapshot), plane.now);
+}
+
+/// By the short way if it is open; says, too, whether it was.
+fn send(plane: &mut Plane, back: bool, packet: &[u8], offload: &Offload) -> (String, bool) {
+    let origin = Origin::from(if back { plane.app } else { plane.igw });
+    let mut glance = plane.ingress.entrance(origin).glance(packet, offload);
+    if let Some(glance) = &mut glance {
+        plane.ingress.prefetch(glance);
+    }
+    let settled = glance.as_ref().and_then(|glance| plane.ingress.settled(glance, plane.now));
+    let frame = Frame::parse(packet, offload).unwrap();
+    let verdict = match settled {
+        Some(course) => Verdict::ToAppliance(course.hop(&plane.snapshot)),
+        None => plane.ingress.handle_glanced(origin, &frame, glance.as_ref(), plane.now),
+    };
+    (told(verdict), settled.is_some())
+}
+
+/// Plays steps by both ways, and says how many packets went the short way.
+fn play(steps: &[Step]) -> Result<usize, TestCaseError> {
+    let (mut short, mut long) = (Plane::new("drop"), Plane::new("drop"));
+    let mut taken = 0;
+    for &step in steps {
+        match step {
+            Step::Packet { flow, back, kind } => {
+                let (packet, offload) = packet(flow, back, kind);
+                let (by_short, was_short) = send(&mut short, back, &packet, &offload);
+                let origin = Origin::from(if back { long.app } else { long.igw });
+                let frame = Frame::parse(&packet, &offload).unwrap();
+                let by_long = told(long.ingress.handle_packet(origin, &frame, long.now));
+                prop_assert_eq!(by_short, by_long, "{:?}", step);
+                taken += usize::from(was_short);
+            }
+            Step::Wait(millis) => {
+                for plane in [&mut short, &mut long] {
+                    plane.now += Duration::from_millis(millis);
+                    plane.ingress.handle_timeout(plane.now);
+                }
+            }
+            Step::Fate(fate) => {
+                for plane in [&mut short, &mut long] {
+                    change(plane, |snapshot| snapshot.pools[0].fates = vec![fate, Fate::Stay]);
+                }
+            }
+            Step::Narrow(mtu) => {
+                for plane in [&mut short, &mut long] {
+                    change(plane, |snapshot| {
+                        snapshot.targets.iter_mut().for_each(|it| it.usable_mtu = Some(mtu));
+                    });
+                }
+            }
+            Step::Timers(seconds) => {
+                for plane in [&mut short, &mut long] {
+                    change(plane, |snapshot| {
+                        let timers = &mut snapshot.pools[0].timers;
+                        timers.tcp_idle = Duration::from_secs(seconds);
+                        timers.other_idle = Duration::from_secs(seconds / 2);
+                    });
+                }
+            }
+        }
+        prop_assert_eq!(flows(&short), flows(&long), "after {:?}", step);
+        let counted = [&short, &long].map(Plane::totals);
+        prop_assert_eq!(&counted[0].flows, &counted[1].flows);
+    }
+    Ok(taken)
+}
+
+proptest! {
+    #[test]
+    fn the_short_way_leads_where_the_long_one_does(
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        play(&steps)?;
+    }
+
+    /// Of whatever comes, a glance tells what a closer look does.
+    #[test]
+    fn a_glance_is_right(packet in arbitrary::packet(), size: u16) {
+        let plane = Plane::new("drop");
+        let segment = Segmentation::Tcp { size, ecn: false };
+        for offload in [Offload::NONE, Offload { segment, ..Offload::NONE }] {
+            let entrance = plane.ingress.entrance(plane.app.into());
+            if let Some(glance) = entrance.glance(&packet.bytes, &offload) {
+                let frame = Frame::parse(&packet.bytes, &offload).unwrap();
+                prop_assert_eq!(glance.shape, frame.shape);
+                prop_assert_eq!(glance.total_len(), frame.packet.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_established_connection_goes_the_short_way() {
+    let data = |back| Step::Packet { flow: 1, back, kind: Kind::Tcp(TcpFlags::ACK, 9) };
+    let syn = Step::Packet { flow: 1, back: false, kind: Kind::Tcp(TcpFlags::SYN, 0) };
+    let taken = play(&[syn, data(true), data(false), data(true), data(false)]).unwrap();
+    assert_eq!(taken, 3, "all but the first of each end, of which the second settles it");
+}

@@ -1,11 +1,11 @@
 //! The ordinary packet, at a glance: what nearly all traffic is, read in a few loads.
 //!
-//! It says less than [`Inner`](super::Inner), of fewer packets, in a quarter of the time, and never
+//! It says less than [`Inner`], of fewer packets, in a quarter of the time, and never
 //! anything else.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use super::{IpVersion, TcpFlags, protocol};
+use super::{Fragment, Inner, IpVersion, TcpFlags, Transport, protocol};
 use crate::flow::FlowKey;
 
 /// A whole TCP or UDP packet over IPv4 without options or IPv6 without extension headers.
@@ -26,7 +26,7 @@ const FRAGMENT: u16 = 0x3fff;
 
 impl Plain {
     /// Reads the packet at the start of `packet`. `None`: it is none of the ordinary kind, or none at
-    /// all, which [`Inner::parse`](super::Inner::parse) will tell.
+    /// all, which [`Inner::parse`] will tell.
     #[inline]
     pub fn read(packet: &[u8]) -> Option<Plain> {
         match packet.first()? {
@@ -101,6 +101,40 @@ impl Plain {
         Some(Plain { key, total_len: total_len as u32, transport_len, flags })
     }
 
+    /// All that there is to know of the packet, which is the one that this was read from: what
+    /// [`Inner::parse`] says of it. Of another packet it is nonsense.
+    #[inline]
+    pub fn inner(&self, packet: &[u8]) -> Inner {
+        let byte = |at: usize| packet.get(at).copied().unwrap_or_default();
+        let version = self.version();
+        let (tos, ttl, dont_fragment) = match version {
+            IpVersion::V4 => (byte(1), byte(8), byte(6) & 0x40 != 0),
+            IpVersion::V6 => (byte(0) << 4 | byte(1) >> 4, byte(7), true),
+        };
+        let (src, dst) = (self.key.src_port(), self.key.dst_port());
+        let transport = if self.is_tcp() {
+            let header_len = usize::from(self.transport_len);
+            Transport::Tcp { src, dst, flags: self.flags, header_len }
+        } else {
+            Transport::Udp { src, dst }
+        };
+        Inner {
+            version,
+            src: self.key.src(),
+            dst: self.key.dst(),
+            protocol: self.key.protocol(),
+            header_len: version.header_len(),
+            total_len: self.total_len(),
+            fragment: Fragment::Whole,
+            transport,
+            tos,
+            ttl,
+            dont_fragment,
+            flow_protocol: self.key.protocol(),
+            readdressed: false,
+        }
+    }
+
     /// The packet's flow in its direction, with ports.
     #[inline]
     pub fn flow_key(&self) -> FlowKey {
@@ -116,11 +150,7 @@ impl Plain {
     /// The destination address.
     #[inline]
     pub fn dst(&self) -> IpAddr {
-        let [high, low] = self.key.dst_words();
-        match self.version() {
-            IpVersion::V4 => Ipv4Addr::from_bits((high >> 32) as u32).into(),
-            IpVersion::V6 => Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into(),
-        }
+        self.key.dst()
     }
 
     /// Whether it is TCP, and not UDP.
@@ -152,7 +182,6 @@ impl Plain {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Fragment, Inner, Transport};
     use super::*;
     use crate::arbitrary;
 
@@ -190,9 +219,8 @@ mod tests {
             prop_assert_eq!(Plain::read(&bytes), expected(&bytes));
             if let Some(plain) = Plain::read(&bytes) {
                 let inner = Inner::parse(&bytes).unwrap();
+                prop_assert_eq!(plain.inner(&bytes), inner);
                 prop_assert_eq!(plain.dst(), inner.dst);
-                prop_assert_eq!((plain.version(), plain.total_len()), (inner.version, inner.total_len));
-                prop_assert_eq!(plain.is_tcp(), inner.protocol == protocol::TCP);
             }
             bytes.truncate(cut.index(bytes.len() + 1));
             prop_assert_eq!(Plain::read(&bytes), expected(&bytes));

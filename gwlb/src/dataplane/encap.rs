@@ -78,6 +78,10 @@ impl Encapsulator {
         frame: &Frame<'_>,
         mut send: impl FnMut(&Batch<'_>),
     ) -> Result<(), OffloadError> {
+        if *frame.offload == Offload::NONE {
+            encapsulate_whole(header, frame.packet, send);
+            return Ok(());
+        }
         let segmenter = Segmenter::new(frame.packet, &frame.inner, frame.offload)?;
         let geneve = header.as_bytes();
         // One stride for each segment: the Geneve header, then the inner headers.
@@ -87,10 +91,6 @@ impl Encapsulator {
             self.headers.resize(stride * count, 0);
         }
 
-        if *frame.offload == Offload::NONE {
-            encapsulate_whole(header, frame.packet, send);
-            return Ok(());
-        }
         if count == 1 {
             // Most packets; room for many would take longer to make than all the rest.
             let (front, rest) = self.headers.split_at_mut(geneve.len());

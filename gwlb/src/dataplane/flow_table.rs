@@ -549,5 +549,7 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 
 /// Rounded up, so that nothing is forgotten before its time.
 fn milliseconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+    let whole = duration.as_secs().saturating_mul(1000);
+    let millis = whole.saturating_add(u64::from(duration.subsec_nanos().div_ceil(1_000_000)));
+    u32::try_from(millis).unwrap_or(u32::MAX)
 }

@@ -65,6 +65,15 @@ pub fn choose<T: Copy>(
     }
     let weight =
         |it: &Candidate<T>| if fault::on(Fault::WeightIgnored) { 1 } else { u64::from(it.weight) };
+    let first = candidates.first()?;
+    if first.weight > 0 && candidates.iter().all(|other| other.weight == first.weight) {
+        // The smallest cost has the largest `u`.
+        let largest = candidates
+            .iter()
+            .map(|it| (mix(flow, it.id), it))
+            .max_by(|(u_a, a), (u_b, b)| u_a.cmp(u_b).then(b.id.cmp(&a.id)));
+        return largest.map(|(_, candidate)| candidate.target);
+    }
     candidates
         .iter()
         .filter(|candidate| candidate.weight > 0)

@@ -168,7 +168,9 @@ impl Exit {
         course: &Course,
     ) {
         if *offload != Offload::NONE {
-            return self.send_unfinished(side, packet, offload, course);
+            // It is to be segmented, or has a checksum to be completed.
+            let hop = course.hop(&self.snapshot);
+            return self.encapsulate(side, &glance.frame(packet, offload), &hop);
         }
         // What lies behind the packet is no part of it.
         let packet = &packet[..glance.total_len()];
@@ -182,18 +184,6 @@ impl Exit {
             // What came first leaves first.
             gatherer.flush_lane(lane, |lane, batch| sender.transmit(&lane, batch));
             encapsulate_whole(&header, packet, |batch| sender.transmit(&lane, batch));
-        }
-    }
-
-    /// The same for a packet that is to be segmented, or has a checksum to be completed.
-    fn send_unfinished(&mut self, side: Side, packet: &[u8], offload: &Offload, course: &Course) {
-        match Frame::parse(packet, offload) {
-            Ok(frame) => {
-                let hop = course.hop(&self.snapshot);
-                self.encapsulate(side, &frame, &hop);
-            }
-            // An ordinary packet is valid.
-            Err(reason) => self.stats.ledger(side).drops.add(reason, 1),
         }
     }
 

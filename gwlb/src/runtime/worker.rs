@@ -418,19 +418,22 @@ impl Worker {
             ingress.prefetch(glance);
         }
         for (Slot { packet, meta }, glance) in tun_slots[..count].iter().zip(glances.drain(..)) {
-            let glance = glance.as_ref();
-            let received = &exit.stats.tun.flow.received;
-            if let Some(glance) = glance
-                && let Some(course) = ingress.settled(glance, now)
-            {
-                received.add(glance.shape.segments.into());
-                exit.send_settled(origin.side, packet.bytes(), meta, glance, &course);
-                continue;
-            }
-            match Frame::parse(packet.bytes(), meta) {
+            let (received, bytes) = (&exit.stats.tun.flow.received, packet.bytes());
+            let frame = match &glance {
+                Some(glance) => {
+                    if let Some(course) = ingress.settled(glance, now) {
+                        received.add(glance.shape.segments.into());
+                        exit.send_settled(origin.side, bytes, meta, glance, &course);
+                        continue;
+                    }
+                    Ok(glance.frame(bytes, meta))
+                }
+                None => Frame::parse(bytes, meta),
+            };
+            match frame {
                 Ok(frame) => {
                     received.add(frame.segments());
-                    let verdict = ingress.handle_glanced(origin, &frame, glance, now);
+                    let verdict = ingress.handle_glanced(origin, &frame, glance.as_ref(), now);
                     exit.execute(origin, &frame, verdict);
                 }
                 Err(reason) => {

@@ -273,9 +273,14 @@ impl Lane {
             let course = glance.as_ref().and_then(|it| self.ingress.settled(it, self.now));
             if let Some(course) = course {
                 self.send_whole(packet, &course, outcome);
-            } else if let Ok(frame) = Frame::parse(packet, &Offload::NONE) {
-                let glance = glance.as_ref();
-                let verdict = self.ingress.handle_glanced(self.internet, &frame, glance, self.now);
+            } else {
+                let frame = match &glance {
+                    Some(glance) => Ok(glance.frame(packet, &Offload::NONE)),
+                    None => Frame::parse(packet, &Offload::NONE),
+                };
+                let Ok(frame) = frame else { continue };
+                let (from, glance) = (self.internet, glance.as_ref());
+                let verdict = self.ingress.handle_glanced(from, &frame, glance, self.now);
                 if let Verdict::ToAppliance(hop) = verdict {
                     self.encapsulate(&frame, &hop, outcome);
                 }

@@ -10,15 +10,15 @@ mod tests;
 
 use std::time::Instant;
 
-use geneve::flow::{FlowKey, Stickiness};
-use geneve::inner::{IpVersion, Plain, TcpFlags, protocol};
+use geneve::flow::Stickiness;
+use geneve::inner::{IpVersion, Plain, TcpFlags};
 use netio::offload::Offload;
 use router::{EndpointId, NextHop, Routes};
 
 use super::{Aim, IPV6_MIN_MTU, Ingress, Sought};
 use crate::config::TrafficMode;
 use crate::dataplane::flow_table::{FlowHash, FlowId, FlowNumber, nanos};
-use crate::dataplane::frame::Shape;
+use crate::dataplane::frame::{Frame, Shape};
 use crate::dataplane::snapshot::{Fate, PoolId, Snapshot, TargetView};
 use crate::dataplane::tcp_state::TcpState;
 use crate::dataplane::verdict::{Course, Origin};
@@ -30,29 +30,35 @@ use crate::fault::{self, Fault};
 /// configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Glance {
-    key: FlowKey,
+    plain: Plain,
     hash: FlowHash,
     /// What the packet stands for.
     pub shape: Shape,
-    total_len: u32,
     /// The flow's number in the table, most probably.
     guess: Option<FlowNumber>,
     endpoint: EndpointId,
-    flags: TcpFlags,
 }
 
 impl Glance {
     /// Bytes of the packet by its IP header.
     #[inline]
     pub fn total_len(&self) -> usize {
-        self.total_len as usize
+        self.plain.total_len()
+    }
+
+    /// A closer look at the packet, which is the one that was glanced at.
+    #[inline]
+    pub fn frame<'a>(&self, packet: &'a [u8], offload: &'a Offload) -> Frame<'a> {
+        let inner = self.plain.inner(packet);
+        Frame { packet: &packet[..inner.total_len], offload, inner, shape: self.shape }
     }
 
     /// How the flow is looked for on the long way.
     pub(super) fn aim(&self, shortcuts: &Shortcuts) -> Option<Aim> {
         let at = shortcuts.at(self.endpoint)?;
-        let id = FlowId { endpoint: at.wire_id, tuple: self.key.sticky(at.stickiness) };
-        let flow = Sought { id, hash: self.hash, tuple: self.key };
+        let key = self.plain.flow_key();
+        let id = FlowId { endpoint: at.wire_id, tuple: key.sticky(at.stickiness) };
+        let flow = Sought { id, hash: self.hash, tuple: key };
         Some(Aim { endpoint: self.endpoint, flow })
     }
 }
@@ -73,19 +79,11 @@ impl Entrance<'_> {
         let plain = Plain::read(packet)?;
         let NextHop::Endpoint(endpoint) = self.routes.lookup(plain.dst()) else { return None };
         let at = shortcuts.at(endpoint)?;
-        let key = plain.flow_key();
-        let tuple = key.sticky(at.stickiness);
+        let tuple = plain.flow_key().sticky(at.stickiness);
         let hash = state.flows.hash(&FlowId { endpoint: at.wire_id, tuple });
         state.flows.prefetch_index(hash);
-        Some(Glance {
-            key,
-            hash,
-            shape: Shape::of_plain(&plain, offload),
-            total_len: plain.total_len() as u32,
-            guess: None,
-            endpoint,
-            flags: plain.flags(),
-        })
+        let shape = Shape::of_plain(&plain, offload);
+        Some(Glance { plain, hash, shape, guess: None, endpoint })
     }
 }
 
@@ -191,17 +189,18 @@ impl Ingress {
         // Faults are in the long way.
         if fault::on_besides(&Fault::OF_SETTLED)
             || !at.open
-            || glance.flags.intersects(NOT_PLAIN) && !fault::on(Fault::SettledDespiteFlags)
+            || glance.plain.flags().intersects(NOT_PLAIN) && !fault::on(Fault::SettledDespiteFlags)
         {
             return None;
         }
-        let version = glance.key.version();
-        let (tcp, idle) = if glance.key.protocol() == protocol::TCP {
+        let plain = &glance.plain;
+        let version = plain.version();
+        let (tcp, idle) = if plain.is_tcp() {
             (Some(TcpState::ESTABLISHED), at.tcp_idle)
         } else {
             (None, at.other_idle)
         };
-        let id = FlowId { endpoint: at.wire_id, tuple: glance.key.canonical() };
+        let id = FlowId { endpoint: at.wire_id, tuple: plain.flow_key().canonical() };
         let found = state.flows.pass(glance.guess?, &id, tcp, idle, now, |target| {
             let fits =
                 shortcuts.fits.get(target.0 as usize).map_or(0, |it| of_version(*it, version));

@@ -193,8 +193,9 @@ proptest! {
             let entrance = plane.ingress.entrance(plane.app.into());
             if let Some(glance) = entrance.glance(&packet.bytes, &offload) {
                 let frame = Frame::parse(&packet.bytes, &offload).unwrap();
-                prop_assert_eq!(glance.shape, frame.shape);
-                prop_assert_eq!(glance.total_len(), frame.packet.len());
+                let framed = glance.frame(&packet.bytes, &offload);
+                prop_assert_eq!((framed.inner, framed.shape), (frame.inner, frame.shape));
+                prop_assert_eq!(framed.packet, frame.packet);
             }
         }
     }

@@ -1,4 +1,7 @@
-//! Classic BPF: the small programs by which a socket has the kernel choose packets.
+//! Classic BPF: the small programs by which a socket has the kernel choose packets. What takes more
+//! than that is written in [`extended`].
+
+pub(crate) mod extended;
 
 use std::io;
 

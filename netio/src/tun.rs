@@ -8,6 +8,7 @@
 //! instead of refusing it, and copy packets between their own buffers to cut and to join them.
 
 mod create;
+pub mod steering;
 pub(crate) mod virtio;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
     netns::Netns,
     offload::{MAX_PIECES, Offload},
 };
+use steering::Steering;
 
 /// The longest packet that is read: a TUN takes super-packets of up to 65,536 bytes, whatever its
 /// `gso_max_size`, from the kernel.
@@ -43,7 +45,8 @@ const FEW_PIECES: usize = 8;
 pub struct TunConfig {
     /// The interface's name: 1 to 15 bytes.
     pub name: String,
-    /// How many queues it has: 1 to 256. The kernel spreads flows over them.
+    /// How many queues it has: 1 to 256. The kernel spreads flows over them, by a hash and by what
+    /// is written to each, unless [`Tun::steering`] has it choose otherwise.
     pub queues: usize,
     /// The interface's MTU in bytes: 68 to 65,535.
     pub mtu: u32,
@@ -114,8 +117,18 @@ impl Tun {
         self.udp_segmentation
     }
 
-    /// The device's queues, to be given to the threads that serve them; the second call returns
-    /// none.
+    /// By what the kernel is told which queue it should choose. To be asked for while the queues
+    /// are here.
+    ///
+    /// # Errors
+    /// If the queues were taken, or no file descriptor is left.
+    pub fn steering(&self) -> io::Result<Steering> {
+        let queue = self.queues.first().ok_or_else(|| invalid("no queue is left".to_owned()))?;
+        Ok(Steering::of(queue.file.try_clone()?))
+    }
+
+    /// The device's queues, to be given to the threads that serve them, in the order in which the
+    /// kernel numbers them, from 0; the second call returns none.
     pub fn take_queues(&mut self) -> Vec<TunQueue> {
         std::mem::take(&mut self.queues)
     }

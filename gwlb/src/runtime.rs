@@ -28,6 +28,7 @@ mod rooms;
 mod secret;
 mod shared;
 mod status;
+mod steering;
 mod underlay;
 mod worker;
 

@@ -91,6 +91,12 @@ impl Keys {
             cookie: CookieKeys::derive(secret, epoch),
         }
     }
+
+    /// Lends out the key for ownership: to the kernel, which chooses by it whom it gives a packet
+    /// to. No other key is anybody else's to see.
+    pub(crate) fn lend_ownership<T>(&self, to: impl FnOnce(&[u8; 16]) -> T) -> T {
+        to(&self.ownership.0.0)
+    }
 }
 
 /// A key for hashes that must be the same on every machine.

@@ -15,6 +15,7 @@ use super::error::StartError;
 use super::rigging::{Answering, Planned, Rigging};
 use super::rooms::Rooms;
 use super::shared::{INBOX, Inbox, Published, Shared};
+use super::steering::Pilot;
 use super::underlay::{self, Buffers};
 use super::worker::{Worker, WorkerConfig};
 use super::{clock, secret};
@@ -48,8 +49,10 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
         send: settings.gateway.udp_send_buffer,
     };
     let rooms = Rooms::open(settings)?;
-    let Devices { attachments, queues, links, limits } = Devices::create(settings, workers)?;
-    let mut rigging = Rigging::new(workers, source_ports, buffers, rooms, attachments);
+    let Devices { attachments, queues, steering, links, limits } =
+        Devices::create(settings, workers)?;
+    let pilot = Pilot::new(&control.snapshot().keys, workers, steering);
+    let mut rigging = Rigging::new(workers, source_ports, buffers, rooms, attachments, pilot);
     let Planned { mut refit, probing } = {
         let targets = Answering::all(settings, &control.snapshot());
         rigging.plan(settings, &targets, None)?

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use netio::link::{Links, Route};
 use netio::netns::Netns;
 use netio::offload::Limits;
+use netio::tun::steering::Steering;
 use netio::tun::{Tun, TunConfig, TunQueue};
 use netio::udp::MAX_GSO_BYTES;
 
@@ -25,8 +26,11 @@ use crate::config::{AttachmentSettings, Settings};
 pub(super) struct Devices {
     /// In the order of the configuration, which numbers them for the life of the process.
     pub attachments: Vec<AttachmentSettings>,
-    /// For each worker, its queue of each device, in the same order.
+    /// For each worker, its queue of each device, in the same order. As the kernel numbers them, a
+    /// queue has the number of its worker.
     pub queues: Vec<Vec<TunQueue>>,
+    /// How the kernel is told which queue to choose, for each device, in the same order.
+    pub steering: Vec<Steering>,
     /// Whom to ask for each device's counters, in the same order.
     pub links: Vec<PortLinks>,
     /// What each of them takes in one write, in the same order.
@@ -42,12 +46,14 @@ impl Devices {
         let mut devices = Self {
             attachments: settings.attachments.clone(),
             queues: (0..workers).map(|_| Vec::new()).collect(),
+            steering: Vec::new(),
             links: Vec::new(),
             limits: Vec::new(),
         };
         for attachment in &settings.attachments {
             let netns = open_netns(attachment.netns.as_ref())?;
-            let mut tun = create(attachment, workers, &netns)?;
+            let (mut tun, steering) = create(attachment, workers, &netns)?;
+            devices.steering.push(steering);
             devices.limits.push(limits(attachment, tun.udp_segmentation()));
             for (queues, queue) in devices.queues.iter_mut().zip(tun.take_queues()) {
                 queues.push(queue);
@@ -61,12 +67,21 @@ impl Devices {
     }
 }
 
-fn create(attachment: &AttachmentSettings, workers: u16, netns: &Netns) -> Result<Tun, StartError> {
+fn create(
+    attachment: &AttachmentSettings,
+    workers: u16,
+    netns: &Netns,
+) -> Result<(Tun, Steering), StartError> {
     if attachment.big_tcp && !netio::tun::takes_big_tcp().map_err(StartError::Kernel)? {
         return Err(StartError::BigTcp(attachment.tun.to_string()));
     }
     let config = tun_config(attachment, workers);
-    netns.run(|| Tun::create(&config))?.map_err(|error| StartError::Tun {
+    let created = netns.run(|| {
+        let tun = Tun::create(&config)?;
+        let steering = tun.steering()?;
+        Ok((tun, steering))
+    })?;
+    created.map_err(|error| StartError::Tun {
         name: config.name.clone(),
         netns: netns.name().to_owned(),
         error,

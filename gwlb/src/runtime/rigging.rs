@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use geneve::flow::Stickiness;
 use netio::counters::CounterReader;
 use netio::tun::TunQueue;
 use netio::udp::{UdpConfig, UdpSocket};
@@ -20,6 +21,7 @@ use super::prober::{Prober, client_config};
 use super::rig::{Parts, Rig};
 use super::rooms::Rooms;
 use super::shared::Shared;
+use super::steering::{self, Pilot};
 use super::underlay::{Buffers, Underlay, Wanted};
 use crate::config::{AttachmentSettings, LoadBalancer, Name, NetnsName, Node, Port, Settings};
 use crate::dataplane::snapshot::{Pool, Snapshot, TargetSlot, TargetView};
@@ -40,6 +42,7 @@ pub(super) struct Rigging {
     senders: Senders,
     /// By number.
     devices: Vec<AttachmentSettings>,
+    pilot: Pilot,
     rig: Arc<Rig>,
 }
 
@@ -92,6 +95,8 @@ pub(super) struct Refit {
     underlays: Vec<OpenUnderlay>,
     /// By worker.
     parts: Vec<Parts>,
+    /// By device: by what its queues are to be chosen.
+    choices: Vec<Option<Stickiness>>,
     /// What the kernel granted to the new sockets, at the least.
     granted: Buffers,
 }
@@ -189,6 +194,7 @@ impl Rigging {
         buffers: Buffers,
         rooms: Rooms,
         devices: Vec<AttachmentSettings>,
+        pilot: Pilot,
     ) -> Self {
         let prober = Arc::new(Prober::new(rooms.residents()));
         Self {
@@ -201,6 +207,7 @@ impl Rigging {
             underlays: Vec::new(),
             senders: Senders::new(),
             devices,
+            pilot,
             rig: Arc::default(),
         }
     }
@@ -249,11 +256,13 @@ impl Rigging {
         port: Option<(usize, u16)>,
     ) -> Result<Planned, StartError> {
         let (number, ports) = (self.rig.number + 1, self.plan_ports(settings)?);
+        let choices = ports.iter().map(|at| steering::choice(settings, *at)).collect();
         let mut refit = Refit {
             rig: Rig { number, ports, ..Rig::default() },
             senders: Senders::new(),
             underlays: self.underlays.clone(),
             parts: (0..self.workers).map(|_| Parts { rig: number, ..Parts::default() }).collect(),
+            choices,
             granted: self.buffers,
         };
         self.plan_underlays(settings, targets, port, &mut refit)?;
@@ -270,6 +279,7 @@ impl Rigging {
         }
         self.underlays = refit.underlays;
         self.senders = refit.senders;
+        self.pilot.follow(&refit.choices);
         self.rig = Arc::new(refit.rig);
     }
 

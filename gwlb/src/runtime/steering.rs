@@ -97,9 +97,11 @@ pub(super) fn choice(settings: &Settings, at: Attachment) -> Option<Stickiness> 
 
 #[cfg(test)]
 mod tests {
+    use netio::process::privileges;
     use router::source::Source;
 
     use super::*;
+    use crate::dataplane::keys::Secret;
 
     /// What is chosen by at each attachment of the example, with other text in place of some of it.
     fn choices(changes: &[(&str, &str)]) -> Vec<(String, Option<Stickiness>)> {
@@ -111,6 +113,24 @@ mod tests {
         let settings = crate::config::parse(&Source::new("two-zones.toml", text)).unwrap();
         let all = settings.attachments.iter();
         all.map(|it| (it.tun.to_string(), choice(&settings, it.at))).collect()
+    }
+
+    /// The kernel's refusal is taken for what it is, and with one worker it is not even asked.
+    #[test]
+    fn without_privileges_or_a_choice_there_are_no_programs() {
+        let anybody = "/proc/sys/kernel/unprivileged_bpf_disabled";
+        let anybody = std::fs::read_to_string(anybody).is_ok_and(|setting| setting.trim() == "0");
+        let keys = Keys::derive(&Secret::from_bytes([1; 32]), 0);
+        let pilot = |workers| Pilot::new(&keys, workers, Vec::new()).programs.len();
+        assert_eq!(pilot(1), 0);
+        let unprivileged = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                privileges::give_up().unwrap();
+                pilot(2)
+            });
+            thread.join().unwrap()
+        });
+        assert_eq!(unprivileged, if anybody { 3 } else { 0 });
     }
 
     #[test]

@@ -9,11 +9,11 @@ use crate::inner::{Fragment, Inner, IpVersion, protocol};
 /// A running sum over bytes that may lie in several pieces.
 ///
 /// Words are summed as the machine has them in memory, since the order of their bytes does not matter
-/// before the end (RFC 1071 §2, B), and two at a time, with room for what they carry: the sums of all
-/// the pieces that there can be do not overflow.
+/// before the end (RFC 1071 §2, B), and as many at a time as a register holds: what such a sum
+/// carries out at its top comes in again at its bottom, as it does with 16 bits.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Sum {
-    /// The sum of the folded sums of the pieces.
+    /// The sum of the pieces.
     sum: u64,
     /// Whether the pieces so far end in the middle of a word.
     odd: bool,
@@ -29,35 +29,20 @@ impl Sum {
     /// (RFC 8200 §8.1). `len` is in bytes: the upper layer's header and payload.
     #[inline]
     pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, len: u32) -> Sum {
-        let mut sum = Sum::new();
-        for address in [src, dst] {
-            match address {
-                IpAddr::V4(address) => sum.add(&address.octets()),
-                IpAddr::V6(address) => sum.add(&address.octets()),
-            }
-        }
-        // The forms for IPv4 and IPv6 differ only in zeros, which add nothing.
-        let mut tail = [0; 8];
-        tail[..4].copy_from_slice(&len.to_be_bytes());
-        tail[7] = protocol;
-        sum.add(&tail);
-        sum
+        let address = |address| match address {
+            IpAddr::V4(address) => sum_array(&address.octets()),
+            IpAddr::V6(address) => sum_array(&address.octets()),
+        };
+        Sum { sum: plus(plus(address(src), address(dst)), tail(protocol, len)), odd: false }
     }
 
     /// Adds the bytes that follow; a piece may end at an odd byte.
     #[inline]
     pub fn add(&mut self, bytes: &[u8]) {
-        let mut words = bytes.chunks_exact(4);
-        let mut sum: u64 = 0;
-        for word in &mut words {
-            sum += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-        }
-        let mut last = [0; 4];
-        last[..words.remainder().len()].copy_from_slice(words.remainder());
-        let folded = fold(sum + u64::from(u32::from_ne_bytes(last)));
+        let sum = sum_slice(bytes);
         // A piece that begins in the middle of a word has all its bytes in the other place of theirs.
-        let folded = if self.odd { folded.swap_bytes() } else { folded };
-        self.sum += u64::from(folded);
+        let sum = if self.odd { fold(sum).swap_bytes().into() } else { sum };
+        self.sum = plus(self.sum, sum);
         self.odd ^= bytes.len() % 2 == 1;
     }
 
@@ -77,14 +62,81 @@ impl Sum {
     }
 }
 
+/// Two sums in one, with what they carry added again.
+#[inline]
+fn plus(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + u64::from(carry)
+}
+
 /// A sum in one word, with what it carries added again.
 #[inline]
 fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+    let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let sum = sum + u32::from(carry);
+    let (sum, carry) = (sum as u16).overflowing_add((sum >> 16) as u16);
+    sum + u16::from(carry)
+}
+
+/// The sum over the pseudo-header behind its addresses. The forms for IPv4 and IPv6 differ only in
+/// zeros, which add nothing.
+#[inline]
+fn tail(protocol: u8, len: u32) -> u64 {
+    u64::from(len.to_be()) + u64::from(u16::from(protocol).to_be())
+}
+
+/// The sum over bytes, as if a zero followed where they end in the middle of a word.
+///
+/// Each addition takes in what the one before has carried out, as processors have an instruction for;
+/// two such chains at a time, since each of its links waits for the one before.
+#[inline]
+fn sum_slice(bytes: &[u8]) -> u64 {
+    let (blocks, rest) = bytes.as_chunks::<128>();
+    let (mut sum, mut other) = (0, 0);
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        let (low, high) = words.split_at(8);
+        sum = chain(sum, low);
+        other = chain(other, high);
+    }
+    let mut sum = plus(sum, other);
+    let (blocks, rest) = rest.as_chunks::<32>();
+    for block in blocks {
+        sum = chain(sum, block.as_chunks().0);
+    }
+    let (words, rest) = rest.as_chunks::<8>();
+    for word in words {
+        sum = plus(sum, u64::from_ne_bytes(*word));
+    }
+    let (words, rest) = rest.as_chunks::<4>();
+    let mut last: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    last += match *rest {
+        [a, b, c] => u64::from(u32::from_ne_bytes([a, b, c, 0])),
+        [a, b] => u64::from(u16::from_ne_bytes([a, b])),
+        [a] => u64::from(u16::from_ne_bytes([a, 0])),
+        _ => 0,
+    };
+    plus(sum, last)
+}
+
+/// The sum over bytes whose number the compiler knows: a multiple of four.
+#[inline]
+fn sum_array<const N: usize>(bytes: &[u8; N]) -> u64 {
+    const { assert!(N.is_multiple_of(4), "nothing is left out") };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let last = rest.first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
+    plus(chain(0, words), last.into())
+}
+
+/// A sum, and what is to be added to it.
+#[inline]
+fn chain(mut sum: u64, words: &[[u8; 8]]) -> u64 {
+    let mut carry = false;
+    for word in words {
+        (sum, carry) = sum.carrying_add(u64::from_ne_bytes(*word), carry);
+    }
+    // There is room: no addition has both carried and left all ones.
+    sum + u64::from(carry)
 }
 
 /// The checksum of bytes, for example of an IPv4 header whose checksum field is 0.
@@ -145,6 +197,31 @@ pub fn verify(inner: &Inner, packet: &[u8]) -> Integrity {
     let mut sum = upper.seed(inner);
     sum.add(covered);
     if sum.finish() == 0 { Integrity::Valid } else { Integrity::Invalid }
+}
+
+/// Whether the checksums of an ordinary packet are right, for much less than [`verify`] takes.
+///
+/// The packet is whole and ends where `packet` does, its IP header has neither options nor extension
+/// headers, and behind that is TCP, or UDP that fills it and has a checksum.
+#[inline]
+pub fn plain_is_valid(version: IpVersion, protocol: u8, packet: &[u8]) -> bool {
+    // A sum of all ones is what a right checksum makes of bytes that are not all zeros.
+    let right = |sum| fold(sum) == 0xffff;
+    match version {
+        IpVersion::V4 => packet.split_first_chunk::<20>().is_some_and(|(ip, upper)| {
+            let (fields, addresses) = (ip.first_chunk::<12>(), ip.last_chunk::<8>());
+            let (Some(fields), Some(addresses)) = (fields, addresses) else { return false };
+            let addresses = sum_array(addresses);
+            let pseudo_header = plus(addresses, tail(protocol, upper.len() as u32));
+            right(plus(sum_array(fields), addresses))
+                && right(plus(pseudo_header, sum_slice(upper)))
+        }),
+        IpVersion::V6 => packet.split_first_chunk::<40>().is_some_and(|(ip, upper)| {
+            let Some(addresses) = ip.last_chunk::<32>() else { return false };
+            let pseudo_header = plus(sum_array(addresses), tail(protocol, upper.len() as u32));
+            right(plus(pseudo_header, sum_slice(upper)))
+        }),
+    }
 }
 
 /// Writes the checksums of the packet that `inner` was parsed from: the IPv4 header's, and the
@@ -369,6 +446,33 @@ mod tests {
             let before = bytes.clone();
             prop_assert_eq!(complete(&inner, &mut bytes), expected(&inner) == Integrity::Valid);
             prop_assert_eq!(bytes, before);
+        }
+
+        /// Of an ordinary packet, damaged or not, [`plain_is_valid`] says what [`verify`] says.
+        #[test]
+        fn of_plain_packets_both_say_the_same(
+            packet in arbitrary::packet(),
+            at: prop::sample::Index,
+            change: u8,
+        ) {
+            let ValidPacket { mut bytes, .. } = packet;
+            let at = at.index(bytes.len());
+            bytes[at] ^= change;
+            let Ok(inner) = Inner::parse(&bytes) else { return Ok(()) };
+            let ip = inner.version.header_len();
+            let fills = match inner.protocol {
+                protocol::TCP => true,
+                protocol::UDP => {
+                    udp_len(&bytes[ip..]) == Some(bytes.len() - ip)
+                        && bytes[ip + 6..ip + 8] != [0, 0]
+                }
+                _ => false,
+            };
+            let whole = inner.fragment == Fragment::Whole;
+            if fills && whole && (inner.header_len, inner.total_len) == (ip, bytes.len()) {
+                let valid = verify(&inner, &bytes) == Integrity::Valid;
+                prop_assert_eq!(plain_is_valid(inner.version, inner.protocol, &bytes), valid);
+            }
         }
 
         #[test]

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use geneve::checksum::{self, Sum};
+use geneve::checksum::Sum;
 use geneve::inner::{Fragment, Inner, IpVersion, TcpFlags, Transport};
 use thiserror::Error;
 
@@ -108,11 +108,15 @@ struct Cut {
     transport: usize,
     /// Where the payload starts.
     payload: usize,
-    /// The sum over the pseudo-header without the length: the partial checksum with the
-    /// super-packet's length taken out again.
-    pseudo_sum: u16,
+    /// Over the IP header, but for what each segment has of its own. See [`ip_sum`].
+    ip_sum: Sum,
+    /// Over the pseudo-header and the transport header, but for what each segment has of its own.
+    transport_sum: Sum,
     identification: u16,
     sequence: u32,
+    /// The TCP header's length, as it stands in front of the flags.
+    data_offset: u8,
+    flags: TcpFlags,
 }
 
 impl<'a> Segmenter<'a> {
@@ -245,53 +249,98 @@ impl Cut {
             return Err(OffloadError::ChecksumMissing { expected, actual: offload.checksum });
         }
 
-        // The length counts as a 32-bit number: TCP beyond 64 KiB has one.
-        let length = (packet.len() - transport) as u32;
-        let mut sum = Sum::new();
-        sum.add(&packet[transport + field..transport + field + 2]);
-        sum.add(&(!length).to_be_bytes());
-        let pseudo_sum = !sum.finish();
-        let (identification, sequence) = (be16(packet, 4), be32(packet, transport + 4));
-        let version = inner.version;
-        Ok(Self { version, tcp, size, transport, payload, pseudo_sum, identification, sequence })
+        let (ip, rest) = packet.split_at(transport);
+        let header = &rest[..transport_len];
+        let (data_offset, flags) =
+            if tcp { (header[12], TcpFlags(header[TCP_FLAGS])) } else { (0, TcpFlags(0)) };
+        Ok(Self {
+            version: inner.version,
+            tcp,
+            size,
+            transport,
+            payload,
+            ip_sum: ip_sum(ip),
+            transport_sum: transport_sum(header, tcp, rest.len()),
+            identification: be16(packet, 4),
+            sequence: be32(header, 4),
+            data_offset,
+            flags,
+        })
     }
 
+    /// Changes the super-packet's `headers` into those of one segment.
+    #[inline]
     fn write(&self, index: usize, last: bool, headers: &mut [u8], payload: &[u8]) {
         let (ip, transport) = headers.split_at_mut(self.transport);
-        let transport_len = transport.len() + payload.len();
+        let transport_len = (transport.len() + payload.len()) as u16;
         match self.version {
             IpVersion::V4 => {
+                let len = (ip.len() as u16).wrapping_add(transport_len);
                 let id = self.identification.wrapping_add(index as u16);
-                put16(ip, 2, (ip.len() + transport_len) as u16);
+                let mut sum = self.ip_sum;
+                sum.add(&len.to_be_bytes());
+                sum.add(&id.to_be_bytes());
+                put16(ip, 2, len);
                 put16(ip, 4, id);
-                put16(ip, 10, 0);
-                put16(ip, 10, checksum::of(ip));
+                put16(ip, 10, sum.finish());
             }
             IpVersion::V6 => {
-                put16(ip, 4, (ip.len() - IpVersion::V6.header_len() + transport_len) as u16);
+                let extensions = (ip.len() - IpVersion::V6.header_len()) as u16;
+                put16(ip, 4, extensions.wrapping_add(transport_len));
             }
         }
-        // The sum over the pseudo-header goes in first, so that it is summed up with the rest.
-        let field = if self.tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
-        let (sum, carry) = self.pseudo_sum.overflowing_add(transport_len as u16);
-        put16(transport, field, sum + u16::from(carry));
+        let mut sum = self.transport_sum;
+        sum.add(&transport_len.to_be_bytes());
         if self.tcp {
-            let sequence = self.sequence.wrapping_add((index * self.size) as u32);
-            transport[4..8].copy_from_slice(&sequence.to_be_bytes());
+            let sequence = self.sequence.wrapping_add((index * self.size) as u32).to_be_bytes();
+            let mut flags = self.flags.0;
             if index > 0 {
-                transport[TCP_FLAGS] &= !TcpFlags::CWR.0;
+                flags &= !TcpFlags::CWR.0;
             }
             if !last {
-                transport[TCP_FLAGS] &= !(TcpFlags::PSH | TcpFlags::FIN).0;
+                flags &= !(TcpFlags::PSH | TcpFlags::FIN).0;
             }
+            sum.add(&sequence);
+            sum.add(&[self.data_offset, flags]);
+            transport[4..8].copy_from_slice(&sequence);
+            transport[TCP_FLAGS] = flags;
+            sum.add(payload);
+            put16(transport, TCP_CHECKSUM, sum.finish());
         } else {
-            put16(transport, 4, transport_len as u16);
+            // The length counts twice: it stands in the header, too.
+            sum.add(&transport_len.to_be_bytes());
+            put16(transport, 4, transport_len);
+            sum.add(payload);
+            put16(transport, UDP_CHECKSUM, sum.finish_udp());
         }
-        let mut sum = Sum::new();
-        sum.add(transport);
-        sum.add(payload);
-        put16(transport, field, if self.tcp { sum.finish() } else { sum.finish_udp() });
     }
+}
+
+/// The sum over an IPv4 header but for length, identification and checksum. IPv6 has no use for it.
+fn ip_sum(header: &[u8]) -> Sum {
+    let mut sum = Sum::new();
+    sum.add(&header[..2]);
+    sum.add(&header[6..10]);
+    sum.add(&header[12..]);
+    sum
+}
+
+/// The sum over the transport header of a super-packet and its pseudo-header, but for all lengths,
+/// and for TCP's sequence number and flags. The length of header and payload is `len`.
+fn transport_sum(header: &[u8], tcp: bool, len: usize) -> Sum {
+    let field = if tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
+    let mut sum = Sum::new();
+    // The partial checksum is the sum over the pseudo-header. Its length is taken out again; it
+    // counts as a 32-bit number: TCP beyond 64 KiB has one.
+    sum.add(&header[field..field + 2]);
+    sum.add(&(!(len as u32)).to_be_bytes());
+    sum.add(&header[..4]);
+    if tcp {
+        sum.add(&header[8..12]);
+        sum.add(&header[14..TCP_CHECKSUM]);
+        sum.add(&header[18..]);
+    }
+    sum
 }
 
 fn mismatch(inner: &Inner, offload: &Offload) -> OffloadError {

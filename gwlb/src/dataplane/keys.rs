@@ -8,6 +8,8 @@
 //! Placement never rotates, or flows would move; the cookie does, by the calendar, so that every
 //! gateway with the same secret changes at the same time without talking.
 
+use std::hash::Hasher;
+
 use geneve::flow::{CanonicalKey, KEY_LEN};
 use siphasher::sip::{SipHasher13, SipHasher24};
 use zeroize::Zeroize;
@@ -176,16 +178,14 @@ impl CookieKeys {
         flow: &CanonicalKey,
     ) -> bool {
         let mask = (1 << BITS) - 1;
-        let epochs = [self.epoch.wrapping_sub(1), self.epoch, self.epoch.wrapping_add(1)];
-        let refused = |epoch| {
-            fault::on(Fault::PreviousEpochRefused) && epoch == epochs[0]
-                || fault::on(Fault::NextEpochRefused) && epoch == epochs[2]
-        };
-        epochs.iter().zip(&self.keys).any(|(&epoch, key)| {
-            !refused(epoch)
-                && cookie & !MAC_MASK == Self::tag(epoch)
-                && (cookie ^ mac(key, endpoint, target, flow)) & mask == 0
-        })
+        // The tag is the epoch's number modulo 4. How far it is from that of the previous epoch says
+        // which of the keys it is for; there is none for the fourth.
+        let previous = Self::tag(self.epoch.wrapping_sub(1));
+        let number = (cookie & !MAC_MASK).wrapping_sub(previous) >> MAC_BITS;
+        let refused = fault::on(Fault::PreviousEpochRefused) && number == 0
+            || fault::on(Fault::NextEpochRefused) && number == 2;
+        let key = self.keys.get(number as usize).filter(|_| !refused);
+        key.is_some_and(|key| (cookie ^ mac(key, endpoint, target, flow)) & mask == 0)
     }
 
     const fn tag(epoch: u64) -> u32 {
@@ -207,11 +207,18 @@ fn mac(key: &Key, endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
     if fault::on(Fault::CookieWithoutTarget) {
         target = [0; 8];
     }
-    let mut message = [0; 16 + KEY_LEN];
-    message[..8].copy_from_slice(&endpoint);
-    message[8..16].copy_from_slice(&target);
-    message[16..].copy_from_slice(&flow.to_bytes());
-    SipHasher24::new_with_key(&key.0).hash(&message) as u32 & MAC_MASK
+    // Word for word, as the key makes its bytes: so the message is never put together in memory.
+    let flow: [u8; KEY_LEN] = flow.to_bytes();
+    let (addresses, _) = flow[2..34].as_chunks();
+    let mut hasher = SipHasher24::new_with_key(&key.0);
+    hasher.write_u64(u64::from_ne_bytes(endpoint));
+    hasher.write_u64(u64::from_ne_bytes(target));
+    hasher.write_u16(u16::from_ne_bytes([flow[0], flow[1]]));
+    for word in addresses {
+        hasher.write_u64(u64::from_ne_bytes(*word));
+    }
+    hasher.write_u32(u32::from_ne_bytes([flow[34], flow[35], flow[36], flow[37]]));
+    hasher.finish() as u32 & MAC_MASK
 }
 
 #[cfg(test)]

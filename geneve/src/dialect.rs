@@ -194,6 +194,20 @@ impl Dialect {
         }
     }
 
+    /// Where the cookie begins in a header that [`read`](Dialect::read) can read, in bytes from the
+    /// header's start.
+    pub fn cookie_at(&self, header: &Header<'_>) -> Option<usize> {
+        let field = self.fields.iter().find(|field| field.tag == Tag::Cookie)?;
+        let mut options = header.options();
+        while let Some(option) = options.next() {
+            if option.class == self.class && option.kind == field.kind {
+                let end = header.len() - options.as_bytes().len();
+                return end.checked_sub(size_of::<u32>());
+            }
+        }
+        None
+    }
+
     const fn same_as_aws(name: &'static str, class: OptionClass) -> Dialect {
         Dialect {
             name,
@@ -373,8 +387,18 @@ mod tests {
                 }
                 (Just(dialect), Just(tags), Just(options).prop_shuffle())
             }),
+            other: u32,
         ) {
             prop_assert_eq!(read_options(dialect, &options), Ok(tags));
+
+            // Where the cookie is said to be, another one can be written.
+            let mut bytes = [0; MAX_LEN];
+            let options: Vec<_> = options.iter().map(OwnedOption::view).collect();
+            HeaderBuilder::new(ProtocolType::IPV4).options(&options).write(&mut bytes).unwrap();
+            let at = dialect.cookie_at(&Header::parse(&bytes).unwrap().0).unwrap();
+            bytes[at..at + 4].copy_from_slice(&other.to_be_bytes());
+            let read = dialect.read(&Header::parse(&bytes).unwrap().0);
+            prop_assert_eq!(read, Ok(Tags { cookie: other, ..tags }));
         }
 
         #[test]

@@ -17,6 +17,7 @@
 //!    gateway is translated back, after all else.
 //! 4. Every packet ends in one [`verdict`], and [`stats`] counts it.
 
+pub mod by_attachment;
 pub mod encap;
 pub mod flow_table;
 pub mod fragmentation;

@@ -62,6 +62,8 @@ pub struct PartialChecksum {
     pub offset: u16,
 }
 
+/// Length of a TCP header without options.
+const TCP_HEADER: usize = 20;
 /// Where the flags lie in a TCP header.
 const TCP_FLAGS: usize = 13;
 /// Where the checksum lies in a TCP header.
@@ -71,14 +73,17 @@ pub(crate) const UDP_CHECKSUM: usize = 6;
 /// Length of a UDP header.
 pub(crate) const UDP_HEADER: usize = 8;
 
+#[inline]
 pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
+#[inline]
 fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
+#[inline]
 fn put16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }

@@ -4,7 +4,7 @@
 
 mod packets;
 
-use geneve::inner::Inner;
+use geneve::inner::{Inner, Plain};
 use netio::offload::{
     Coalescer, Limits, Offload, OffloadError, PartialChecksum, Place, Segmentation, Segmenter,
     TABLE,
@@ -136,6 +136,20 @@ fn some_kinds_are_never_joined() {
         let passed: Vec<_> = join(Limits::default(), &bytes);
         assert_eq!(counts(&passed), [1, 1], "{name}");
         assert!(passed.into_iter().map(|run| run.bytes).eq(bytes), "{name}");
+    }
+}
+
+/// Nothing is summed up before there is a second packet: then the first turns out to be damaged.
+#[test]
+fn a_damaged_packet_begins_no_run() {
+    for flow in FLOWS {
+        for (damaged, expected) in [(0, &[1, 3][..]), (1, &[1, 1, 2]), (2, &[2, 1, 1])] {
+            let mut bytes = built(&chain(&flow.packet(&[]), &[1000; 4]));
+            *bytes[damaged].last_mut().unwrap() ^= 1;
+            let joined = join(Limits::default(), &bytes);
+            assert_eq!(counts(&joined), expected, "{flow:?}, packet {damaged}");
+            assert_eq!(restore(&joined), bytes, "{flow:?}, packet {damaged}");
+        }
     }
 }
 
@@ -308,11 +322,13 @@ fn limits_are_kept() {
 #[test]
 fn a_tag_can_have_limits_of_its_own() {
     let tcp = built(&chain(&Flow::TCP4.packet(&[]), &[1400; 100]));
+    let bytes = |buffer: u32| &tcp[buffer as usize][..];
     let count = |coalescer: &mut Coalescer<u8>, tag| {
         let mut counts = Vec::new();
-        for packet in &tcp {
-            let inner = Inner::parse(packet).unwrap();
-            coalescer.push(packet, &inner, Place::default(), tag, |run| {
+        for (index, packet) in tcp.iter().enumerate() {
+            let plain = Plain::read(packet);
+            let place = Place { buffer: index as u32, start: 0 };
+            coalescer.push(packet, plain.as_ref(), place, tag, bytes, |run| {
                 counts.push(run.pieces.len());
             });
         }
@@ -334,8 +350,8 @@ fn a_tag_can_have_limits_of_its_own() {
     *wrong.last_mut().unwrap() ^= 1;
     let mut out = Vec::new();
     for packet in [&tcp[0], &wrong, &tcp[1]] {
-        let inner = Inner::parse(packet).unwrap();
-        coalescer.push(packet, &inner, Place::default(), 1, |run| {
+        let plain = Plain::read(packet);
+        coalescer.push(packet, plain.as_ref(), Place::default(), 1, bytes, |run| {
             assert_eq!((run.offload, run.headers), (Offload::NONE, &[][..]));
             out.push(run.pieces[0].of(packet).to_vec());
         });

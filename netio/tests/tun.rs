@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use geneve::inner::Inner;
+use geneve::inner::{Inner, Plain};
 use netio::{
     Device, Slot,
     link::{Links, Route},
@@ -279,14 +279,16 @@ fn mirrored(packet: &[u8]) -> Vec<u8> {
 
 /// Joins packets as they come, and gives out each super-packet in one piece.
 fn join(packets: &[Vec<u8>], limits: Limits, mut out: impl FnMut(Offload, Vec<u8>)) {
+    let bytes = |buffer: u32| &packets[buffer as usize][..];
     let mut emit = |run: Run<'_, ()>| {
-        let pieces = run.pieces.iter().map(|piece| piece.of(&packets[piece.buffer as usize]));
+        let pieces = run.pieces.iter().map(|piece| piece.of(bytes(piece.buffer)));
         out(run.offload, [run.headers, &pieces.collect::<Vec<_>>().concat()].concat());
     };
     let mut coalescer = Coalescer::new(limits);
     for (index, packet) in packets.iter().enumerate() {
         let place = Place { buffer: index as u32, start: 0 };
-        coalescer.push(packet, &Inner::parse(packet).unwrap(), place, (), &mut emit);
+        let plain = Plain::read(packet);
+        coalescer.push(packet, plain.as_ref(), place, (), bytes, &mut emit);
     }
     coalescer.flush(&mut emit);
 }

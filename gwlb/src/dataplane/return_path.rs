@@ -3,95 +3,195 @@
 //! No flow state is needed: the source must be a target, and the cookie must have been made for
 //! this inner flow, this endpoint and this target. So any worker, another gateway with the same
 //! secret, and a gateway that was restarted can take a return.
+//!
+//! [`Return::judge`] says what is right, with a name for all that is not. In front of it is a short
+//! way for datagrams that differ from one before in cookie and packet alone, as nearly all do. It
+//! accepts what the other would accept, or leaves the decision to it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 
-use geneve::dialect::DialectError;
+use geneve::dialect::{DialectError, Tags};
 use geneve::flow::{CanonicalKey, FlowKey};
 use geneve::header::{Header, ProtocolType};
-use geneve::inner::{Inner, IpVersion, Transport};
-use router::{Entry, NextHop};
+use geneve::inner::{Fragment, Inner, IpVersion, Plain, Transport};
+use router::{EndpointId, Entry, NextHop};
 
+use super::by_attachment::ByAttachment;
 use super::ingress::no_way;
-use super::snapshot::{Snapshot, TargetSlot};
+use super::select::TargetId;
+use super::snapshot::{Pool, Snapshot, TargetSlot, TunnelFlow};
 use super::stats::WorkerStats;
-use super::verdict::{DropReason, GeneveHeader, ReturnVerdict, Returned, Way};
+use super::verdict::{DropReason, ReturnVerdict, Returned, Way};
 use crate::fault::{self, Fault};
+
+#[cfg(test)]
+mod tests;
+
+/// How many Geneve headers are remembered.
+const PEERS: usize = 32;
 
 /// The half of the data plane that takes packets back; one per worker, without flow state.
 #[derive(Debug)]
 pub struct Return {
     snapshot: Arc<Snapshot>,
     stats: Arc<WorkerStats>,
-    /// The last datagram that was verified: the segments of a run repeat it.
-    last: Option<Verified>,
+    /// Where packets can leave.
+    attached: ByAttachment<()>,
+    /// What was verified before, by [`Peer::place`].
+    peers: Box<[Option<Peer>; PEERS]>,
 }
 
-/// All that the verdict depends on besides the snapshot, and what was found.
+/// A source address and a Geneve header from there that were verified, and all that the verdict
+/// depends on besides the snapshot.
 #[derive(Debug)]
-struct Verified {
-    from: SocketAddr,
+struct Peer {
+    source: IpAddr,
     local: IpAddr,
-    header: GeneveHeader,
-    flow: InnerFlow,
-    way: Way,
+    header: Header64,
+    endpoint: EndpointId,
     target: TargetSlot,
+    /// Whether no other target has this source address: then a cookie is for this one, or for none.
+    alone: bool,
+    /// The endpoint's id in the header.
+    wire_id: u64,
+    id: TargetId,
+    /// What a probe looks like that comes back to the endpoint, if there are any.
+    probe: Option<TunnelFlow>,
+    version: IpVersion,
+    /// The last flow that was verified: the segments of a run repeat it.
+    flow: FlowKey,
+    /// Its cookie.
+    cookie: u32,
+    /// Its way.
+    way: Way,
 }
 
-/// What of an inner packet its cookie can be for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct InnerFlow {
-    own: FlowKey,
-    /// The flow with ports, which a first fragment has besides its own.
-    ported: Option<FlowKey>,
-    /// The flow that an ICMP error is about.
-    about: Option<FlowKey>,
-}
-
-impl InnerFlow {
-    fn of(inner: &Inner) -> Self {
-        let about = match inner.transport {
-            Transport::IcmpError { about, .. } => Some(about),
-            _ => None,
+impl Peer {
+    /// Which of the places a header has.
+    ///
+    /// Gateways have appliances behind them and endpoints in front, and both versions of IP: these
+    /// bytes tell them apart, the latter two being an endpoint's last in the dialects that there are.
+    #[inline]
+    fn place(source: IpAddr, head: &[u8; Header64::LEN]) -> usize {
+        let last = match source {
+            IpAddr::V4(source) => source.octets()[3],
+            IpAddr::V6(source) => source.octets()[15],
         };
-        let own = inner.flow_key();
-        Self { own, ported: inner.ported_key().filter(|ported| *ported != own), about }
+        let parts = [last, head[2], head[19], head[35]];
+        parts.into_iter().map(usize::from).sum::<usize>() % PEERS
+    }
+}
+
+/// A Geneve header in which only the cookie may differ.
+#[derive(Debug)]
+struct Header64 {
+    bytes: [u8; Header64::LEN],
+    /// All ones where a byte has to be the same: everywhere in the header but in the cookie.
+    same: [u8; Header64::LEN],
+    /// Bytes of the header. It says so itself, so one that is the same is as long.
+    len: usize,
+    /// Where the cookie begins.
+    cookie: usize,
+}
+
+impl Header64 {
+    /// Longer headers take the long way.
+    const LEN: usize = 64;
+
+    /// The header at the beginning of a datagram. `None` for one that is too long, or with hardly
+    /// anything behind it.
+    fn of(datagram: &[u8], len: usize, cookie: usize) -> Option<Self> {
+        let mut same = [0; Self::LEN];
+        same.get_mut(..len)?.fill(0xff);
+        same.get_mut(cookie..cookie + 4)?.fill(0);
+        Some(Self { bytes: *datagram.first_chunk()?, same, len, cookie })
     }
 
-    /// The packet's own flow, with ports and without, since appliances echo the latest header of a
-    /// flow, and that may have been a fragment's or a whole packet's; and both of the flow that an ICMP error is about,
-    /// since an appliance that rejects a packet answers with the header of that packet.
-    fn may_be_stamped_for(&self) -> impl Iterator<Item = CanonicalKey> {
-        [Some(self.own), self.ported, self.about]
-            .into_iter()
-            .flatten()
-            .flat_map(|flow| [flow.canonical(), flow.portless().canonical()])
+    /// Whether a datagram begins with it.
+    #[inline]
+    fn is_before(&self, head: &[u8; Self::LEN]) -> bool {
+        let words = |bytes: &[u8; Self::LEN]| {
+            let (words, _) = bytes.as_chunks();
+            std::array::from_fn::<u64, 8, _>(|at| u64::from_ne_bytes(words[at]))
+        };
+        let (own, same, head) = (words(&self.bytes), words(&self.same), words(head));
+        (0..8).fold(0, |differences, at| differences | (own[at] ^ head[at]) & same[at]) == 0
+    }
+
+    /// The cookie of a datagram that begins with it.
+    #[inline]
+    fn cookie(&self, head: &[u8; Self::LEN]) -> u32 {
+        let bytes = head.get(self.cookie..).and_then(<[u8]>::first_chunk);
+        u32::from_be_bytes(bytes.copied().unwrap_or_default())
+    }
+}
+
+/// The flow and the length of a packet that is no ordinary one. `None` if it is none at all, and for a
+/// first fragment and an ICMP error, whose cookies can be for several flows.
+#[inline(never)]
+fn only_flow(packet: &[u8]) -> Option<(FlowKey, usize)> {
+    let inner = Inner::parse(packet).ok()?;
+    let first = matches!(inner.fragment, Fragment::First { .. });
+    let error = matches!(inner.transport, Transport::IcmpError { .. });
+    (!first && !error).then(|| (inner.flow_key(), inner.total_len))
+}
+
+/// The flows that a packet's cookie can be for: its own, with ports and without, since appliances
+/// echo the latest header of a flow, and that may have been a fragment's or a whole packet's; and both
+/// of the flow that an ICMP error is about, since an appliance that rejects a packet answers with the
+/// header of that packet.
+fn may_be_stamped_for(inner: &Inner) -> impl Iterator<Item = CanonicalKey> {
+    let own = inner.flow_key();
+    let ported = inner.ported_key().filter(|ported| *ported != own);
+    let about = match inner.transport {
+        Transport::IcmpError { about, .. } => Some(about),
+        _ => None,
+    };
+    [Some(own), ported, about]
+        .into_iter()
+        .flatten()
+        .flat_map(|flow| [flow.canonical(), flow.portless().canonical()])
+}
+
+/// Where an inner packet lies in a datagram of `len` bytes.
+#[inline]
+fn range(header_len: usize, total_len: usize, len: usize) -> Range<usize> {
+    if fault::on(Fault::SurplusDelivered) {
+        header_len..len
+    } else {
+        header_len..header_len + total_len
     }
 }
 
 impl Return {
     /// A worker's return path.
     pub fn new(snapshot: Arc<Snapshot>, stats: Arc<WorkerStats>) -> Self {
-        Self { snapshot, stats, last: None }
+        let attached = snapshot.attachments.keys().map(|at| (*at, ())).collect();
+        Self { snapshot, stats, attached, peers: Box::new([const { None }; PEERS]) }
     }
 
     /// Takes a new view of the configuration.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
-        self.snapshot = snapshot;
-        self.last = None;
+        *self = Self::new(snapshot, Arc::clone(&self.stats));
     }
 
     /// Decides about one UDP payload that came `from` an appliance to our address `local`.
     ///
     /// Drops are counted here; what is to be delivered or sent on is counted by whoever does it.
+    // In one piece, so that a verdict is written where it is wanted: it is moved about otherwise.
+    #[inline(never)]
     pub fn handle_datagram(
         &mut self,
         from: SocketAddr,
         local: IpAddr,
         datagram: &[u8],
     ) -> ReturnVerdict {
-        match self.accept(from, local, datagram) {
+        if let Some(returned) = self.usual(from.ip(), local, datagram) {
+            return ReturnVerdict::Accept(returned);
+        }
+        match self.judge(from.ip(), local, datagram) {
             Ok(returned) => ReturnVerdict::Accept(returned),
             Err(reason) => {
                 self.stats.udp.drops.add(reason, 1);
@@ -100,70 +200,97 @@ impl Return {
         }
     }
 
-    fn accept(
+    /// Accepts a datagram with outer addresses and a Geneve header that were verified before, if the
+    /// packet is of the flow that they were verified for last, or the cookie is for its own flow.
+    #[inline]
+    fn usual(&mut self, source: IpAddr, local: IpAddr, datagram: &[u8]) -> Option<Returned> {
+        let head = datagram.first_chunk()?;
+        let peer = self.peers[Peer::place(source, head)].as_mut()?;
+        if peer.source != source || peer.local != local || !peer.header.is_before(head) {
+            return None;
+        }
+        let payload = datagram.get(peer.header.len..)?;
+        let plain = Plain::read(payload);
+        let (flow, total_len) = match &plain {
+            Some(plain) => (plain.flow_key(), plain.total_len()),
+            None => only_flow(payload)?,
+        };
+        let cookie = peer.header.cookie(head);
+        let repeated = flow == peer.flow || fault::on(Fault::NeighboursUnchecked);
+        if !(repeated && cookie == peer.cookie) {
+            let cookies = &self.snapshot.keys.cookie;
+            let genuine = peer.alone
+                && flow.version() == peer.version
+                && cookies.verify(cookie, peer.wire_id, peer.id, &flow.canonical());
+            if !genuine {
+                return None;
+            }
+            // The same endpoint and destination make the same way, but for a probe.
+            let known = peer.flow.dst() == flow.dst()
+                && peer.way != Way::Probe
+                && !peer.probe.is_some_and(|probe| probe.is(&flow));
+            if !known {
+                peer.way = way(&self.snapshot, &self.attached, peer.endpoint, &flow).ok()?;
+            }
+            (peer.flow, peer.cookie) = (flow, cookie);
+        }
+        let range = range(peer.header.len, total_len, datagram.len());
+        Some(Returned { way: peer.way, target: peer.target, range, plain })
+    }
+
+    /// Accepts what is genuine, and says of all else what is wrong with it.
+    #[inline(never)]
+    fn judge(
         &mut self,
-        from: SocketAddr,
+        source: IpAddr,
         local: IpAddr,
         datagram: &[u8],
     ) -> Result<Returned, DropReason> {
         let anybody =
             fault::on(Fault::SourceUnchecked).then(|| fault::every_source(&self.snapshot));
-        let sources = self.snapshot.sources.get(&from.ip()).or(anybody.as_ref());
-        let sources = sources.ok_or(DropReason::UnknownSource)?;
+        let slots = self.snapshot.sources.get(&source).or(anybody.as_ref());
+        let slots = slots.ok_or(DropReason::UnknownSource)?;
         let (header, payload) =
             Header::parse(datagram).map_err(|error| DropReason::of_header(&error))?;
         if header.is_control() && !fault::on(Fault::ControlPacketForwarded) {
             return Err(DropReason::GeneveControl);
         }
         let inner = Inner::parse(payload).map_err(|_| DropReason::MalformedPacket)?;
-        let expected = match inner.version {
-            IpVersion::V4 => ProtocolType::IPV4,
-            IpVersion::V6 => ProtocolType::IPV6,
-        };
+        let expected = ProtocolType::from(inner.version);
         if header.protocol() != expected && !fault::on(Fault::ProtocolTypeUnchecked) {
             return Err(DropReason::ProtocolType);
         }
-        let range = if fault::on(Fault::SurplusDelivered) {
-            header.len()..datagram.len()
-        } else {
-            header.len()..header.len() + inner.total_len
-        };
-        let flow = InnerFlow::of(&inner);
-        if let Some(last) = &self.last
-            && (last.flow == flow || fault::on(Fault::NeighboursUnchecked))
-            && last.header.as_bytes() == header.as_bytes()
-            && last.from == from
-            && last.local == local
-        {
-            return Ok(Returned { way: last.way, target: last.target, range, inner });
+        let (tags, endpoint, target) = self.verify(slots, local, &header, &inner)?;
+        let flow = inner.flow_key();
+        let way = way(&self.snapshot, &self.attached, endpoint, &flow)?;
+        let alone = slots.len() == 1;
+        let range = range(header.len(), inner.total_len, datagram.len());
+        let plain = Plain::read(payload);
+        let returned = Returned { way, target, range, plain };
+        // Of a packet that can be of several flows, the next one may be of another.
+        if plain.is_some() || only_flow(payload).is_some() {
+            let view = self.snapshot.target(target);
+            let seen = view.dialect.cookie_at(&header);
+            let seen = seen.and_then(|cookie| Header64::of(datagram, header.len(), cookie));
+            if let (Some(header), Some(head)) = (seen, datagram.first_chunk()) {
+                self.peers[Peer::place(source, head)] = Some(Peer {
+                    source,
+                    local,
+                    header,
+                    endpoint,
+                    target,
+                    alone,
+                    wire_id: tags.endpoint,
+                    id: view.id,
+                    probe: pool_of(&self.snapshot, endpoint).probe,
+                    version: inner.version,
+                    flow,
+                    cookie: tags.cookie,
+                    way,
+                });
+            }
         }
-
-        let (endpoint, target) = self.verify(sources, local, &header, &flow)?;
-        let way = self.way(endpoint, &inner)?;
-        self.last = GeneveHeader::copy_of(header.as_bytes()).map(|header| Verified {
-            from,
-            local,
-            header,
-            flow,
-            way,
-            target,
-        });
-        Ok(Returned { way, target, range, inner })
-    }
-
-    /// Where a packet goes that came back to this endpoint.
-    fn way(&self, endpoint: router::EndpointId, inner: &Inner) -> Result<Way, DropReason> {
-        let snapshot = &self.snapshot;
-        let pool = snapshot.pool(snapshot.endpoint(endpoint).pool);
-        if pool.probe.is_some_and(|probe| probe.is(inner)) {
-            return Ok(Way::Probe);
-        }
-        match snapshot.topology.lookup(Entry::Endpoint(endpoint), inner.dst) {
-            NextHop::Deliver(to) if snapshot.attachments.contains_key(&to) => Ok(Way::Deliver(to)),
-            NextHop::Deliver(_) => Err(DropReason::NotAttached),
-            NextHop::Endpoint(_) => Ok(Way::Onward(endpoint)),
-            other => Err(no_way(other)),
-        }
+        Ok(returned)
     }
 
     /// Which endpoint and which of the targets at the source address the datagram is genuine for.
@@ -173,12 +300,12 @@ impl Return {
         sources: &[TargetSlot],
         local: IpAddr,
         header: &Header<'_>,
-        flow: &InnerFlow,
-    ) -> Result<(router::EndpointId, TargetSlot), DropReason> {
+        inner: &Inner,
+    ) -> Result<(Tags, EndpointId, TargetSlot), DropReason> {
         let mut refusal = DropReason::UnknownSource;
         for &slot in sources {
-            match self.verify_target(slot, local, header, flow) {
-                Ok(endpoint) => return Ok((endpoint, slot)),
+            match self.verify_target(slot, local, header, inner) {
+                Ok((tags, endpoint)) => return Ok((tags, endpoint, slot)),
                 Err(reason) => refusal = refusal.max(reason),
             }
         }
@@ -190,8 +317,8 @@ impl Return {
         slot: TargetSlot,
         local: IpAddr,
         header: &Header<'_>,
-        flow: &InnerFlow,
-    ) -> Result<router::EndpointId, DropReason> {
+        inner: &Inner,
+    ) -> Result<(Tags, EndpointId), DropReason> {
         let snapshot = &self.snapshot;
         let target = snapshot.target(slot);
         let tags = match target.dialect.read(header) {
@@ -203,183 +330,41 @@ impl Return {
             read => read.map_err(|error| DropReason::of_options(&error))?,
         };
         let endpoint = *snapshot.wire_ids.get(&tags.endpoint).ok_or(DropReason::UnknownEndpoint)?;
-        let pool = snapshot.pool(snapshot.endpoint(endpoint).pool);
-        if pool.address != local && !fault::on(Fault::GatewayAddressUnchecked) {
+        if pool_of(snapshot, endpoint).address != local
+            && !fault::on(Fault::GatewayAddressUnchecked)
+        {
             return Err(DropReason::WrongGatewayAddress);
         }
-        let genuine = flow.may_be_stamped_for().any(|tuple| {
+        let genuine = may_be_stamped_for(inner).any(|tuple| {
             snapshot.keys.cookie.verify(tags.cookie, tags.endpoint, target.id, &tuple)
         });
         (genuine || fault::on(Fault::CookieUnchecked))
-            .then_some(endpoint)
+            .then_some((tags, endpoint))
             .ok_or(DropReason::BadCookie)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use router::Attachment;
+/// The node that serves an endpoint.
+#[inline]
+fn pool_of(snapshot: &Snapshot, endpoint: EndpointId) -> &Pool {
+    snapshot.pool(snapshot.endpoint(endpoint).pool)
+}
 
-    use super::super::testing::{CLIENT, GATEWAY, Plane, SERVER, ack, echo, syn, udp};
-    use super::super::verdict::Returned;
-    use super::*;
-
-    fn accepted(verdict: ReturnVerdict) -> Returned {
-        match verdict {
-            ReturnVerdict::Accept(returned) => returned,
-            ReturnVerdict::Drop(reason) => panic!("{reason}"),
-        }
+/// Where a packet of this flow goes that came back to this endpoint.
+#[inline]
+fn way(
+    snapshot: &Snapshot,
+    attached: &ByAttachment<()>,
+    endpoint: EndpointId,
+    flow: &FlowKey,
+) -> Result<Way, DropReason> {
+    if pool_of(snapshot, endpoint).probe.is_some_and(|probe| probe.is(flow)) {
+        return Ok(Way::Probe);
     }
-
-    #[test]
-    fn what_was_sent_comes_back_and_goes_on() {
-        let mut plane = Plane::new("drop");
-        let (igw, app) = (plane.igw, plane.app);
-        let packet = syn(CLIENT, SERVER, (1000, 80));
-        let (from, datagram) = echo(&plane.hop(igw, &packet), &packet);
-        let returned = accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
-        assert!(matches!(returned.way, Way::Deliver(Attachment::Subnet(_))));
-        assert_eq!(&datagram[returned.range], &packet);
-
-        let packet = ack(SERVER, CLIENT, (80, 1000), b"answer");
-        let (from, datagram) = echo(&plane.hop(app, &packet), &packet);
-        let returned = accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
-        assert!(matches!(returned.way, Way::Deliver(Attachment::InternetGateway(_))));
-    }
-
-    #[test]
-    fn what_is_not_genuine_is_dropped_by_name() {
-        let mut plane = Plane::new("drop");
-        let igw = plane.igw;
-        let packet = udp(CLIENT, SERVER, (1000, 53), b"question");
-        let hop = plane.hop(igw, &packet);
-        let (from, genuine) = echo(&hop, &packet);
-        let other_flow = echo(&hop, &udp(CLIENT, SERVER, (1001, 53), b"question")).1;
-        let mutated = |byte: usize, value: u8| {
-            let mut datagram = genuine.clone();
-            datagram[byte] = value;
-            datagram
-        };
-        let stranger = SocketAddr::from(([192, 0, 2, 99], 6081));
-        let sibling_address = if from.ip() == IpAddr::from([192, 0, 2, 11]) { 12 } else { 11 };
-        let sibling = SocketAddr::from(([192, 0, 2, sibling_address], 6081));
-        let elsewhere = IpAddr::from([192, 0, 2, 2]);
-        let cases = [
-            (stranger, GATEWAY, genuine.clone(), DropReason::UnknownSource),
-            (sibling, GATEWAY, genuine.clone(), DropReason::BadCookie),
-            (from, elsewhere, genuine.clone(), DropReason::WrongGatewayAddress),
-            (from, GATEWAY, other_flow, DropReason::BadCookie),
-            (from, GATEWAY, mutated(0, 0x48), DropReason::GeneveVersion),
-            (from, GATEWAY, mutated(0, 0x3f), DropReason::MalformedGeneve),
-            (from, GATEWAY, mutated(1, 0x80), DropReason::GeneveControl),
-            (from, GATEWAY, mutated(2, 0x86), DropReason::ProtocolType),
-            (from, GATEWAY, mutated(8, 0x7f), DropReason::DialectOptions),
-            (from, GATEWAY, mutated(19, 0xff), DropReason::UnknownEndpoint),
-            (from, GATEWAY, mutated(39, genuine[39] ^ 1), DropReason::BadCookie),
-            (from, GATEWAY, mutated(40, 0x50), DropReason::MalformedPacket),
-        ];
-        for (number, (from, local, datagram, expected)) in cases.into_iter().enumerate() {
-            // After a genuine one, so that what was remembered of it cannot let a bad one pass.
-            accepted(plane.returns.handle_datagram(echo(&hop, &packet).0, GATEWAY, &genuine));
-            let verdict = plane.returns.handle_datagram(from, local, &datagram);
-            assert_eq!(verdict, ReturnVerdict::Drop(expected), "case {number}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_critical_option_has_a_name_of_its_own() {
-        let mut plane = Plane::new("drop");
-        let igw = plane.igw;
-        let packet = udp(CLIENT, SERVER, (1000, 53), b"question");
-        let hop = plane.hop(igw, &packet);
-        let header = hop.header.as_bytes();
-        for (kind, expected) in [(0x80, Some(DropReason::CriticalOption)), (0x00, None)] {
-            let mut datagram = header.to_vec();
-            datagram[0] += 1;
-            datagram.extend_from_slice(&[0x12, 0x34, kind, 0]);
-            datagram.extend_from_slice(&packet);
-            let verdict = plane.returns.handle_datagram(hop.address, GATEWAY, &datagram);
-            match expected {
-                Some(reason) => assert_eq!(verdict, ReturnVerdict::Drop(reason)),
-                None => drop(accepted(verdict)),
-            }
-        }
-    }
-
-    #[test]
-    fn cut_short_at_any_byte_it_is_dropped() {
-        let mut plane = Plane::new("drop");
-        let igw = plane.igw;
-        let packet = udp(CLIENT, SERVER, (1000, 53), b"question");
-        let (from, datagram) = echo(&plane.hop(igw, &packet), &packet);
-        for len in 0..datagram.len() {
-            let verdict = plane.returns.handle_datagram(from, GATEWAY, &datagram[..len]);
-            assert!(matches!(verdict, ReturnVerdict::Drop(_)), "{len} bytes: {verdict:?}");
-        }
-        let totals = plane.totals();
-        assert_eq!(totals.udp.drops.values().sum::<u64>(), datagram.len() as u64);
-    }
-
-    #[test]
-    fn an_appliance_may_reject_a_packet_with_the_header_of_its_flow() {
-        let mut plane = Plane::new("drop");
-        let igw = plane.igw;
-        let [packet, other] = [1000, 1001].map(|port| udp(CLIENT, SERVER, (port, 53), b"question"));
-        let hop = plane.hop(igw, &packet);
-        let error = |about: &[u8]| {
-            let inner = Inner::parse(about).unwrap();
-            super::super::reply::packet_too_big(about, &inner, SERVER.into(), 1000).unwrap()
-        };
-        let (from, datagram) = echo(&hop, error(&packet).bytes());
-        let returned = accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
-        assert!(matches!(returned.way, Way::Deliver(Attachment::InternetGateway(_))));
-
-        let (from, datagram) = echo(&hop, error(&other).bytes());
-        let verdict = plane.returns.handle_datagram(from, GATEWAY, &datagram);
-        assert_eq!(verdict, ReturnVerdict::Drop(DropReason::BadCookie), "about another flow");
-    }
-
-    #[test]
-    fn an_appliance_may_reject_a_fragment() {
-        let mut plane = Plane::new("drop");
-        let igw = plane.igw;
-        let mut fragment = udp(CLIENT, SERVER, (1000, 53), &[0; 64]);
-        fragment[6] = 0x20;
-        let hop = plane.hop(igw, &fragment);
-        let inner = Inner::parse(&fragment).unwrap();
-        let error =
-            super::super::reply::packet_too_big(&fragment, &inner, SERVER.into(), 1000).unwrap();
-        let (from, datagram) = echo(&hop, error.bytes());
-        accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
-    }
-
-    #[test]
-    fn a_whole_packet_may_come_back_with_the_header_of_a_fragment() {
-        let mut plane = Plane::new("drop");
-        let igw = plane.igw;
-        let whole = udp(CLIENT, SERVER, (1000, 53), &[0; 64]);
-        let mut fragment = whole.clone();
-        fragment[6] = 0x20;
-        let hop = plane.hop(igw, &fragment);
-        let (from, datagram) = echo(&hop, &whole);
-        accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
-    }
-
-    #[test]
-    fn a_first_fragment_may_come_back_with_the_header_of_a_whole_packet() {
-        let mut plane = Plane::new("drop");
-        let igw = plane.igw;
-        let [whole, other] = [1000, 1001].map(|port| udp(CLIENT, SERVER, (port, 53), &[0; 64]));
-        let hop = plane.hop(igw, &whole);
-        let first = |whole: &[u8]| {
-            let mut fragment = whole.to_vec();
-            fragment[6] = 0x20;
-            fragment
-        };
-        let (from, datagram) = echo(&hop, &first(&whole));
-        accepted(plane.returns.handle_datagram(from, GATEWAY, &datagram));
-        let (from, datagram) = echo(&hop, &first(&other));
-        let verdict = plane.returns.handle_datagram(from, GATEWAY, &datagram);
-        assert_eq!(verdict, ReturnVerdict::Drop(DropReason::BadCookie), "of another flow");
+    match snapshot.topology.lookup(Entry::Endpoint(endpoint), flow.dst()) {
+        NextHop::Deliver(to) if attached.get(to).is_some() => Ok(Way::Deliver(to)),
+        NextHop::Deliver(_) => Err(DropReason::NotAttached),
+        NextHop::Endpoint(_) => Ok(Way::Onward(endpoint)),
+        other => Err(no_way(other)),
     }
 }

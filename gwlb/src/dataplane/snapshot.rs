@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use geneve::dialect::{Dialect, Template};
-use geneve::flow::Stickiness;
+use geneve::flow::{FlowKey, Stickiness};
 use geneve::header::ProtocolType;
-use geneve::inner::{Fragment, Inner, IpVersion, Transport};
+use geneve::inner::{IpVersion, protocol};
 use router::{Attachment, EndpointId, Entry, Topology};
 
 use super::keys::Keys;
@@ -158,12 +158,12 @@ pub struct TunnelFlow {
 }
 
 impl TunnelFlow {
-    /// Whether a packet is of this flow.
-    pub fn is(&self, inner: &Inner) -> bool {
-        inner.src == self.source
-            && inner.dst == self.destination
-            && matches!(inner.fragment, Fragment::Whole)
-            && inner.transport == Transport::Udp { src: self.port, dst: self.port }
+    /// Whether `flow` is this one: that of a whole UDP packet, since a fragment's has no ports.
+    #[inline]
+    pub fn is(&self, flow: &FlowKey) -> bool {
+        (flow.src_port(), flow.dst_port()) == (self.port, self.port)
+            && flow.protocol() == protocol::UDP
+            && (flow.src(), flow.dst()) == (self.source, self.destination)
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use geneve::buffer::PacketBuf;
 use geneve::dialect::{DialectError, Tags, Template};
 use geneve::header::HeaderError;
-use geneve::inner::{Inner, IpVersion};
+use geneve::inner::{IpVersion, Plain};
 use router::{Attachment, EndpointId, Entry};
 
 use super::snapshot::{PoolId, ResetCause, Snapshot, TargetSlot};
@@ -84,8 +84,8 @@ pub struct Returned {
     pub target: TargetSlot,
     /// Where in the datagram the inner packet lies.
     pub range: Range<usize>,
-    /// The inner packet.
-    pub inner: Inner,
+    /// The inner packet at a glance, if it is an ordinary one.
+    pub plain: Option<Plain>,
 }
 
 /// Where a returned packet goes.

@@ -7,7 +7,6 @@ mod cut;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use ahash::AHashMap;
 use geneve::buffer::PacketBuf;
 use netio::offload::{MAX_PIECES, Offload, Piece, Run};
 use netio::tun::TunQueue;
@@ -20,6 +19,7 @@ use super::rig::{Parts, Rig};
 use super::shared::{Handover, Shared};
 use super::underlay::Underlay;
 use crate::dataplane::Glance;
+use crate::dataplane::by_attachment::ByAttachment;
 use crate::dataplane::encap::{Batch, Encapsulator, encapsulate_whole};
 use crate::dataplane::frame::Frame;
 use crate::dataplane::gather::{self, Gatherer};
@@ -42,7 +42,7 @@ pub(super) struct Exit {
     pub rig: Arc<Rig>,
     /// The devices, by number.
     pub ports: Vec<TunQueue>,
-    pub port_of: AHashMap<Attachment, usize>,
+    pub port_of: ByAttachment<usize>,
     /// By number; a hole where a node was removed.
     pub underlays: Vec<Option<Underlay>>,
     encapsulator: Encapsulator,
@@ -77,7 +77,7 @@ impl Exit {
             rig: Arc::default(),
             shared,
             ports: Vec::new(),
-            port_of: AHashMap::new(),
+            port_of: ByAttachment::default(),
             underlays: Vec::new(),
             encapsulator: Encapsulator::default(),
             scratch: Vec::new(),
@@ -240,7 +240,7 @@ impl Exit {
         n: u64,
     ) -> u64 {
         let drops = &self.stats.ledger(side).drops;
-        let queue = self.port_of.get(&to).and_then(|&port| self.ports.get_mut(port));
+        let queue = self.port_of.get(to).and_then(|port| self.ports.get_mut(port));
         let Some(queue) = queue else {
             drops.add(DropReason::NotAttached, n);
             return 0;

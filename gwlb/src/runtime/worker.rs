@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use geneve::inner::Inner;
 use netio::mem::Commit;
 use netio::offload::{Coalescer, Limits, Offload, Place};
 use netio::packet::BadChecksums;
@@ -463,6 +464,7 @@ impl Worker {
             return Ok(false);
         }
         let slots = &udp_slots[..count];
+        let bytes = |buffer: u32| slots[buffer as usize].packet.bytes();
         for (buffer, Slot { packet, meta }) in slots.iter().enumerate() {
             let local = meta.local.unwrap_or(address);
             let mut start = 0;
@@ -470,9 +472,9 @@ impl Worker {
                 exit.stats.udp.flow.received.add(1);
                 let verdict = returns.handle_datagram(meta.peer, local, datagram);
                 if let ReturnVerdict::Accept(returned) = verdict {
-                    let inner = &datagram[returned.range.clone()];
+                    let packet = &datagram[returned.range.clone()];
                     if returned.way != Way::Probe {
-                        exit.count_return(returned.target, returned.inner.total_len);
+                        exit.count_return(returned.target, packet.len());
                     }
                     match returned.way {
                         Way::Deliver(to) => {
@@ -480,9 +482,10 @@ impl Worker {
                                 buffer: buffer as u32,
                                 start: (start + returned.range.start) as u32,
                             };
-                            match exit.port_of.get(&to) {
-                                Some(&port) => {
-                                    coalescer.push(inner, &returned.inner, place, port, |run| {
+                            match exit.port_of.get(to) {
+                                Some(port) => {
+                                    let plain = returned.plain.as_ref();
+                                    coalescer.push(packet, plain, place, port, bytes, |run| {
                                         exit.deliver(slots, &run);
                                     });
                                 }
@@ -491,14 +494,16 @@ impl Worker {
                         }
                         Way::Onward(endpoint) => {
                             let origin = Origin::from(Entry::Endpoint(endpoint));
-                            let frame = Frame::single(inner, returned.inner);
-                            let verdict = ingress.handle_packet(origin, &frame, now);
-                            exit.execute(origin, &frame, verdict);
+                            // It was accepted, and so is valid.
+                            if let Ok(frame) = Frame::parse(packet, &Offload::NONE) {
+                                let verdict = ingress.handle_packet(origin, &frame, now);
+                                exit.execute(origin, &frame, verdict);
+                            }
                         }
                         Way::Probe => {
                             exit.stats.udp.flow.probes.add(1);
-                            let payload = inner.get(returned.inner.header_len + UDP_HEADER..);
-                            let payload = payload.unwrap_or_default();
+                            let header = Inner::parse(packet).map_or(0, |inner| inner.header_len);
+                            let payload = packet.get(header + UDP_HEADER..).unwrap_or_default();
                             if let Some(probe) = recognise(&exit.snapshot.keys, payload) {
                                 shared.notices.probe(returned.target, probe);
                             }

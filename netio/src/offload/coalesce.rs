@@ -5,16 +5,17 @@
 //! alone and unchanged, and never overtakes packets of its own flow. Nothing is waited for: the
 //! caller flushes at the end of every batch. Payload is not copied; what comes out refers to the
 //! buffers that the packets lie in.
+//!
+//! Most packets find none to be joined with, and cost little: nothing of them is copied, and their
+//! checksums are not summed up before there is a second packet that would continue the first.
 
-use std::ops::Range;
-
-use geneve::checksum::{self, Integrity, Sum};
+use geneve::checksum::{self, Sum};
 use geneve::flow::FlowKey;
-use geneve::inner::{Inner, IpVersion, TcpFlags, Transport, protocol};
+use geneve::inner::{Inner, IpVersion, Plain, TcpFlags, protocol};
 
 use super::{
-    Offload, PartialChecksum, Segmentation, TCP_CHECKSUM, TCP_FLAGS, UDP_CHECKSUM, UDP_HEADER,
-    be16, be32, put16,
+    Offload, PartialChecksum, Segmentation, TCP_CHECKSUM, TCP_FLAGS, TCP_HEADER, UDP_CHECKSUM,
+    UDP_HEADER, be16, be32, put16,
 };
 
 /// How many flows are joined at the same time, so that interleaved flows do not cut each other's
@@ -114,14 +115,25 @@ pub struct Coalescer<T> {
     own_limits: Vec<(T, Limits)>,
     /// At most [`TABLE`]; those without packets are vacant.
     open: Vec<Entry<T>>,
-    /// Counts pushes, to know which run was extended last.
-    clock: u64,
+    /// The ports of each one's flow, which tell most flows apart.
+    ports: [u32; TABLE],
+    /// When each was extended last, [`TABLE`] to a push, and its number: below [`TABLE`] if vacant.
+    touched: [usize; TABLE],
+    /// Counts pushes.
+    clock: usize,
 }
 
 impl<T: Copy + PartialEq> Coalescer<T> {
     /// A coalescer within `limits`.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, own_limits: Vec::new(), open: Vec::with_capacity(TABLE), clock: 0 }
+        Self {
+            limits,
+            own_limits: Vec::new(),
+            open: Vec::with_capacity(TABLE),
+            ports: [0; TABLE],
+            touched: std::array::from_fn(|index| index),
+            clock: 0,
+        }
     }
 
     /// Gives packets with this tag limits of their own, from the next push on. Every packet then
@@ -131,101 +143,150 @@ impl<T: Copy + PartialEq> Coalescer<T> {
         self.own_limits.push((tag, limits));
     }
 
+    #[inline]
     fn limits_of(&self, tag: T) -> Limits {
         let own = self.own_limits.iter().find(|(other, _)| *other == tag);
         own.map_or(self.limits, |(_, limits)| *limits)
     }
 
     /// Takes the next packet, which lies at `place`, and gives to `emit` what it completes, pushes
-    /// out, or is itself, if it is to pass alone. `inner` is the packet's parsed form.
-    pub fn push(
+    /// out, or is itself, if it is to pass alone. `plain` is what [`Plain::read`] says of the packet,
+    /// which has to be a valid one, and `buffers` has the bytes of the buffers that earlier packets
+    /// lie in.
+    ///
+    /// # Panics
+    /// If `buffers` has not the bytes of a packet that was pushed since the last flush.
+    #[inline]
+    pub fn push<'b>(
         &mut self,
         packet: &[u8],
-        inner: &Inner,
+        plain: Option<&Plain>,
         place: Place,
         tag: T,
+        buffers: impl Fn(u32) -> &'b [u8],
         mut emit: impl FnMut(Run<'_, T>),
     ) {
-        self.clock += 1;
-        let Some(key) = inner.ported_key() else {
-            // Without ports it may belong to any flow between its two addresses.
-            let ends = (inner.src, inner.dst);
-            for entry in &mut self.open {
-                if (entry.run.key.src(), entry.run.key.dst()) == ends {
-                    entry.close(&mut emit);
-                }
-            }
-            return pass(packet, place, tag, &mut emit);
+        let whole = Piece { buffer: place.buffer, start: place.start, len: packet.len() as u32 };
+        let Some(plain) = plain else {
+            self.close_before(packet, &mut emit);
+            return pass(whole, tag, &mut emit);
         };
+        let key = plain.flow_key();
         let limits = self.limits_of(tag);
-        let known = self.open.iter_mut().find(|entry| entry.count > 0 && entry.run.key == key);
-        let Some(part) = Part::of(packet, inner, limits) else {
-            if let Some(entry) = known {
-                entry.close(&mut emit);
-            }
-            return pass(packet, place, tag, &mut emit);
-        };
-        if let Some(entry) = known {
-            if entry.run.tag == tag && entry.continues(packet, &part, limits) {
-                entry.append(&part, place, self.clock);
-                if part.push || part.payload < entry.run.size {
-                    entry.close(&mut emit);
+        let part = Part::of(packet, plain, limits);
+        if let Some(index) = self.find(&key) {
+            let entry = &mut self.open[index];
+            if let Some(part) = &part
+                && entry.tag == tag
+                && entry.takes(packet, part, limits, buffers)
+            {
+                let is_last = part.push || part.payload < entry.size;
+                entry.append(part, place);
+                self.touch(index);
+                if is_last {
+                    self.close(index, &mut emit);
                 }
                 return;
             }
-            entry.close(&mut emit);
+            self.close(index, &mut emit);
         }
-        if part.push {
-            return pass(packet, place, tag, &mut emit);
+        match part {
+            Some(part) if !part.push => {
+                let index = self.vacate(&mut emit);
+                match self.open.get_mut(index) {
+                    Some(vacant) => vacant.begin(key, &part, whole, tag),
+                    None => self.open.push(Entry::new(key, &part, whole, tag)),
+                }
+                self.ports[index] = ports(&key);
+                self.touch(index);
+            }
+            _ => pass(whole, tag, &mut emit),
         }
-        let index = self.vacate(&mut emit);
-        let run = Open::new(packet, key, &part, tag);
-        match self.open.get_mut(index) {
-            Some(vacant) => vacant.run = run,
-            None => self.open.push(Entry { run, pieces: [Piece::default(); MAX_PIECES], count: 0 }),
-        }
-        self.open[index].append(&part, place, self.clock);
     }
 
     /// Gives out all that is left, the least recently extended run first.
     pub fn flush(&mut self, mut emit: impl FnMut(Run<'_, T>)) {
-        while let Some(index) = self.least_recent() {
-            self.open[index].close(&mut emit);
+        let mut order = self.touched;
+        order.sort_unstable();
+        for taken in order.into_iter().filter(|touched| *touched >= TABLE) {
+            self.close(taken % TABLE, &mut emit);
         }
     }
 
-    /// The index of a vacant place in the table, perhaps the next behind its end, made by giving
+    /// The run of this flow.
+    #[inline]
+    fn find(&self, key: &FlowKey) -> Option<usize> {
+        let ports = ports(key);
+        (0..TABLE).find(|&index| {
+            self.ports[index] == ports
+                && self.touched[index] >= TABLE
+                && self.open[index].key == *key
+        })
+    }
+
+    #[inline]
+    fn touch(&mut self, index: usize) {
+        self.clock += TABLE;
+        self.touched[index] = self.clock + index;
+    }
+
+    /// The number of a vacant place in the table, perhaps the next behind its end, made by giving
     /// out the least recently extended run if need be.
+    #[inline]
     fn vacate(&mut self, emit: &mut impl FnMut(Run<'_, T>)) -> usize {
-        match self.open.iter().position(|entry| entry.count == 0) {
-            Some(vacant) => vacant,
-            None if self.open.len() < TABLE => self.open.len(),
-            None => {
-                let index = self.least_recent().unwrap_or(0);
-                self.open[index].close(emit);
-                index
+        let least = self.touched.iter().fold(usize::MAX, |least, touched| least.min(*touched));
+        let index = least % TABLE;
+        if least >= TABLE {
+            self.close(index, emit);
+        }
+        index
+    }
+
+    /// Gives a run out and leaves its place vacant.
+    #[inline]
+    fn close(&mut self, index: usize, emit: &mut impl FnMut(Run<'_, T>)) {
+        self.touched[index] = index;
+        self.open[index].give(emit);
+    }
+
+    /// Gives out what a packet must not overtake that is no ordinary one.
+    #[inline(never)]
+    fn close_before(&mut self, packet: &[u8], emit: &mut impl FnMut(Run<'_, T>)) {
+        let Ok(inner) = Inner::parse(packet) else { return };
+        if let Some(key) = inner.ported_key() {
+            if let Some(index) = self.find(&key) {
+                self.close(index, emit);
+            }
+            return;
+        }
+        // Without ports it may belong to any flow between its two addresses.
+        for index in 0..self.open.len() {
+            let key = &self.open[index].key;
+            if self.touched[index] >= TABLE && (key.src(), key.dst()) == (inner.src, inner.dst) {
+                self.close(index, emit);
             }
         }
     }
+}
 
-    fn least_recent(&self) -> Option<usize> {
-        let taken = self.open.iter().enumerate().filter(|(_, entry)| entry.count > 0);
-        taken.min_by_key(|(_, entry)| entry.run.touched).map(|(index, _)| index)
-    }
+/// Both ports of a flow.
+#[inline]
+fn ports(key: &FlowKey) -> u32 {
+    u32::from(key.src_port()) << 16 | u32::from(key.dst_port())
 }
 
 /// Gives out a packet as it came.
-fn pass<T>(packet: &[u8], place: Place, tag: T, emit: &mut impl FnMut(Run<'_, T>)) {
-    let piece = Piece { buffer: place.buffer, start: place.start, len: packet.len() as u32 };
-    emit(Run { tag, offload: Offload::NONE, headers: &[], pieces: &[piece] });
+#[inline]
+fn pass<T>(whole: Piece, tag: T, emit: &mut impl FnMut(Run<'_, T>)) {
+    emit(Run { tag, offload: Offload::NONE, headers: &[], pieces: &[whole] });
 }
 
 /// What a packet would be as part of a super-packet.
+#[derive(Debug, Clone, Copy)]
 struct Part {
+    version: IpVersion,
     tcp: bool,
-    /// Length of the IP header in bytes.
-    ip: usize,
-    /// Length of all headers in bytes.
+    /// Length of all headers in bytes, of which the IP header has neither options nor extensions.
     header: usize,
     /// Length of the payload in bytes, never 0.
     payload: usize,
@@ -234,163 +295,193 @@ struct Part {
 }
 
 impl Part {
-    /// `None` for a packet that cutting would never make as it is.
-    fn of(packet: &[u8], inner: &Inner, limits: Limits) -> Option<Self> {
-        let ip = inner.version.header_len();
-        // Options and extension headers stay out, and so do bytes behind the packet's end.
-        if inner.header_len != ip || inner.total_len != packet.len() {
+    /// `None` for a packet that cutting would never make as it is, but for its checksums, which
+    /// [`is_sound`](Self::is_sound) looks at.
+    #[inline]
+    fn of(packet: &[u8], plain: &Plain, limits: Limits) -> Option<Self> {
+        let (version, tcp, header) = (plain.version(), plain.is_tcp(), plain.header_len());
+        // Bytes behind the packet's end stay out.
+        if plain.total_len() != packet.len() || header >= packet.len() {
             return None;
         }
-        let transport = &packet[ip..];
-        let (tcp, header, push) = match inner.transport {
-            Transport::Tcp { flags, header_len, .. } => {
-                if !limits.tcp {
-                    return None;
-                }
-                let others = flags.0 & !TcpFlags::PSH.0;
-                // The four bits behind the data offset are flags, too (RFC 9293 §3.1).
-                if others != TcpFlags::ACK.0 || transport[12] & 0x0f != 0 {
-                    return None;
-                }
-                // Cutting makes a checksum of 0 where -0 would be right as well.
-                if transport[TCP_CHECKSUM..][..2] == [0xff, 0xff] {
-                    return None;
-                }
-                (true, ip + header_len, flags.contains(TcpFlags::PSH))
-            }
-            Transport::Udp { .. } => {
-                if !limits.udp || usize::from(be16(transport, 4)) != transport.len() {
-                    return None;
-                }
-                (false, ip + UDP_HEADER, false)
-            }
-            _ => return None,
-        };
-        if inner.version == IpVersion::V4 && packet[10..12] == [0xff, 0xff] {
+        if version == IpVersion::V4 && be16(packet, 10) == 0xffff {
             return None;
         }
-        let payload = packet.len().checked_sub(header).filter(|&len| len > 0)?;
-        // This also keeps out UDP without a checksum.
-        let valid = checksum::verify(inner, packet) == Integrity::Valid;
-        valid.then_some(Self { tcp, ip, header, payload, push })
+        let upper = packet.get(version.header_len()..)?;
+        if tcp {
+            let tcp = upper.first_chunk::<TCP_HEADER>()?;
+            let others = plain.flags().0 & !TcpFlags::PSH.0;
+            // The four bits behind the data offset are flags, too (RFC 9293 §3.1).
+            if !limits.tcp || others != TcpFlags::ACK.0 || tcp[12] & 0x0f != 0 {
+                return None;
+            }
+            // Cutting makes a checksum of 0 where -0 would be right as well.
+            if be16(tcp, TCP_CHECKSUM) == 0xffff {
+                return None;
+            }
+        } else {
+            let udp = upper.first_chunk::<UDP_HEADER>()?;
+            // Without a checksum it stays alone: cutting would make one.
+            if !limits.udp
+                || usize::from(be16(udp, 4)) != upper.len()
+                || be16(udp, UDP_CHECKSUM) == 0
+            {
+                return None;
+            }
+        }
+        let push = plain.flags().contains(TcpFlags::PSH);
+        Some(Self { version, tcp, header, payload: packet.len() - header, push })
+    }
+
+    /// Whether the checksums are right, so that cutting makes the same.
+    #[inline(never)]
+    fn is_sound(&self, packet: &[u8]) -> bool {
+        let protocol = if self.tcp { protocol::TCP } else { protocol::UDP };
+        checksum::plain_is_valid(self.version, protocol, packet)
     }
 }
 
-/// A place in the table: a super-packet in the making, or vacant.
+/// A place in the table: a packet, a super-packet in the making, or vacant.
 #[derive(Debug)]
 struct Entry<T> {
-    run: Open<T>,
-    /// Of which `count` are in use. It stays as it is when the place is given to another run.
-    pieces: [Piece; MAX_PIECES],
-    count: usize,
-}
-
-#[derive(Debug)]
-struct Open<T> {
     tag: T,
     key: FlowKey,
-    tcp: bool,
-    /// The first packet's headers.
-    headers: [u8; MAX_HEADER],
-    /// Length of the IP header in bytes.
-    ip: usize,
-    /// Length of all headers in bytes.
-    header: usize,
+    /// The first packet.
+    first: Part,
     /// Payload bytes of the first packet, and so of all but the last.
     size: usize,
     /// Payload bytes of all packets.
     bytes: usize,
     /// PSH is set in the last packet.
     push: bool,
-    touched: u64,
+    /// Of which `count` are in use. A packet that is alone has its headers in its piece.
+    pieces: [Piece; MAX_PIECES],
+    count: usize,
+    /// The first packet's headers, as soon as there is a second one.
+    headers: [u8; MAX_HEADER],
 }
 
 impl<T: Copy> Entry<T> {
-    /// Whether cutting would make exactly this packet next.
-    fn continues(&self, packet: &[u8], part: &Part, limits: Limits) -> bool {
-        let run = &self.run;
-        let max_count = if run.tcp { MAX_PIECES } else { MAX_DATAGRAMS };
-        if part.header != run.header
-            || part.payload > run.size
-            || self.count == max_count
-            || run.header + run.bytes + part.payload > run.max_bytes(limits)
-        {
-            return false;
-        }
-        let first = &run.headers[..run.header];
-        let same = |range: Range<usize>| first[range.clone()] == packet[range];
-        // All of the IP header but length, identification and checksum; the key has the addresses.
-        let ip = match run.key.version() {
-            IpVersion::V4 => {
-                let id = be16(first, 4).wrapping_add(self.count as u16);
-                same(0..2) && be16(packet, 4) == id && same(6..10)
-            }
-            IpVersion::V6 => same(0..4) && same(6..8),
+    fn new(key: FlowKey, part: &Part, whole: Piece, tag: T) -> Self {
+        let mut entry = Self {
+            tag,
+            key,
+            first: *part,
+            size: 0,
+            bytes: 0,
+            push: false,
+            pieces: [Piece::default(); MAX_PIECES],
+            count: 0,
+            headers: [0; MAX_HEADER],
         };
-        // All of the TCP header but sequence number, flags (checked before) and checksum.
-        let t = run.ip;
-        let tcp = || {
-            be32(packet, t + 4) == be32(first, t + 4).wrapping_add(run.bytes as u32)
-                && same(t + 8..t + TCP_FLAGS)
-                && same(t + 14..t + TCP_CHECKSUM)
-                && same(t + 18..run.header)
-        };
-        ip && (!run.tcp || tcp())
+        entry.begin(key, part, whole, tag);
+        entry
     }
 
-    fn append(&mut self, part: &Part, place: Place, clock: u64) {
+    /// Takes the first packet. What is left of another run stays as it is.
+    #[inline]
+    fn begin(&mut self, key: FlowKey, part: &Part, whole: Piece, tag: T) {
+        (self.tag, self.key, self.first) = (tag, key, *part);
+        (self.size, self.bytes, self.push) = (part.payload, part.payload, false);
+        self.pieces[0] = whole;
+        self.count = 1;
+    }
+
+    /// Whether cutting would make exactly this packet next, and has made the first as it is.
+    #[inline]
+    fn takes<'b>(
+        &mut self,
+        packet: &[u8],
+        part: &Part,
+        limits: Limits,
+        buffers: impl Fn(u32) -> &'b [u8],
+    ) -> bool {
+        if self.count > 1 {
+            let headers = self.headers.get(..self.first.header).unwrap_or_default();
+            return self.has_room(part, limits)
+                && self.continues(headers, packet)
+                && part.is_sound(packet);
+        }
+        let first = self.pieces[0].of(buffers(self.pieces[0].buffer));
+        let header = self.first.header;
+        let joined = self.has_room(part, limits)
+            && self.continues(&first[..header], packet)
+            && part.is_sound(packet)
+            && self.first.is_sound(first);
+        if joined {
+            self.headers[..header].copy_from_slice(&first[..header]);
+            self.pieces[0].start += header as u32;
+            self.pieces[0].len -= header as u32;
+        }
+        joined
+    }
+
+    #[inline]
+    fn has_room(&self, part: &Part, limits: Limits) -> bool {
+        let max_count = if self.first.tcp { MAX_PIECES } else { MAX_DATAGRAMS };
+        let max_bytes = match self.first.version {
+            IpVersion::V4 if self.first.tcp => limits.max_bytes,
+            _ => limits.max_bytes.min(MAX_IP),
+        };
+        part.header == self.first.header
+            && part.payload <= self.size
+            && self.count < max_count
+            && self.first.header + self.bytes + part.payload <= max_bytes
+    }
+
+    /// Whether the headers of a packet, which are as long as those of the first one, follow upon
+    /// all that are there.
+    #[inline]
+    fn continues(&self, first: &[u8], packet: &[u8]) -> bool {
+        let ip = self.first.version.header_len();
+        let (Some((first_ip, first)), Some((packet_ip, packet))) = (
+            first.split_at_checked(ip),
+            packet.get(..first.len()).and_then(|it| it.split_at_checked(ip)),
+        ) else {
+            return false;
+        };
+        // All of the IP header but length, identification and checksum; the key has the addresses.
+        let ip = match (self.first.version, first_ip.first_chunk(), packet_ip.first_chunk()) {
+            (IpVersion::V4, Some(first), Some(packet)) => follows_ipv4(first, packet, self.count),
+            (IpVersion::V6, Some(first), Some(packet)) => {
+                be32(first, 0) == be32(packet, 0) && be16(first, 6) == be16(packet, 6)
+            }
+            _ => false,
+        };
+        ip && (!self.first.tcp || follows_tcp(first, packet, self.bytes))
+    }
+
+    #[inline]
+    fn append(&mut self, part: &Part, place: Place) {
         self.pieces[self.count] = Piece {
             buffer: place.buffer,
             start: place.start + part.header as u32,
             len: part.payload as u32,
         };
         self.count += 1;
-        self.run.bytes += part.payload;
-        self.run.push = part.push;
-        self.run.touched = clock;
+        self.bytes += part.payload;
+        self.push = part.push;
     }
 
-    /// Gives the run out, if there is one, and leaves its place vacant.
-    fn close(&mut self, emit: &mut impl FnMut(Run<'_, T>)) {
-        let tag = self.run.tag;
-        match std::mem::take(&mut self.count) {
-            0 => {}
-            1 => {
-                let Piece { buffer, start, len } = self.pieces[0];
-                let header = self.run.header as u32;
-                let piece = Piece { buffer, start: start - header, len: len + header };
-                emit(Run { tag, offload: Offload::NONE, headers: &[], pieces: &[piece] });
-            }
-            count => {
-                let offload = self.run.finish();
-                let headers = &self.run.headers[..self.run.header];
-                emit(Run { tag, offload, headers, pieces: &self.pieces[..count] });
-            }
+    /// Gives out what is there.
+    #[inline]
+    fn give(&mut self, emit: &mut impl FnMut(Run<'_, T>)) {
+        if self.count == 1 {
+            return pass(self.pieces[0], self.tag, emit);
         }
-    }
-}
-
-impl<T: Copy> Open<T> {
-    /// A run that the packet will begin.
-    fn new(packet: &[u8], key: FlowKey, part: &Part, tag: T) -> Self {
-        let &Part { tcp, ip, header, payload: size, .. } = part;
-        let mut headers = [0; MAX_HEADER];
-        headers[..header].copy_from_slice(&packet[..header]);
-        Self { tag, key, tcp, headers, ip, header, size, bytes: 0, push: false, touched: 0 }
-    }
-
-    fn max_bytes(&self, limits: Limits) -> usize {
-        match self.key.version() {
-            IpVersion::V4 if self.tcp => limits.max_bytes,
-            _ => limits.max_bytes.min(MAX_IP),
-        }
+        let offload = self.finish();
+        let headers = &self.headers[..self.first.header];
+        emit(Run { tag: self.tag, offload, headers, pieces: &self.pieces[..self.count] });
     }
 
     /// Makes the first packet's headers those of the super-packet.
+    #[inline(never)]
     fn finish(&mut self) -> Offload {
-        let (ip, transport) = self.headers[..self.header].split_at_mut(self.ip);
+        let Part { version, tcp, header, .. } = self.first;
+        let ip_len = version.header_len();
+        let (ip, transport) = self.headers[..header].split_at_mut(ip_len);
         let transport_len = transport.len() + self.bytes;
-        match self.key.version() {
+        match version {
             IpVersion::V4 => {
                 // Too long for the field: 0 (Linux reads the length of the buffer instead).
                 let total = u16::try_from(ip.len() + transport_len).unwrap_or(0);
@@ -401,7 +492,7 @@ impl<T: Copy> Open<T> {
             IpVersion::V6 => put16(ip, 4, transport_len as u16),
         }
         let size = self.size as u16;
-        let (segment, protocol, field) = if self.tcp {
+        let (segment, protocol, field) = if tcp {
             if self.push {
                 transport[TCP_FLAGS] |= TcpFlags::PSH.0;
             }
@@ -415,8 +506,37 @@ impl<T: Copy> Open<T> {
         put16(transport, field, !pseudo_header.finish());
         Offload {
             segment,
-            checksum: Some(PartialChecksum { start: self.ip as u16, offset: field as u16 }),
-            hdr_len: self.header as u16,
+            checksum: Some(PartialChecksum { start: ip_len as u16, offset: field as u16 }),
+            hdr_len: header as u16,
         }
     }
+}
+
+/// Whether an IPv4 header is that of the packet that comes `count` after the first.
+#[inline]
+fn follows_ipv4(first: &[u8; 10], packet: &[u8; 10], count: usize) -> bool {
+    be16(first, 0) == be16(packet, 0)
+        && be16(first, 4).wrapping_add(count as u16) == be16(packet, 4)
+        && be32(first, 6) == be32(packet, 6)
+}
+
+/// Whether a TCP header is that of the segment that comes so many `bytes` after the first: all of it
+/// but the sequence number, flags (which a part has none of, but PSH) and checksum is the same.
+#[inline]
+fn follows_tcp(first: &[u8], packet: &[u8], bytes: usize) -> bool {
+    let (Some((first, first_options)), Some((packet, options))) =
+        (first.split_first_chunk::<TCP_HEADER>(), packet.split_first_chunk::<TCP_HEADER>())
+    else {
+        return false;
+    };
+    be32(first, 4).wrapping_add(bytes as u32) == be32(packet, 4)
+        && be32(first, 8) == be32(packet, 8)
+        && be16(first, 14) == be16(packet, 14)
+        && be16(first, 18) == be16(packet, 18)
+        && first_options
+            .as_chunks()
+            .0
+            .iter()
+            .zip(options.as_chunks().0)
+            .all(|(first, option)| u32::from_ne_bytes(*first) == u32::from_ne_bytes(*option))
 }

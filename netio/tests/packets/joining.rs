@@ -1,6 +1,6 @@
 //! Joining packets and cutting them again, for the tests of both.
 
-use geneve::inner::Inner;
+use geneve::inner::{Inner, Plain};
 use netio::offload::{Coalescer, Limits, Offload, Place, Run};
 
 use super::{Packet, cut};
@@ -23,9 +23,10 @@ pub(crate) fn join_tagged(limits: Limits, packets: &[(u8, Vec<u8>)]) -> Vec<Join
     const START: u32 = 40;
     let buffers: Vec<_> =
         packets.iter().map(|(_, packet)| [&[0xee; START as usize], &packet[..]].concat()).collect();
+    let bytes = |buffer: u32| &buffers[buffer as usize][..];
     let mut joined = Vec::new();
     let mut collect = |run: Run<'_, u8>| {
-        let pieces = run.pieces.iter().map(|piece| piece.of(&buffers[piece.buffer as usize]));
+        let pieces = run.pieces.iter().map(|piece| piece.of(bytes(piece.buffer)));
         let bytes = [run.headers, &pieces.collect::<Vec<_>>().concat()].concat();
         let (count, offload) = (run.pieces.len(), run.offload);
         assert_eq!(offload.is_super_packet(), count > 1);
@@ -34,7 +35,8 @@ pub(crate) fn join_tagged(limits: Limits, packets: &[(u8, Vec<u8>)]) -> Vec<Join
     let mut coalescer = Coalescer::new(limits);
     for (index, (tag, packet)) in packets.iter().enumerate() {
         let place = Place { buffer: index as u32, start: START };
-        coalescer.push(packet, &Inner::parse(packet).unwrap(), place, *tag, &mut collect);
+        let plain = Plain::read(packet);
+        coalescer.push(packet, plain.as_ref(), place, *tag, bytes, &mut collect);
     }
     coalescer.flush(&mut collect);
     joined

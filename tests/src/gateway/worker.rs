@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use geneve::outer;
+use geneve::{Inner, outer};
 use gwlb::dataplane::encap::{Batch, Encapsulator};
 use gwlb::dataplane::fragments::FragmentTable;
 use gwlb::dataplane::frame::Frame;
@@ -179,16 +179,17 @@ impl Worker {
                 bytes: bytes.clone(),
                 verdict: verdict.clone(),
             });
-            let ReturnVerdict::Accept(Returned { way, target, range, inner }) = verdict else {
+            let ReturnVerdict::Accept(Returned { way, target, range, plain }) = verdict else {
                 continue;
             };
-            if way != Way::Probe {
-                self.count_return(target, inner.total_len);
-            }
             let packet = &bytes[range.clone()];
+            if way != Way::Probe {
+                self.count_return(target, packet.len());
+            }
             match way {
                 Way::Probe => {
                     self.stats.udp.flow.probes.add(1);
+                    let inner = Inner::parse(packet).expect("it was accepted");
                     let payload = packet[inner.header_len + outer::UDP_LEN..].to_vec();
                     exits.probes.push((target, payload));
                 }
@@ -198,12 +199,13 @@ impl Worker {
                         self.coalescer.set_limits(to, device.limits);
                     }
                     let place = Place { buffer: buffer as u32, start: range.start as u32 };
-                    self.coalescer.push(packet, &inner, place, to, |run| {
+                    let bytes = |buffer: u32| &batch[buffer as usize].bytes[..];
+                    self.coalescer.push(packet, plain.as_ref(), place, to, bytes, |run| {
                         runs.push(exits.deliver(by, &self.stats, batch, &run));
                     });
                 }
                 Way::Onward(endpoint) => {
-                    let frame = Frame::single(packet, inner);
+                    let frame = Frame::parse(packet, &Offload::NONE).expect("it was accepted");
                     let origin = Entry::Endpoint(endpoint).into();
                     self.handle(origin, &frame, Came::In(None), now, exits);
                 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use geneve::DialectError;
+use geneve::inner::Plain;
 use geneve::{Fragment, Header, HeaderError, Inner, IpVersion, ProtocolType, Transport};
 use gwlb::dataplane::snapshot::TargetSlot;
 use gwlb::dataplane::verdict::{DropReason, Origin, ReturnVerdict, Returned, Side, Way, WorkerId};
@@ -106,7 +107,8 @@ impl Plane {
         };
         let way = way(view, endpoint, &inner)?;
         let range = header.len()..header.len() + inner.total_len;
-        Ok(Returned { way, target, range, inner })
+        let plain = Plain::read(payload);
+        Ok(Returned { way, target, range, plain })
     }
 
     /// Whether it is genuine for one of the targets at its source: returns its endpoint.

@@ -344,9 +344,10 @@ impl Lane {
             if let ReturnVerdict::Accept(returned) = verdict
                 && let Way::Deliver(_) = returned.way
             {
-                let inner = &datagram[returned.range.clone()];
+                let packet = &datagram[returned.range.clone()];
                 let place = Place { buffer: number as u32, start: returned.range.start as u32 };
-                coalescer.push(inner, &returned.inner, place, 0, &mut emit);
+                let bytes = |number: u32| ring.datagram(number as usize);
+                coalescer.push(packet, returned.plain.as_ref(), place, 0, bytes, &mut emit);
             }
         }
         coalescer.flush(emit);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use geneve::checksum::{self, Sum};
-use geneve::inner::{IpVersion, TcpFlags, protocol};
+use geneve::inner::{Inner, IpVersion, TcpFlags, protocol};
 
 use crate::dataplane::verdict::GeneveHeader;
 
@@ -95,6 +95,25 @@ impl Ring {
     pub fn fill(&mut self, segment: Segment, mut flow: impl FnMut(usize) -> u64) {
         for number in 0..self.count() {
             self.write(number, segment, flow(number));
+        }
+    }
+
+    /// Makes the packets those of one flow, each continuing the one before, as its sender cuts them.
+    pub fn fill_run(&mut self, flow: u64) {
+        let (header, payload) =
+            (ip_header(self.version), self.len - ip_header(self.version) - TCP_HEADER);
+        for number in 0..self.count() {
+            self.write(number, Segment::Data, flow);
+            let version = self.version;
+            let packet = self.packet_mut(number);
+            if version == IpVersion::V4 {
+                packet[4..6].copy_from_slice(&(number as u16).to_be_bytes());
+            }
+            let sequence = (number * payload) as u32;
+            packet[header + 4..header + 8].copy_from_slice(&sequence.to_be_bytes());
+            if let Ok(inner) = Inner::parse(packet) {
+                checksum::complete(&inner, packet);
+            }
         }
     }
 
@@ -217,7 +236,7 @@ mod tests {
     use std::collections::HashSet;
 
     use geneve::checksum::{Integrity, verify};
-    use geneve::inner::{Inner, Transport};
+    use geneve::inner::Transport;
 
     use super::*;
 

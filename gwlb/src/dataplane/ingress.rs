@@ -158,7 +158,7 @@ impl Ingress {
     ) -> Verdict {
         let Self { snapshot, state, shortcuts } = self;
         let aim = glance.and_then(|glance| glance.aim(shortcuts));
-        let ending = state.route(snapshot, origin, frame, aim, now);
+        let ending = state.route(snapshot, origin, frame, aim.as_ref(), now);
         let ledger = state.stats.ledger(origin.side);
         match ending {
             Ok(Ending::ToAppliance(course, change)) => {
@@ -257,12 +257,12 @@ impl State {
         view: &Snapshot,
         mut origin: Origin,
         frame: &Frame<'_>,
-        aim: Option<Aim>,
+        aim: Option<&Aim>,
         now: Instant,
     ) -> Result<Ending, DropReason> {
         let came_from = origin;
         let (mut next, mut flow) = match aim {
-            Some(Aim { endpoint, flow }) => (NextHop::Endpoint(endpoint), Some(flow)),
+            Some(Aim { endpoint, flow }) => (NextHop::Endpoint(*endpoint), Some(flow)),
             None => (view.topology.lookup(origin.at, frame.inner.dst), None),
         };
         for bypassed in 0..=MAX_BYPASSED {
@@ -297,16 +297,20 @@ impl State {
         view: &Snapshot,
         at: &Passage,
         frame: &Frame<'_>,
-        flow: Option<Sought>,
+        flow: Option<&Sought>,
         now: Instant,
     ) -> Result<Balanced, DropReason> {
         let &Passage { endpoint, origin, .. } = at;
         let pool_id = view.endpoint(endpoint).pool;
         let pool = view.pool(pool_id);
+        let found;
         let flow = match flow {
             Some(flow) => flow,
             None => match self.tuple(view, endpoint, origin, frame, now)? {
-                Some(tuple) => self.sought(view, endpoint, tuple),
+                Some(tuple) => {
+                    found = self.sought(view, endpoint, tuple);
+                    &found
+                }
                 None => return Ok(Balanced::Ends(Ending::Held)),
             },
         };
@@ -326,7 +330,7 @@ impl State {
         }
         let port = (lot / u64::from(view.workers) % u64::from(view.source_ports)) as u8;
 
-        let (placement, number) = match self.find_or_make(view, &flow, port, frame, pool, now)? {
+        let (placement, number) = match self.find_or_make(view, flow, port, frame, pool, now)? {
             Way::Placed(placement, number) => (placement, number),
             Way::Reset(cause) => {
                 let reply = self.answer(view, at, frame, cause, 0, now)?;
@@ -354,7 +358,7 @@ impl State {
             _ if fault::on(Fault::CookieWithoutPorts) => frame.inner.flow_key().portless(),
             _ => frame.inner.flow_key(),
         };
-        let cookie = self.cookie(view, &flow, number, key, slot);
+        let cookie = self.cookie(view, flow, number, key, slot);
         let course = Course {
             pool: pool_id,
             port: placement.port,

@@ -68,11 +68,14 @@ pub fn choose<T: Copy>(
     let first = candidates.first()?;
     if first.weight > 0 && candidates.iter().all(|other| other.weight == first.weight) {
         // The smallest cost has the largest `u`.
-        let largest = candidates
-            .iter()
-            .map(|it| (mix(flow, it.id), it))
-            .max_by(|(u_a, a), (u_b, b)| u_a.cmp(u_b).then(b.id.cmp(&a.id)));
-        return largest.map(|(_, candidate)| candidate.target);
+        let (mut best, mut largest) = (first, mix(flow, first.id));
+        for candidate in &candidates[1..] {
+            let u = mix(flow, candidate.id);
+            if u > largest || u == largest && candidate.id < best.id {
+                (best, largest) = (candidate, u);
+            }
+        }
+        return Some(best.target);
     }
     candidates
         .iter()

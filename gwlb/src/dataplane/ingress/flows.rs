@@ -45,19 +45,22 @@ impl State {
         pool: &Pool,
         now: Instant,
     ) -> Result<Way, DropReason> {
-        let mut flow = *flow;
-        if fault::on(Fault::FlowWithoutEndpoint) {
-            flow.id.endpoint = 0;
-            flow.hash = self.flows.hash(&flow.id);
-        }
-        let segment = segment(frame, &flow, pool);
+        let mut everybodys = *flow;
+        let flow = if fault::on(Fault::FlowWithoutEndpoint) {
+            everybodys.id.endpoint = 0;
+            everybodys.hash = self.flows.hash(&everybodys.id);
+            &everybodys
+        } else {
+            flow
+        };
+        let segment = segment(frame, flow, pool);
         let found = self.flows.find(&flow.id, flow.hash, now);
         if let Some(number) = found
             && let Some(way) = self.follow(view, number, segment, frame, pool, now)?
         {
             return Ok(way);
         }
-        self.begin(view, &flow, port, segment, found, frame, pool, now)
+        self.begin(view, flow, port, segment, found, frame, pool, now)
     }
 
     /// Where a packet of a flow in the table goes; `None` if the flow is no more, and the packet

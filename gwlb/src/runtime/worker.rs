@@ -33,7 +33,7 @@ use crate::dataplane::{Glance, Ingress, IngressConfig, Return};
 /// Under which the poller reports the waker of the worker's inbox: the first of its sources.
 const INBOX_TOKEN: u64 = 0;
 /// Packets read from one TUN queue before the next device has its turn.
-pub const TUN_BATCH: usize = 32;
+pub const TUN_BATCH: usize = 64;
 /// How many of them are read at a time.
 const TUN_STEP: usize = 16;
 /// No more are read when there are so many bytes: a few super-packets should be sent while they are

@@ -6,10 +6,12 @@
 //! # The way of a packet
 //!
 //! 1. What enters by an internet gateway is translated to private addresses ([`translate`]).
-//!    [`frame::Frame::parse`] looks at a packet once; [`Ingress::aim`] looks up the route table that
-//!    governs where it entered, and for a GWLB endpoint [`Ingress::handle_packet`] finds the flow
-//!    ([`flow_table`]) or makes it ([`select`]), after all packets of a batch were aimed.
-//! 2. The [`verdict::Hop`] says to which target, from which source port and behind which Geneve
+//!    [`Entrance::glance`] reads an ordinary packet, looks up the route table that governs where it
+//!    entered, and has its flow fetched ([`flow_table`]) while others of the batch are looked at.
+//!    Then [`Ingress::shortcut`] knows the way of nearly all: their flows are settled, or begin
+//!    ([`select`]). Everything else is parsed whole ([`frame::Frame`]) and judged by
+//!    [`Ingress::handle_glanced`].
+//! 2. The [`verdict::Course`], or in full [`verdict::Hop`], says to which target, from which source port and behind which Geneve
 //!    header it goes; [`encap`] puts that in front of the packet, segment by segment, for sending, and
 //!    [`gather`] has small packets leave together.
 //! 3. [`Return::handle_datagram`] takes what the appliance sends back, verifies source and cookie

@@ -36,13 +36,14 @@ pub const fn on_besides(_: &[Fault]) -> bool {
 }
 
 impl Fault {
-    /// Those of the short way of settled flows, which is closed while any other is on: what is wrong
-    /// in the long way is to be seen there.
-    pub const OF_SETTLED: [Self; 4] = [
+    /// Those of the short ways, which are closed while any other is on: what is wrong in the long way
+    /// is to be seen there.
+    pub const OF_SHORT_WAYS: [Self; 5] = [
         Self::SettledDespiteFlags,
         Self::SettledDespiteLength,
         Self::SettledDespiteFate,
         Self::SettledStale,
+        Self::BegunByAnyWorker,
     ];
 }
 
@@ -91,7 +92,7 @@ faults! {
     /// An ICMP error about a flow keeps the flow alive.
     IcmpErrorProlongs = "icmp_error_prolongs" breaks "stability: idle timeouts",
 
-    // The short way of settled flows.
+    // The short ways of flows that are settled, and of such as begin.
 
     /// A SYN, FIN or RST of a settled flow goes on like any other packet.
     SettledDespiteFlags = "settled_despite_flags" breaks "stability: idle timeouts",
@@ -101,6 +102,8 @@ faults! {
     SettledDespiteFate = "settled_despite_fate" breaks "failover",
     /// A settled flow that has idled out goes on.
     SettledStale = "settled_stale" breaks "stability: idle timeouts",
+    /// A flow begins at whatever worker reads its first packet.
+    BegunByAnyWorker = "begun_by_any_worker" breaks "symmetry: one owner",
 
     // Placement.
 

@@ -129,7 +129,7 @@ impl Gateway {
     pub fn stop(self) -> Status {
         self.shared.drain();
         for worker in self.workers {
-            // A worker that panicked has said so on stderr; its devices are gone with it.
+            // A worker that panicked has said so on stderr; nobody takes its packets any more.
             let _ = worker.join();
         }
         self.shared.empty_inboxes();

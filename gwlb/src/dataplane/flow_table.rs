@@ -39,7 +39,8 @@ pub struct FlowId {
 /// owner's table it is looked for. It is the same on every gateway with the same secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowHash {
-    /// Of the tuple alone, so that a packet that goes through several endpoints has one owner.
+    /// Of the tuple alone, so that a packet that goes through several endpoints has one owner, where
+    /// their groups agree in stickiness.
     pub(super) lot: u64,
     /// Of the endpoint, too: flows with the same tuple need not share a place.
     place: u64,
@@ -53,6 +54,13 @@ impl FlowHash {
         // What is added is no secret, and need not be: who knows nothing of `lot` knows nothing of
         // the sum either. The factor spreads ids that are close to each other (Knuth's).
         Self { lot, place: lot.wrapping_add(id.endpoint.wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
+    }
+}
+
+impl FlowHash {
+    /// The same with another lot, for a fault.
+    pub(super) const fn with_lot(self, lot: u64) -> Self {
+        Self { lot, ..self }
     }
 }
 

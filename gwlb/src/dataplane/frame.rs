@@ -32,12 +32,6 @@ impl<'a> Frame<'a> {
         Ok(Self { packet, offload, inner, shape })
     }
 
-    /// A packet that was parsed already, and with which nothing is left to be done.
-    pub fn single(packet: &'a [u8], inner: Inner) -> Self {
-        let shape = Shape::of(&inner, &Offload::NONE);
-        Self { packet, offload: &Offload::NONE, inner, shape }
-    }
-
     /// How many packets it stands for.
     #[inline]
     pub fn segments(&self) -> u64 {

@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use netio::offload::{Offload, OffloadError, Segmenter};
 use netio::udp::MAX_GSO_SEGMENTS;
 
-use super::encap::Batch;
+use super::encap::{Batch, encapsulate_whole};
 use super::frame::Frame;
 use super::snapshot::TargetSlot;
 use super::verdict::GeneveHeader;
@@ -80,18 +80,23 @@ impl<L: Lane> Gatherer<L> {
         gathered.complete(header, frame)
     }
 
-    /// The same for a packet of at most [`SMALL`](Self::SMALL) bytes with which nothing is left to
-    /// be done. A longer one is cut.
+    /// Has a packet leave with which nothing is left to be done: with others, if it is small, or
+    /// else at once, behind what came before it.
     #[inline]
-    pub fn push_whole(
+    pub fn send_whole(
         &mut self,
         lane: L,
         header: &GeneveHeader,
         packet: &[u8],
-        send: impl FnMut(L, &Batch<'_>),
+        mut send: impl FnMut(L, &Batch<'_>),
     ) {
-        let packet = &packet[..packet.len().min(SMALL)];
-        self.room_for(lane, header.as_bytes().len() + packet.len(), send).put(header, packet);
+        if packet.len() <= SMALL {
+            let len = header.as_bytes().len() + packet.len();
+            self.room_for(lane, len, send).put(header, packet);
+        } else {
+            self.flush_lane(lane, &mut send);
+            encapsulate_whole(header, packet, |batch| send(lane, batch));
+        }
     }
 
     /// Gives out what waits in one lane, for a packet that goes the same way and must not overtake.

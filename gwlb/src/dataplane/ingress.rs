@@ -6,6 +6,7 @@
 //! resets of flows that lose their target, is taken out with [`Ingress::poll_reply`].
 
 mod admission;
+mod begun;
 mod flows;
 mod reset;
 mod settled;
@@ -46,8 +47,8 @@ pub use settled::{Entrance, Glance};
 /// Packets come in batches, and a flow that is in no cache takes as long to fetch as all that is
 /// done with it. So the caller goes through a batch several times: [`glance`](Entrance::glance) at each
 /// packet, [`prefetch`](Self::prefetch) its flow, and then go on with each: most flows are
-/// [`settled`](Self::settled), and other packets are looked at more closely and
-/// [handled](Self::handle_glanced). [`handle_packet`](Self::handle_packet) does all at once.
+/// settled or begin as they should, for which there is a [short way](Self::shortcut), and other packets
+/// are looked at more closely and [handled](Self::handle_glanced). [`handle_packet`](Self::handle_packet) does all at once.
 #[derive(Debug)]
 pub struct Ingress {
     snapshot: Arc<Snapshot>,
@@ -314,12 +315,12 @@ impl State {
                 None => return Ok(Balanced::Ends(Ending::Held)),
             },
         };
-        let lot = if fault::on(Fault::OwnerByDirection) {
-            view.keys.ownership.hash(&flow.tuple.to_bytes())
+        let hash = if fault::on(Fault::OwnerByDirection) {
+            flow.hash.with_lot(view.keys.ownership.hash(&flow.tuple.to_bytes()))
         } else {
-            flow.hash.lot
+            flow.hash
         };
-        let owner = WorkerId((lot % u64::from(view.workers)) as u16);
+        let (owner, port) = view.share(hash);
         let stays = fault::on(Fault::FragmentStaysAtReader)
             && matches!(frame.inner.fragment, Fragment::Later { .. });
         if owner != self.worker && !stays {
@@ -328,7 +329,6 @@ impl State {
         if frame.inner.fragment != Fragment::Whole {
             self.fragments.notice(&frame.inner);
         }
-        let port = (lot / u64::from(view.workers) % u64::from(view.source_ports)) as u8;
 
         let (placement, number) = match self.find_or_make(view, flow, port, frame, pool, now)? {
             Way::Placed(placement, number) => (placement, number),

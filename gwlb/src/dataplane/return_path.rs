@@ -4,7 +4,7 @@
 //! this inner flow, this endpoint and this target. So any worker, another gateway with the same
 //! secret, and a gateway that was restarted can take a return.
 //!
-//! [`Return::judge`] says what is right, with a name for all that is not. In front of it is a short
+//! `Return::judge` says what is right, with a name for all that is not. In front of it is a short
 //! way for datagrams that differ from one before in cookie and packet alone, as nearly all do. It
 //! accepts what the other would accept, or leaves the decision to it.
 
@@ -79,8 +79,9 @@ impl Peer {
             IpAddr::V4(source) => source.octets()[3],
             IpAddr::V6(source) => source.octets()[15],
         };
-        let parts = [last, head[2], head[19], head[35]];
-        parts.into_iter().map(usize::from).sum::<usize>() % PEERS
+        // Neighbours are common, so each counts by another odd number.
+        let parts = [(last, 1), (head[2], 7), (head[19], 11), (head[35], 19)];
+        parts.into_iter().map(|(part, times)| usize::from(part) * times).sum::<usize>() % PEERS
     }
 }
 
@@ -128,14 +129,20 @@ impl Header64 {
     }
 }
 
-/// The flow and the length of a packet that is no ordinary one. `None` if it is none at all, and for a
-/// first fragment and an ICMP error, whose cookies can be for several flows.
+/// The flow and the length of a packet that is no ordinary one. `None` if it is none at all, and for
+/// one that can be of several flows.
 #[inline(never)]
 fn only_flow(packet: &[u8]) -> Option<(FlowKey, usize)> {
     let inner = Inner::parse(packet).ok()?;
+    has_one_flow(&inner).then(|| (inner.flow_key(), inner.total_len))
+}
+
+/// Whether a packet's cookie can be for one flow only, which it cannot of a first fragment and of an
+/// ICMP error.
+fn has_one_flow(inner: &Inner) -> bool {
     let first = matches!(inner.fragment, Fragment::First { .. });
     let error = matches!(inner.transport, Transport::IcmpError { .. });
-    (!first && !error).then(|| (inner.flow_key(), inner.total_len))
+    !first && !error
 }
 
 /// The flows that a packet's cookie can be for: its own, with ports and without, since appliances
@@ -268,7 +275,7 @@ impl Return {
         let plain = Plain::read(payload);
         let returned = Returned { way, target, range, plain };
         // Of a packet that can be of several flows, the next one may be of another.
-        if plain.is_some() || only_flow(payload).is_some() {
+        if has_one_flow(&inner) {
             let view = self.snapshot.target(target);
             let seen = view.dialect.cookie_at(&header);
             let seen = seen.and_then(|cookie| Header64::of(datagram, header.len(), cookie));

@@ -53,7 +53,9 @@ pub struct Candidate<T> {
 /// Chooses for a flow among the candidates: the one with the smallest `−log2(u) / weight`, `u`
 /// uniform in (0, 1] and particular to (key, flow, target). `None` when none has a weight.
 ///
-/// Ties, which a 64-bit hash makes all but impossible, go to the smaller identity.
+/// Ties go to the smaller identity. Among equal weights, of which the largest `u` is chosen as it
+/// is, a 64-bit hash makes them all but impossible; the logarithm has 32 bits of fraction, so that of
+/// unequal ones about one pair in 2³² ties.
 pub fn choose<T: Copy>(
     key: &PlacementKey,
     flow: &CanonicalKey,

@@ -13,10 +13,12 @@ use geneve::header::ProtocolType;
 use geneve::inner::{IpVersion, protocol};
 use router::{Attachment, EndpointId, Entry, Topology};
 
+use super::flow_table::FlowHash;
 use super::keys::Keys;
 use super::select::{Candidate, TargetId};
 use super::stats::TargetCounters;
 use super::translate::Translation;
+use super::verdict::WorkerId;
 use crate::config::{AfterBypass, FlowTimers, TrafficMode, UnknownFlow};
 use crate::fault::{self, Fault};
 
@@ -245,6 +247,14 @@ impl Snapshot {
     /// The target in this slot.
     pub fn target(&self, slot: TargetSlot) -> &TargetView {
         &self.targets[slot.0 as usize]
+    }
+
+    /// Which worker owns a flow, and by which of its source ports the flow goes.
+    #[inline]
+    pub fn share(&self, hash: FlowHash) -> (WorkerId, u8) {
+        let workers = u64::from(self.workers);
+        let port = hash.lot / workers % u64::from(self.source_ports);
+        (WorkerId((hash.lot % workers) as u16), port as u8)
     }
 
     /// A place that was numbered in the topology of `epoch`, as it is numbered now: by its name,

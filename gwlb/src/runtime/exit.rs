@@ -20,7 +20,7 @@ use super::shared::{Handover, Shared};
 use super::underlay::Underlay;
 use crate::dataplane::Glance;
 use crate::dataplane::by_attachment::ByAttachment;
-use crate::dataplane::encap::{Batch, Encapsulator, encapsulate_whole};
+use crate::dataplane::encap::{Batch, Encapsulator};
 use crate::dataplane::frame::Frame;
 use crate::dataplane::gather::{self, Gatherer};
 use crate::dataplane::mss;
@@ -178,13 +178,7 @@ impl Exit {
         let lane =
             Lane { side, pool: course.pool, port: course.port.into(), target: course.target };
         let (mut sender, gatherer, _) = self.split();
-        if packet.len() <= Gatherer::<Lane>::SMALL {
-            gatherer.push_whole(lane, &header, packet, |lane, batch| sender.transmit(&lane, batch));
-        } else {
-            // What came first leaves first.
-            gatherer.flush_lane(lane, |lane, batch| sender.transmit(&lane, batch));
-            encapsulate_whole(&header, packet, |batch| sender.transmit(&lane, batch));
-        }
+        gatherer.send_whole(lane, &header, packet, |lane, batch| sender.transmit(&lane, batch));
     }
 
     fn encapsulate(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {

@@ -422,7 +422,7 @@ impl Worker {
             let (received, bytes) = (&exit.stats.tun.flow.received, packet.bytes());
             let frame = match &glance {
                 Some(glance) => {
-                    if let Some(course) = ingress.settled(glance, now) {
+                    if let Some(course) = ingress.shortcut(glance, now) {
                         received.add(glance.shape.segments.into());
                         exit.send_settled(origin.side, bytes, meta, glance, &course);
                         continue;

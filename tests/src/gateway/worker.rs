@@ -274,7 +274,7 @@ impl Worker {
         let verdict = match came {
             Came::HandedOver => self.ingress.handle_handover(origin, frame, now),
             Came::In(glance) => {
-                let settled = glance.and_then(|glance| self.ingress.settled(&glance, now));
+                let settled = glance.and_then(|glance| self.ingress.shortcut(&glance, now));
                 match settled {
                     Some(course) => Verdict::ToAppliance(course.hop(&self.snapshot)),
                     None => self.ingress.handle_glanced(origin, frame, glance.as_ref(), now),

@@ -16,7 +16,7 @@ use router::source::Source;
 use super::ring::{Random, Ring, Segment};
 use crate::bench::error::BenchError;
 use crate::control::Control;
-use crate::dataplane::encap::{Batch, Encapsulator, encapsulate_whole};
+use crate::dataplane::encap::{Batch, Encapsulator};
 use crate::dataplane::fragments::FragmentTable;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::gather::{self, Gatherer};
@@ -270,7 +270,7 @@ impl Lane {
         }
         for (number, glance) in numbers.zip(glances.drain(..)) {
             let packet = ring.packet(number);
-            let course = glance.as_ref().and_then(|it| self.ingress.settled(it, self.now));
+            let course = glance.as_ref().and_then(|it| self.ingress.shortcut(it, self.now));
             if let Some(course) = course {
                 self.send_whole(packet, &course, outcome);
             } else {
@@ -295,13 +295,7 @@ impl Lane {
     fn send_whole(&mut self, packet: &[u8], course: &Course, outcome: &mut Outcome) {
         let header = course.header(&self.snapshot);
         let lane = SendLane { pool: course.pool, port: course.port.into(), target: course.target };
-        let mut send = |_, batch: &Batch<'_>| tell(batch, outcome);
-        if packet.len() <= Gatherer::<SendLane>::SMALL {
-            self.gatherer.push_whole(lane, &header, packet, send);
-        } else {
-            self.gatherer.flush_lane(lane, &mut send);
-            encapsulate_whole(&header, packet, |batch| send(lane, batch));
-        }
+        self.gatherer.send_whole(lane, &header, packet, |_, batch| tell(batch, outcome));
     }
 
     /// The same for what was looked at more closely.

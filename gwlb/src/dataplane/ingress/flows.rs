@@ -7,7 +7,9 @@ use geneve::inner::{Fragment, TcpFlags, Transport, protocol};
 
 use super::{Sought, State};
 use crate::config::{AfterBypass, TrafficMode, UnknownFlow};
-use crate::dataplane::flow_table::{Flow, FlowId, FlowNumber, Inspector, LastWord, Placement};
+use crate::dataplane::flow_table::{
+    Flow, FlowHash, FlowId, FlowNumber, Inspector, LastWord, Placement,
+};
 use crate::dataplane::frame::{Frame, TcpNumbers};
 use crate::dataplane::select::choose;
 use crate::dataplane::snapshot::{Fate, NoCandidate, Pool, Snapshot, TargetSlot};
@@ -231,12 +233,12 @@ impl State {
             let tcp = segment.map(|segment| TcpState::begin(segment.flags, segment.end));
             let idle_timeout = idle_timeout(tcp, frame, pool);
             let flow = Flow { id, placement, tcp, deadline: now + idle_timeout };
-            number = match before {
-                Some(before) => {
-                    self.reopen(view, before, flow, idle_timeout);
-                    Some(before)
-                }
-                None => self.remember(view, sought, flow, idle_timeout, frame, pool, now),
+            number = if let Some(before) = before {
+                self.reopen(view, before, flow, idle_timeout);
+                Some(before)
+            } else {
+                let packet = (frame.segments(), is_tcp(frame));
+                self.remember(view, sought.hash, flow, idle_timeout, packet, pool, now)
             };
             if let Some(number) = number {
                 self.stats.flows.adopted.add(u64::from(adopted && before.is_none()));
@@ -268,24 +270,24 @@ impl State {
     /// Takes a flow into the table, if there is room and it is not too many at once. A flow that is
     /// not taken in goes where it would go, packet by packet.
     #[expect(clippy::too_many_arguments, reason = "all that it depends on")]
-    fn remember(
+    pub(super) fn remember(
         &mut self,
         view: &Snapshot,
-        sought: &Sought,
+        hash: FlowHash,
         flow: Flow,
         idle_timeout: Duration,
-        frame: &Frame<'_>,
+        (segments, is_tcp): (u64, bool),
         pool: &Pool,
         now: Instant,
     ) -> Option<FlowNumber> {
         let inserted = if self.admission.take(now) {
-            self.flows.insert(flow, idle_timeout, sought.hash).ok()
+            self.flows.insert(flow, idle_timeout, hash).ok()
         } else {
             None
         };
         let Some((number, expired)) = inserted else {
-            self.stats.flows.untracked.add(frame.segments());
-            if is_tcp(frame) {
+            self.stats.flows.untracked.add(segments);
+            if is_tcp {
                 self.admission.overflow(flow.id.endpoint, pool.timers.tcp_idle, now);
             }
             return None;

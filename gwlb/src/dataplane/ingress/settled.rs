@@ -2,7 +2,7 @@
 //!
 //! A flow is settled when it has a target that keeps it, a cookie, and a connection that only goes
 //! on. What has to be known of the configuration for its next packet is put together once for each
-//! view. Everything else takes the long way, which decides the same for these ([`Ingress::settled`]
+//! view. Everything else takes the long way, which decides the same for these ([`Ingress::shortcut`]
 //! never says what [`Ingress::handle_packet`] would not).
 
 #[cfg(test)]
@@ -30,13 +30,13 @@ use crate::fault::{self, Fault};
 /// configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Glance {
-    plain: Plain,
-    hash: FlowHash,
+    pub(super) plain: Plain,
+    pub(super) hash: FlowHash,
     /// What the packet stands for.
     pub shape: Shape,
     /// The flow's number in the table, most probably.
     guess: Option<FlowNumber>,
-    endpoint: EndpointId,
+    pub(super) endpoint: EndpointId,
 }
 
 impl Glance {
@@ -94,23 +94,25 @@ pub(super) struct Shortcuts {
     endpoints: Vec<AtEndpoint>,
     /// By [`TargetSlot`](crate::dataplane::snapshot::TargetSlot): the largest inner packet, of IPv4
     /// and of IPv6.
-    fits: Vec<[u16; 2]>,
+    pub(super) fits: Vec<[u16; 2]>,
 }
 
 /// What they need of an endpoint.
 #[derive(Debug)]
-struct AtEndpoint {
-    wire_id: u64,
+pub(super) struct AtEndpoint {
+    pub wire_id: u64,
     /// How long a flow is remembered without a packet, in nanoseconds: an established connection,
     /// and one of another protocol.
     tcp_idle: u64,
     other_idle: u64,
     stickiness: Stickiness,
     /// Whether any flow can be settled here.
-    open: bool,
+    pub open: bool,
+    /// Whether what a SYN offers may have to be lowered.
+    pub clamps: bool,
     /// Whether all targets keep their flows.
     all_stay: bool,
-    pool: PoolId,
+    pub pool: PoolId,
 }
 
 /// With any of these, a packet does more than go on.
@@ -118,6 +120,9 @@ const NOT_PLAIN: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlag
 
 impl Shortcuts {
     pub fn new(view: &Snapshot) -> Self {
+        let pools = view.pools.iter();
+        let all_stay: Vec<_> =
+            pools.map(|pool| pool.fates.iter().all(|fate| *fate == Fate::Stay)).collect();
         let at = |wire_id, pool: PoolId| {
             let it = view.pool(pool);
             AtEndpoint {
@@ -126,9 +131,9 @@ impl Shortcuts {
                 other_idle: nanos(it.timers.other_idle),
                 stickiness: stickiness(it.stickiness),
                 open: it.traffic_mode != TrafficMode::Bypass
-                    && it.stickiness == Stickiness::FiveTuple
-                    && !it.reset_both_ends,
-                all_stay: it.fates.iter().all(|fate| *fate == Fate::Stay),
+                    && it.stickiness == Stickiness::FiveTuple,
+                clamps: it.mss_clamp,
+                all_stay: all_stay[usize::from(pool.0)],
                 pool,
             }
         };
@@ -139,7 +144,7 @@ impl Shortcuts {
     }
 
     #[inline]
-    fn at(&self, endpoint: EndpointId) -> Option<&AtEndpoint> {
+    pub fn at(&self, endpoint: EndpointId) -> Option<&AtEndpoint> {
         self.endpoints.get(endpoint.index())
     }
 }
@@ -180,14 +185,26 @@ impl Ingress {
         glance.guess = self.state.flows.prefetch(glance.hash);
     }
 
-    /// The way of a packet whose flow is settled. `None`, and nothing has happened: the packet is for
-    /// [`handle_glanced`](Self::handle_glanced).
+    /// The way of an ordinary packet whose flow is settled or begins. `None`, and nothing has happened:
+    /// the packet is for [`handle_glanced`](Self::handle_glanced).
     #[inline]
-    pub fn settled(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
+    pub fn shortcut(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
+        // What resets at both ends need is noted on the long way alone.
+        if self.state.flows.keeps_ends() {
+            return None;
+        }
+        match self.settled(glance, now) {
+            None => self.begun(glance, now),
+            found => found,
+        }
+    }
+
+    #[inline]
+    fn settled(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
         let Self { snapshot, state, shortcuts } = self;
         let at = shortcuts.at(glance.endpoint)?;
         // Faults are in the long way.
-        if fault::on_besides(&Fault::OF_SETTLED)
+        if fault::on_besides(&Fault::OF_SHORT_WAYS)
             || !at.open
             || glance.plain.flags().intersects(NOT_PLAIN) && !fault::on(Fault::SettledDespiteFlags)
         {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::super::super::testing::{CLIENT, Plane, SERVER, ack, udp};
 use super::*;
 use crate::dataplane::flow_table::Flow;
-use crate::dataplane::frame::Frame;
+use crate::dataplane::keys::{Keys, Secret};
 use crate::dataplane::snapshot::ResetCause;
 use crate::dataplane::verdict::Verdict;
 
@@ -23,13 +23,22 @@ enum Kind {
     Super(u16, u8),
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Step {
-    Packet { flow: u16, back: bool, kind: Kind },
+    /// Packets that are glanced at before the first of them is handled: flow, direction and kind.
+    Batch(Vec<(u16, bool, Kind)>),
     Wait(u64),
     Fate(Fate),
     Narrow(u16),
     Timers(u64),
+    /// So many new flows in a second, and whether the MSS is clamped.
+    Admit(u32, bool),
+    /// Nobody is a candidate, or everybody again.
+    Candidates(bool),
+    Bypass(bool),
+    BothEnds(bool),
+    /// Cookies are made with the key of this epoch from now on.
+    Epoch(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,13 +60,17 @@ fn step() -> impl Strategy<Value = Step> {
     let fate =
         prop::sample::select(vec![Fate::Stay, Fate::Rebalance, Fate::Reset(ResetCause::Unhealthy)]);
     prop_oneof![
-        20 => (0u16..3, any::<bool>(), kind)
-            .prop_map(|(flow, back, kind)| Step::Packet { flow, back, kind }),
+        20 => prop::collection::vec((0u16..3, any::<bool>(), kind), 1..6).prop_map(Step::Batch),
         2 => prop_oneof![0u64..100, 29_000u64..31_000, 119_000u64..121_000, 349_000u64..351_000]
             .prop_map(Step::Wait),
         1 => fate.prop_map(Step::Fate),
         1 => prop::sample::select(vec![600u16, 1280, 9000]).prop_map(Step::Narrow),
         1 => (60u64..400).prop_map(Step::Timers),
+        1 => (0u32..30, any::<bool>()).prop_map(|(limit, clamp)| Step::Admit(limit, clamp)),
+        1 => any::<bool>().prop_map(Step::Candidates),
+        1 => any::<bool>().prop_map(Step::Bypass),
+        1 => any::<bool>().prop_map(Step::BothEnds),
+        1 => (0u64..3).prop_map(Step::Epoch),
     ]
 }
 
@@ -98,7 +111,8 @@ fn flows(plane: &Plane) -> Vec<String> {
     let told = |number| {
         let Flow { id, placement, tcp, deadline } = flows.get(number);
         let left = deadline.saturating_duration_since(plane.now);
-        format!("{id:?} {placement:?} {tcp:?} {left:?}")
+        let (cookie, ends) = (flows.cookie(number), flows.ends(number));
+        format!("{id:?} {placement:?} {tcp:?} {left:?} {cookie:?} {ends:?}")
     };
     flows.in_range(0..flows.numbers()).map(told).collect()
 }
@@ -110,63 +124,98 @@ fn change(plane: &mut Plane, change: impl FnOnce(&mut Snapshot)) {
     plane.ingress.handle_snapshot(std::sync::Arc::clone(&plane.snapshot), plane.now);
 }
 
-/// By the short way if it is open; says, too, whether it was.
-fn send(plane: &mut Plane, back: bool, packet: &[u8], offload: &Offload) -> (String, bool) {
-    let origin = Origin::from(if back { plane.app } else { plane.igw });
-    let mut glance = plane.ingress.entrance(origin).glance(packet, offload);
-    if let Some(glance) = &mut glance {
+/// Sends packets as a batch, each by the short way if it is open; says what becomes of each, and
+/// whether it went that way.
+fn send(plane: &mut Plane, batch: &[(bool, Vec<u8>, Offload)]) -> Vec<(String, bool)> {
+    let origins = [plane.igw, plane.app].map(Origin::from);
+    let origin = |back: bool| origins[usize::from(back)];
+    let mut glances: Vec<_> = batch
+        .iter()
+        .map(|(back, packet, offload)| {
+            plane.ingress.entrance(origin(*back)).glance(packet, offload)
+        })
+        .collect();
+    for glance in glances.iter_mut().flatten() {
         plane.ingress.prefetch(glance);
     }
-    let settled = glance.as_ref().and_then(|glance| plane.ingress.settled(glance, plane.now));
-    let frame = Frame::parse(packet, offload).unwrap();
-    let verdict = match settled {
-        Some(course) => Verdict::ToAppliance(course.hop(&plane.snapshot)),
-        None => plane.ingress.handle_glanced(origin, &frame, glance.as_ref(), plane.now),
-    };
-    (told(verdict), settled.is_some())
+    let mut told_all = Vec::new();
+    for ((back, packet, offload), glance) in batch.iter().zip(glances) {
+        let course = glance.as_ref().and_then(|it| plane.ingress.shortcut(it, plane.now));
+        let frame = Frame::parse(packet, offload).unwrap();
+        let verdict = if let Some(course) = course {
+            Verdict::ToAppliance(course.hop(&plane.snapshot))
+        } else {
+            plane.ingress.handle_glanced(origin(*back), &frame, glance.as_ref(), plane.now)
+        };
+        told_all.push((told(verdict), course.is_some()));
+    }
+    told_all
+}
+
+type Edit = Box<dyn Fn(&mut Snapshot)>;
+
+/// What a step changes in the configuration, if it does.
+fn edit(step: &Step) -> Option<Edit> {
+    Some(match *step {
+        Step::Batch(_) | Step::Wait(_) => return None,
+        Step::Fate(fate) => Box::new(move |it| it.pools[0].fates = vec![fate, Fate::Stay]),
+        Step::Narrow(mtu) => {
+            Box::new(move |it| it.targets.iter_mut().for_each(|it| it.usable_mtu = Some(mtu)))
+        }
+        Step::Timers(seconds) => Box::new(move |it| {
+            let timers = &mut it.pools[0].timers;
+            timers.tcp_idle = Duration::from_secs(seconds);
+            timers.other_idle = Duration::from_secs(seconds / 2);
+        }),
+        Step::Admit(limit, clamp) => Box::new(move |it| {
+            it.max_new_flows_per_second = limit;
+            it.pools[0].mss_clamp = clamp;
+        }),
+        Step::Candidates(some) => {
+            let all = Plane::new("drop").snapshot.pools[0].candidates.clone();
+            let candidates = if some { all } else { Vec::new() };
+            Box::new(move |it| it.pools[0].candidates.clone_from(&candidates))
+        }
+        Step::Bypass(on) => {
+            let mode = if on { TrafficMode::Bypass } else { TrafficMode::default() };
+            Box::new(move |it| it.pools[0].traffic_mode = mode)
+        }
+        Step::BothEnds(on) => Box::new(move |it| it.pools[0].reset_both_ends = on),
+        Step::Epoch(epoch) => Box::new(move |it| {
+            it.keys = Keys::derive(&Secret::from_bytes([9; Secret::LEN]), epoch);
+        }),
+    })
 }
 
 /// Plays steps by both ways, and says how many packets went the short way.
 fn play(steps: &[Step]) -> Result<usize, TestCaseError> {
     let (mut short, mut long) = (Plane::new("drop"), Plane::new("drop"));
     let mut taken = 0;
-    for &step in steps {
-        match step {
-            Step::Packet { flow, back, kind } => {
+    for step in steps {
+        if let Some(edit) = edit(step) {
+            change(&mut short, &edit);
+            change(&mut long, &edit);
+        }
+        if let Step::Wait(millis) = step {
+            for plane in [&mut short, &mut long] {
+                plane.now += Duration::from_millis(*millis);
+                plane.ingress.handle_timeout(plane.now);
+            }
+        }
+        if let Step::Batch(packets) = step {
+            let made = packets.iter().map(|&(flow, back, kind)| {
                 let (packet, offload) = packet(flow, back, kind);
-                let (by_short, was_short) = send(&mut short, back, &packet, &offload);
-                let origin = Origin::from(if back { long.app } else { long.igw });
-                let frame = Frame::parse(&packet, &offload).unwrap();
+                (back, packet, offload)
+            });
+            let batch: Vec<_> = made.collect();
+            for ((back, packet, offload), (by_short, was_short)) in
+                batch.iter().zip(send(&mut short, &batch))
+            {
+                let origin = Origin::from(if *back { long.app } else { long.igw });
+                let frame = Frame::parse(packet, offload).unwrap();
                 let by_long = told(long.ingress.handle_packet(origin, &frame, long.now));
                 prop_assert_eq!(by_short, by_long, "{:?}", step);
                 taken += usize::from(was_short);
-            }
-            Step::Wait(millis) => {
-                for plane in [&mut short, &mut long] {
-                    plane.now += Duration::from_millis(millis);
-                    plane.ingress.handle_timeout(plane.now);
-                }
-            }
-            Step::Fate(fate) => {
-                for plane in [&mut short, &mut long] {
-                    change(plane, |snapshot| snapshot.pools[0].fates = vec![fate, Fate::Stay]);
-                }
-            }
-            Step::Narrow(mtu) => {
-                for plane in [&mut short, &mut long] {
-                    change(plane, |snapshot| {
-                        snapshot.targets.iter_mut().for_each(|it| it.usable_mtu = Some(mtu));
-                    });
-                }
-            }
-            Step::Timers(seconds) => {
-                for plane in [&mut short, &mut long] {
-                    change(plane, |snapshot| {
-                        let timers = &mut snapshot.pools[0].timers;
-                        timers.tcp_idle = Duration::from_secs(seconds);
-                        timers.other_idle = Duration::from_secs(seconds / 2);
-                    });
-                }
             }
         }
         prop_assert_eq!(flows(&short), flows(&long), "after {:?}", step);
@@ -203,8 +252,8 @@ proptest! {
 
 #[test]
 fn an_established_connection_goes_the_short_way() {
-    let data = |back| Step::Packet { flow: 1, back, kind: Kind::Tcp(TcpFlags::ACK, 9) };
-    let syn = Step::Packet { flow: 1, back: false, kind: Kind::Tcp(TcpFlags::SYN, 0) };
-    let taken = play(&[syn, data(true), data(false), data(true), data(false)]).unwrap();
-    assert_eq!(taken, 3, "all but the first of each end, of which the second settles it");
+    let packet = |flags, back| Step::Batch(vec![(1, back, Kind::Tcp(flags, 9))]);
+    let data = |back| packet(TcpFlags::ACK, back);
+    let steps = [packet(TcpFlags::SYN, false), data(true), data(false), data(true), data(false)];
+    assert_eq!(play(&steps).unwrap(), 4, "all but the answer, which settles it");
 }

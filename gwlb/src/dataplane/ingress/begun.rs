@@ -1,0 +1,58 @@
+//! The short way for ordinary packets that begin flows: a SYN, or the first datagram.
+//!
+//! A flood of them should cost as little as can be, since those who send it choose how many there
+//! are. Like [`settled`](super::settled), it decides what the long way would, and leaves all that is
+//! out of the ordinary to that: flows that are known, or another worker's, what does not fit, and
+//! whatever has nobody to inspect it.
+
+use std::time::Instant;
+
+use super::Ingress;
+use super::settled::{Glance, of_version};
+use crate::dataplane::flow_table::{Flow, FlowId, Inspector, Placement};
+use crate::dataplane::select::choose;
+use crate::dataplane::tcp_state::{TcpState, opens};
+use crate::dataplane::verdict::Course;
+use crate::fault::{self, Fault};
+
+impl Ingress {
+    /// The way of a packet that begins a flow, which is in the table from now on if that takes it.
+    /// `None`, and nothing has happened: the packet is for the long way.
+    pub(super) fn begun(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
+        let Self { snapshot: view, state, shortcuts } = self;
+        let (at, plain) = (shortcuts.at(glance.endpoint)?, &glance.plain);
+        if fault::on_besides(&Fault::OF_SHORT_WAYS) || !at.open {
+            return None;
+        }
+        let tcp = match plain.is_tcp() {
+            true if !opens(plain.flags()) || at.clamps => return None,
+            true => Some(TcpState::HALF_OPEN),
+            false => None,
+        };
+        let (owner, port) = view.share(glance.hash);
+        if owner != state.worker && !fault::on(Fault::BegunByAnyWorker) {
+            return None;
+        }
+        let id = FlowId { endpoint: at.wire_id, tuple: plain.flow_key().canonical() };
+        if state.flows.find(&id, glance.hash, now).is_some() {
+            return None;
+        }
+        let pool = view.pool(at.pool);
+        let target = choose(&view.keys.placement, &id.tuple, &pool.candidates)?;
+        let version = plain.version();
+        let fits = of_version(*shortcuts.fits.get(target.0 as usize)?, version);
+        if glance.shape.largest > u32::from(fits) {
+            return None;
+        }
+        let idle_timeout = tcp.map_or(pool.timers.other_idle, |it| it.idle_timeout(&pool.timers));
+        let placement = Placement { inspector: Inspector::Target(target), port };
+        let flow = Flow { id, placement, tcp, deadline: now + idle_timeout };
+        let packet = (glance.shape.segments.into(), plain.is_tcp());
+        let number = state.remember(view, glance.hash, flow, idle_timeout, packet, pool, now);
+        let cookie = view.keys.cookie.stamp(at.wire_id, view.target(target).id, &id.tuple);
+        if let Some(number) = number {
+            state.flows.keep_cookie(number, cookie);
+        }
+        Some(Course { pool: at.pool, port, target, endpoint: at.wire_id, cookie, version })
+    }
+}

@@ -413,8 +413,8 @@ impl Worker {
         let origin = Origin::from(Entry::from(at));
         // In phases, so that what is in no cache is fetched for all while others are looked at.
         let entrance = ingress.entrance(origin);
-        let looked = tun_slots[..count].iter();
-        glances.extend(looked.map(|Slot { packet, meta }| entrance.glance(packet.bytes(), meta)));
+        let packets = tun_slots[..count].iter().map(|slot| (slot.packet.bytes(), &slot.meta));
+        entrance.glance_all(packets, glances);
         for glance in glances.iter_mut().flatten() {
             ingress.prefetch(glance);
         }

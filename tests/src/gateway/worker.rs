@@ -117,11 +117,10 @@ impl Worker {
         // before it have been handled.
         let origin = Origin::from(Entry::from(at));
         let entrance = self.ingress.entrance(origin);
-        let mut glances: Vec<_> = entered
-            .iter()
-            .zip(batch)
-            .map(|(bytes, Packet { offload, .. })| entrance.glance(bytes, offload))
-            .collect();
+        let packets = entered.iter().zip(batch);
+        let packets = packets.map(|(bytes, Packet { offload, .. })| (&bytes[..], offload));
+        let mut glances = Vec::new();
+        entrance.glance_all(packets, &mut glances);
         for glance in glances.iter_mut().flatten() {
             self.ingress.prefetch(glance);
         }

@@ -263,8 +263,8 @@ impl Lane {
     fn forward_batch(&mut self, ring: &Ring, numbers: Range<usize>, outcome: &mut Outcome) {
         let mut glances = std::mem::take(&mut self.glances);
         let entrance = self.ingress.entrance(self.internet);
-        let packets = numbers.clone().map(|number| ring.packet(number));
-        glances.extend(packets.map(|packet| entrance.glance(packet, &Offload::NONE)));
+        let packets = numbers.clone().map(|number| (ring.packet(number), &Offload::NONE));
+        entrance.glance_all(packets, &mut glances);
         for glance in glances.iter_mut().flatten() {
             self.ingress.prefetch(glance);
         }

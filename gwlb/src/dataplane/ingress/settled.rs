@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use geneve::flow::Stickiness;
 use geneve::inner::{IpVersion, Plain, TcpFlags};
+use netio::mem::prefetch;
 use netio::offload::Offload;
 use router::{EndpointId, NextHop, Routes};
 
@@ -70,7 +71,31 @@ pub struct Entrance<'a> {
     routes: Routes<'a>,
 }
 
+/// How many packets ahead one is fetched: as long as a few glances take, memory does.
+const AHEAD: usize = 8;
+
 impl Entrance<'_> {
+    /// [Glances](Self::glance) at each packet of a batch, and has those that come next fetched
+    /// meanwhile: whoever has put them there may have left them in no cache near.
+    #[inline]
+    pub fn glance_all<'p>(
+        &self,
+        packets: impl Iterator<Item = (&'p [u8], &'p Offload)> + Clone,
+        glances: &mut Vec<Option<Glance>>,
+    ) {
+        let mut ahead = packets.clone();
+        let mut fetch = || {
+            if let Some(first) = ahead.next().and_then(|(packet, _)| packet.first()) {
+                prefetch(first);
+            }
+        };
+        (0..AHEAD).for_each(|_| fetch());
+        glances.extend(packets.map(|(packet, offload)| {
+            fetch();
+            self.glance(packet, offload)
+        }));
+    }
+
     /// Looks at a packet that has just come, and has that part of the index fetched which knows its
     /// flow. `None`: it is not ordinary, or does not go to an endpoint.
     #[inline]

@@ -191,6 +191,20 @@ mod tests {
             .collect()
     }
 
+    /// Weights that are all the same choose as they would beside one that is never chosen, which has
+    /// them compared by their logarithms.
+    #[test]
+    fn equal_weights_need_no_logarithm() {
+        for weight in [1, 7, u16::MAX] {
+            let equal = candidates(&[weight; 9]);
+            let beside_none = [&equal[..], &candidates(&[0; 10])[9..]].concat();
+            for n in 0..20_000 {
+                let flow = flow(n);
+                assert_eq!(choose(&key(), &flow, &equal), choose(&key(), &flow, &beside_none));
+            }
+        }
+    }
+
     #[test]
     fn logarithm_agrees_with_floats() {
         for x in [1, 2, 3, 1000, u64::from(u32::MAX), u64::MAX / 3, u64::MAX - 1, u64::MAX] {

@@ -55,9 +55,7 @@ impl FlowHash {
         // the sum either. The factor spreads ids that are close to each other (Knuth's).
         Self { lot, place: lot.wrapping_add(id.endpoint.wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
     }
-}
 
-impl FlowHash {
     /// The same with another lot, for a fault.
     pub(super) const fn with_lot(self, lot: u64) -> Self {
         Self { lot, ..self }

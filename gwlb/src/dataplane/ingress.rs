@@ -45,10 +45,11 @@ pub use settled::{Entrance, Glance};
 /// The half of the data plane that owns flows; one per worker.
 ///
 /// Packets come in batches, and a flow that is in no cache takes as long to fetch as all that is
-/// done with it. So the caller goes through a batch several times: [`glance`](Entrance::glance) at each
-/// packet, [`prefetch`](Self::prefetch) its flow, and then go on with each: most flows are
-/// settled or begin as they should, for which there is a [short way](Self::shortcut), and other packets
-/// are looked at more closely and [handled](Self::handle_glanced). [`handle_packet`](Self::handle_packet) does all at once.
+/// done with it. So the caller goes through a batch several times: [glances](Entrance::glance_all) at
+/// each packet, has its flow [fetched](Self::prefetch), and then goes on with each. Most flows are
+/// settled, or begin as they should, and there is a [short way](Self::shortcut) for these; other
+/// packets are looked at more closely and [handled](Self::handle_glanced).
+/// [`handle_packet`](Self::handle_packet) does all at once.
 #[derive(Debug)]
 pub struct Ingress {
     snapshot: Arc<Snapshot>,

@@ -52,8 +52,6 @@ struct Peer {
     header: Header64,
     endpoint: EndpointId,
     target: TargetSlot,
-    /// Whether no other target has this source address: then a cookie is for this one, or for none.
-    alone: bool,
     /// The endpoint's id in the header.
     wire_id: u64,
     id: TargetId,
@@ -226,8 +224,7 @@ impl Return {
         let repeated = flow == peer.flow || fault::on(Fault::NeighboursUnchecked);
         if !(repeated && cookie == peer.cookie) {
             let cookies = &self.snapshot.keys.cookie;
-            let genuine = peer.alone
-                && flow.version() == peer.version
+            let genuine = flow.version() == peer.version
                 && cookies.verify(cookie, peer.wire_id, peer.id, &flow.canonical());
             if !genuine {
                 return None;
@@ -270,7 +267,6 @@ impl Return {
         let (tags, endpoint, target) = self.verify(slots, local, &header, &inner)?;
         let flow = inner.flow_key();
         let way = way(&self.snapshot, &self.attached, endpoint, &flow)?;
-        let alone = slots.len() == 1;
         let range = range(header.len(), inner.total_len, datagram.len());
         let plain = Plain::read(payload);
         let returned = Returned { way, target, range, plain };
@@ -286,7 +282,6 @@ impl Return {
                     header,
                     endpoint,
                     target,
-                    alone,
                     wire_id: tags.endpoint,
                     id: view.id,
                     probe: pool_of(&self.snapshot, endpoint).probe,

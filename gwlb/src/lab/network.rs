@@ -74,8 +74,8 @@ impl Drop for Network {
 
 /// What the machines at the ends are set to.
 fn settle_host(netns: &Netns) -> Result<(), LabError> {
-    // Numbers can be compared only under one congestion control, and bbr paces. A kernel without
-    // cubic keeps what it has.
+    // bbr paces, which a short run shows. A machine that does not allow cubic to everybody keeps
+    // what it has; nothing here is compared with other machines.
     if let Err(error) = netns.set_sysctl("net.ipv4.tcp_congestion_control", "cubic") {
         tracing::debug!(%error, "the congestion control stays");
     }

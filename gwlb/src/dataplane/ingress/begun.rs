@@ -21,7 +21,7 @@ impl Ingress {
     pub(super) fn begun(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
         let Self { snapshot: view, state, shortcuts } = self;
         let (at, plain) = (shortcuts.at(glance.endpoint)?, &glance.plain);
-        if fault::on_besides(&Fault::OF_SHORT_WAYS) || !at.open {
+        if !at.open {
             return None;
         }
         let tcp = match plain.is_tcp() {

@@ -131,7 +131,7 @@ pub(super) struct AtEndpoint {
     tcp_idle: u64,
     other_idle: u64,
     stickiness: Stickiness,
-    /// Whether any flow can be settled here.
+    /// Whether packets may go the short ways here.
     pub open: bool,
     /// Whether what a SYN offers may have to be lowered.
     pub clamps: bool,
@@ -214,8 +214,9 @@ impl Ingress {
     /// the packet is for [`handle_glanced`](Self::handle_glanced).
     #[inline]
     pub fn shortcut(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
-        // What resets at both ends need is noted on the long way alone.
-        if self.state.flows.keeps_ends() {
+        // What resets at both ends need is noted on the long way alone, and faults of that are to be
+        // seen there.
+        if self.state.flows.keeps_ends() || fault::on_besides(&Fault::OF_SHORT_WAYS) {
             return None;
         }
         match self.settled(glance, now) {
@@ -228,9 +229,7 @@ impl Ingress {
     fn settled(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
         let Self { snapshot, state, shortcuts } = self;
         let at = shortcuts.at(glance.endpoint)?;
-        // Faults are in the long way.
-        if fault::on_besides(&Fault::OF_SHORT_WAYS)
-            || !at.open
+        if !at.open
             || glance.plain.flags().intersects(NOT_PLAIN) && !fault::on(Fault::SettledDespiteFlags)
         {
             return None;

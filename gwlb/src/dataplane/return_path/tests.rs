@@ -229,14 +229,24 @@ fn all_that_is_genuine_is_accepted_in_any_order() {
 proptest! {
     /// Whatever came before, and whatever was remembered of it, a datagram ends as it would at a
     /// gateway that has just started: headers and packets are mixed, damaged, cut and lengthened.
+    /// Targets may share an address, as those of several groups can.
     #[test]
     fn what_is_remembered_makes_no_difference(
+        shared: bool,
         steps in prop::collection::vec(
             (0..9_usize, 0..9_usize, 0..9_usize, 0..12_u8, 0..120_usize, 1..=255_u8), 1..60,
         ),
     ) {
         let mut plane = Plane::new("drop");
         let all = genuine(&mut plane);
+        if shared {
+            let mut snapshot = Snapshot::clone(&plane.snapshot);
+            let slots: Vec<_> = snapshot.sources.values().flatten().copied().collect();
+            prop_assert_eq!(slots.len(), 2);
+            snapshot.sources.values_mut().for_each(|at| at.clone_from(&slots));
+            plane.snapshot = Arc::new(snapshot);
+            plane.returns.handle_snapshot(Arc::clone(&plane.snapshot));
+        }
         let elsewhere = IpAddr::from([192, 0, 2, 2]);
         for (header, packet, source, change, at, value) in steps {
             // Mostly what belongs together.

@@ -1,8 +1,8 @@
 //! An appliance that does what a closure says, and the shared gateway with less ceremony.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 
 use appliance_sdk::geneve::Tags;
 use appliance_sdk::testing::wire::{self, GatewayPort, Returned};
@@ -74,6 +74,36 @@ impl WireGateway {
     pub(crate) fn arrivals(&self) -> usize {
         self.0.arrivals()
     }
+}
+
+/// Waits until so many datagrams of a size lie in the kernel's queue of an IPv4 socket that others
+/// read from.
+pub(crate) fn wait_for_queued(socket: SocketAddr, datagrams: usize, bytes: usize) {
+    // The queue is told in bytes of the kernel's memory: what one datagram takes, a socket of our
+    // own shows.
+    let own = UdpSocket::bind((socket.ip(), 0)).unwrap();
+    let address = own.local_addr().unwrap();
+    own.send_to(&vec![0; bytes], address).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (each, all) = (queued_bytes(address), queued_bytes(socket));
+        if each > 0 && all >= each * datagrams {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{all} bytes are queued, {each} for each");
+        std::thread::yield_now();
+    }
+}
+
+/// What the kernel's table says of a socket (`proc_net_udp` in its documentation).
+fn queued_bytes(socket: SocketAddr) -> usize {
+    let IpAddr::V4(ip) = socket.ip() else { return 0 };
+    let address = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), socket.port());
+    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+    let mut rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1] == address).unwrap();
+    let (_, queued) = row[4].split_once(':').unwrap();
+    usize::from_str_radix(queued, 16).unwrap()
 }
 
 /// A Geneve datagram in the AWS dialect.

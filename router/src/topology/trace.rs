@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::{Entry, Explanation, NextHop, Topology};
+use super::{EdgeKind, Entry, Explanation, Interface, InterfaceKind, NextHop, Topology};
 use crate::source::nearest;
 
 /// The way of a packet, hop by hop.
@@ -81,13 +81,22 @@ impl Topology {
         }
     }
 
-    /// Finds a place that is written `internet_gateway:NAME`, `subnet:NAME` or `endpoint:NAME`.
+    /// Finds a place that is written `internet_gateway:NAME`, `subnet:NAME`, `endpoint:NAME`,
+    /// `interface:NAME`, `nat_gateway:NAME`, `virtual_private_gateway:NAME`,
+    /// `egress_only_internet_gateway:NAME` or `opaque:NAME`.
     ///
     /// # Errors
     /// If the text has another form, or there is no such place.
     pub fn entry(&self, text: &str) -> Result<Entry, UnknownEntry> {
         let form = || UnknownEntry::Form(text.to_owned());
         let (kind, name) = text.split_once(':').ok_or_else(form)?;
+        let edges = |of: fn(&EdgeKind) -> bool| {
+            self.edges.iter().filter(move |edge| of(&edge.kind)).map(|edge| edge.name.as_str())
+        };
+        let interfaces = |nat: bool| {
+            let is = move |it: &&Interface| (it.kind != InterfaceKind::NetworkInterface) == nat;
+            self.interfaces.iter().filter(is).map(|interface| interface.name.as_str())
+        };
         match kind {
             "internet_gateway" => {
                 let id = self.gateway_by_name(name).map(Entry::InternetGateway);
@@ -104,6 +113,29 @@ impl Topology {
                 let names = self.endpoints().map(|(_, endpoint)| endpoint.name.as_str());
                 id.ok_or_else(|| unknown("endpoint", name, names))
             }
+            "interface" => self
+                .network_interface_by_name(name)
+                .map(Entry::Interface)
+                .ok_or_else(|| unknown("network interface", name, interfaces(false))),
+            "nat_gateway" => self
+                .nat_gateway_by_name(name)
+                .map(Entry::Interface)
+                .ok_or_else(|| unknown("NAT gateway", name, interfaces(true))),
+            "virtual_private_gateway" => {
+                self.virtual_private_gateway_by_name(name).map(Entry::Edge).ok_or_else(|| {
+                    let of = |kind: &EdgeKind| *kind == EdgeKind::VirtualPrivateGateway;
+                    unknown("virtual private gateway", name, edges(of))
+                })
+            }
+            "egress_only_internet_gateway" => {
+                self.egress_only_internet_gateway_by_name(name).map(Entry::Edge).ok_or_else(|| {
+                    let of = |kind: &EdgeKind| *kind == EdgeKind::EgressOnlyInternetGateway;
+                    unknown("egress-only internet gateway", name, edges(of))
+                })
+            }
+            "opaque" => self.opaque_by_name(name).map(Entry::Edge).ok_or_else(|| {
+                unknown("opaque", name, edges(|kind| matches!(kind, EdgeKind::Opaque(_))))
+            }),
             _ => Err(form()),
         }
     }

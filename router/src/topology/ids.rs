@@ -160,7 +160,7 @@ pub enum NextHop {
     Endpoint(EndpointId),
     /// To be inspected by the member of this group that is chosen for it.
     EndpointGroup(GroupId),
-    /// To the transit gateway, from the VPC of this attachment: [`super::Topology::transit`].
+    /// To the transit gateway, from the VPC of this attachment: [`super::Topology::transit_target`].
     Transit(TransitAttachmentId),
     /// Nowhere: a route says so.
     Blackhole,

@@ -85,5 +85,7 @@ pub mod config;
 pub mod rules;
 pub mod source;
 mod topology;
+pub mod trace;
 
 pub use topology::*;
+pub use trace::Trace;

@@ -335,6 +335,101 @@ fn a_main_table_that_is_not_told_is_missed() {
     assert!(told[0].starts_with("VPCs whose main route table is not in"), "{told:?}");
 }
 
+#[test]
+fn of_equal_destinations_the_static_one_is_in_effect() {
+    let mut all = minimal();
+    all["RouteTables"][0]["Routes"] = json!([
+        { "DestinationCidrBlock": "10.9.0.0/16", "GatewayId": "vgw-1", "Origin": "Advertisement" },
+        { "DestinationCidrBlock": "10.9.0.0/16", "GatewayId": "igw-1", "Origin": "CreateRoute" },
+    ]);
+    let toml = import_json(&all).toml;
+    let routes = "  { destination = \"10.9.0.0/16\", internet_gateway = \"igw-1\" },\n  # origin \
+                  Advertisement: { destination = \"10.9.0.0/16\", virtual_private_gateway";
+    assert!(toml.contains(routes), "{toml}");
+    topology(&toml);
+}
+
+/// What the form does not let a route lead to is opaque to it.
+#[test]
+fn what_a_route_cannot_lead_to_is_opaque() {
+    let mut all = minimal();
+    all["Vpcs"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "VpcId": "vpc-2", "CidrBlock": "10.2.0.0/16" }));
+    all["NatGateways"] =
+        json!([{ "NatGatewayId": "nat-1", "VpcId": "vpc-1", "SubnetId": "subnet-2" }]);
+    all["VpcEndpoints"][0]["State"] = json!("Rejected");
+    let peering = |to: &str, range: &str| json!({ "DestinationCidrBlock": range, "VpcPeeringConnectionId": to });
+    all["RouteTables"][0]["Routes"] = json!([
+        { "DestinationIpv6CidrBlock": "64:ff9b::/96", "NatGatewayId": "nat-1" },
+        { "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "vpce-1" },
+        peering("a", "172.16.0.0/16"),
+        peering("a.vpc-1", "172.17.0.0/16"),
+    ]);
+    all["RouteTables"].as_array_mut().unwrap().push(json!({
+        "RouteTableId": "rtb-3", "VpcId": "vpc-2", "Associations": [{ "Main": true }],
+        "Routes": [
+            { "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "igw-1" },
+            peering("a", "172.16.0.0/16"),
+        ],
+    }));
+    let imported = import_json(&all);
+    for route in [
+        "{ destination = \"64:ff9b::/96\", opaque = \"nat-1\" }",
+        "{ destination = \"0.0.0.0/0\", opaque = \"vpce-1\" }",
+        "{ destination = \"0.0.0.0/0\", opaque = \"igw-1\" }",
+    ] {
+        assert!(imported.toml.contains(route), "{route}\n{}", imported.toml);
+    }
+    assert!(notes(&imported).iter().any(|note| note.contains("it is in the state Rejected")));
+    topology(&imported.toml);
+}
+
+/// The hub with another route in the table of the attachment that inspects, or another owner of it.
+fn hub_with(change: impl Fn(&mut Value), document: &str) -> String {
+    let mut documents = documents("hub");
+    for source in documents.iter_mut().filter(|source| source.name() == document) {
+        let mut json: Value = serde_json::from_str(source.text()).unwrap();
+        change(&mut json);
+        *source = Source::new(source.name(), json.to_string());
+    }
+    let toml = imported(&documents).toml;
+    topology(&toml);
+    toml
+}
+
+#[test]
+fn routes_of_transit_gateways_are_what_they_are_in_effect() {
+    let toml = hub_with(
+        |json| json["Routes"][0]["State"] = json!("blackhole"),
+        "tgw-rtb-0c3000000000000d1.json",
+    );
+    let blackhole = "{ destination = \"0.0.0.0/0\", blackhole = true }, # led to vpc";
+    assert!(toml.contains(blackhole), "{toml}");
+    let toml = hub_with(
+        |json| {
+            let mut row = json["Routes"][0].clone();
+            row["Type"] = json!("static");
+            row["DestinationCidrBlock"] = json!("192.168.128.0/17");
+            json["Routes"].as_array_mut().unwrap().insert(0, row);
+        },
+        "tgw-rtb-0c3000000000000d2.json",
+    );
+    assert!(
+        toml.contains("{ destination = \"192.168.128.0/17\", attachment = \"app\" }"),
+        "{toml}"
+    );
+    let toml = hub_with(
+        |json| json["TransitGatewayRouteTables"][0]["TransitGatewayId"] = json!("tgw-other"),
+        "transit-gateway-route-tables.json",
+    );
+    assert!(
+        toml.contains("{ destination = \"0.0.0.0/0\", opaque = \"tgw-0c3000000000000c1\" }"),
+        "{toml}"
+    );
+}
+
 /// What one account calls "a" may be another's "b".
 #[test]
 fn zones_that_accounts_name_differently_are_named_by_their_ids() {
@@ -478,7 +573,9 @@ proptest! {
             let at = document.index(documents.len());
             let source = &documents[at];
             let mut lines: Vec<&str> = source.text().lines().collect();
-            let line = line.index(lines.len());
+            // An earlier damage may have left nothing.
+            let Some(last) = lines.len().checked_sub(1) else { continue };
+            let line = line.index(last + 1);
             match kind {
                 0 => drop(lines.remove(line)),
                 1 => lines.truncate(line),

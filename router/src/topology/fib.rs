@@ -19,9 +19,58 @@ pub(super) struct Fib {
 /// Ranges of addresses, each from its start to the next one's. The first begins at 0.
 #[derive(Clone, Debug)]
 struct Ranges<A> {
-    starts: Box<[A]>,
-    hops: Box<[NextHop]>,
+    /// The start and the hop of each side by side: who has found the one has the other.
+    ranges: Box<[(A, NextHop)]>,
+    slots: Slots<A>,
 }
+
+/// Where to look: the addresses from the second start on, in slots of equal size. A search begins
+/// among the few starts of one slot rather than among all.
+#[derive(Clone, Debug)]
+struct Slots<A> {
+    base: A,
+    /// An address' slot is its distance from the base without these bits.
+    shift: u32,
+    /// For each slot, how many starts are in those before it; and all of them, behind the last one.
+    below: Box<[u32]>,
+}
+
+/// What the search does with addresses of either family.
+trait Bits: Copy + Ord {
+    const BITS: u32;
+    const ZERO: Self;
+
+    fn distance(self, base: Self) -> Self;
+
+    fn leading_zeros(self) -> u32;
+
+    /// Without the last bits, as far as it is counted.
+    fn shifted(self, shift: u32) -> usize;
+}
+
+macro_rules! bits {
+    ($type:ty) => {
+        impl Bits for $type {
+            const BITS: u32 = <$type>::BITS;
+            const ZERO: $type = 0;
+
+            fn distance(self, base: $type) -> $type {
+                self.wrapping_sub(base)
+            }
+
+            fn leading_zeros(self) -> u32 {
+                self.leading_zeros()
+            }
+
+            fn shifted(self, shift: u32) -> usize {
+                usize::try_from(self.checked_shr(shift).unwrap_or(0)).unwrap_or(usize::MAX)
+            }
+        }
+    };
+}
+
+bits!(u32);
+bits!(u128);
 
 impl Fib {
     /// The answers of `next_hop`, which may change only at the borders of `prefixes`.
@@ -58,22 +107,60 @@ impl Fib {
     }
 }
 
-impl<A: Copy + Ord> Ranges<A> {
+impl<A: Bits> Ranges<A> {
     fn new(mut borders: Vec<A>, next_hop: impl Fn(A) -> NextHop) -> Ranges<A> {
         borders.sort_unstable();
         borders.dedup();
         let mut ranges: Vec<_> =
             borders.into_iter().map(|start| (start, next_hop(start))).collect();
         ranges.dedup_by_key(|(_, hop)| *hop);
-        let (starts, hops): (Vec<_>, Vec<_>) = ranges.into_iter().unzip();
-        Ranges { starts: starts.into(), hops: hops.into() }
+        Ranges { slots: Slots::new(&ranges), ranges: ranges.into() }
     }
 
     #[inline]
     fn at(&self, address: A) -> NextHop {
+        let (from, to) = self.slots.of(address);
+        let slot = self.ranges.get(from..to).unwrap_or_default();
         // The first start is the lowest address there is, so at least one is not above.
-        let behind = self.starts.partition_point(|start| *start <= address);
-        self.hops.get(behind.wrapping_sub(1)).copied().unwrap_or(NextHop::NoRoute)
+        let behind = from + slot.partition_point(|(start, _)| *start <= address);
+        self.ranges.get(behind.wrapping_sub(1)).map_or(NextHop::NoRoute, |(_, hop)| *hop)
+    }
+}
+
+impl<A: Bits> Slots<A> {
+    /// The most slots, as bits of their number: 64 KiB for a table.
+    const MOST: u32 = 14;
+
+    fn new<T>(ranges: &[(A, T)]) -> Slots<A> {
+        // All below the second start is in the first range, which is searched without slots.
+        let (Some((base, _)), Some((last, _))) = (ranges.get(1), ranges.last()) else {
+            return Slots { base: A::ZERO, shift: A::BITS, below: [0, ranges.len() as u32].into() };
+        };
+        let (base, span) = (*base, last.distance(*base));
+        // Two slots for each start, so that most of them have one start or none.
+        let bits = (ranges.len().ilog2() + 2).min(Self::MOST);
+        let shift = (A::BITS - span.leading_zeros()).saturating_sub(bits);
+        let slots = span.shifted(shift) + 1;
+        let mut below = Vec::with_capacity(slots + 1);
+        let mut count = 0;
+        for slot in 0..slots {
+            let before =
+                |(start, _): &&(A, T)| *start < base || start.distance(base).shifted(shift) < slot;
+            count += ranges[count..].iter().take_while(before).count();
+            below.push(count as u32);
+        }
+        below.push(ranges.len() as u32);
+        Slots { base, shift, below: below.into() }
+    }
+
+    /// The ranges that start in the slot of an address: it is in one of them or in the one before.
+    #[inline]
+    fn of(&self, address: A) -> (usize, usize) {
+        if address < self.base {
+            return (0, 1);
+        }
+        let slot = address.distance(self.base).shifted(self.shift).min(self.below.len() - 2);
+        (self.below[slot] as usize, self.below[slot + 1] as usize)
     }
 }
 

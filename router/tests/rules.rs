@@ -3,6 +3,8 @@
 #![expect(clippy::panic, reason = "in the helpers of tests, as in tests")]
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
 
 use router::rules::{Rule, RuleSet};
 use router::source::{Look, Problems, Source};
@@ -344,4 +346,28 @@ fn the_gateways_semantics_choose_the_rules_where_nothing_else_does() {
     );
     // What is wrong there is the gateway's to tell.
     assert_eq!(rules("[gateway]\nsemantics = 7"), RuleSet::Aws);
+}
+
+/// The table of the documentation.
+#[test]
+fn the_documentation_has_every_rule() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/routing.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once("--test rules` -->\n").unwrap();
+    let (found, after) = rest.split_once("<!-- end of rules -->").unwrap();
+    let mut table =
+        "\n| rule | what it says | AWS | Alibaba Cloud |\n|---|---|---|---|\n".to_owned();
+    for rule in Rule::ALL {
+        let source = |set| rule.source(set).unwrap_or("no such rule");
+        let (aws, alibaba) = (source(RuleSet::Aws), source(RuleSet::Alibaba));
+        writeln!(table, "| `{}` | {} | {aws} | {alibaba} |", rule.code(), rule.statement())
+            .unwrap();
+    }
+    table += "\n";
+    if std::env::var_os("GWLB_BLESS").is_some() {
+        let page = format!("{before}--test rules` -->\n{table}<!-- end of rules -->{after}");
+        std::fs::write(&path, page).unwrap();
+    } else {
+        assert_eq!(found, table, "GWLB_BLESS=1 rewrites it");
+    }
 }

@@ -27,6 +27,7 @@ pub mod fragments;
 pub mod frame;
 pub mod gather;
 pub mod ingress;
+pub mod inspection;
 pub mod keys;
 pub mod mss;
 pub mod reply;

@@ -14,7 +14,7 @@ mod wheel;
 use std::io;
 use std::time::{Duration, Instant};
 
-use geneve::flow::CanonicalKey;
+use geneve::flow::{CanonicalKey, HashWords};
 use netio::mem::{Commit, Table, prefetch};
 
 use super::keys::PlacementKey;
@@ -50,7 +50,10 @@ impl FlowHash {
     /// The hash of a flow, by the key for ownership.
     #[inline]
     pub fn of(id: &FlowId, key: &PlacementKey) -> Self {
-        let lot = id.tuple.hash_with(|bytes| key.hash(bytes));
+        let lot = match id.tuple.to_hash_words() {
+            HashWords::V4(words) => key.hash_words(words),
+            HashWords::V6(words) => key.hash_words(words),
+        };
         // What is added is no secret, and need not be: who knows nothing of `lot` knows nothing of
         // the sum either. The factor spreads ids that are close to each other (Knuth's).
         Self { lot, place: lot.wrapping_add(id.endpoint.wrapping_mul(0x9e37_79b9_7f4a_7c15)) }

@@ -11,6 +11,7 @@ use super::super::super::testing::{CLIENT, Plane, SERVER, ack, udp};
 use super::*;
 use crate::dataplane::flow_table::Flow;
 use crate::dataplane::keys::{Keys, Secret};
+use crate::dataplane::select::Candidates;
 use crate::dataplane::snapshot::ResetCause;
 use crate::dataplane::verdict::Verdict;
 
@@ -173,7 +174,7 @@ fn edit(step: &Step) -> Option<Edit> {
         }),
         Step::Candidates(some) => {
             let all = Plane::new("drop").snapshot.pools[0].candidates.clone();
-            let candidates = if some { all } else { Vec::new() };
+            let candidates = if some { all } else { Candidates::default() };
             Box::new(move |it| it.pools[0].candidates.clone_from(&candidates))
         }
         Step::Bypass(on) => {

@@ -18,7 +18,7 @@ use router::{EndpointId, NextHop, Routes};
 
 use super::{Aim, IPV6_MIN_MTU, Ingress, Sought};
 use crate::config::TrafficMode;
-use crate::dataplane::flow_table::{FlowHash, FlowId, FlowNumber, nanos};
+use crate::dataplane::flow_table::{FlowHash, FlowId, FlowNumber, Idle};
 use crate::dataplane::frame::{Frame, Shape};
 use crate::dataplane::snapshot::{Fate, PoolId, Snapshot, TargetView};
 use crate::dataplane::tcp_state::TcpState;
@@ -126,10 +126,11 @@ pub(super) struct Shortcuts {
 #[derive(Debug)]
 pub(super) struct AtEndpoint {
     pub wire_id: u64,
-    /// How long a flow is remembered without a packet, in nanoseconds: an established connection,
-    /// and one of another protocol.
-    tcp_idle: u64,
-    other_idle: u64,
+    /// How long a flow is remembered without a packet: a connection that is established, one that
+    /// opens, and what is of another protocol.
+    tcp_idle: Idle,
+    pub half_open_idle: Idle,
+    pub other_idle: Idle,
     stickiness: Stickiness,
     /// Whether packets may go the short ways here.
     pub open: bool,
@@ -152,8 +153,9 @@ impl Shortcuts {
             let it = view.pool(pool);
             AtEndpoint {
                 wire_id,
-                tcp_idle: nanos(TcpState::ESTABLISHED.idle_timeout(&it.timers)),
-                other_idle: nanos(it.timers.other_idle),
+                tcp_idle: TcpState::ESTABLISHED.idle_timeout(&it.timers).into(),
+                half_open_idle: TcpState::HALF_OPEN.idle_timeout(&it.timers).into(),
+                other_idle: it.timers.other_idle.into(),
                 stickiness: stickiness(it.stickiness),
                 open: it.traffic_mode != TrafficMode::Bypass
                     && it.stickiness == Stickiness::FiveTuple,
@@ -237,9 +239,9 @@ impl Ingress {
         let plain = &glance.plain;
         let version = plain.version();
         let (tcp, idle) = if plain.is_tcp() {
-            (Some(TcpState::ESTABLISHED), at.tcp_idle)
+            (Some(TcpState::ESTABLISHED), at.tcp_idle.nanos)
         } else {
-            (None, at.other_idle)
+            (None, at.other_idle.nanos)
         };
         let id = FlowId { endpoint: at.wire_id, tuple: plain.flow_key().canonical() };
         let found = state.flows.pass(glance.guess?, &id, tcp, idle, now, |target| {

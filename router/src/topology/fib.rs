@@ -16,6 +16,14 @@ pub(super) struct Fib {
     v6: Ranges<u128>,
 }
 
+/// Where look-ups were answered last, of IPv4 and of IPv6. What is remembered of other routes than
+/// those that are asked is of no use, and does no harm.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Near {
+    v4: usize,
+    v6: usize,
+}
+
 /// Ranges of addresses, each from its start to the next one's. The first begins at 0.
 #[derive(Clone, Debug)]
 struct Ranges<A> {
@@ -48,12 +56,12 @@ impl Fib {
         }
     }
 
-    /// Where an address goes.
+    /// Where an address goes, which is `near` the one before in most cases.
     #[inline]
-    pub fn next_hop(&self, address: IpAddr) -> NextHop {
+    pub fn next_hop(&self, address: IpAddr, near: &mut Near) -> NextHop {
         match address {
-            IpAddr::V4(address) => self.v4.at(address.to_bits()),
-            IpAddr::V6(address) => self.v6.at(address.to_bits()),
+            IpAddr::V4(address) => self.v4.at(address.to_bits(), &mut near.v4),
+            IpAddr::V6(address) => self.v6.at(address.to_bits(), &mut near.v6),
         }
     }
 }
@@ -70,10 +78,14 @@ impl<A: Copy + Ord> Ranges<A> {
     }
 
     #[inline]
-    fn at(&self, address: A) -> NextHop {
-        // The first start is the lowest address there is, so at least one is not above.
-        let behind = self.starts.partition_point(|start| *start <= address);
-        self.hops.get(behind.wrapping_sub(1)).copied().unwrap_or(NextHop::NoRoute)
+    fn at(&self, address: A, near: &mut usize) -> NextHop {
+        let begun = |range| self.starts.get(range).is_some_and(|start| *start <= address);
+        if !begun(*near) || begun(*near + 1) {
+            // The first start is the lowest address there is, so at least one is not above.
+            let behind = self.starts.partition_point(|start| *start <= address);
+            *near = behind.saturating_sub(1);
+        }
+        self.hops.get(*near).copied().unwrap_or(NextHop::NoRoute)
     }
 }
 
@@ -99,6 +111,7 @@ mod tests {
         fn says_what_it_was_made_from(
             prefixes in prop::collection::vec(prefix(), 0..20),
             anywhere: (u32, u128),
+            elsewhere in (0usize..50, 0usize..50),
         ) {
             let next_hop = |address: IpAddr| {
                 let longest = prefixes
@@ -124,8 +137,12 @@ mod tests {
                     addresses.push(border);
                 }
             }
+            // Wherever the one before was, or what was asked then.
+            let mut near = Near { v4: elsewhere.0, v6: elsewhere.1 };
             for address in addresses {
-                prop_assert_eq!(fib.next_hop(address), next_hop(address), "{}", address);
+                prop_assert_eq!(fib.next_hop(address, &mut near), next_hop(address), "{}", address);
+                let fresh = &mut Near::default();
+                prop_assert_eq!(fib.next_hop(address, fresh), next_hop(address), "{}", address);
             }
         }
     }

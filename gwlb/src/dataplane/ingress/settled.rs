@@ -14,7 +14,7 @@ use geneve::flow::Stickiness;
 use geneve::inner::{IpVersion, Plain, TcpFlags};
 use netio::mem::prefetch;
 use netio::offload::Offload;
-use router::{EndpointId, NextHop, Routes};
+use router::{EndpointId, Near, NextHop, Routes};
 
 use super::{Aim, IPV6_MIN_MTU, Ingress, Sought};
 use crate::config::TrafficMode;
@@ -75,8 +75,8 @@ pub struct Entrance<'a> {
 const AHEAD: usize = 8;
 
 impl Entrance<'_> {
-    /// [Glances](Self::glance) at each packet of a batch, and has those that come next fetched
-    /// meanwhile: whoever has put them there may have left them in no cache near.
+    /// Glances at each packet of a batch, in place of what `glances` had. Those that come next are
+    /// fetched meanwhile: whoever has put them there may have left them in no cache near.
     #[inline]
     pub fn glance_all<'p>(
         &self,
@@ -90,19 +90,22 @@ impl Entrance<'_> {
             }
         };
         (0..AHEAD).for_each(|_| fetch());
+        let mut near = Near::default();
+        glances.clear();
         glances.extend(packets.map(|(packet, offload)| {
             fetch();
-            self.glance(packet, offload)
+            self.glance(packet, offload, &mut near)
         }));
     }
 
     /// Looks at a packet that has just come, and has that part of the index fetched which knows its
     /// flow. `None`: it is not ordinary, or does not go to an endpoint.
     #[inline]
-    pub fn glance(&self, packet: &[u8], offload: &Offload) -> Option<Glance> {
+    fn glance(&self, packet: &[u8], offload: &Offload, near: &mut Near) -> Option<Glance> {
         let Ingress { state, shortcuts, .. } = self.ingress;
         let plain = Plain::read(packet)?;
-        let NextHop::Endpoint(endpoint) = self.routes.lookup(plain.dst()) else { return None };
+        let next_hop = self.routes.lookup_near(plain.dst(), near);
+        let NextHop::Endpoint(endpoint) = next_hop else { return None };
         let at = shortcuts.at(endpoint)?;
         let tuple = plain.flow_key().sticky(at.stickiness);
         let hash = state.flows.hash(&FlowId { endpoint: at.wire_id, tuple });
@@ -200,7 +203,7 @@ pub(super) fn of_version<T>([v4, v6]: [T; 2], version: IpVersion) -> T {
 }
 
 impl Ingress {
-    /// Where packets come in from this origin, for [glancing](Entrance::glance) at a batch of them.
+    /// Where packets come in from this origin, for [glancing](Entrance::glance_all) at a batch of them.
     #[inline]
     pub fn entrance(&self, origin: Origin) -> Entrance<'_> {
         Entrance { ingress: self, routes: self.snapshot.topology.routes(origin.at) }

@@ -1,18 +1,37 @@
-//! The form of the tables that the router owns, `[[vpc]]` to `[[intent]]`, as they stand in the
-//! file: strings with their places, not yet checked against each other.
+//! The form of the tables that the router owns, `[routing]` and `[[vpc]]` to `[[intent]]`, as they
+//! stand in the file: strings with their places, not yet checked against each other.
 //!
 //! [`Topology::build`](crate::Topology::build) gives them a meaning. The tables that the gateway
-//! owns are not looked at: `gwlb` checks them, and the names at the top level.
+//! owns are not looked at, but for `semantics` in `[gateway]`, from which the rules follow where
+//! `[routing]` does not say them: `gwlb` checks them, and the names at the top level.
+
+mod gateways;
+mod inspection;
+mod routes;
+mod transit;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::rules::RuleSet;
 use crate::source::{Document, Located, Problem, Problems, Source};
+
+pub use gateways::{
+    AddressMapping, EgressOnlyInternetGateway, InternetGateway, Learned, LearnedRoute, NatGateway,
+    NetworkInterface, Opaque, VirtualPrivateGateway,
+};
+pub use inspection::{Endpoint, EndpointGroup, GroupMember, GroupMode, Intent};
+pub use routes::{PrefixList, Route, RouteTable};
+pub use transit::{
+    TransitGateway, TransitGatewayAttachment, TransitGatewayRouteTable, TransitRoute,
+};
 
 /// The router's part of a configuration file, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RouterFile {
+    /// `[routing]`
+    pub routing: Routing,
     /// `[[vpc]]`
     #[serde(rename = "vpc")]
     pub vpcs: Vec<Located<Vpc>>,
@@ -22,15 +41,55 @@ pub struct RouterFile {
     /// `[[internet_gateway]]`
     #[serde(rename = "internet_gateway")]
     pub internet_gateways: Vec<Located<InternetGateway>>,
+    /// `[[virtual_private_gateway]]`
+    #[serde(rename = "virtual_private_gateway")]
+    pub virtual_private_gateways: Vec<Located<VirtualPrivateGateway>>,
+    /// `[[egress_only_internet_gateway]]`
+    #[serde(rename = "egress_only_internet_gateway")]
+    pub egress_only_internet_gateways: Vec<Located<EgressOnlyInternetGateway>>,
+    /// `[[nat_gateway]]`
+    #[serde(rename = "nat_gateway")]
+    pub nat_gateways: Vec<Located<NatGateway>>,
+    /// `[[network_interface]]`
+    #[serde(rename = "network_interface")]
+    pub network_interfaces: Vec<Located<NetworkInterface>>,
+    /// `[[transit_gateway]]`
+    #[serde(rename = "transit_gateway")]
+    pub transit_gateways: Vec<Located<TransitGateway>>,
+    /// `[[transit_gateway_attachment]]`
+    #[serde(rename = "transit_gateway_attachment")]
+    pub transit_gateway_attachments: Vec<Located<TransitGatewayAttachment>>,
+    /// `[[transit_gateway_route_table]]`
+    #[serde(rename = "transit_gateway_route_table")]
+    pub transit_gateway_route_tables: Vec<Located<TransitGatewayRouteTable>>,
+    /// `[[prefix_list]]`
+    #[serde(rename = "prefix_list")]
+    pub prefix_lists: Vec<Located<PrefixList>>,
+    /// `[[opaque]]`
+    #[serde(rename = "opaque")]
+    pub opaques: Vec<Located<Opaque>>,
     /// `[[route_table]]`
     #[serde(rename = "route_table")]
     pub route_tables: Vec<Located<RouteTable>>,
     /// `[[endpoint]]`
     #[serde(rename = "endpoint")]
     pub endpoints: Vec<Located<Endpoint>>,
+    /// `[[endpoint_group]]`
+    #[serde(rename = "endpoint_group")]
+    pub endpoint_groups: Vec<Located<EndpointGroup>>,
     /// `[[intent]]`
     #[serde(rename = "intent")]
     pub intents: Vec<Located<Intent>>,
+}
+
+/// What holds for all route tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Routing {
+    /// Whose rules the tables are held to. Default: what `semantics` in `[gateway]` says, or else
+    /// `aws`.
+    #[serde(default)]
+    pub rules: Option<Located<RuleSet>>,
 }
 
 /// A virtual private cloud: an address space of its own.
@@ -60,105 +119,6 @@ pub struct Subnet {
     pub route_table: Option<Located<String>>,
 }
 
-/// Where a VPC meets the internet.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct InternetGateway {
-    /// The name that others refer to.
-    pub name: Located<String>,
-    /// The VPC that it is attached to.
-    pub vpc: Located<String>,
-    /// The gateway (edge) table, for packets that come in. Absent: straight to their subnets.
-    #[serde(default)]
-    pub route_table: Option<Located<String>>,
-    /// Addresses that it translates one to one, as elastic addresses are.
-    #[serde(default)]
-    pub addresses: Vec<Located<AddressMapping>>,
-}
-
-/// A public address that stands for a private one.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AddressMapping {
-    /// The IPv4 address that the internet sees.
-    pub public: Located<String>,
-    /// The IPv4 address in a subnet of the gateway's VPC.
-    pub private: Located<String>,
-}
-
-/// Where packets go that leave a subnet or come in through an internet gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RouteTable {
-    /// The name that others refer to.
-    pub name: Located<String>,
-    /// The VPC that it belongs to. Its address ranges are local routes in every table.
-    pub vpc: Located<String>,
-    /// Whether it is for the VPC's subnets that name no table. One table per VPC can be.
-    #[serde(default)]
-    pub main: Option<Located<bool>>,
-    /// The routes besides the local ones. The longest prefix wins.
-    #[serde(default)]
-    pub routes: Vec<Located<Route>>,
-}
-
-/// One route: a destination, and exactly one of the other keys.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// The addresses that it is for, such as `0.0.0.0/0`.
-    pub destination: Located<String>,
-    /// To a Gateway Load Balancer endpoint of the same VPC.
-    #[serde(default)]
-    pub endpoint: Option<Located<String>>,
-    /// Out through an internet gateway of the same VPC.
-    #[serde(default)]
-    pub internet_gateway: Option<Located<String>>,
-    /// To a network interface. Reserved: this version does not carry it.
-    #[serde(default)]
-    pub interface: Option<Located<String>>,
-    /// To a group of endpoints in different zones. Reserved: this version does not carry it.
-    #[serde(default)]
-    pub endpoint_group: Option<Located<String>>,
-    /// `true`: to nowhere.
-    #[serde(default)]
-    pub blackhole: Option<Located<bool>>,
-    /// `true`: to the subnet that holds the address.
-    #[serde(default)]
-    pub local: Option<Located<bool>>,
-}
-
-/// A Gateway Load Balancer endpoint: one subnet, one zone.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Endpoint {
-    /// The name that others refer to.
-    pub name: Located<String>,
-    /// The subnet that it is in. Its table says where packets go that come back inspected.
-    pub subnet: Located<String>,
-    /// The endpoint service that it connects to.
-    pub service: Located<String>,
-    /// Its 64-bit id in the Geneve option, such as `0x0123456789abcdef`. Absent: derived from the
-    /// name.
-    #[serde(default)]
-    pub wire_id: Option<Located<String>>,
-    /// Its address. Absent: the first free one of the subnet in each address family.
-    #[serde(default)]
-    pub address: Option<Located<String>>,
-}
-
-/// What must hold for all paths between two places. For `router verify`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Intent {
-    /// `internet_gateway:NAME` or `subnet:NAME`, where `*` in the name stands for anything.
-    pub from: Located<String>,
-    /// The same.
-    pub to: Located<String>,
-    /// The endpoint service that every packet must have passed.
-    pub inspected_by: Located<String>,
-}
-
 /// Reads the router's tables of a configuration file.
 ///
 /// # Errors
@@ -173,20 +133,67 @@ pub fn parse(source: &Source) -> Result<RouterFile, Problems> {
 
 /// The same for a file whose TOML is read already; the problems are added to the list.
 pub fn read(document: &Document<'_>, problems: &mut Vec<Problem>) -> RouterFile {
+    let routing = document.table("routing", problems).map(Located::into_inner);
+    let mut routing: Routing = routing.unwrap_or_default();
+    if routing.rules.is_none() {
+        routing.rules = rules_of_gateway(document);
+    }
     RouterFile {
+        routing,
         vpcs: document.list("vpc", problems),
         subnets: document.list("subnet", problems),
         internet_gateways: document.list("internet_gateway", problems),
+        virtual_private_gateways: document.list("virtual_private_gateway", problems),
+        egress_only_internet_gateways: document.list("egress_only_internet_gateway", problems),
+        nat_gateways: document.list("nat_gateway", problems),
+        network_interfaces: document.list("network_interface", problems),
+        transit_gateways: document.list("transit_gateway", problems),
+        transit_gateway_attachments: document.list("transit_gateway_attachment", problems),
+        transit_gateway_route_tables: document.list("transit_gateway_route_table", problems),
+        prefix_lists: document.list("prefix_list", problems),
+        opaques: document.list("opaque", problems),
         route_tables: document.list("route_table", problems),
         endpoints: document.list("endpoint", problems),
+        endpoint_groups: document.list("endpoint_group", problems),
         intents: document.list("intent", problems),
     }
 }
 
+/// The gateway's `semantics` name a cloud. What is wrong with them is the gateway's to tell.
+fn rules_of_gateway(document: &Document<'_>) -> Option<Located<RuleSet>> {
+    #[derive(Deserialize)]
+    struct Gateway {
+        semantics: Option<Located<RuleSet>>,
+    }
+    document.table::<Gateway>("gateway", &mut Vec::new())?.into_inner().semantics
+}
+
 impl RouterFile {
     /// The keys of the top level that are the router's.
-    pub const TABLES: [&str; 6] =
-        ["vpc", "subnet", "internet_gateway", "route_table", "endpoint", "intent"];
+    pub const TABLES: [&str; 17] = [
+        "routing",
+        "vpc",
+        "subnet",
+        "internet_gateway",
+        "virtual_private_gateway",
+        "egress_only_internet_gateway",
+        "nat_gateway",
+        "network_interface",
+        "transit_gateway",
+        "transit_gateway_attachment",
+        "transit_gateway_route_table",
+        "prefix_list",
+        "opaque",
+        "route_table",
+        "endpoint",
+        "endpoint_group",
+        "intent",
+    ];
+
+    /// Whose rules its tables are held to.
+    pub fn rules(&self) -> RuleSet {
+        self.routing.rules.as_deref().copied().unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -212,7 +219,9 @@ mod tests {
     fn the_schema_is_as_strict_as_the_reader() {
         let schema = schema();
         for (name, form) in schema["$defs"].as_object().unwrap() {
-            assert_eq!(form["additionalProperties"], false, "{name}");
+            // What is one of several words has no properties.
+            let strict = form["additionalProperties"] == false || form["oneOf"].is_array();
+            assert!(strict, "{name}");
             assert!(form["description"].is_string(), "{name}");
         }
         let subnet = &schema["$defs"]["Subnet"];

@@ -82,7 +82,10 @@
 
 pub mod cli;
 pub mod config;
+pub mod rules;
 pub mod source;
 mod topology;
+pub mod trace;
 
 pub use topology::*;
+pub use trace::Trace;

@@ -1,15 +1,17 @@
 //! The checked topology: immutable, shared between threads, asked once per packet.
 //!
-//! How it is checked is in [`build`]; how it speaks to people, in [`explain`] and [`trace`].
+//! How it is checked is in [`build`]; how it speaks to people, in [`explain`].
 
 mod build;
 mod describe;
 mod explain;
 mod fib;
 mod ids;
+mod places;
 mod resources;
 mod table;
-mod trace;
+mod transit;
+mod walk;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,16 +21,25 @@ use prefix_trie::joint::JointPrefixMap;
 
 use fib::Fib;
 
-pub use build::derived_wire_id;
+use crate::rules::RuleSet;
+
+pub use build::{Circles, derived_wire_id};
 pub use describe::{Description, EndpointLine, GatewayLine, SubnetLine, TableLine, VpcLine};
 pub use explain::{Explanation, RouteLine};
 pub use fib::Near;
-pub use ids::{Attachment, EndpointId, Entry, GatewayId, NextHop, SubnetId, TableId, VpcId};
+pub use ids::{
+    Attachment, EdgeId, EndpointId, Entry, GatewayId, GroupId, InterfaceId, NextHop, PrefixListId,
+    SubnetId, TableId, TransitAttachmentId, TransitGatewayId, TransitTableId, VpcId,
+};
+pub use places::UnknownEntry;
 pub use resources::{
-    AddressMapping, Endpoint, Intent, InternetGateway, Origin, Route, Subnet, Target, Vpc,
+    AddressMapping, Edge, EdgeKind, Endpoint, EndpointGroup, GroupMode, Intent, Interface,
+    InterfaceKind, InternetGateway, Learned, Origin, PrefixList, Route, RouteState, Subnet, Target,
+    Vpc,
 };
 pub use table::RouteTable;
-pub use trace::{Trace, UnknownEntry};
+pub use transit::{TransitAttachment, TransitGateway, TransitTable, TransitTarget};
+pub use walk::{Choose, Fixed, Step};
 
 /// VPCs, subnets, gateways, tables and endpoints that fit together.
 ///
@@ -36,15 +47,25 @@ pub use trace::{Trace, UnknownEntry};
 /// range here, and then the accessors that take it panic.
 #[derive(Clone, Debug)]
 pub struct Topology {
+    rules: RuleSet,
     vpcs: Vec<Vpc>,
     subnets: Vec<Subnet>,
     gateways: Vec<InternetGateway>,
+    edges: Vec<Edge>,
+    interfaces: Vec<Interface>,
+    transit_gateways: Vec<TransitGateway>,
+    transit_tables: Vec<TransitTable>,
+    transit_attachments: Vec<TransitAttachment>,
+    prefix_lists: Vec<PrefixList>,
     tables: Vec<RouteTable>,
     endpoints: Vec<Endpoint>,
+    groups: Vec<EndpointGroup>,
     intents: Vec<Intent>,
     names: Names,
     /// For each VPC, which subnet has an address.
     subnet_of: Vec<JointPrefixMap<IpNet, SubnetId>>,
+    /// For each VPC, which interface has an address.
+    interface_of: Vec<HashMap<IpAddr, InterfaceId>>,
     /// For each endpoint, the table of its subnet: the fast path's short cut.
     table_of_endpoint: Vec<TableId>,
     /// For each table, where every address goes: the fast path's other one.
@@ -57,8 +78,18 @@ struct Names {
     vpcs: HashMap<String, VpcId>,
     subnets: HashMap<String, SubnetId>,
     gateways: HashMap<String, GatewayId>,
+    virtual_private_gateways: HashMap<String, EdgeId>,
+    egress_only_internet_gateways: HashMap<String, EdgeId>,
+    opaques: HashMap<String, EdgeId>,
+    network_interfaces: HashMap<String, InterfaceId>,
+    nat_gateways: HashMap<String, InterfaceId>,
+    transit_gateways: HashMap<String, TransitGatewayId>,
+    transit_tables: HashMap<String, TransitTableId>,
+    transit_attachments: HashMap<String, TransitAttachmentId>,
+    prefix_lists: HashMap<String, PrefixListId>,
     tables: HashMap<String, TableId>,
     endpoints: HashMap<String, EndpointId>,
+    groups: HashMap<String, GroupId>,
 }
 
 /// The routes of one [`Entry`].
@@ -98,7 +129,9 @@ impl Topology {
     pub fn routes(&self, from: Entry) -> Routes<'_> {
         let endpoint = match from {
             Entry::Endpoint(id) => Some(id),
-            Entry::InternetGateway(_) | Entry::Subnet(_) => None,
+            Entry::InternetGateway(_) | Entry::Subnet(_) | Entry::Interface(_) | Entry::Edge(_) => {
+                None
+            }
         };
         Routes { fib: &self.fibs[self.table_for(from).index()], endpoint }
     }
@@ -110,6 +143,8 @@ impl Topology {
             Entry::InternetGateway(id) => self.gateways[id.index()].table,
             Entry::Subnet(id) => self.subnets[id.index()].table,
             Entry::Endpoint(id) => self.table_of_endpoint[id.index()],
+            Entry::Interface(id) => self.subnets[self.interfaces[id.index()].subnet.index()].table,
+            Entry::Edge(id) => self.edges[id.index()].table,
         }
     }
 
@@ -121,9 +156,11 @@ impl Topology {
     /// The answers of a table, for every address.
     fn fib(&self, table: &RouteTable) -> Fib {
         let routes = table.routes().map(|route| route.destination);
-        // What is local goes to the subnet that has the address.
-        let subnets = self.subnet_of[table.vpc().index()].iter().map(|(prefix, _)| prefix);
-        Fib::new(routes.chain(subnets), |address| match table.target(address) {
+        // What is local goes to the interface that has the address, or else to the subnet.
+        let vpc = table.vpc().index();
+        let subnets = self.subnet_of[vpc].iter().map(|(prefix, _)| prefix);
+        let interfaces = self.interface_of[vpc].keys().map(|address| IpNet::from(*address));
+        Fib::new(routes.chain(subnets).chain(interfaces), |address| match table.target(address) {
             Some(target) => self.resolve(table.vpc(), target, address),
             None => NextHop::NoRoute,
         })
@@ -131,13 +168,28 @@ impl Topology {
 
     fn resolve(&self, vpc: VpcId, target: Target, destination: IpAddr) -> NextHop {
         match target {
-            Target::Local => self
-                .subnet_of(vpc, destination)
-                .map_or(NextHop::NoSubnet, |id| NextHop::Deliver(Attachment::Subnet(id))),
+            Target::Local => self.local(vpc, destination),
             Target::InternetGateway(id) => NextHop::Deliver(Attachment::InternetGateway(id)),
+            Target::Interface(id) => NextHop::Deliver(Attachment::Interface(id)),
+            Target::Edge(id) => NextHop::Deliver(Attachment::Edge(id)),
             Target::Endpoint(id) => NextHop::Endpoint(id),
+            Target::EndpointGroup(id) => NextHop::EndpointGroup(id),
+            Target::Transit(id) => NextHop::Transit(id),
             Target::Blackhole => NextHop::Blackhole,
         }
+    }
+
+    fn local(&self, vpc: VpcId, destination: IpAddr) -> NextHop {
+        if let Some(id) = self.interface_of[vpc.index()].get(&destination) {
+            return NextHop::Deliver(Attachment::Interface(*id));
+        }
+        self.subnet_of(vpc, destination)
+            .map_or(NextHop::NoSubnet, |id| NextHop::Deliver(Attachment::Subnet(id)))
+    }
+
+    /// Whose rules its tables were held to.
+    pub fn rules(&self) -> RuleSet {
+        self.rules
     }
 
     /// All VPCs.
@@ -163,6 +215,45 @@ impl Topology {
     /// All endpoints.
     pub fn endpoints(&self) -> impl ExactSizeIterator<Item = (EndpointId, &Endpoint)> {
         numbered(&self.endpoints, EndpointId::from_index)
+    }
+
+    /// All network interfaces, then all NAT gateways.
+    pub fn interfaces(&self) -> impl ExactSizeIterator<Item = (InterfaceId, &Interface)> {
+        numbered(&self.interfaces, InterfaceId::from_index)
+    }
+
+    /// All other ways out: virtual private gateways, egress-only internet gateways, opaque ones.
+    pub fn edges(&self) -> impl ExactSizeIterator<Item = (EdgeId, &Edge)> {
+        numbered(&self.edges, EdgeId::from_index)
+    }
+
+    /// All transit gateways.
+    pub fn transit_gateways(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (TransitGatewayId, &TransitGateway)> {
+        numbered(&self.transit_gateways, TransitGatewayId::from_index)
+    }
+
+    /// All tables of transit gateways.
+    pub fn transit_tables(&self) -> impl ExactSizeIterator<Item = (TransitTableId, &TransitTable)> {
+        numbered(&self.transit_tables, TransitTableId::from_index)
+    }
+
+    /// All attachments of VPCs to transit gateways.
+    pub fn transit_attachments(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (TransitAttachmentId, &TransitAttachment)> {
+        numbered(&self.transit_attachments, TransitAttachmentId::from_index)
+    }
+
+    /// All prefix lists.
+    pub fn prefix_lists(&self) -> impl ExactSizeIterator<Item = (PrefixListId, &PrefixList)> {
+        numbered(&self.prefix_lists, PrefixListId::from_index)
+    }
+
+    /// All groups of endpoints.
+    pub fn endpoint_groups(&self) -> impl ExactSizeIterator<Item = (GroupId, &EndpointGroup)> {
+        numbered(&self.groups, GroupId::from_index)
     }
 
     /// What must hold for the paths, as the file says. Nothing here verifies it.
@@ -195,6 +286,46 @@ impl Topology {
         &self.endpoints[id.index()]
     }
 
+    /// The network interface or NAT gateway with this id.
+    pub fn interface(&self, id: InterfaceId) -> &Interface {
+        &self.interfaces[id.index()]
+    }
+
+    /// The other way out with this id.
+    pub fn edge(&self, id: EdgeId) -> &Edge {
+        &self.edges[id.index()]
+    }
+
+    /// The transit gateway with this id.
+    pub fn transit_gateway(&self, id: TransitGatewayId) -> &TransitGateway {
+        &self.transit_gateways[id.index()]
+    }
+
+    /// The transit gateway's table with this id.
+    pub fn transit_table(&self, id: TransitTableId) -> &TransitTable {
+        &self.transit_tables[id.index()]
+    }
+
+    /// The attachment with this id.
+    pub fn transit_attachment(&self, id: TransitAttachmentId) -> &TransitAttachment {
+        &self.transit_attachments[id.index()]
+    }
+
+    /// The prefix list with this id.
+    pub fn prefix_list(&self, id: PrefixListId) -> &PrefixList {
+        &self.prefix_lists[id.index()]
+    }
+
+    /// The group of endpoints with this id.
+    pub fn endpoint_group(&self, id: GroupId) -> &EndpointGroup {
+        &self.groups[id.index()]
+    }
+
+    /// The VPC that packets enter here.
+    pub fn vpc_of(&self, at: Entry) -> VpcId {
+        self.table(self.table_for(at)).vpc()
+    }
+
     /// The VPC of this name.
     pub fn vpc_by_name(&self, name: &str) -> Option<VpcId> {
         self.names.vpcs.get(name).copied()
@@ -220,11 +351,48 @@ impl Topology {
         self.names.endpoints.get(name).copied()
     }
 
+    /// The group of endpoints of this name.
+    pub fn endpoint_group_by_name(&self, name: &str) -> Option<GroupId> {
+        self.names.groups.get(name).copied()
+    }
+
+    /// The network interface of this name.
+    pub fn network_interface_by_name(&self, name: &str) -> Option<InterfaceId> {
+        self.names.network_interfaces.get(name).copied()
+    }
+
+    /// The NAT gateway of this name.
+    pub fn nat_gateway_by_name(&self, name: &str) -> Option<InterfaceId> {
+        self.names.nat_gateways.get(name).copied()
+    }
+
+    /// The virtual private gateway of this name.
+    pub fn virtual_private_gateway_by_name(&self, name: &str) -> Option<EdgeId> {
+        self.names.virtual_private_gateways.get(name).copied()
+    }
+
+    /// The egress-only internet gateway of this name.
+    pub fn egress_only_internet_gateway_by_name(&self, name: &str) -> Option<EdgeId> {
+        self.names.egress_only_internet_gateways.get(name).copied()
+    }
+
+    /// What is opaque and has this name.
+    pub fn opaque_by_name(&self, name: &str) -> Option<EdgeId> {
+        self.names.opaques.get(name).copied()
+    }
+
+    /// The attachment to a transit gateway of this name.
+    pub fn transit_attachment_by_name(&self, name: &str) -> Option<TransitAttachmentId> {
+        self.names.transit_attachments.get(name).copied()
+    }
+
     /// The name of an attachment, without its kind.
     pub fn attachment_name(&self, attachment: Attachment) -> &str {
         match attachment {
             Attachment::InternetGateway(id) => &self.gateway(id).name,
             Attachment::Subnet(id) => &self.subnet(id).name,
+            Attachment::Interface(id) => &self.interface(id).name,
+            Attachment::Edge(id) => &self.edge(id).name,
         }
     }
 }

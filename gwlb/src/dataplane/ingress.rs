@@ -490,12 +490,11 @@ impl State {
             ReplyCause::TargetGone(_) => DropReason::TargetGone,
         };
         let to = match at.came_from.at {
-            Entry::InternetGateway(id) => Some(Attachment::InternetGateway(id)),
-            Entry::Subnet(id) => Some(Attachment::Subnet(id)),
             from @ Entry::Endpoint(_) => match view.topology.lookup(from, frame.inner.src) {
                 NextHop::Deliver(to) => Some(to),
                 _ => None,
             },
+            from => from.attachment(),
         };
         let to = to.filter(|to| view.attachments.contains_key(to)).ok_or(refused)?;
         let (packet, limit) = match cause {
@@ -556,7 +555,11 @@ pub(super) fn no_way(hop: NextHop) -> DropReason {
         NextHop::Blackhole => DropReason::Blackhole,
         NextHop::NoSubnet => DropReason::NoSubnet,
         NextHop::Loop => DropReason::RoutingLoop,
-        NextHop::NoRoute | NextHop::Deliver(_) | NextHop::Endpoint(_) => DropReason::NoRoute,
+        NextHop::NoRoute
+        | NextHop::Deliver(_)
+        | NextHop::Endpoint(_)
+        | NextHop::EndpointGroup(_)
+        | NextHop::Transit(_) => DropReason::NoRoute,
     }
 }
 

@@ -274,6 +274,7 @@ impl Snapshot {
             Entry::Endpoint(id) => {
                 self.wire_ids.get(&old.endpoint(id).wire_id).copied().map(Entry::Endpoint)
             }
+            Entry::Interface(_) | Entry::Edge(_) => new.entry(&old.entry_name(place)).ok(),
         }
     }
 
@@ -282,7 +283,7 @@ impl Snapshot {
     pub fn translation(&self, at: Attachment) -> Option<&Translation> {
         match at {
             Attachment::InternetGateway(id) => self.translations[id.index()].as_ref(),
-            Attachment::Subnet(_) => None,
+            Attachment::Subnet(_) | Attachment::Interface(_) | Attachment::Edge(_) => None,
         }
     }
 }

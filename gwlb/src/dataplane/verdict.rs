@@ -40,7 +40,9 @@ impl From<Entry> for Origin {
     fn from(at: Entry) -> Self {
         let side = match at {
             Entry::Endpoint(_) => Side::Udp,
-            Entry::InternetGateway(_) | Entry::Subnet(_) => Side::Tun,
+            Entry::InternetGateway(_) | Entry::Subnet(_) | Entry::Interface(_) | Entry::Edge(_) => {
+                Side::Tun
+            }
         };
         Self { at, side }
     }

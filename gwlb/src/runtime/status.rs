@@ -107,10 +107,5 @@ impl Status {
 }
 
 fn place(settings: &Settings, at: Attachment) -> String {
-    match at {
-        Attachment::InternetGateway(id) => {
-            format!("internet_gateway:{}", settings.topology.gateway(id).name)
-        }
-        Attachment::Subnet(id) => format!("subnet:{}", settings.topology.subnet(id).name),
-    }
+    settings.topology.entry_name(at.into())
 }

@@ -6,6 +6,8 @@ use std::ops::Range;
 use miette::{Diagnostic, LabeledSpan};
 use thiserror::Error;
 
+use crate::rules::{Rule, RuleSet};
+
 /// One mistake in a configuration file.
 ///
 /// ```
@@ -23,6 +25,7 @@ pub struct Problem {
     place: Option<Label>,
     others: Vec<Label>,
     help: Option<String>,
+    rule: Option<(Rule, RuleSet)>,
 }
 
 /// A place in the text, and what is to be said about it.
@@ -37,7 +40,7 @@ pub struct Label {
 impl Problem {
     /// A problem that is nowhere in the text, such as a table that is missing altogether.
     pub fn new(message: impl Into<String>) -> Problem {
-        Problem { message: message.into(), place: None, others: Vec::new(), help: None }
+        Problem { message: message.into(), place: None, others: Vec::new(), help: None, rule: None }
     }
 
     /// A problem at a place.
@@ -60,6 +63,25 @@ impl Problem {
     pub fn and(mut self, span: Range<usize>, text: impl Into<String>) -> Problem {
         self.others.push(Label { span, text: text.into() });
         self
+    }
+
+    /// Cites the rule that is broken, and whose it is.
+    #[must_use]
+    pub fn rule(mut self, rule: Rule, of: RuleSet) -> Problem {
+        self.rule = Some((rule, of));
+        self
+    }
+
+    /// The rule that is broken, and whose it is, if it is one of a cloud's.
+    pub fn broken_rule(&self) -> Option<(Rule, RuleSet)> {
+        self.rule
+    }
+
+    /// The rule in words, such as `rule edge-target (aws): A gateway table … [VPC User Guide, …]`.
+    fn citation(&self) -> Option<String> {
+        let (rule, of) = self.rule?;
+        let source = rule.source(of)?;
+        Some(format!("rule {} ({of}): {} [{source}]", rule.code(), rule.statement()))
     }
 
     /// Says what would help.
@@ -109,6 +131,7 @@ impl Problem {
             place: self.place.as_ref().map(label),
             others: self.others.iter().map(label).collect(),
             help: self.help.as_deref().map(escaped),
+            rule: self.rule,
         }
     }
 }
@@ -129,7 +152,8 @@ fn escaped(text: &str) -> String {
 /// The labels carry no source; [`super::Problems`] renders each problem together with it.
 impl Diagnostic for Problem {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        let lines: Vec<String> = self.help.iter().cloned().chain(self.citation()).collect();
+        (!lines.is_empty()).then(|| Box::new(lines.join("\n")) as Box<dyn fmt::Display>)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {

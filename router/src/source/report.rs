@@ -157,7 +157,7 @@ impl std::error::Error for LocatedProblem<'_> {}
 
 impl Diagnostic for LocatedProblem<'_> {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.problem.advice().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        Diagnostic::help(&self.problem)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {

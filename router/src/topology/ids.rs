@@ -65,6 +65,36 @@ id! {
     TableId
 }
 
+id! {
+    /// A network interface or a NAT gateway; the interfaces of the file first.
+    InterfaceId
+}
+id! {
+    /// A way out of a VPC other than an internet gateway: the virtual private gateways of the file
+    /// first, then the egress-only internet gateways, then what is opaque.
+    EdgeId
+}
+id! {
+    /// A transit gateway.
+    TransitGatewayId
+}
+id! {
+    /// A table of a transit gateway.
+    TransitTableId
+}
+id! {
+    /// One VPC at a transit gateway.
+    TransitAttachmentId
+}
+id! {
+    /// A prefix list.
+    PrefixListId
+}
+id! {
+    /// A group of endpoints.
+    GroupId
+}
+
 /// The most resources of one kind: every id but the unresolved one.
 pub(crate) const MOST: usize = u16::MAX as usize;
 
@@ -75,6 +105,10 @@ pub enum Attachment {
     InternetGateway(GatewayId),
     /// To a machine in a subnet.
     Subnet(SubnetId),
+    /// To the machine with this interface, or to a NAT gateway.
+    Interface(InterfaceId),
+    /// Out of the VPC by another way.
+    Edge(EdgeId),
 }
 
 /// Where a packet enters the router, which decides the table that it is looked up in.
@@ -86,6 +120,24 @@ pub enum Entry {
     Subnet(SubnetId),
     /// Back from an appliance: the table of the endpoint's own subnet.
     Endpoint(EndpointId),
+    /// From the machine with this interface, or from a NAT gateway: the table of its subnet.
+    Interface(InterfaceId),
+    /// Into the VPC by another way: the gateway table of a virtual private gateway.
+    Edge(EdgeId),
+}
+
+impl Entry {
+    /// The attachment that packets come from which enter here. `None` for an endpoint, whose packets
+    /// come from appliances.
+    pub fn attachment(self) -> Option<Attachment> {
+        match self {
+            Entry::InternetGateway(id) => Some(Attachment::InternetGateway(id)),
+            Entry::Subnet(id) => Some(Attachment::Subnet(id)),
+            Entry::Interface(id) => Some(Attachment::Interface(id)),
+            Entry::Edge(id) => Some(Attachment::Edge(id)),
+            Entry::Endpoint(_) => None,
+        }
+    }
 }
 
 impl From<Attachment> for Entry {
@@ -93,6 +145,8 @@ impl From<Attachment> for Entry {
         match attachment {
             Attachment::InternetGateway(id) => Entry::InternetGateway(id),
             Attachment::Subnet(id) => Entry::Subnet(id),
+            Attachment::Interface(id) => Entry::Interface(id),
+            Attachment::Edge(id) => Entry::Edge(id),
         }
     }
 }
@@ -104,6 +158,10 @@ pub enum NextHop {
     Deliver(Attachment),
     /// To be inspected.
     Endpoint(EndpointId),
+    /// To be inspected by the member of this group that is chosen for it.
+    EndpointGroup(GroupId),
+    /// To the transit gateway, from the VPC of this attachment: [`super::Topology::transit_target`].
+    Transit(TransitAttachmentId),
     /// Nowhere: a route says so.
     Blackhole,
     /// Nowhere: no route has the address.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
-use super::{Origin, Route, Target, VpcId};
+use super::{Learned, Origin, PrefixListId, Route, RouteState, Target, VpcId};
 
 /// A route table, with the local routes that each has for its VPC's address ranges.
 #[derive(Clone, Debug)]
@@ -13,19 +13,60 @@ pub struct RouteTable {
     name: String,
     vpc: VpcId,
     implicit: bool,
-    routes: JointPrefixMap<IpNet, (Target, Origin)>,
+    routes: JointPrefixMap<IpNet, Held>,
+    /// Those that another route for the same addresses has priority over.
+    filtered: Vec<(IpNet, Held)>,
+}
+
+/// What a table holds for a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) target: Target,
+    pub(crate) origin: Origin,
+    pub(crate) list: Option<PrefixListId>,
+    pub(crate) learned: Option<Learned>,
+}
+
+impl Held {
+    /// A route that is written with a destination.
+    pub(crate) fn written(target: Target) -> Held {
+        Held { target, origin: Origin::CreateRoute, list: None, learned: None }
+    }
+
+    /// Of routes for the same addresses, the lowest wins: "longest prefix, static, prefix list,
+    /// propagated (Direct Connect, static VPN, VPN by BGP)" (semantics 1d).
+    fn rank(&self) -> (u8, Option<Learned>) {
+        match (self.origin, self.list) {
+            (Origin::CreateRouteTable | Origin::CreateRoute, None) => (0, None),
+            (Origin::CreateRouteTable | Origin::CreateRoute, Some(_)) => (1, None),
+            (Origin::EnableVgwRoutePropagation, _) => (2, self.learned),
+        }
+    }
 }
 
 impl RouteTable {
     /// A table with the local routes of these address ranges.
     pub(crate) fn new(name: String, vpc: VpcId, implicit: bool, local: &[IpNet]) -> RouteTable {
-        let local = local.iter().map(|cidr| (*cidr, (Target::Local, Origin::CreateRouteTable)));
-        RouteTable { name, vpc, implicit, routes: local.collect() }
+        let local = local.iter().map(|cidr| {
+            let origin = Origin::CreateRouteTable;
+            (*cidr, Held { origin, ..Held::written(Target::Local) })
+        });
+        RouteTable { name, vpc, implicit, routes: local.collect(), filtered: Vec::new() }
     }
 
-    /// Adds a route, or replaces the local route of the same destination.
-    pub(crate) fn insert(&mut self, destination: IpNet, target: Target) {
-        self.routes.insert(destination, (target, Origin::CreateRoute));
+    /// Adds a route. One that is written replaces the local route of the same destination; of
+    /// others the one with priority is used, and of equal ones the one that came first.
+    pub(crate) fn insert(&mut self, destination: IpNet, held: Held) {
+        match self.routes.get_mut(&destination) {
+            None => drop(self.routes.insert(destination, held)),
+            Some(there) if there.origin == Origin::CreateRouteTable && held.rank().0 == 0 => {
+                *there = held;
+            }
+            Some(there) if held.rank() < there.rank() => {
+                self.filtered.push((destination, std::mem::replace(there, held)));
+            }
+            Some(_) => self.filtered.push((destination, held)),
+        }
     }
 
     /// Its name. An implicit table has a name with a colon, which no table of a file can have.
@@ -43,31 +84,48 @@ impl RouteTable {
         self.implicit
     }
 
-    /// All its routes: IPv4 before IPv6, then by address, shorter prefixes first.
+    /// The routes that packets take: IPv4 before IPv6, then by address, shorter prefixes first.
     pub fn routes(&self) -> impl Iterator<Item = Route> {
-        self.routes.iter().map(|(destination, entry)| route(destination, *entry))
+        self.routes.iter().map(|(destination, held)| route(destination, held))
+    }
+
+    /// The routes that no packet takes, since others for the same addresses have priority.
+    pub fn filtered(&self) -> impl Iterator<Item = Route> {
+        let filtered = |(destination, held): &(IpNet, Held)| Route {
+            state: RouteState::Filtered,
+            ..route(*destination, held)
+        };
+        self.filtered.iter().map(filtered)
     }
 
     /// Where an address goes, by the longest prefix that has it.
     pub fn target(&self, address: IpAddr) -> Option<Target> {
-        self.routes.get_lpm(&IpNet::from(address)).map(|(_, (target, _))| *target)
+        self.routes.get_lpm(&IpNet::from(address)).map(|(_, held)| held.target)
     }
 
-    /// Every route that has an address, the longest prefix first.
+    /// Every route that has an address: the one that decides, those of the same prefix that it has
+    /// priority over, and then the others, the longest prefix first.
     pub fn candidates(&self, address: IpAddr) -> Vec<Route> {
         let host = IpNet::from(address);
-        let mut routes: Vec<Route> = self
-            .routes
-            .cover(&host)
-            .map(|(destination, entry)| route(destination, *entry))
-            .collect();
-        routes.reverse();
+        let cover = self.routes.cover(&host).map(|(destination, held)| route(destination, held));
+        let filtered = self.filtered().filter(|route| route.destination.contains(&address));
+        let mut routes: Vec<Route> = cover.chain(filtered).collect();
+        let rank = |route: &Route| {
+            let Route { target, origin, list, learned, .. } = *route;
+            Held { target, origin, list, learned }.rank()
+        };
+        // Stable: of equal ones, the one that is used stands before those that are not.
+        routes
+            .sort_by_key(|route| (std::cmp::Reverse(route.destination.prefix_len()), rank(route)));
         routes
     }
 }
 
-fn route(destination: IpNet, (target, origin): (Target, Origin)) -> Route {
-    Route { destination, target, origin }
+fn route(destination: IpNet, held: &Held) -> Route {
+    let Held { target, origin, list, learned } = *held;
+    let state =
+        if target == Target::Blackhole { RouteState::Blackhole } else { RouteState::Active };
+    Route { destination, target, origin, list, learned, state }
 }
 
 #[cfg(test)]
@@ -124,7 +182,7 @@ mod tests {
             let mut table =
                 RouteTable::new("t".to_owned(), VpcId::from_index(0), false, &[]);
             for (destination, target) in &routes {
-                table.insert(*destination, *target);
+                table.insert(*destination, Held::written(*target));
             }
             let routes: Vec<_> = routes.into_iter().collect();
             // Besides random addresses, the ends of every prefix and their outer neighbours.
@@ -160,7 +218,7 @@ mod tests {
     #[test]
     fn families_do_not_meet() {
         let mut table = RouteTable::new("t".to_owned(), VpcId::from_index(0), false, &[]);
-        table.insert("0.0.0.0/0".parse().unwrap(), Target::Blackhole);
+        table.insert("0.0.0.0/0".parse().unwrap(), Held::written(Target::Blackhole));
         assert_eq!(table.target("10.0.0.1".parse().unwrap()), Some(Target::Blackhole));
         assert_eq!(table.target("::ffff:10.0.0.1".parse().unwrap()), None);
     }
@@ -170,8 +228,57 @@ mod tests {
         let cidr: IpNet = "10.0.0.0/16".parse().unwrap();
         let mut table = RouteTable::new("t".to_owned(), VpcId::from_index(0), false, &[cidr]);
         assert_eq!(table.target("10.0.1.1".parse().unwrap()), Some(Target::Local));
-        table.insert(cidr, Target::Blackhole);
+        table.insert(cidr, Held::written(Target::Blackhole));
         assert_eq!(table.target("10.0.1.1".parse().unwrap()), Some(Target::Blackhole));
         assert_eq!(table.routes().count(), 1);
+    }
+
+    #[test]
+    fn of_equal_prefixes_static_wins_then_a_prefix_list_then_what_was_propagated() {
+        let net: IpNet = "192.168.0.0/16".parse().unwrap();
+        let endpoint = |index| Target::Endpoint(super::super::EndpointId::from_index(index));
+        let propagated = |index, learned| Held {
+            origin: Origin::EnableVgwRoutePropagation,
+            learned: Some(learned),
+            ..Held::written(endpoint(index))
+        };
+        // From the one that wins to the one that loses to all others.
+        let ranked = [
+            Held::written(endpoint(0)),
+            Held { list: Some(PrefixListId::from_index(0)), ..Held::written(endpoint(1)) },
+            propagated(2, Learned::DirectConnect),
+            propagated(3, Learned::VpnStatic),
+            propagated(4, Learned::VpnBgp),
+        ];
+        for first in 0..ranked.len() {
+            let mut table = RouteTable::new("t".to_owned(), VpcId::from_index(0), false, &[]);
+            let mut order = ranked;
+            order.rotate_left(first);
+            for held in order {
+                table.insert(net, held);
+            }
+            let found: Vec<_> = table.candidates("192.168.1.1".parse().unwrap());
+            assert_eq!(
+                found.iter().map(|route| route.target).collect::<Vec<_>>(),
+                ranked.iter().map(|held| held.target).collect::<Vec<_>>()
+            );
+            assert_eq!(found[0].state, RouteState::Active);
+            assert!(found[1..].iter().all(|route| route.state == RouteState::Filtered));
+            assert_eq!(table.target("192.168.1.1".parse().unwrap()), Some(endpoint(0)));
+        }
+    }
+
+    #[test]
+    fn a_longer_prefix_beats_any_priority() {
+        let mut table = RouteTable::new("t".to_owned(), VpcId::from_index(0), false, &[]);
+        table.insert("192.168.0.0/16".parse().unwrap(), Held::written(Target::Local));
+        let learned = Held {
+            origin: Origin::EnableVgwRoutePropagation,
+            learned: Some(Learned::VpnBgp),
+            ..Held::written(Target::Blackhole)
+        };
+        table.insert("192.168.1.0/24".parse().unwrap(), learned);
+        assert_eq!(table.target("192.168.1.1".parse().unwrap()), Some(Target::Blackhole));
+        assert_eq!(table.target("192.168.2.1".parse().unwrap()), Some(Target::Local));
     }
 }

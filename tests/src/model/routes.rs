@@ -6,7 +6,7 @@ use gwlb::config::Settings;
 use gwlb::dataplane::verdict::DropReason;
 use ipnet::IpNet;
 use router::{AddressMapping, Attachment, EndpointId, Entry, Target};
-use router::{GatewayId, SubnetId};
+use router::{EdgeId, GatewayId, InterfaceId, SubnetId};
 
 /// The route tables of one configuration, as lists.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(super) struct Routes {
     gateways: Vec<Gateway>,
     subnets: Vec<Subnet>,
     endpoints: Vec<Endpoint>,
+    interfaces: Vec<Interface>,
+    edges: Vec<Edge>,
     attached: Vec<Attachment>,
 }
 
@@ -43,6 +45,23 @@ struct Subnet {
 struct Endpoint {
     wire_id: u64,
     subnet: usize,
+}
+
+/// A network interface or a NAT gateway.
+#[derive(Debug)]
+struct Interface {
+    /// With its kind.
+    name: String,
+    subnet: usize,
+    addresses: Vec<IpAddr>,
+}
+
+/// A way out that is no internet gateway.
+#[derive(Debug)]
+struct Edge {
+    /// With its kind.
+    name: String,
+    table: usize,
 }
 
 /// Where a packet goes next.
@@ -78,7 +97,18 @@ impl Routes {
             wire_id: endpoint.wire_id,
             subnet: endpoint.subnet.index(),
         });
+        let interfaces = topology.interfaces().map(|(id, interface)| Interface {
+            name: topology.entry_name(Entry::Interface(id)),
+            subnet: interface.subnet.index(),
+            addresses: interface.addresses.clone(),
+        });
+        let edges = topology.edges().map(|(id, edge)| Edge {
+            name: topology.entry_name(Entry::Edge(id)),
+            table: edge.table.index(),
+        });
         Routes {
+            interfaces: interfaces.collect(),
+            edges: edges.collect(),
             tables: tables.collect(),
             gateways: gateways.collect(),
             subnets: subnets.collect(),
@@ -95,6 +125,8 @@ impl Routes {
             Entry::InternetGateway(id) => self.gateways[id.index()].table,
             Entry::Subnet(id) => self.subnets[id.index()].table,
             Entry::Endpoint(id) => self.subnets[self.endpoints[id.index()].subnet].table,
+            Entry::Interface(id) => self.subnets[self.interfaces[id.index()].subnet].table,
+            Entry::Edge(id) => self.edges[id.index()].table,
         }];
         let holds = table.routes.iter().filter(|(destination, _)| destination.contains(&to));
         let Some((_, target)) = holds.max_by_key(|(destination, _)| destination.prefix_len())
@@ -108,10 +140,19 @@ impl Routes {
             }
             Target::Endpoint(id) => return Next::Endpoint(id),
             Target::InternetGateway(id) => Attachment::InternetGateway(id),
-            Target::Local => match self.subnet_of(table.vpc, to) {
-                Some(id) => Attachment::Subnet(id),
-                None => return Next::Drop(DropReason::NoSubnet),
-            },
+            Target::Interface(id) => Attachment::Interface(id),
+            Target::Edge(id) => Attachment::Edge(id),
+            // What this version of the gateway does not carry.
+            Target::EndpointGroup(_) | Target::Transit(_) => {
+                return Next::Drop(DropReason::NoRoute);
+            }
+            Target::Local => {
+                match (self.interface_of(table.vpc, to), self.subnet_of(table.vpc, to)) {
+                    (Some(id), _) => Attachment::Interface(id),
+                    (None, Some(id)) => Attachment::Subnet(id),
+                    (None, None) => return Next::Drop(DropReason::NoSubnet),
+                }
+            }
         };
         if self.attached.contains(&out) {
             Next::Deliver(out)
@@ -135,7 +176,7 @@ impl Routes {
     pub(super) fn addresses(&self, at: Attachment) -> &[AddressMapping] {
         match at {
             Attachment::InternetGateway(id) => &self.gateways[id.index()].addresses,
-            Attachment::Subnet(_) => &[],
+            Attachment::Subnet(_) | Attachment::Interface(_) | Attachment::Edge(_) => &[],
         }
     }
 
@@ -156,6 +197,16 @@ impl Routes {
             Entry::Endpoint(id) => {
                 self.endpoint(of.endpoints[id.index()].wire_id).map(Entry::Endpoint)
             }
+            Entry::Interface(id) => {
+                let name = &of.interfaces[id.index()].name;
+                let found = self.interfaces.iter().position(|it| it.name == *name)?;
+                Some(Entry::Interface(InterfaceId::from_index(found as u16)))
+            }
+            Entry::Edge(id) => {
+                let name = &of.edges[id.index()].name;
+                let found = self.edges.iter().position(|it| it.name == *name)?;
+                Some(Entry::Edge(EdgeId::from_index(found as u16)))
+            }
         }
     }
 
@@ -164,11 +215,23 @@ impl Routes {
         let names = |routes: &Routes| {
             let gateways = routes.gateways.iter().map(|it| it.name.clone());
             let subnets = routes.subnets.iter().map(|it| it.name.clone());
-            (gateways.collect::<Vec<_>>(), subnets.collect::<Vec<_>>())
+            let interfaces = routes.interfaces.iter().map(|it| it.name.clone());
+            let edges = routes.edges.iter().map(|it| it.name.clone());
+            let all: [Vec<String>; 4] =
+                [gateways.collect(), subnets.collect(), interfaces.collect(), edges.collect()];
+            all
         };
         let ids =
             |routes: &Routes| routes.endpoints.iter().map(|it| it.wire_id).collect::<Vec<_>>();
         names(self) == names(other) && ids(self) == ids(other)
+    }
+
+    fn interface_of(&self, vpc: usize, address: IpAddr) -> Option<InterfaceId> {
+        let has = |interface: &Interface| {
+            self.subnets[interface.subnet].vpc == vpc && interface.addresses.contains(&address)
+        };
+        let found = self.interfaces.iter().position(has)?;
+        Some(InterfaceId::from_index(found as u16))
     }
 
     fn subnet_of(&self, vpc: usize, address: IpAddr) -> Option<SubnetId> {

@@ -89,12 +89,11 @@ impl Plane {
 fn back_to(it: &Judged<'_>, case: &Case<'_>) -> Option<Attachment> {
     let routes = &case.view.routes;
     let to = match it.origin.at {
-        Entry::InternetGateway(id) => Attachment::InternetGateway(id),
-        Entry::Subnet(id) => Attachment::Subnet(id),
         at @ Entry::Endpoint(_) => match routes.next(at, case.seen.inner.src) {
             Next::Deliver(to) => to,
             _ => return None,
         },
+        at => at.attachment()?,
     };
     routes.is_attached(to).then_some(to)
 }

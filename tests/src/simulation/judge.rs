@@ -330,13 +330,11 @@ fn segments(packet: &[u8], offload: &Offload) -> usize {
 }
 
 fn vpc_of(sight: &Sight<'_>, worker: WorkerId, at: Entry) -> u8 {
-    match at {
-        Entry::InternetGateway(id) => vpc_at(sight, worker, Attachment::InternetGateway(id)),
-        Entry::Subnet(id) => vpc_at(sight, worker, Attachment::Subnet(id)),
-        Entry::Endpoint(id) => {
-            let topology = &sight.gateway.view(worker).topology;
-            vpc_named(topology.endpoint(id).name.as_str())
-        }
+    if let Some(at) = at.attachment() {
+        vpc_at(sight, worker, at)
+    } else {
+        let topology = &sight.gateway.view(worker).topology;
+        vpc_named(&topology.entry_name(at)["endpoint:".len()..])
     }
 }
 

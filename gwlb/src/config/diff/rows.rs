@@ -234,8 +234,10 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
         |TableLine { name, vpc, implicit: _, used_by: _, routes }| {
             // Local routes come with the VPC's ranges.
             let written = routes.into_iter().filter(|route| route.origin == Origin::CreateRoute);
-            let route = |RouteLine { destination, target, origin: _ }: RouteLine| {
-                (destination.to_string(), target)
+            let route = |route: RouteLine| {
+                let RouteLine { destination, target, origin: _, prefix_list, state: _ } = route;
+                let of_list = prefix_list.map(|list| format!("prefix_list:{list} "));
+                (format!("{}{destination}", of_list.unwrap_or_default()), target)
             };
             let cells = vec![one("vpc", vpc), map("route", written.map(route))];
             Row::new("route_table", name, cells)
@@ -249,7 +251,8 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
             names.sort();
             names.join(" and ")
         };
-        let name = format!("{} -> {} by {inspected_by}", places(from), places(to));
+        let by = inspected_by.as_ref().map_or("uninspected".to_owned(), |by| format!("by {by}"));
+        let name = format!("{} -> {} {by}", places(from), places(to));
         // Nothing but itself tells an intent from another.
         Row::new("intent", name, Vec::new())
     }));

@@ -1,18 +1,14 @@
 //! Gateway Load Balancer endpoints: their subnets, their ids on the wire, their addresses.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::ops::Range;
 
-use ipnet::IpNet;
-
-use super::super::ids::Id;
-use super::super::{Endpoint, Subnet, SubnetId};
-use super::cidr::{is_reserved, parse_address, successor};
-use super::space::list;
+use super::super::{Endpoint, SubnetId};
 use super::{Draft, names};
 use crate::config;
 use crate::source::{Located, Problem};
+
+const OWNER: &str = "endpoint";
 
 /// The wire id of an endpoint that has none in its configuration: FNV-1a with 64 bits over the
 /// bytes of its name.
@@ -50,7 +46,8 @@ impl Draft<'_> {
                 );
             }
             let wire_id = self.wire_id(endpoint, &mut wire_ids);
-            let address = endpoint.address.as_ref().and_then(|text| self.address(subnet, text));
+            let address =
+                endpoint.address.as_ref().and_then(|text| self.address(OWNER, subnet, text));
             self.endpoints.push(Endpoint {
                 name: endpoint.name.get().clone(),
                 subnet,
@@ -64,7 +61,11 @@ impl Draft<'_> {
             });
         }
         for (index, endpoint) in file.endpoints.iter().enumerate() {
-            self.fill_addresses(index, endpoint);
+            let Endpoint { subnet, ref mut addresses, .. } = self.endpoints[index];
+            let mut addresses = std::mem::take(addresses);
+            let place = &endpoint.subnet;
+            self.fill_addresses((OWNER, &endpoint.name), subnet, place, &mut addresses, true);
+            self.endpoints[index].addresses = addresses;
         }
     }
 
@@ -98,77 +99,6 @@ impl Draft<'_> {
         }
         id
     }
-
-    /// An address that is written, if the endpoint can have it.
-    fn address(&mut self, subnet: SubnetId, text: &Located<String>) -> Option<IpAddr> {
-        let address = self.accept(parse_address(text))?;
-        if !subnet.is_resolved() {
-            return Some(address);
-        }
-        let Subnet { name, vpc, cidrs, .. } = &self.subnets[subnet.index()];
-        let vpc = *vpc;
-        let Some(range) = cidrs.iter().find(|cidr| cidr.contains(&address)) else {
-            // It may be in a range that was not understood.
-            if cidrs.len() == self.file.subnets[subnet.index()].cidrs.len() {
-                let problem = text
-                    .problem(format!("{address} is outside of subnet \"{name}\""))
-                    .label("an endpoint's address is in its own subnet")
-                    .help(format!("subnet \"{name}\" has {}", list(cidrs)));
-                self.problems.push(problem);
-            }
-            return Some(address);
-        };
-        if is_reserved(range, address) {
-            let problem = text
-                .problem(format!("{address} is reserved in subnet \"{name}\""))
-                .label("no endpoint can have this address")
-                .help(format!("the first four addresses of {range} and the last are reserved"));
-            self.problems.push(problem);
-        } else if vpc.is_resolved() {
-            self.take(vpc, address, text, "an endpoint has an address for itself");
-        }
-        Some(address)
-    }
-
-    /// Gives an endpoint the first free address of each family that its subnet has and it has not.
-    fn fill_addresses(&mut self, index: usize, endpoint: &config::Endpoint) {
-        let subnet = self.endpoints[index].subnet;
-        if !subnet.is_resolved() {
-            return;
-        }
-        for (family, is_ipv4) in [("IPv4", true), ("IPv6", false)] {
-            let Subnet { name, vpc, cidrs, .. } = &self.subnets[subnet.index()];
-            let vpc = *vpc;
-            let has = |address: &IpAddr| address.is_ipv4() == is_ipv4;
-            let mut ranges = cidrs.iter().filter(|cidr| has(&cidr.addr())).peekable();
-            if self.endpoints[index].addresses.iter().any(has) || ranges.peek().is_none() {
-                continue;
-            }
-            let free =
-                ranges.flat_map(usable).find(|address| !self.taken.contains_key(&(vpc, *address)));
-            if let Some(address) = free {
-                self.taken.insert((vpc, address), endpoint.name.span());
-                self.endpoints[index].addresses.push(address);
-                // IPv4 first, whichever was written.
-                self.endpoints[index].addresses.sort_unstable();
-            } else {
-                let problem = endpoint
-                    .subnet
-                    .problem(format!("subnet \"{name}\" has no free {family} address"))
-                    .label(format!("for endpoint \"{}\"", endpoint.name.get()))
-                    .help("the first four addresses of each range and the last are reserved");
-                self.problems.push(problem);
-            }
-        }
-    }
-}
-
-/// The addresses of a range that are not reserved, in order.
-fn usable(range: &IpNet) -> impl Iterator<Item = IpAddr> {
-    let range = *range;
-    std::iter::successors(Some(range.network()), |address| successor(*address))
-        .skip(4)
-        .take_while(move |address| range.contains(address) && !is_reserved(&range, *address))
 }
 
 fn parse_wire_id(text: &Located<String>) -> Result<u64, Problem> {
@@ -217,16 +147,6 @@ mod tests {
         assert_eq!(parse("42"), Some(42));
         for bad in ["", "0x", "0x10000000000000000", "-1", "+1", "0x+1", "abc", "1_000"] {
             assert_eq!(parse(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn small_ranges_have_no_usable_address() {
-        let count = |range: &str| usable(&range.parse().unwrap()).take(20).count();
-        assert_eq!(count("10.0.0.0/28"), 11);
-        assert_eq!(count("10.0.0.0/29"), 3);
-        for range in ["10.0.0.0/30", "10.0.0.0/31", "10.0.0.0/32", "255.255.255.255/32"] {
-            assert_eq!(count(range), 0, "{range}");
         }
     }
 }

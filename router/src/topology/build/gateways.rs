@@ -1,8 +1,6 @@
 //! Internet gateways: their tables, and the addresses that they translate.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::ops::Range;
 
 use super::super::ids::Id;
 use super::super::{AddressMapping, InternetGateway, TableId, VpcId};
@@ -10,44 +8,45 @@ use super::cidr::{is_reserved, parse_address};
 use super::space::list;
 use super::{Draft, names};
 use crate::config;
+use crate::rules::Rule;
 use crate::source::{Located, Problem};
 
 impl Draft<'_> {
     /// All gateways. Their mappings take private addresses, which endpoints then cannot have.
     pub(super) fn add_gateways(&mut self) {
         let file = self.file;
-        // The internet is one address space, whatever the VPC.
-        let mut public = HashMap::new();
         for gateway in &file.internet_gateways {
             let vpc: VpcId =
                 names::resolve(names::VPC, &self.names.vpcs, &gateway.vpc, &mut self.problems);
             let table = match &gateway.route_table {
-                Some(reference) => self.edge_table(vpc, gateway, reference),
+                Some(reference) => {
+                    let user = format!("internet gateway \"{}\"", gateway.name.get());
+                    self.edge_table(vpc, &user, reference)
+                }
                 None if vpc.is_resolved() => self.implicit_table(vpc),
                 None => TableId::UNRESOLVED,
             };
-            let addresses = gateway
-                .addresses
-                .iter()
-                .filter_map(|mapping| self.mapping(vpc, mapping, &mut public))
-                .collect();
+            let addresses =
+                gateway.addresses.iter().filter_map(|mapping| self.mapping(vpc, mapping)).collect();
             let name = gateway.name.get().clone();
             self.gateways.push(InternetGateway { name, vpc, table, addresses });
         }
     }
 
-    fn edge_table(
+    /// The table that a gateway uses for packets that come in.
+    pub(super) fn edge_table(
         &mut self,
         vpc: VpcId,
-        gateway: &config::InternetGateway,
+        user: &str,
         reference: &Located<String>,
     ) -> TableId {
-        let user = format!("internet gateway \"{}\"", gateway.name.get());
-        let id = self.table_of(vpc, reference, &user);
+        let id = self.table_of(vpc, reference, user);
         if !id.is_resolved() {
             return id;
         }
-        let main = self.file.route_tables[id.index()].main.as_ref().filter(|flag| ***flag);
+        let file = self.file;
+        let table = &file.route_tables[id.index()];
+        let main = table.main.as_ref().filter(|flag| ***flag && Rule::EdgeMain.is_in(self.rules));
         if let Some(main) = main {
             // semantics 1d: "main cannot be deleted and cannot be a gateway table"
             self.problems.push(
@@ -55,41 +54,58 @@ impl Draft<'_> {
                     .problem("a main table cannot be a gateway table")
                     .label(format!("{user} uses the main table of its VPC"))
                     .and(main.span(), "the main table")
-                    .help("give the internet gateway a table of its own"),
+                    .help("give the gateway a table of its own")
+                    .rule(Rule::EdgeMain, self.rules),
+            );
+        }
+        let propagating = table.propagating.first();
+        if let Some(first) = propagating.filter(|_| Rule::EdgePropagation.is_in(self.rules)) {
+            self.problems.push(
+                reference
+                    .problem("a table with propagated routes cannot be a gateway table")
+                    .label(format!("{user} uses it"))
+                    .and(first.span(), "its routes are in it")
+                    .help("give the gateway a table of its own, without `propagating`")
+                    .rule(Rule::EdgePropagation, self.rules),
             );
         }
         self.edge[id.index()].get_or_insert(reference.span());
         id
     }
 
-    fn mapping(
-        &mut self,
-        vpc: VpcId,
-        mapping: &config::AddressMapping,
-        public: &mut HashMap<Ipv4Addr, Range<usize>>,
-    ) -> Option<AddressMapping> {
-        let outside = self.accept(mapped_address(&mapping.public));
+    fn mapping(&mut self, vpc: VpcId, mapping: &config::AddressMapping) -> Option<AddressMapping> {
+        let outside = self.public_address(vpc, &mapping.public);
         let inside = self.accept(mapped_address(&mapping.private));
         let (outside, inside) = (outside?, inside?);
-        if let Some(first) = public.get(&outside) {
+        if vpc.is_resolved() && self.whole[vpc.index()] {
+            let problem = self.wrong_private(vpc, inside.into(), &mapping.private);
+            self.problems.extend(problem);
+            self.take(vpc, inside.into(), &mapping.private, "a second public address for it");
+        }
+        Some(AddressMapping { public: outside.into(), private: inside.into() })
+    }
+
+    /// An address that the internet sees, for one private address of a VPC. The internet is one
+    /// address space, whatever the VPC.
+    pub(super) fn public_address(
+        &mut self,
+        vpc: VpcId,
+        text: &Located<String>,
+    ) -> Option<Ipv4Addr> {
+        let address = self.accept(mapped_address(text))?;
+        if let Some(first) = self.public.get(&address) {
             self.problems.push(
-                mapping
-                    .public
-                    .problem(format!("the public address {outside} stands for two private ones"))
+                text.problem(format!("the public address {address} stands for two private ones"))
                     .label("used again here")
                     .and(first.clone(), "first used here"),
             );
         }
-        public.entry(outside).or_insert(mapping.public.span());
+        self.public.entry(address).or_insert(text.span());
         if vpc.is_resolved() && self.whole[vpc.index()] {
-            let problems = [
-                self.wrong_public(vpc, outside.into(), &mapping.public),
-                self.wrong_private(vpc, inside.into(), &mapping.private),
-            ];
-            self.problems.extend(problems.into_iter().flatten());
-            self.take(vpc, inside.into(), &mapping.private, "a second public address for it");
+            let problem = self.wrong_public(vpc, address.into(), text);
+            self.problems.extend(problem);
         }
-        Some(AddressMapping { public: outside.into(), private: inside.into() })
+        Some(address)
     }
 
     /// Notes that somebody has an address; a problem if somebody else does already.

@@ -14,9 +14,26 @@ impl Draft<'_> {
                 let places = self.places(text);
                 self.accept(places)
             });
-            self.problems.extend(self.unknown_service(&intent.inspected_by));
+            let uninspected = intent.uninspected.as_ref().filter(|flag| ***flag);
+            let problem = match (&intent.inspected_by, uninspected) {
+                (Some(service), None) => self.unknown_service(service),
+                (None, Some(_)) => None,
+                (None, None) => Some(
+                    Problem::at(intent.span(), "this intent asks for nothing")
+                        .label("neither inspected nor uninspected")
+                        .help("add inspected_by = \"SERVICE\", or uninspected = true"),
+                ),
+                (Some(service), Some(flag)) => Some(
+                    service
+                        .problem("these paths cannot be inspected and uninspected")
+                        .label("one")
+                        .and(flag.span(), "the other")
+                        .help("keep one of them"),
+                ),
+            };
+            self.problems.extend(problem);
             if let [Some(from), Some(to)] = places {
-                let inspected_by = intent.inspected_by.get().clone();
+                let inspected_by = intent.inspected_by.as_ref().map(|it| it.get().clone());
                 self.intents.push(Intent { from, to, inspected_by });
             }
         }

@@ -34,6 +34,13 @@ impl Draft<'_> {
     fn next(&self, from: usize, address: IpAddr) -> Option<EndpointId> {
         match self.table_of_endpoint(from)?.target(address)? {
             Target::Endpoint(id) => Some(id),
+            // Back to a group that it is of, a packet would come to it again.
+            Target::EndpointGroup(id) => {
+                let of = EndpointId::from_position(from);
+                let members = &self.groups[id.index()].members;
+                let own = members.iter().find(|(member, _)| *member == of);
+                own.or(members.first()).map(|(member, _)| *member)
+            }
             _ => None,
         }
     }

@@ -2,16 +2,23 @@
 
 use std::ops::Range;
 
+use ipnet::IpNet;
+
 use super::super::ids::Id;
-use super::super::{EndpointId, GatewayId, Target, VpcId};
+use super::super::table::Held;
+use super::super::{
+    EdgeId, EdgeKind, EndpointId, GatewayId, GroupId, InterfaceId, InterfaceKind, Origin,
+    PrefixListId, Target, VpcId,
+};
 use super::cidr::parse_cidr;
 use super::{Draft, names};
 use crate::config::Route;
 use crate::source::{Located, Problem};
 
 /// What a route can have besides its destination.
-const TARGETS: &str = "endpoint = \"NAME\", internet_gateway = \"NAME\", blackhole = true, \
-                       local = true";
+const TARGETS: &str = "endpoint, endpoint_group, internet_gateway, virtual_private_gateway, \
+                       egress_only_internet_gateway, nat_gateway, interface, transit_gateway or \
+                       opaque = \"NAME\", blackhole = true, local = true";
 
 impl Draft<'_> {
     /// Adds the routes to their tables. A route whose target is not known becomes a blackhole, so
@@ -20,34 +27,129 @@ impl Draft<'_> {
         let file = self.file;
         for (index, table) in file.route_tables.iter().enumerate() {
             for route in &table.routes {
-                let written = self.written_target(route);
-                let vpc = self.tables[index].vpc();
-                let target = written.as_ref().and_then(|written| self.target(vpc, written));
-                let text = &route.destination;
-                let Some(destination) = self.accept(parse_cidr(text)) else { continue };
+                self.add_route(index, table.name.get(), route);
+            }
+            for reference in &table.propagating {
+                self.propagate(index, reference);
+            }
+        }
+    }
+
+    fn add_route(&mut self, index: usize, name: &str, route: &Located<Route>) {
+        let written = self.written_target(route);
+        let vpc = self.tables[index].vpc();
+        let target = written.as_ref().and_then(|written| self.target(vpc, written));
+        let held = |list| Held { list, ..Held::written(target.unwrap_or(Target::Blackhole)) };
+        match (&route.destination, &route.prefix_list) {
+            (Some(text), None) => {
+                let Some(destination) = self.accept(parse_cidr(text)) else { return };
                 if let Some(first) = self.route_places[index].get(&destination) {
-                    let name = table.name.get();
                     let problem = text
                         .problem(format!("route table \"{name}\" has two routes for {destination}"))
                         .label("routed again here")
                         .and(first.clone(), "first routed here")
                         .help("a table has one route for each destination: remove one");
                     self.problems.push(problem);
-                    continue;
+                    return;
                 }
                 self.route_places[index].insert(destination, text.span());
                 if let (Some(written), Some(target)) = (&written, target) {
-                    let problem =
-                        self.broken_rule(index, text, destination, target, written.span());
+                    let wrong = self.wrong_family(destination, target, written.span());
+                    let problem = wrong.or_else(|| {
+                        self.broken_rule(index, text, destination, target, written.span())
+                    });
                     self.problems.extend(problem);
                 }
-                self.tables[index].insert(destination, target.unwrap_or(Target::Blackhole));
+                self.tables[index].insert(destination, held(None));
             }
+            (None, Some(reference)) => {
+                let known = &self.names.prefix_lists;
+                let id: PrefixListId =
+                    names::resolve(names::PREFIX_LIST, known, reference, &mut self.problems);
+                if let (Some(written), Some(target)) = (&written, target) {
+                    let problem = self.broken_list_rule(index, reference, target, written.span());
+                    self.problems.extend(problem);
+                }
+                let Some(list) = self.prefix_lists.get(id.index()) else { return };
+                for destination in list.entries.clone() {
+                    self.route_places[index].entry(destination).or_insert(reference.span());
+                    self.tables[index].insert(destination, held(Some(id)));
+                }
+            }
+            (None, None) => self.problems.push(
+                Problem::at(route.span(), "this route is for nothing")
+                    .label("a target without a destination")
+                    .help("add destination = \"0.0.0.0/0\", or prefix_list = \"NAME\""),
+            ),
+            (Some(text), Some(reference)) => self.problems.push(
+                text.problem("this route has a destination and a prefix list")
+                    .label("one")
+                    .and(reference.span(), "the other")
+                    .help("a route is for one of them: write two routes"),
+            ),
         }
     }
 
+    /// What a virtual private gateway has learned comes into a table.
+    fn propagate(&mut self, index: usize, reference: &Located<String>) {
+        let known = &self.names.virtual_private_gateways;
+        let kind = names::VIRTUAL_PRIVATE_GATEWAY;
+        let id: EdgeId = names::resolve(kind, known, reference, &mut self.problems);
+        let Some(edge) = self.edges.get(id.index()) else { return };
+        let problem = self.foreign(self.tables[index].vpc(), edge.vpc, |own, other| {
+            reference
+                .problem(format!(
+                    "virtual private gateway \"{}\" is of another VPC",
+                    reference.get()
+                ))
+                .label(format!("it is attached to VPC \"{other}\""))
+                .help(format!("into a table of VPC \"{own}\" come only its own routes"))
+        });
+        self.problems.extend(problem);
+        for (destination, learned) in self.edges[id.index()].learned.clone() {
+            self.route_places[index].entry(destination).or_insert(reference.span());
+            let held = Held {
+                target: Target::Edge(id),
+                origin: Origin::EnableVgwRoutePropagation,
+                list: None,
+                learned: Some(learned),
+            };
+            self.tables[index].insert(destination, held);
+        }
+    }
+
+    /// A route for the family that its target does not carry: NAT gateways carry IPv4, egress-only
+    /// internet gateways IPv6 (semantics 1d).
+    fn wrong_family(
+        &self,
+        destination: IpNet,
+        target: Target,
+        place: Range<usize>,
+    ) -> Option<Problem> {
+        let v4 = destination.addr().is_ipv4();
+        let (target, family) = match target {
+            Target::Interface(id)
+                if !v4
+                    && self.interfaces.get(id.index())?.kind != InterfaceKind::NetworkInterface =>
+            {
+                ("a NAT gateway", "IPv4")
+            }
+            Target::Edge(id)
+                if v4
+                    && self.edges.get(id.index())?.kind == EdgeKind::EgressOnlyInternetGateway =>
+            {
+                ("an egress-only internet gateway", "IPv6")
+            }
+            _ => return None,
+        };
+        Some(
+            Problem::at(place, format!("{target} carries {family} alone"))
+                .label(format!("not what is for {destination}")),
+        )
+    }
+
     /// The one target that is written, or none, with a problem.
-    fn written_target<'f>(&mut self, route: &'f Route) -> Option<Written<'f>> {
+    fn written_target<'f>(&mut self, route: &'f Located<Route>) -> Option<Written<'f>> {
         let mut targets = Written::all(route);
         let said_no = targets.iter().find(|written| written.is_no());
         if let Some(written) = said_no {
@@ -60,11 +162,13 @@ impl Draft<'_> {
         }
         match targets.as_slice() {
             [] => {
-                let problem = route
-                    .destination
-                    .problem("this route leads nowhere")
-                    .label("a destination without a target")
-                    .help(format!("add one of: {TARGETS}"));
+                let place = route.destination.as_ref().or(route.prefix_list.as_ref());
+                let problem = Problem::at(
+                    place.map_or(route.span(), Located::span),
+                    "this route leads nowhere",
+                )
+                .label("a destination without a target")
+                .help(format!("add one of: {TARGETS}"));
                 self.problems.push(problem);
                 None
             }
@@ -90,8 +194,34 @@ impl Draft<'_> {
             Written::InternetGateway(name) => self.internet_gateway(vpc, name),
             Written::Blackhole(_) => Some(Target::Blackhole),
             Written::Local(_) => Some(Target::Local),
-            Written::Interface(name) => self.not_carried(name, "network interfaces"),
-            Written::EndpointGroup(name) => self.not_carried(name, "endpoint groups"),
+            Written::EndpointGroup(name) => self.endpoint_group(vpc, name),
+            Written::Interface(name) => {
+                let known = &self.names.network_interfaces;
+                let id = names::resolve(names::INTERFACE, known, name, &mut self.problems);
+                self.interface(vpc, id, name)
+            }
+            Written::NatGateway(name) => {
+                let known = &self.names.nat_gateways;
+                let id = names::resolve(names::NAT_GATEWAY, known, name, &mut self.problems);
+                self.interface(vpc, id, name)
+            }
+            Written::VirtualPrivateGateway(name) => {
+                let known = &self.names.virtual_private_gateways;
+                let kind = names::VIRTUAL_PRIVATE_GATEWAY;
+                let id = names::resolve(kind, known, name, &mut self.problems);
+                self.edge_target(vpc, id, name)
+            }
+            Written::EgressOnly(name) => {
+                let known = &self.names.egress_only_internet_gateways;
+                let id = names::resolve(names::EGRESS_ONLY, known, name, &mut self.problems);
+                self.edge_target(vpc, id, name)
+            }
+            Written::Opaque(name) => {
+                let known = &self.names.opaques;
+                let id = names::resolve(names::OPAQUE, known, name, &mut self.problems);
+                self.edge_target(vpc, id, name)
+            }
+            Written::TransitGateway(name) => self.transit_target(vpc, name).map(Target::Transit),
         }
     }
 
@@ -123,22 +253,50 @@ impl Draft<'_> {
         Some(Target::InternetGateway(id))
     }
 
-    fn not_carried(&mut self, name: &Located<String>, what: &str) -> Option<Target> {
-        let problem = name
-            .problem(format!("this version does not carry routes to {what}"))
-            .label("the key is reserved for a later version")
-            .help(format!("a route can have: {TARGETS}"));
-        self.problems.push(problem);
-        None
+    fn endpoint_group(&mut self, vpc: VpcId, name: &Located<String>) -> Option<Target> {
+        let known = &self.names.groups;
+        let id: GroupId = names::resolve(names::GROUP, known, name, &mut self.problems);
+        let (first, _) = *self.groups.get(id.index())?.members.first()?;
+        let subnet = self.endpoints.get(first.index())?.subnet;
+        let other = self.subnets.get(subnet.index())?.vpc;
+        self.problems.extend(self.foreign_target(vpc, other, name));
+        Some(Target::EndpointGroup(id))
+    }
+
+    fn interface(&mut self, vpc: VpcId, id: InterfaceId, name: &Located<String>) -> Option<Target> {
+        let subnet = self.interfaces.get(id.index())?.subnet;
+        if let Some(subnet) = self.subnets.get(subnet.index()) {
+            self.problems.extend(self.foreign_target(vpc, subnet.vpc, name));
+        }
+        Some(Target::Interface(id))
+    }
+
+    fn edge_target(&mut self, vpc: VpcId, id: EdgeId, name: &Located<String>) -> Option<Target> {
+        let other = self.edges.get(id.index())?.vpc;
+        self.problems.extend(self.foreign_target(vpc, other, name));
+        Some(Target::Edge(id))
+    }
+
+    fn foreign_target(&self, vpc: VpcId, other: VpcId, name: &Located<String>) -> Option<Problem> {
+        self.foreign(vpc, other, |own, other| {
+            name.problem(format!("\"{}\" is in another VPC", name.get()))
+                .label(format!("it is in VPC \"{other}\""))
+                .help(format!("a table of VPC \"{own}\" leads only to what is in it"))
+        })
     }
 }
 
 /// A target as it stands in the file.
 enum Written<'f> {
     Endpoint(&'f Located<String>),
-    InternetGateway(&'f Located<String>),
-    Interface(&'f Located<String>),
     EndpointGroup(&'f Located<String>),
+    InternetGateway(&'f Located<String>),
+    VirtualPrivateGateway(&'f Located<String>),
+    EgressOnly(&'f Located<String>),
+    NatGateway(&'f Located<String>),
+    Interface(&'f Located<String>),
+    TransitGateway(&'f Located<String>),
+    Opaque(&'f Located<String>),
     Blackhole(&'f Located<bool>),
     Local(&'f Located<bool>),
 }
@@ -148,9 +306,14 @@ impl<'f> Written<'f> {
     fn all(route: &'f Route) -> Vec<Written<'f>> {
         [
             route.endpoint.as_ref().map(Written::Endpoint),
-            route.internet_gateway.as_ref().map(Written::InternetGateway),
-            route.interface.as_ref().map(Written::Interface),
             route.endpoint_group.as_ref().map(Written::EndpointGroup),
+            route.internet_gateway.as_ref().map(Written::InternetGateway),
+            route.virtual_private_gateway.as_ref().map(Written::VirtualPrivateGateway),
+            route.egress_only_internet_gateway.as_ref().map(Written::EgressOnly),
+            route.nat_gateway.as_ref().map(Written::NatGateway),
+            route.interface.as_ref().map(Written::Interface),
+            route.transit_gateway.as_ref().map(Written::TransitGateway),
+            route.opaque.as_ref().map(Written::Opaque),
             route.blackhole.as_ref().map(Written::Blackhole),
             route.local.as_ref().map(Written::Local),
         ]
@@ -162,9 +325,14 @@ impl<'f> Written<'f> {
     fn key(&self) -> &'static str {
         match self {
             Written::Endpoint(_) => "endpoint",
-            Written::InternetGateway(_) => "internet_gateway",
-            Written::Interface(_) => "interface",
             Written::EndpointGroup(_) => "endpoint_group",
+            Written::InternetGateway(_) => "internet_gateway",
+            Written::VirtualPrivateGateway(_) => "virtual_private_gateway",
+            Written::EgressOnly(_) => "egress_only_internet_gateway",
+            Written::NatGateway(_) => "nat_gateway",
+            Written::Interface(_) => "interface",
+            Written::TransitGateway(_) => "transit_gateway",
+            Written::Opaque(_) => "opaque",
             Written::Blackhole(_) => "blackhole",
             Written::Local(_) => "local",
         }
@@ -173,9 +341,14 @@ impl<'f> Written<'f> {
     fn span(&self) -> Range<usize> {
         match self {
             Written::Endpoint(text)
+            | Written::EndpointGroup(text)
             | Written::InternetGateway(text)
+            | Written::VirtualPrivateGateway(text)
+            | Written::EgressOnly(text)
+            | Written::NatGateway(text)
             | Written::Interface(text)
-            | Written::EndpointGroup(text) => text.span(),
+            | Written::TransitGateway(text)
+            | Written::Opaque(text) => text.span(),
             Written::Blackhole(flag) | Written::Local(flag) => flag.span(),
         }
     }

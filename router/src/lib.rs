@@ -82,6 +82,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod failover;
 pub mod rules;
 pub mod source;
 mod topology;

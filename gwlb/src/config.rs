@@ -12,6 +12,7 @@ mod attachment;
 mod availability;
 mod by_name;
 mod diff;
+mod endpoint_group;
 mod field;
 mod form;
 mod gateway;
@@ -209,6 +210,9 @@ fn check(
     attachment::check_together(reader, &drafts.attachments, &places);
     let bindings =
         service::bind(reader, router, &drafts.services, &services, &drafts.load_balancers);
+    if let Some(bindings) = &bindings {
+        endpoint_group::check(reader, router, &drafts, bindings);
+    }
     notes::take(reader, &drafts, router, gateway.semantics, bindings.as_deref());
     drafts.finish(gateway, &places, topology?, bindings?)
 }

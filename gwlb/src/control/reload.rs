@@ -26,6 +26,7 @@ impl Control {
         let before = std::mem::replace(&mut self.settings, settings);
         self.take_topology(&before.topology);
         self.take_nodes();
+        self.take_endpoint_groups(&before);
         self.take_traffic_modes(&before);
         self.health_checks = super::health_checks(&self.settings);
         self.take_groups();

@@ -8,6 +8,7 @@ mod bypass;
 mod check;
 mod client;
 mod diff;
+mod endpoint_group;
 mod reload;
 mod run;
 mod schema;
@@ -57,6 +58,7 @@ enum Command {
     Status(status::StatusArgs),
     Target(target::TargetArgs),
     Bypass(bypass::BypassArgs),
+    EndpointGroup(endpoint_group::EndpointGroupArgs),
     Schema(schema::SchemaArgs),
     #[cfg(feature = "lab")]
     Demo(crate::lab::DemoArgs),
@@ -91,6 +93,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Target(arguments) => target::run(&arguments),
         Command::Bypass(arguments) => bypass::run(&arguments),
+        Command::EndpointGroup(arguments) => endpoint_group::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "lab")]
         Command::Demo(arguments) => crate::lab::run(&arguments),

@@ -323,6 +323,20 @@ impl Gateway {
         self.command(command, |control, now| control.set_traffic_mode(load_balancer, mode, now))
     }
 
+    /// A group of endpoints is switched to one of them, or back.
+    ///
+    /// # Errors
+    /// [`CommandError`], as of [`Control::switch_endpoint_group`].
+    pub fn switch_endpoint_group(
+        &mut self,
+        group: &str,
+        to: Option<&str>,
+    ) -> Result<(), CommandError> {
+        let command =
+            || Command::SwitchEndpointGroup { group: group.to_owned(), to: to.map(str::to_owned) };
+        self.command(command, |control, now| control.switch_endpoint_group(group, to, now))
+    }
+
     fn command(
         &mut self,
         command: impl FnOnce() -> Command,

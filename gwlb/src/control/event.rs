@@ -258,6 +258,9 @@ impl fmt::Display for Event {
                     Cause::Confirmed => "all workers know",
                     Cause::Deleted => "another configuration does not have it",
                 };
+                if from == to {
+                    return write!(f, "{endpoint_group} is still {to}{active}: {why}");
+                }
                 write!(f, "{endpoint_group} is {to}, it was {from}{active}: {why}")
             }
             Self::Reload { registered, deregistered, changed } => write!(

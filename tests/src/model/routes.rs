@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use gwlb::config::Settings;
 use gwlb::dataplane::verdict::DropReason;
 use ipnet::IpNet;
-use router::{AddressMapping, Attachment, EndpointId, Entry, Target};
+use router::{AddressMapping, Attachment, EndpointId, Entry, GroupId, Target};
 use router::{EdgeId, GatewayId, InterfaceId, SubnetId};
 
 /// The route tables of one configuration, as lists.
@@ -15,6 +15,8 @@ pub(super) struct Routes {
     gateways: Vec<Gateway>,
     subnets: Vec<Subnet>,
     endpoints: Vec<Endpoint>,
+    /// The members of each group.
+    groups: Vec<Vec<EndpointId>>,
     interfaces: Vec<Interface>,
     edges: Vec<Edge>,
     attached: Vec<Attachment>,
@@ -71,6 +73,8 @@ pub(super) enum Next {
     Deliver(Attachment),
     /// To be inspected.
     Endpoint(EndpointId),
+    /// To be inspected by one of these.
+    Group(GroupId),
     /// Nowhere.
     Drop(DropReason),
 }
@@ -106,7 +110,12 @@ impl Routes {
             name: topology.entry_name(Entry::Edge(id)),
             table: edge.table.index(),
         });
+        let groups = topology.endpoint_groups().map(|(_, group)| {
+            let members = group.members.iter();
+            members.map(|(member, _)| *member).collect()
+        });
         Routes {
+            groups: groups.collect(),
             interfaces: interfaces.collect(),
             edges: edges.collect(),
             tables: tables.collect(),
@@ -142,10 +151,17 @@ impl Routes {
             Target::InternetGateway(id) => Attachment::InternetGateway(id),
             Target::Interface(id) => Attachment::Interface(id),
             Target::Edge(id) => Attachment::Edge(id),
-            // What this version of the gateway does not carry.
-            Target::EndpointGroup(_) | Target::Transit(_) => {
-                return Next::Drop(DropReason::NoRoute);
+            // Whichever member it would go to now, it has been inspected by one.
+            Target::EndpointGroup(id)
+                if self.groups[id.index()]
+                    .iter()
+                    .any(|member| from == Entry::Endpoint(*member)) =>
+            {
+                return Next::Drop(DropReason::RoutingLoop);
             }
+            Target::EndpointGroup(id) => return Next::Group(id),
+            // What this version of the gateway does not carry.
+            Target::Transit(_) => return Next::Drop(DropReason::NoRoute),
             Target::Local => {
                 match (self.interface_of(table.vpc, to), self.subnet_of(table.vpc, to)) {
                     (Some(id), _) => Attachment::Interface(id),

@@ -29,7 +29,7 @@ impl Control {
             self.hold_node(PoolId(number as u16), node, pool)?;
         }
         self.published.clone_from(&self.view);
-        Ok(())
+        self.hold_groups(snapshot)
     }
 
     /// Who has which place: one that is there keeps it, and is known by what it has ever been known

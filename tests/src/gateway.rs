@@ -219,8 +219,9 @@ impl Gateway {
 
     /// The name of an attachment's device.
     pub fn device(&self, at: Attachment) -> &str {
-        let mut attachments = self.settings.attachments.iter();
-        attachments.find(|attachment| attachment.at == at).map_or("?", |found| found.tun.as_str())
+        let exits = self.settings.exits();
+        let found = exits.iter().find(|(known, _)| *known == at);
+        found.map_or("?", |(_, attachment)| self.settings.attachments[*attachment].tun.as_str())
     }
 
     /// The name of the device at a place as a worker numbers it now.

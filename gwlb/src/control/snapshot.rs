@@ -81,9 +81,9 @@ impl Control {
                 .collect(),
             sources,
             attachments: settings
-                .attachments
-                .iter()
-                .map(|attachment| (attachment.at, attachment.mtu.get()))
+                .exits()
+                .into_iter()
+                .map(|(at, attachment)| (at, settings.attachments[attachment].mtu.get()))
                 .collect(),
             translations: settings
                 .topology

@@ -53,7 +53,7 @@ pub enum GatewayState {
 /// One attachment, and what its device lost.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct AttachmentStatus {
-    /// The subnet or internet gateway, as `subnet:NAME` or `internet_gateway:NAME`.
+    /// What it attaches, such as `subnet:NAME` or `internet_gateway:NAME`.
     pub at: String,
     /// The TUN device.
     pub tun: String,

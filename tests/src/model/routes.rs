@@ -79,6 +79,16 @@ pub(super) enum Next {
     Drop(DropReason),
 }
 
+/// Where packets can leave: "An interface or a NAT gateway without an attachment of its own is
+/// reached through its subnet's, if there is one."
+fn attached(settings: &Settings) -> Vec<Attachment> {
+    let own: Vec<Attachment> = settings.attachments.iter().map(|it| it.at).collect();
+    let interfaces = settings.topology.interfaces();
+    let through =
+        interfaces.filter(|(_, it)| own.contains(&Attachment::Subnet(it.subnet))).map(|(id, _)| id);
+    own.iter().copied().chain(through.map(Attachment::Interface)).collect()
+}
+
 impl Routes {
     pub(super) fn of(settings: &Settings) -> Routes {
         let topology = &settings.topology;
@@ -122,7 +132,7 @@ impl Routes {
             gateways: gateways.collect(),
             subnets: subnets.collect(),
             endpoints: endpoints.collect(),
-            attached: settings.attachments.iter().map(|attachment| attachment.at).collect(),
+            attached: attached(settings),
         }
     }
 

@@ -15,6 +15,7 @@ mod schema;
 mod shown;
 mod status;
 mod target;
+mod trace;
 mod wait;
 
 use std::ffi::OsString;
@@ -59,6 +60,7 @@ enum Command {
     Target(target::TargetArgs),
     Bypass(bypass::BypassArgs),
     EndpointGroup(endpoint_group::EndpointGroupArgs),
+    Trace(trace::TraceArgs),
     Schema(schema::SchemaArgs),
     #[cfg(feature = "lab")]
     Demo(crate::lab::DemoArgs),
@@ -94,6 +96,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Target(arguments) => target::run(&arguments),
         Command::Bypass(arguments) => bypass::run(&arguments),
         Command::EndpointGroup(arguments) => endpoint_group::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "lab")]
         Command::Demo(arguments) => crate::lab::run(&arguments),

@@ -1,15 +1,15 @@
 //! The checked topology: immutable, shared between threads, asked once per packet.
 //!
-//! How it is checked is in [`build`]; how it speaks to people, in [`explain`] and [`trace`].
+//! How it is checked is in [`build`]; how it speaks to people, in [`explain`].
 
 mod build;
 mod describe;
 mod explain;
 mod fib;
 mod ids;
+mod places;
 mod resources;
 mod table;
-mod trace;
 mod transit;
 mod walk;
 
@@ -26,17 +26,18 @@ use crate::rules::RuleSet;
 pub use build::{Circles, derived_wire_id};
 pub use describe::{Description, EndpointLine, GatewayLine, SubnetLine, TableLine, VpcLine};
 pub use explain::{Explanation, RouteLine};
+pub use fib::Near;
 pub use ids::{
     Attachment, EdgeId, EndpointId, Entry, GatewayId, GroupId, InterfaceId, NextHop, PrefixListId,
     SubnetId, TableId, TransitAttachmentId, TransitGatewayId, TransitTableId, VpcId,
 };
+pub use places::UnknownEntry;
 pub use resources::{
     AddressMapping, Edge, EdgeKind, Endpoint, EndpointGroup, GroupMode, Intent, Interface,
     InterfaceKind, InternetGateway, Learned, Origin, PrefixList, Route, RouteState, Subnet, Target,
     Vpc,
 };
 pub use table::RouteTable;
-pub use trace::{Trace, UnknownEntry};
 pub use transit::{TransitAttachment, TransitGateway, TransitTable, TransitTarget};
 pub use walk::{Choose, Fixed, Step};
 
@@ -103,7 +104,13 @@ impl Routes<'_> {
     /// Where a packet for this address goes. Allocates nothing.
     #[inline]
     pub fn lookup(&self, destination: IpAddr) -> NextHop {
-        match self.fib.next_hop(destination) {
+        self.lookup_near(destination, &mut Near::default())
+    }
+
+    /// The same for one packet of many: it looks first where the one before was found.
+    #[inline]
+    pub fn lookup_near(&self, destination: IpAddr, near: &mut Near) -> NextHop {
+        match self.fib.next_hop(destination, near) {
             NextHop::Endpoint(id) if self.endpoint == Some(id) => NextHop::Loop,
             next_hop => next_hop,
         }

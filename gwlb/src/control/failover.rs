@@ -240,7 +240,7 @@ impl Control {
         };
         GroupView {
             members: members.iter().map(|(member, _)| *member).collect(),
-            chosen: chosen.collect(),
+            chosen: chosen.collect::<Vec<_>>().into(),
             living: endpoints(living).collect(),
             leaving: endpoints(gone).filter(moves).collect(),
         }

@@ -24,7 +24,7 @@ use geneve::inner::{Fragment, Inner, Transport};
 use netio::mem::Commit;
 use router::{Attachment, EndpointId, Entry, NextHop};
 
-use super::flow_table::{FlowHash, FlowId, FlowNumber, FlowTable, Inspector};
+use super::flow_table::{Ends, Flow, FlowHash, FlowId, FlowNumber, FlowTable, Inspector};
 use super::fragmentation::may_fragment;
 use super::fragments::{FragmentId, FragmentTable, Waiting};
 use super::frame::Frame;
@@ -76,6 +76,8 @@ struct State {
     moved: bool,
     /// Packets that answer no packet.
     replies: VecDeque<Reply>,
+    /// Flows that are being forgotten; empty, and kept for its room.
+    gone: Vec<(Flow, Ends)>,
     errors: RateLimit,
     resets: RateLimit,
     stats: Arc<WorkerStats>,
@@ -136,6 +138,7 @@ impl Ingress {
             handed_over: false,
             moved: false,
             replies: VecDeque::new(),
+            gone: Vec::new(),
             errors: RateLimit::new(now),
             resets: RateLimit::for_resets(now),
             stats: config.stats,

@@ -15,7 +15,7 @@ use router::{Attachment, EndpointId, Entry, GroupId, Topology};
 
 use super::flow_table::FlowHash;
 use super::keys::Keys;
-use super::select::{Candidate, TargetId};
+use super::select::{Candidates, TargetId};
 use super::stats::TargetCounters;
 use super::translate::Translation;
 use super::verdict::WorkerId;
@@ -85,7 +85,7 @@ pub struct GroupView {
     /// All of them.
     pub members: Vec<EndpointId>,
     /// Among whom new flows are spread; never empty.
-    pub chosen: Vec<Candidate<EndpointId>>,
+    pub chosen: Candidates<EndpointId>,
     /// Whose flows stay with them, though others may be chosen now.
     pub living: Vec<EndpointId>,
     /// Whose flows the chosen member takes on in their middle, since they are not living and are
@@ -119,7 +119,7 @@ pub struct Pool {
     /// Whether TCP is told to send segments that fit on the way to the appliance.
     pub mss_clamp: bool,
     /// Among whom new flows, and those that lose their target, are spread.
-    pub candidates: Vec<Candidate<TargetSlot>>,
+    pub candidates: Candidates<TargetSlot>,
     /// What becomes of them when there is no candidate.
     pub none: NoCandidate,
     /// What becomes of a bypassed flow when there is a candidate again.

@@ -19,6 +19,7 @@ use crate::config::{self, Change, Port, Settings, TrafficMode};
 use crate::control::{
     CommandError, Control, EndpointGroupStatus, LoadBalancerStatus, TargetSpec, TargetStatus,
 };
+use crate::dataplane::snapshot::Snapshot;
 
 /// Requests that may wait.
 const QUEUE: usize = 64;
@@ -44,6 +45,8 @@ pub(super) struct View {
     pub load_balancers: Vec<LoadBalancerStatus>,
     /// Every group of endpoints.
     pub endpoint_groups: Vec<EndpointGroupStatus>,
+    /// What the workers were given last; `None` once the control thread has ended.
+    pub snapshot: Option<Arc<Snapshot>>,
 }
 
 impl View {
@@ -52,6 +55,7 @@ impl View {
             targets: Arc::new(control.targets()),
             load_balancers: control.load_balancers(),
             endpoint_groups: control.endpoint_groups(),
+            snapshot: Some(control.snapshot()),
         }
     }
 }

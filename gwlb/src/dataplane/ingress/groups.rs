@@ -18,7 +18,7 @@ use router::{EndpointId, Entry, GroupId};
 use super::{Balanced, Ending, Passage, Sought, State};
 use crate::dataplane::flow_table::{FlowId, FlowNumber};
 use crate::dataplane::frame::Frame;
-use crate::dataplane::select::{Candidate, choose};
+use crate::dataplane::select::{Candidates, choose};
 use crate::dataplane::snapshot::{GroupView, Snapshot};
 use crate::dataplane::tcp_state::opens;
 use crate::dataplane::verdict::{DropReason, Origin};
@@ -124,8 +124,8 @@ impl State {
 }
 
 /// Who gets a flow that nobody has.
-fn spread(view: &Snapshot, flow: &Sought, chosen: &[Candidate<EndpointId>]) -> Option<EndpointId> {
-    if let [only] = chosen {
+fn spread(view: &Snapshot, flow: &Sought, chosen: &Candidates<EndpointId>) -> Option<EndpointId> {
+    if let [only] = &**chosen {
         return Some(only.target);
     }
     choose(&view.keys.placement, &flow.id.tuple, chosen)

@@ -11,6 +11,9 @@ const TARGET: &str = "/v1/target-groups/{group}/targets/{address}";
 const GROUP: &str = "/v1/endpoint-groups/{endpoint_group}";
 const BALANCER: &str = "/v1/load-balancers/{load_balancer}";
 
+const TRACE: &str =
+    r#"{"from": "subnet:app-a", "to": "203.0.113.7", "answer": true, "text": true}"#;
+
 /// Everything that the API does, with a body that does it.
 const REQUESTS: &[(&str, &str, &str)] = &[
     ("get", "/v1/status", ""),
@@ -25,6 +28,7 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("get", "/v1/endpoint-groups", ""),
     ("get", GROUP, ""),
     ("post", "/v1/endpoint-groups/{endpoint_group}/switch", r#"{"to": "vpce-b"}"#),
+    ("post", "/v1/trace", TRACE),
     ("post", "/v1/reload", include_str!("../../../examples/two-zones.toml")),
     ("get", "/v1/openapi.json", ""),
     ("get", "/live", ""),

@@ -3,10 +3,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use netio::offload::Offload;
+use router::Choose as _;
 use rstest::rstest;
 
 use super::super::super::testing::{CLIENT, Plane, SERVER, ack, echo, syn, udp};
 use super::*;
+use crate::dataplane::inspection::Balancer;
+use crate::dataplane::select::Candidate;
 use crate::dataplane::snapshot::GroupView;
 use crate::dataplane::verdict::{Hop, ReturnVerdict, Verdict, Way, WorkerId};
 
@@ -128,8 +131,7 @@ fn regroup(plane: &mut Plane, change: impl FnOnce(&mut GroupView)) {
 fn choose_only(plane: &mut Plane, chosen: usize, living: &[usize]) {
     let members = members(plane);
     regroup(plane, |group| {
-        group.chosen[0].target = members[chosen];
-        group.chosen.truncate(1);
+        group.chosen = vec![Candidate { target: members[chosen], ..group.chosen[0] }].into();
         group.living = living.iter().map(|at| members[*at]).collect();
     });
 }
@@ -263,9 +265,9 @@ fn shares_are_as_the_weights_say() {
     let mut plane = plane(WEIGHTED);
     for (shares, expected) in [([75, 25], 0.75), ([50, 50], 0.5), ([1, 100], 1.0 / 101.0)] {
         regroup(&mut plane, |group| {
-            for (candidate, weight) in group.chosen.iter_mut().zip(shares) {
-                candidate.weight = weight;
-            }
+            let chosen = group.chosen.iter().zip(shares);
+            let chosen = chosen.map(|(it, weight)| Candidate { weight, ..*it });
+            group.chosen = chosen.collect::<Vec<_>>().into();
         });
         let mut first = 0_u32;
         for port in 1..=4000_u16 {
@@ -284,6 +286,28 @@ fn shares_are_as_the_weights_say() {
         // Five standard deviations.
         let off = 5.0 * (expected * (1.0 - expected) / 4000.0_f64).sqrt();
         assert!((share - expected).abs() < off, "{shares:?}: {share}");
+    }
+}
+
+#[test]
+fn who_traces_a_packet_is_told_the_same_member() {
+    for group in [PAIR, WEIGHTED] {
+        let mut plane = plane(group);
+        let igw = plane.igw;
+        for port in 1..=20 {
+            let hop = plane.hop(igw, &udp(CLIENT, SERVER, (port, 53), b"asks"));
+            let packet = router::trace::Packet {
+                source: Some(CLIENT.into()),
+                destination: SERVER.into(),
+                protocol: Some(router::trace::Protocol(geneve::inner::protocol::UDP)),
+                source_port: Some(port),
+                destination_port: Some(53),
+            };
+            for packet in [packet.reversed(), packet] {
+                let balancer = Balancer::new(&plane.snapshot, &packet);
+                assert_eq!(balancer.member(GroupId::from_index(0), 2), member(&plane, &hop));
+            }
+        }
     }
 }
 

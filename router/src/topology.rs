@@ -25,8 +25,9 @@ use crate::rules::RuleSet;
 
 pub use build::{Circles, derived_wire_id};
 pub use describe::{
-    Description, EdgeLine, EndpointLine, GatewayLine, GroupLine, InterfaceLine, MemberLine,
-    PrefixListLine, SubnetLine, TableLine, TransitAttachmentLine, TransitTableLine, VpcLine,
+    Description, EdgeLine, EndpointLine, GatewayLine, GroupLine, InterfaceLine, LearnedLine,
+    MemberLine, PrefixListLine, SubnetLine, TableLine, TransitAttachmentLine, TransitTableLine,
+    VpcLine,
 };
 pub use explain::{Explanation, RouteLine};
 pub use fib::Near;

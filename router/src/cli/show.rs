@@ -44,7 +44,9 @@ fn write_tables(out: &mut impl Write, all: &Description) -> io::Result<()> {
 
     let rows = all.edges.iter().map(|edge| {
         let [name, kind] = [&edge.name, &edge.kind].map(String::clone);
-        [name, kind, edge.vpc.clone(), edge.route_table.clone(), join(&edge.learned)]
+        let learned = |it: &crate::LearnedLine| format!("{} ({})", it.destination, it.learned);
+        let learned: Vec<String> = edge.learned.iter().map(learned).collect();
+        [name, kind, edge.vpc.clone(), edge.route_table.clone(), join(&learned)]
     });
     write_table(out, ["OTHER WAY OUT", "KIND", "VPC", "TABLE", "LEARNED"], rows)?;
 
@@ -74,7 +76,10 @@ fn write_tables(out: &mut impl Write, all: &Description) -> io::Result<()> {
     write_table(out, ["ENDPOINT", "SUBNET", "ZONE", "SERVICE", "WIRE ID", "ADDRESSES"], rows)?;
 
     let rows = all.endpoint_groups.iter().map(|group| {
-        let member = |member: &crate::MemberLine| format!("{} {}", member.endpoint, member.weight);
+        let member = |member: &crate::MemberLine| {
+            let disabled = if member.enabled { "" } else { " disabled" };
+            format!("{} {}{disabled}", member.endpoint, member.weight)
+        };
         let members: Vec<String> = group.members.iter().map(member).collect();
         [group.name.clone(), group.mode.to_owned(), join(&members)]
     });

@@ -1,7 +1,9 @@
 //! The form of what leads out of a VPC, or to one machine in it.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::source::Located;
 
@@ -60,7 +62,9 @@ pub struct LearnedRoute {
 
 /// Over what a virtual private gateway has learned a range. Of equal ranges, the first of these
 /// wins (semantics 1d).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Learned {
     /// Direct Connect, by BGP.
@@ -69,6 +73,16 @@ pub enum Learned {
     VpnStatic,
     /// A VPN, by BGP.
     VpnBgp,
+}
+
+impl fmt::Display for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Learned::DirectConnect => "direct_connect",
+            Learned::VpnStatic => "vpn_static",
+            Learned::VpnBgp => "vpn_bgp",
+        })
+    }
 }
 
 /// A way to the internet for IPv6 that lets nobody in.

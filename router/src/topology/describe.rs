@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    AddressMapping, EdgeKind, Entry, GroupMode, InterfaceKind, RouteLine, TableId, Topology,
-    TransitTable, TransitTarget,
+    AddressMapping, EdgeKind, Entry, GroupMode, InterfaceKind, Learned, RouteLine, TableId,
+    Topology, TransitTable, TransitTarget,
 };
 use crate::rules::RuleSet;
 
@@ -95,8 +95,17 @@ pub struct EdgeLine {
     /// The table for packets that come in.
     pub route_table: String,
     /// What it has learned.
-    #[schemars(with = "Vec<String>")]
-    pub learned: Vec<IpNet>,
+    pub learned: Vec<LearnedLine>,
+}
+
+/// A range that a virtual private gateway has learned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct LearnedLine {
+    /// The range.
+    #[schemars(with = "String")]
+    pub destination: IpNet,
+    /// Over what.
+    pub learned: Learned,
 }
 
 /// A network interface or a NAT gateway.
@@ -161,6 +170,9 @@ pub struct GroupLine {
     pub name: String,
     /// `active_standby` or `weighted`.
     pub mode: &'static str,
+    /// How many seconds the active member has to be healthy again before it gets packets back;
+    /// `None`: until somebody switches them back.
+    pub return_after_seconds: Option<u64>,
     /// Its members.
     pub members: Vec<MemberLine>,
 }
@@ -172,6 +184,8 @@ pub struct MemberLine {
     pub endpoint: String,
     /// Its weight.
     pub weight: u8,
+    /// Whether it gets anything new.
+    pub enabled: bool,
 }
 
 /// An endpoint.
@@ -298,7 +312,9 @@ impl Topology {
             },
             vpc: self.vpc(edge.vpc).name.clone(),
             route_table: self.table(edge.table).name().to_owned(),
-            learned: edge.learned.iter().map(|(range, _)| *range).collect(),
+            learned: (edge.learned.iter())
+                .map(|(range, learned)| LearnedLine { destination: *range, learned: *learned })
+                .collect(),
         };
         self.edges.iter().map(line).collect()
     }
@@ -358,10 +374,12 @@ impl Topology {
                 GroupMode::ActiveStandby => "active_standby",
                 GroupMode::Weighted => "weighted",
             },
+            return_after_seconds: group.return_after.map(|after| after.as_secs()),
             members: (group.members.iter())
                 .map(|(id, weight)| MemberLine {
                     endpoint: self.endpoint(*id).name.clone(),
                     weight: *weight,
+                    enabled: !group.disabled.contains(id),
                 })
                 .collect(),
         };

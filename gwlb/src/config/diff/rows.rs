@@ -10,8 +10,8 @@ use std::path::Path;
 
 use router::{
     AddressMapping, Description, EdgeLine, EndpointLine, Entry, GatewayLine, GroupLine, Intent,
-    InterfaceLine, MemberLine, Origin, PrefixListLine, RouteLine, SubnetLine, TableLine, Topology,
-    TransitAttachmentLine, TransitTableLine, VpcLine,
+    InterfaceLine, LearnedLine, MemberLine, Origin, PrefixListLine, RouteLine, SubnetLine,
+    TableLine, Topology, TransitAttachmentLine, TransitTableLine, VpcLine,
 };
 use serde::Serialize;
 
@@ -206,16 +206,6 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
         route_tables,
     } = topology.describe();
     rows.push(Row::new("routing", String::new(), vec![one("rules", of)]));
-    other_rows(rows, edges, interfaces);
-    transit_rows(rows, attachments, transit_tables);
-    rows.extend(prefix_lists.into_iter().map(|PrefixListLine { name, entries }| {
-        Row::new("prefix_list", name, vec![set("entry", entries)])
-    }));
-    rows.extend(endpoint_groups.into_iter().map(|GroupLine { name, mode, members }| {
-        let member = |MemberLine { endpoint, weight }: MemberLine| (endpoint, weight.to_string());
-        let cells = vec![one("mode", mode), map("member", members.into_iter().map(member))];
-        Row::new("endpoint_group", name, cells)
-    }));
     rows.extend(vpcs.into_iter().map(|VpcLine { name, cidrs, main_table }| {
         let cells = vec![set("cidrs", cidrs), one("main route table", main_table)];
         Row::new("vpc", name, cells)
@@ -241,6 +231,31 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
             Row::new("internet_gateway", name, cells)
         },
     ));
+    other_rows(rows, edges, interfaces);
+    transit_rows(rows, attachments, transit_tables);
+    rows.extend(prefix_lists.into_iter().map(|PrefixListLine { name, entries }| {
+        Row::new("prefix_list", name, vec![set("entry", entries)])
+    }));
+    rows.extend(route_tables.into_iter().filter(|table| !table.implicit).map(
+        // Who uses a table is a setting of those who do.
+        |TableLine { name, vpc, implicit: _, used_by: _, routes }| {
+            // Local routes come with the VPC's ranges.
+            let of = |origin| move |route: &RouteLine| route.origin == origin;
+            let written = routes.clone().into_iter().filter(of(Origin::CreateRoute));
+            let propagated = routes.into_iter().filter(of(Origin::EnableVgwRoutePropagation));
+            let route = |route: RouteLine| {
+                let RouteLine { destination, target, origin: _, prefix_list, state: _ } = route;
+                let of_list = prefix_list.map(|list| format!("prefix_list:{list} "));
+                (format!("{}{destination}", of_list.unwrap_or_default()), target)
+            };
+            let cells = vec![
+                one("vpc", vpc),
+                map("route", written.map(route)),
+                map("propagated", propagated.map(route)),
+            ];
+            Row::new("route_table", name, cells)
+        },
+    ));
     rows.extend(endpoints.into_iter().map(
         |EndpointLine { name, subnet, zone, service, wire_id, addresses }| {
             let cells = vec![
@@ -253,18 +268,18 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
             Row::new("endpoint", name, cells)
         },
     ));
-    rows.extend(route_tables.into_iter().filter(|table| !table.implicit).map(
-        // Who uses a table is a setting of those who do.
-        |TableLine { name, vpc, implicit: _, used_by: _, routes }| {
-            // Local routes come with the VPC's ranges.
-            let written = routes.into_iter().filter(|route| route.origin == Origin::CreateRoute);
-            let route = |route: RouteLine| {
-                let RouteLine { destination, target, origin: _, prefix_list, state: _ } = route;
-                let of_list = prefix_list.map(|list| format!("prefix_list:{list} "));
-                (format!("{}{destination}", of_list.unwrap_or_default()), target)
+    rows.extend(endpoint_groups.into_iter().map(
+        |GroupLine { name, mode, return_after_seconds, members }| {
+            let member = |MemberLine { endpoint, weight, enabled }: MemberLine| {
+                let disabled = if enabled { "" } else { " disabled" };
+                (endpoint, format!("{weight}{disabled}"))
             };
-            let cells = vec![one("vpc", vpc), map("route", written.map(route))];
-            Row::new("route_table", name, cells)
+            let cells = vec![
+                one("mode", mode),
+                maybe("return_after_seconds", return_after_seconds),
+                map("member", members.into_iter().map(member)),
+            ];
+            Row::new("endpoint_group", name, cells)
         },
     ));
     rows.extend(topology.intents().iter().map(|intent| {
@@ -283,14 +298,24 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
 }
 
 fn other_rows(rows: &mut Vec<Row>, edges: Vec<EdgeLine>, interfaces: Vec<InterfaceLine>) {
+    let pair = |LearnedLine { destination, learned }: LearnedLine| {
+        (destination.to_string(), learned.to_string())
+    };
     rows.extend(edges.into_iter().map(|EdgeLine { name, kind, vpc, route_table, learned }| {
-        let cells = vec![
-            one("kind", kind),
+        let mut cells = vec![
             one("vpc", vpc),
             one("route_table", route_table),
-            set("learned", learned),
+            map("learned", learned.into_iter().map(pair)),
         ];
-        Row::new("way out", name, cells)
+        let table = match kind.as_str() {
+            "virtual_private_gateway" => "virtual_private_gateway",
+            "egress_only_internet_gateway" => "egress_only_internet_gateway",
+            _ => {
+                cells.push(one("kind", kind));
+                "opaque"
+            }
+        };
+        Row::new(table, name, cells)
     }));
     rows.extend(interfaces.into_iter().map(
         |InterfaceLine { name, kind, subnet, zone, addresses, public_address }| {

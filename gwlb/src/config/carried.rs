@@ -6,8 +6,8 @@ use super::reader::Reader;
 
 /// Reports routes to transit gateways: their packets would be lost.
 pub(super) fn check(reader: &mut Reader<'_>, router: &RouterFile) {
-    let routes = router.route_tables.iter().flat_map(|table| &table.routes);
-    for gateway in routes.filter_map(|route| route.transit_gateway.as_ref()) {
+    let all = router.route_tables.iter().flat_map(|table| &table.routes);
+    for gateway in all.filter_map(|route| route.transit_gateway.as_ref()) {
         reader.report(
             gateway
                 .problem(format!("a route to transit gateway {:?}", gateway.get()))

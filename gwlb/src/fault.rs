@@ -92,6 +92,13 @@ faults! {
     /// An ICMP error about a flow keeps the flow alive.
     IcmpErrorProlongs = "icmp_error_prolongs" breaks "stability: idle timeouts",
 
+    // Groups of endpoints.
+
+    /// Of a weighted group, the two directions of a flow go to different members.
+    GroupByDirection = "group_by_direction" breaks "symmetry",
+    /// A flow goes to whatever member of a group is chosen now, and leaves the one that has it.
+    GroupForgetsFlows = "group_forgets_flows" breaks "stability: a flow stays with its endpoint",
+
     // The short ways of flows that are settled, and of such as begin.
 
     /// A SYN, FIN or RST of a settled flow goes on like any other packet.

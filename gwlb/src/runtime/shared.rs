@@ -221,10 +221,14 @@ name = "inspection"
 members = [{ endpoint = "vpce-a", weight = 100 }, { endpoint = "vpce-b", weight = 0 }]
 "#;
 
+    /// The file that it was started with.
+    pub(in crate::runtime) fn file() -> String {
+        include_str!("../../examples/two-zones.toml").to_owned() + GROUP
+    }
+
     /// The same with its control plane.
     pub(in crate::runtime) fn idle_with_control() -> (Shared, Control) {
-        let text = include_str!("../../examples/two-zones.toml").to_owned() + GROUP;
-        let source = Source::new("two-zones.toml", text);
+        let source = Source::new("two-zones.toml", file());
         let settings = Arc::new(crate::config::parse(&source).unwrap());
         let secret = Secret::from_bytes([3; Secret::LEN]);
         let control = Control::new(Arc::clone(&settings), secret, 1, Duration::ZERO, clock::now());

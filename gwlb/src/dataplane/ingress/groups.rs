@@ -22,6 +22,7 @@ use crate::dataplane::select::{Candidates, choose};
 use crate::dataplane::snapshot::{GroupView, Snapshot};
 use crate::dataplane::tcp_state::opens;
 use crate::dataplane::verdict::{DropReason, Origin};
+use crate::fault::{self, Fault};
 
 /// Who gets a packet.
 struct Member {
@@ -95,7 +96,7 @@ impl State {
             for &endpoint in group.members.iter().filter(|other| **other != chosen) {
                 let there = at(endpoint);
                 let Some(number) = self.flows.find(&there.id, there.hash, now) else { continue };
-                let over = self.is_over(number, frame);
+                let over = self.is_over(number, frame) || fault::on(Fault::GroupForgetsFlows);
                 if !over && group.living.contains(&endpoint) {
                     return Some(Member { endpoint, flow: there, before: None });
                 }
@@ -128,5 +129,9 @@ fn spread(view: &Snapshot, flow: &Sought, chosen: &Candidates<EndpointId>) -> Op
     if let [only] = &**chosen {
         return Some(only.target);
     }
-    choose(&view.keys.placement, &flow.id.tuple, chosen)
+    let found = choose(&view.keys.placement, &flow.id.tuple, chosen)?;
+    if fault::on(Fault::GroupByDirection) && flow.id.tuple.directed() != flow.tuple {
+        return chosen.iter().map(|it| it.target).find(|other| *other != found);
+    }
+    Some(found)
 }

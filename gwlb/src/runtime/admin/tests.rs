@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rstest::rstest;
 use serde_json::json;
 
+use super::super::shared::tests::file;
 use super::listen::SOCKET_MODE;
 use super::testing::{Api, exchange, read_answer, served, status};
 use super::*;
@@ -446,14 +447,14 @@ fn a_body_may_be_so_long_and_no_longer() {
     assert_eq!(status(&read_answer(stream).0), 413);
 }
 
-const TWO_ZONES: &str = include_str!("../../../examples/two-zones.toml");
 const TOML: &[&str] = &["Content-Type: application/toml"];
 
 #[test]
 fn another_configuration_is_looked_at_and_taken_up() {
+    let two_zones = file();
     let api = Api::start();
-    let new = TWO_ZONES.replace("weight = 50", "weight = 60");
-    let (code, same) = api.send("POST", "/v1/reload", TOML, TWO_ZONES.as_bytes());
+    let new = two_zones.replace("weight = 50", "weight = 60");
+    let (code, same) = api.send("POST", "/v1/reload", TOML, two_zones.as_bytes());
     assert_eq!((code, &same["changes"]), (200, &json!([])), "{same}");
     let weight = || api.ask("GET", "/v1/target-groups/fw/targets/192.0.2.12").1["weight"].clone();
     for (dry_run, then) in [(true, 50), (false, 60)] {
@@ -465,7 +466,7 @@ fn another_configuration_is_looked_at_and_taken_up() {
         assert_eq!(weight(), then);
     }
 
-    let wrong = TWO_ZONES.replace("weight = 50", "weight = 1001");
+    let wrong = two_zones.replace("weight = 50", "weight = 1001");
     let (code, problem) = api.send("POST", "/v1/reload", TOML, wrong.as_bytes());
     assert_eq!((code, problem["problems"].as_array().unwrap().len()), (422, 1), "{problem}");
     let line = wrong.lines().position(|line| line.contains("1001")).unwrap() + 1;

@@ -1,4 +1,5 @@
-//! The `router` command: check a file, follow an address through its tables, show what it says.
+//! The `router` command: check a file, follow an address through its tables, prove that every path
+//! is inspected, show what it says.
 //!
 //! Data goes to standard output, problems to standard error. The exit status is 0 when it is done,
 //! 1 when the answer is no, 2 for wrong usage or configuration. A closed pipe is a clean end.
@@ -6,6 +7,7 @@
 mod check;
 mod show;
 mod trace;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -17,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::source::{Look, Problems, Source};
-use crate::{Topology, config};
+use crate::{Circles, Topology, config};
 
 /// Runs the command with these arguments, of which the first is the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -39,7 +41,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Checks, follows and shows the route tables of a virtual private cloud
+/// Checks, follows, verifies and shows the route tables of a virtual private cloud
 #[derive(Debug, Parser)]
 #[command(name = "router", version, long_about = ABOUT, after_long_help = EXIT_STATUS)]
 struct Cli {
@@ -48,7 +50,7 @@ struct Cli {
 }
 
 const ABOUT: &str = "\
-Checks, follows and shows the route tables of a virtual private cloud.
+Checks, follows, verifies and shows the route tables of a virtual private cloud.
 
 The configuration is a TOML file with the tables [[vpc]], [[subnet]], [[internet_gateway]], \
 [[route_table]], [[endpoint]] and [[intent]]. A whole gateway configuration will do: the other \
@@ -57,7 +59,7 @@ tables are left to `gwlb check`.";
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done
-  1  the answer is no: a traced packet is dropped
+  1  the answer is no: a traced packet is dropped, a path is not as it should be
   2  wrong usage, or a file with problems (on standard error, each with its place)";
 
 #[derive(Debug, Subcommand)]
@@ -69,6 +71,7 @@ enum Command {
     /// are told at once, each with its line, its column and what would help.
     Check(FileArgs),
     Trace(TraceArgs),
+    Verify(VerifyArgs),
     /// Shows VPCs, subnets, gateways, endpoints and tables with all their routes
     ///
     /// Local routes, main tables, derived wire ids and addresses are filled in: what is shown is
@@ -116,6 +119,38 @@ Examples:
 
 Exit status: 0 if the packet is delivered, 1 if it is dropped.";
 
+/// Proves that every path is inspected, both ways, at one endpoint; or tells which is not
+///
+/// All addresses are looked at, IPv4 and IPv6, as sets of prefixes and not by sampling: from every
+/// internet gateway and virtual private gateway to every subnet with machines, from there out, and
+/// between subnets, through NAT gateways and transit gateways, there and back, for every zone and
+/// every member of a group that can be chosen. Each finding has one cause, says all packets that it
+/// concerns, and shows one of them hop by hop.
+///
+/// In a VPC with an endpoint, what comes in and what goes out has to be inspected. [[intent]] says
+/// more: which service inspects what, or that nothing is asked (uninspected = true).
+#[derive(Debug, Args)]
+#[command(after_long_help = VERIFY_EXAMPLES)]
+struct VerifyArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  Does any packet get around inspection, circle, or get lost?
+    router verify gateway.toml
+  Only the kinds and their addresses, for a script:
+    router verify gateway.toml --json | jq '.findings[] | [.kind, .addresses]'
+  A step of CI that fails as soon as a path is not inspected:
+    router verify gateway.toml || exit 1
+
+Exit status: 0 if nothing is found but what is good to know, 1 if there are errors or warnings, 2 if \
+the file has problems.";
+
 #[derive(Debug, Args)]
 struct ShowArgs {
     #[command(flatten)]
@@ -140,9 +175,15 @@ fn run(command: &Command, out: &mut impl Write, err: &mut impl Write) -> io::Res
     let file = match command {
         Command::Check(args) => args,
         Command::Trace(args) => &args.file,
+        Command::Verify(args) => &args.file,
         Command::Show(args) => &args.file,
     };
-    let topology = match load(&file.file) {
+    // Who explains networks as they are meets circles, too.
+    let circles = match command {
+        Command::Verify(_) => Circles::Kept,
+        _ => Circles::Refused,
+    };
+    let topology = match load(&file.file, circles) {
         Ok(topology) => topology,
         Err(problems) => {
             err.write_all(problems.render(Look::of_stderr()).as_bytes())?;
@@ -152,15 +193,16 @@ fn run(command: &Command, out: &mut impl Write, err: &mut impl Write) -> io::Res
     let status = match command {
         Command::Check(args) => check::run(args, &topology, out),
         Command::Trace(args) => trace::run(args, &topology, out, err),
+        Command::Verify(args) => verify::run(args, &topology, out),
         Command::Show(args) => show::run(args, &topology, out),
     }?;
     out.flush()?;
     Ok(status)
 }
 
-fn load(path: &Path) -> Result<Topology, Problems> {
+fn load(path: &Path, circles: Circles) -> Result<Topology, Problems> {
     let source = Source::read(path)?;
-    Topology::build(&config::parse(&source)?, &source)
+    Topology::build_with(&config::parse(&source)?, &source, circles)
 }
 
 fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

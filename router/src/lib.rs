@@ -85,5 +85,6 @@ pub mod config;
 pub mod rules;
 pub mod source;
 mod topology;
+pub mod verify;
 
 pub use topology::*;

@@ -146,6 +146,16 @@ impl Topology {
         self.subnet_of[vpc.index()].get_lpm(&IpNet::from(address)).map(|(_, id)| *id)
     }
 
+    /// The interface of a VPC that has an address.
+    pub(crate) fn interface_of(&self, vpc: VpcId, address: IpAddr) -> Option<InterfaceId> {
+        self.interface_of[vpc.index()].get(&address).copied()
+    }
+
+    /// What a table answers for an address, wherever a packet comes from.
+    pub(crate) fn next_hop_in(&self, table: TableId, address: IpAddr) -> NextHop {
+        self.fibs[table.index()].next_hop(address)
+    }
+
     /// The answers of a table, for every address.
     fn fib(&self, table: &RouteTable) -> Fib {
         let routes = table.routes().map(|route| route.destination);

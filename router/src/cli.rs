@@ -19,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::source::{Look, Problems, Source};
+use crate::trace::Protocol;
 use crate::{Circles, Topology, config};
 
 /// Runs the command with these arguments, of which the first is the program's name.
@@ -52,9 +53,9 @@ struct Cli {
 const ABOUT: &str = "\
 Checks, follows, verifies and shows the route tables of a virtual private cloud.
 
-The configuration is a TOML file with the tables [[vpc]], [[subnet]], [[internet_gateway]], \
-[[route_table]], [[endpoint]] and [[intent]]. A whole gateway configuration will do: the other \
-tables are left to `gwlb check`.";
+The configuration is a TOML file with the tables from [[vpc]] to [[intent]]. A whole gateway \
+configuration will do: the other tables are left to `gwlb check`. [routing] rules = \"aws\", \
+\"alibaba\" or \"linux\" says whose rules the tables are held to.";
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -85,12 +86,13 @@ struct FileArgs {
     file: PathBuf,
 }
 
-/// Follows an address hop by hop, from where a packet enters to where it leaves
+/// Follows a packet hop by hop, from where it enters to where it leaves
 ///
 /// Each hop says which table decides, which route wins, and which routes it beat. A packet that
-/// comes in through an internet gateway has the gateway table; one from a subnet, the subnet's;
-/// one that an appliance gives back, the table of the endpoint's own subnet. Appliances are taken
-/// to give back what they get.
+/// comes in through a gateway has the gateway table; one from a subnet, the subnet's; one that an
+/// appliance gives back, the table of the endpoint's own subnet; one that a transit gateway sends
+/// on, the table of the subnet that it comes out in. Appliances are taken to give back what they
+/// get.
 #[derive(Debug, Args)]
 #[command(after_long_help = TRACE_EXAMPLES)]
 struct TraceArgs {
@@ -101,23 +103,48 @@ struct TraceArgs {
     /// The address that the packet is for
     #[arg(long, value_name = "ADDRESS")]
     to: IpAddr,
+    /// The address that it comes from
+    #[arg(long, value_name = "ADDRESS")]
+    source: Option<IpAddr>,
+    /// tcp, udp, icmp, icmpv6 or a number
+    #[arg(long)]
+    protocol: Option<Protocol>,
+    /// The port that it comes from
+    #[arg(long, value_name = "PORT")]
+    source_port: Option<u16>,
+    /// The port that it goes to
+    #[arg(long)]
+    port: Option<u16>,
+    /// Follow the answer too; without --source, it goes to a likely address
+    #[arg(long)]
+    answer: bool,
+    /// The zone that appliance mode and endpoint groups choose; the first, if it is not given
+    #[arg(long)]
+    zone: Option<String>,
+    /// Draw the way into this file, which ends in .svg or .dot
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }
 
-const FROM: &str = "Where the packet enters: internet_gateway:NAME, subnet:NAME or endpoint:NAME";
+const FROM: &str = "\
+Where the packet enters: internet_gateway:NAME, subnet:NAME, endpoint:NAME, interface:NAME, \
+nat_gateway:NAME, virtual_private_gateway:NAME or opaque:NAME";
 
 const TRACE_EXAMPLES: &str = "\
 Examples:
   Is what comes from the internet inspected before it reaches a server?
     router trace gateway.toml --from internet_gateway:igw --to 10.0.1.11
   Does the answer take the same way out?
-    router trace gateway.toml --from subnet:app-a --to 203.0.113.7
+    router trace gateway.toml --from internet_gateway:igw --to 198.51.100.11 --answer
+  The same as a picture:
+    router trace gateway.toml --from subnet:app-a --to 203.0.113.7 --answer --picture way.svg
   Where does a packet go that an appliance gives back?
     router trace gateway.toml --from endpoint:vpce-a --to 203.0.113.7
 
-Exit status: 0 if the packet is delivered, 1 if it is dropped.";
+Exit status: 0 if the packet is delivered, and its answer too; 1 if one is dropped.";
 
 /// Proves that every path is inspected, both ways, at one endpoint; or tells which is not
 ///
@@ -178,11 +205,9 @@ fn run(command: &Command, out: &mut impl Write, err: &mut impl Write) -> io::Res
         Command::Verify(args) => &args.file,
         Command::Show(args) => &args.file,
     };
-    // Who explains networks as they are meets circles, too.
-    let circles = match command {
-        Command::Verify(_) => Circles::Kept,
-        _ => Circles::Refused,
-    };
+    // Who looks at a network wants to see its circles.
+    let circles =
+        if matches!(command, Command::Check(_)) { Circles::Refused } else { Circles::Kept };
     let topology = match load(&file.file, circles) {
         Ok(topology) => topology,
         Err(problems) => {

@@ -85,6 +85,8 @@ pub mod config;
 pub mod rules;
 pub mod source;
 mod topology;
+pub mod trace;
 pub mod verify;
 
 pub use topology::*;
+pub use trace::Trace;

@@ -1,15 +1,15 @@
 //! The checked topology: immutable, shared between threads, asked once per packet.
 //!
-//! How it is checked is in [`build`]; how it speaks to people, in [`explain`] and [`trace`].
+//! How it is checked is in [`build`]; how it speaks to people, in [`explain`].
 
 mod build;
 mod describe;
 mod explain;
 mod fib;
 mod ids;
+mod places;
 mod resources;
 mod table;
-mod trace;
 mod transit;
 mod walk;
 
@@ -30,13 +30,13 @@ pub use ids::{
     Attachment, EdgeId, EndpointId, Entry, GatewayId, GroupId, InterfaceId, NextHop, PrefixListId,
     SubnetId, TableId, TransitAttachmentId, TransitGatewayId, TransitTableId, VpcId,
 };
+pub use places::UnknownEntry;
 pub use resources::{
     AddressMapping, Edge, EdgeKind, Endpoint, EndpointGroup, GroupMode, Intent, Interface,
     InterfaceKind, InternetGateway, Learned, Origin, PrefixList, Route, RouteState, Subnet, Target,
     Vpc,
 };
 pub use table::RouteTable;
-pub use trace::{Trace, UnknownEntry};
 pub use transit::{TransitAttachment, TransitGateway, TransitTable, TransitTarget};
 pub use walk::{Choose, Fixed, Step};
 

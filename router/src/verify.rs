@@ -133,14 +133,12 @@ pub struct Choice {
     pub index: usize,
 }
 
-/// One lookup on the way.
+/// One lookup on the way, in short; [`Topology::trace_packet`] says more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Hop {
     /// Where the packet is.
     pub at: String,
-    /// Its source here: a NAT gateway changes it.
-    pub source: IpAddr,
-    /// Its destination here: in answers, a NAT gateway changes it.
+    /// The address that is looked up.
     pub destination: IpAddr,
     /// The table that decides.
     pub table: String,
@@ -148,6 +146,9 @@ pub struct Hop {
     pub route: Option<String>,
     /// Where it goes: a place, or `blackhole`, `no_route`, `no_subnet` or `loop`.
     pub next: String,
+    /// What a NAT gateway makes of the packet there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub translated: Option<String>,
 }
 
 /// How grave a finding is.

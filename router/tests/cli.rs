@@ -41,6 +41,7 @@ const FILE: &str = "files/two-zones.toml";
 #[case("help", &["--help"])]
 #[case("help-check", &["check", "--help"])]
 #[case("help-trace", &["trace", "--help"])]
+#[case("help-verify", &["verify", "--help"])]
 #[case("help-show", &["show", "--help"])]
 fn data_goes_to_standard_output(#[case] name: &str, #[case] args: &[&str]) {
     let output = run(args);

@@ -33,8 +33,8 @@ impl fmt::Display for Finding {
             writeln!(f, "  for example: {packet}")?;
             way(f, &self.path)?;
         }
-        if let Some(first) = self.way_back.first() {
-            writeln!(f, "  and the answer: {} -> {}", first.source, first.destination)?;
+        if !self.way_back.is_empty() {
+            writeln!(f, "  and its answer:")?;
             way(f, &self.way_back)?;
         }
         write!(f, "  help: {}", self.help)
@@ -51,19 +51,15 @@ impl fmt::Display for Packet {
     }
 }
 
-/// Each lookup on a line, and where a NAT gateway changes the packet.
+/// Each lookup on a line, and what a NAT gateway does on a line of its own.
 fn way(f: &mut fmt::Formatter<'_>, hops: &[Hop]) -> fmt::Result {
-    let mut before: Option<&Hop> = None;
     for (number, hop) in hops.iter().enumerate() {
-        let changed =
-            before.filter(|it| (it.source, it.destination) != (hop.source, hop.destination));
-        if changed.is_some() {
-            writeln!(f, "         {} makes it {} -> {}", hop.at, hop.source, hop.destination)?;
-        }
+        let Hop { at, next, table, .. } = hop;
         let route = hop.route.as_deref().unwrap_or("no route");
-        let (at, next, table) = (&hop.at, &hop.next, &hop.table);
         writeln!(f, "    {:>2}  {at} -> {next}  (table {table}: {route})", number + 1)?;
-        before = Some(hop);
+        if let Some(translated) = &hop.translated {
+            writeln!(f, "        {translated}")?;
+        }
     }
     Ok(())
 }

@@ -138,13 +138,6 @@ impl<'t> Walks<'t> {
         walks
     }
 
-    /// The one way of a packet for which all is chosen that is asked for.
-    pub fn chosen(&self, from: Entry, address: IpAddr, choices: &Choices) -> Walk {
-        let mut walks = Vec::new();
-        self.follow(from, address, choices.clone(), &mut walks);
-        walks.swap_remove(0)
-    }
-
     /// Whenever something is to be chosen that is not yet, begins again with each choice.
     fn follow(&self, from: Entry, address: IpAddr, choices: Choices, found: &mut Vec<Walk>) {
         let mut walk = Walk {
@@ -241,6 +234,17 @@ impl<'t> Walks<'t> {
                 && other.zone == zone
                 && vpc(other.subnet) == vpc(endpoint.subnet)
         })
+    }
+}
+
+/// What is not chosen is the first.
+impl Choose for Choices {
+    fn zone(&self, attachment: TransitAttachmentId, _: usize) -> usize {
+        self.get(Point::Zone(attachment)).unwrap_or(0)
+    }
+
+    fn member(&self, group: GroupId, _: usize) -> usize {
+        self.get(Point::Member(group)).unwrap_or(0)
     }
 }
 

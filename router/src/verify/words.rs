@@ -1,20 +1,19 @@
 //! Faults in words, with the packet that shows each.
 
-use std::net::IpAddr;
-
 use super::collect::{Cause, Draft, Fate, Flow};
 use super::judge::Judge;
 use super::space::say;
-use super::walks::{Choices, End, Point, Walk};
+use super::walks::{Choices, Point};
 use super::{Choice, Finding, Hop, Packet};
-use crate::{Attachment, EndpointId, Entry, NextHop, SubnetId, Topology, TransitTarget};
+use crate::trace::{self, Inspection, Passage, Side};
+use crate::{EndpointId, Entry, SubnetId};
 
 /// A list is cut after so many names.
 const MOST_NAMES: usize = 8;
 
 impl Judge<'_> {
     /// The finding that a fault makes.
-    pub fn finding(&mut self, draft: &Draft) -> Finding {
+    pub fn finding(&self, draft: &Draft) -> Finding {
         let flows = draft.flows(self.topology, &self.classes);
         let names = |places: &mut dyn Iterator<Item = Entry>| {
             let mut names: Vec<String> =
@@ -65,33 +64,18 @@ impl Judge<'_> {
     }
 
     /// The packet of a flow, its way, and that of the answer if it matters.
-    fn show(&mut self, flow: &Flow, finding: &mut Finding) {
+    fn show(&self, flow: &Flow, finding: &mut Finding) {
         let source = self.classes.get(flow.source).address;
         let destination = self.classes.get(flow.destination).address;
-        let way = self.walks.chosen(flow.from, destination, &flow.choices);
-        let mut choices = way.choices.clone();
-        finding.path = hops(self.topology, &way, source, destination);
-        if let (true, End::Out(attachment)) = (flow.with_answer, way.end) {
-            let mut at = match attachment {
-                Attachment::Interface(id) => Entry::Subnet(self.topology.interface(id).subnet),
-                other => other.into(),
-            };
-            let nat =
-                way.nat.iter().rev().map(|id| {
-                    (self.topology.interface(*id).addresses[0], Some(Entry::Interface(*id)))
-                });
-            for (address, next) in nat.chain([(source, None)]) {
-                let back = self.walks.chosen(at, address, &choices);
-                choices = choices.and(&back.choices).unwrap_or(choices);
-                finding.way_back.extend(hops(self.topology, &back, destination, address));
-                match next {
-                    Some(next) if back.end == End::Out(attachment_of(next)) => at = next,
-                    _ => break,
-                }
-            }
+        let packet = trace::Packet { source: Some(source), ..trace::Packet::to(destination) };
+        let trace = self.topology.trace_packet(flow.from, &packet, &flow.choices);
+        finding.path = trace.hops.iter().map(Hop::of).collect();
+        if flow.with_answer {
+            let answer = self.topology.trace_answer(&trace, &flow.choices);
+            finding.way_back = answer.iter().flat_map(|answer| &answer.hops).map(Hop::of).collect();
         }
         let from = self.topology.entry_name(flow.from);
-        let choices = self.choices(&choices);
+        let choices = self.choices(&flow.choices);
         finding.counter_example = Some(Packet { from, source, destination, choices });
     }
 
@@ -375,17 +359,6 @@ fn ipv6_words(ipv6_only: bool) -> (&'static str, &'static str) {
     if ipv6_only { ("IPv6 ", ", though IPv4 packets pass one") } else { ("", "") }
 }
 
-fn attachment_of(entry: Entry) -> Attachment {
-    match entry {
-        Entry::Interface(id) => Attachment::Interface(id),
-        Entry::InternetGateway(id) => Attachment::InternetGateway(id),
-        Entry::Edge(id) => Attachment::Edge(id),
-        // An endpoint is never where an answer arrives.
-        Entry::Subnet(id) => Attachment::Subnet(id),
-        Entry::Endpoint(_) => unreachable!(),
-    }
-}
-
 /// The endpoints that a way passes.
 fn passed(way: &[Hop]) -> String {
     let at: Vec<String> =
@@ -400,54 +373,42 @@ fn list(names: &[String]) -> String {
     }
 }
 
-/// A way written out. A NAT gateway gives packets its own address as their source.
-fn hops(topology: &Topology, way: &Walk, source: IpAddr, destination: IpAddr) -> Vec<Hop> {
-    let mut source = source;
-    let mut all = Vec::with_capacity(way.hops.len());
-    for (index, at) in way.hops.iter().enumerate() {
-        if let (Entry::Interface(id), true) = (at, index > 0) {
-            source = topology.interface(*id).addresses[0];
-        }
-        let next = match (way.hops.get(index + 1), way.end) {
-            (Some(next), _) => *next,
-            (None, End::Out(attachment)) => attachment.into(),
-            (None, End::Circle(first)) => way.hops[first],
-            (None, End::Lost(reason)) => {
-                all.push(hop(topology, *at, source, destination, topology.next_hop_name(reason)));
-                break;
+impl Hop {
+    fn of(hop: &trace::Hop) -> Hop {
+        let lookup = &hop.lookup;
+        let next = match &hop.passage {
+            Some(Passage::Inspected { endpoint, group: Some(group), .. }) => {
+                format!("endpoint:{endpoint} of endpoint_group:{group}")
             }
+            Some(Passage::Transit { transit_gateway, subnet, .. }) => {
+                format!("transit_gateway:{transit_gateway} -> subnet:{subnet}")
+            }
+            _ => lookup.next.clone(),
         };
-        let next_hop = topology.lookup(*at, destination);
-        let next = match next_hop {
-            NextHop::EndpointGroup(_) => {
-                format!("{} of {}", topology.entry_name(next), topology.next_hop_name(next_hop))
-            }
-            NextHop::Transit(from) => {
-                let arrival = match topology.transit_target(from, destination) {
-                    Some(TransitTarget::Attachment(to)) => {
-                        let name = &topology.transit_attachment(to).name;
-                        format!("transit_gateway_attachment:{name}")
-                    }
-                    _ => topology.next_hop_name(next_hop),
+        let translated = match &hop.passage {
+            Some(Passage::Translated { nat_gateway, side, address }) => {
+                let side = match side {
+                    Side::Source => "source",
+                    Side::Destination => "destination",
                 };
-                format!("{} by {arrival}", topology.entry_name(next))
+                Some(format!("nat_gateway:{nat_gateway} makes its {side} {address}"))
             }
-            _ => topology.entry_name(next),
+            _ => None,
         };
-        all.push(hop(topology, *at, source, destination, next));
+        Hop {
+            at: lookup.at.clone(),
+            destination: lookup.destination,
+            table: lookup.table.clone(),
+            route: lookup.route.as_ref().map(ToString::to_string),
+            next,
+            translated,
+        }
     }
-    all
 }
 
-fn hop(topology: &Topology, at: Entry, source: IpAddr, destination: IpAddr, next: String) -> Hop {
-    let table = topology.table(topology.table_for(at));
-    let route = table.candidates(destination).first().map(|route| topology.route_line(route));
-    Hop {
-        at: topology.entry_name(at),
-        source,
-        destination,
-        table: table.name().to_owned(),
-        route: route.map(|route| route.to_string()),
-        next,
+/// A flow for which all is chosen that is asked for.
+impl Inspection for Choices {
+    fn choose(&self, _: EndpointId, _: &trace::Packet) -> Option<trace::Chosen> {
+        None
     }
 }

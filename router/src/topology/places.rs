@@ -1,38 +1,9 @@
-//! The whole way of a packet through the tables, from where it enters to where it leaves.
-//!
-//! Appliances are taken to give back what they get: what they do with it is not the router's.
+//! Places by the names that people write: `kind:name`.
 
-use std::fmt;
-use std::net::IpAddr;
-
-use schemars::JsonSchema;
-use serde::Serialize;
 use thiserror::Error;
 
-use super::{EdgeKind, Entry, Explanation, Interface, InterfaceKind, NextHop, Topology};
+use super::{EdgeKind, Entry, Interface, InterfaceKind, Topology};
 use crate::source::nearest;
-
-/// The way of a packet, hop by hop.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Trace {
-    /// Where it enters, as `kind:name`.
-    pub from: String,
-    /// The address that it is for.
-    pub to: IpAddr,
-    /// The private address that the internet gateway turns a public one into, before the gateway
-    /// table is asked.
-    pub translated: Option<IpAddr>,
-    /// Each lookup on the way; never empty.
-    pub hops: Vec<Explanation>,
-    /// Whether it leaves the router.
-    pub delivered: bool,
-    /// Where it leaves, or the name of the drop.
-    pub end: String,
-    /// The same as `end`, as the last lookup answered it.
-    #[serde(skip)]
-    #[schemars(skip)]
-    pub outcome: NextHop,
-}
 
 /// Why a text does not name a place in a topology.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -53,34 +24,6 @@ pub enum UnknownEntry {
 }
 
 impl Topology {
-    /// Follows a packet for this address from where it enters until it leaves or is dropped.
-    pub fn trace(&self, from: Entry, to: IpAddr) -> Trace {
-        let translated = self.translate(from, to);
-        let destination = translated.unwrap_or(to);
-        let mut hops = Vec::new();
-        let mut at = from;
-        let outcome = loop {
-            let hop = self.explain(at, destination);
-            let next = hop.next_hop;
-            hops.push(hop);
-            match next {
-                // Every endpoint once, and the way in: more is a circle.
-                NextHop::Endpoint(_) if hops.len() > self.endpoints.len() => break NextHop::Loop,
-                NextHop::Endpoint(id) => at = Entry::Endpoint(id),
-                end => break end,
-            }
-        };
-        Trace {
-            from: self.entry_name(from),
-            to,
-            translated,
-            hops,
-            delivered: matches!(outcome, NextHop::Deliver(_)),
-            end: self.next_hop_name(outcome),
-            outcome,
-        }
-    }
-
     /// Finds a place that is written `internet_gateway:NAME`, `subnet:NAME`, `endpoint:NAME`,
     /// `interface:NAME`, `nat_gateway:NAME`, `virtual_private_gateway:NAME`,
     /// `egress_only_internet_gateway:NAME` or `opaque:NAME`.
@@ -138,33 +81,6 @@ impl Topology {
             }),
             _ => Err(form()),
         }
-    }
-
-    /// The gateway table sees private addresses (semantics 1d: the lookup happens after DNAT).
-    fn translate(&self, from: Entry, to: IpAddr) -> Option<IpAddr> {
-        let Entry::InternetGateway(id) = from else { return None };
-        let mapping = self.gateway(id).addresses.iter().find(|mapping| mapping.public == to)?;
-        Some(mapping.private)
-    }
-}
-
-/// Hop by hop, and a last line that says how it ends.
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "to {} from {}", self.to, self.from)?;
-        if let Some(private) = self.translated {
-            writeln!(f, "  {} translates {} to {private}", self.from, self.to)?;
-        }
-        for (number, hop) in self.hops.iter().enumerate() {
-            for (line, text) in hop.to_string().lines().enumerate() {
-                match line {
-                    0 => writeln!(f, "{:>3}  {text}", number + 1)?,
-                    _ => writeln!(f, "     {text}")?,
-                }
-            }
-        }
-        let verb = if self.delivered { "delivered to" } else { "dropped:" };
-        write!(f, "{verb} {}", self.end)
     }
 }
 

@@ -23,12 +23,16 @@
 //! What machines do that routes lead to, and what is behind an opaque thing, is not known here;
 //! [`FindingKind::NotFollowed`] says where the proof ends because of that.
 
+mod back;
 mod classes;
 mod collect;
 mod display;
+mod help;
 mod judge;
 mod outside;
 mod roles;
+
+mod show;
 mod space;
 mod standing;
 mod walks;

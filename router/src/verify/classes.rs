@@ -166,6 +166,11 @@ impl Classes {
 }
 
 impl Class {
+    /// Whether a reader knows its example: an address of a subnet, or one of the documentation.
+    pub fn is_familiar(&self) -> bool {
+        !self.owners.is_empty() || FAMILIAR.contains(&self.address.to_string().as_str())
+    }
+
     /// Whose these addresses are in a VPC.
     pub fn owner(&self, vpc: VpcId) -> Option<Owner> {
         self.owners.iter().find(|(of, _)| *of == vpc).map(|(_, owner)| *owner)

@@ -10,7 +10,7 @@ use super::walks::Choices;
 use super::{FindingKind, Flows, Severity};
 use crate::{
     EdgeId, EndpointId, Entry, InterfaceId, NextHop, SubnetId, TableId, Topology,
-    TransitAttachmentId, VpcId,
+    TransitAttachmentId, TransitTableId, VpcId,
 };
 
 /// What makes two faults the same.
@@ -43,15 +43,17 @@ pub(super) enum Cause {
     ApplianceMode {
         attachment: TransitAttachmentId,
     },
+    /// Packets circle here or, if `answers` is true, answers do.
     Circle {
         hops: Vec<Entry>,
+        answers: bool,
     },
     LostAfter {
-        at: Entry,
+        at: Spot,
         reason: NextHop,
     },
     LostReturn {
-        at: Entry,
+        at: Spot,
         fate: Fate,
     },
     EgressOnly {
@@ -74,6 +76,15 @@ pub(super) enum Cause {
     NotFollowed {
         to: Entry,
     },
+}
+
+/// Whose table loses a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Spot {
+    /// The table for what enters here.
+    Entry(Entry),
+    /// A transit gateway's table.
+    Transit(TransitTableId),
 }
 
 /// What becomes of an answer that does not come home.
@@ -106,8 +117,10 @@ pub(super) struct Flow {
 pub(super) struct Draft {
     pub cause: Cause,
     pub severity: Severity,
-    pub flows: BTreeMap<(Entry, Option<Entry>), BTreeMap<ClassId, BTreeSet<ClassId>>>,
+    pub flows: FlowSets,
     pub example: Option<Flow>,
+    /// Where packets come from whose answers are lost in the same way.
+    pub answers: BTreeSet<Entry>,
     /// The route that is to blame, if there is one.
     pub blamed: Option<(TableId, IpNet)>,
 }
@@ -117,11 +130,25 @@ pub(super) struct Draft {
 pub(super) struct Collector {
     drafts: Vec<Draft>,
     known: HashMap<Cause, usize>,
+    /// By class, whether its example is an address that a reader knows.
+    familiar: Vec<bool>,
 }
 
 impl Collector {
+    pub fn new(classes: &Classes) -> Collector {
+        let familiar = (0..classes.len()).map(|id| classes.get(id).is_familiar());
+        Collector { familiar: familiar.collect(), ..Collector::default() }
+    }
+
     /// Notes that a flow shows a fault.
     pub fn add(&mut self, cause: Cause, severity: Severity, flow: Flow) {
+        let known = |flow: &Flow| {
+            let known = |id: ClassId| self.familiar.get(id).copied().unwrap_or_default();
+            usize::from(known(flow.source)) + usize::from(known(flow.destination))
+        };
+        let score = known(&flow);
+        let shown = self.known.get(&cause).and_then(|index| self.drafts[*index].example.as_ref());
+        let is_better = shown.is_none_or(|shown| known(shown) < score);
         let draft = self.draft(cause, severity);
         draft
             .flows
@@ -130,14 +157,16 @@ impl Collector {
             .entry(flow.destination)
             .or_default()
             .insert(flow.source);
-        draft.example.get_or_insert(flow);
+        if is_better {
+            draft.example = Some(flow);
+        }
     }
 
     /// The fault with this cause, as grave as it has been at worst.
     pub fn draft(&mut self, cause: Cause, severity: Severity) -> &mut Draft {
         let index = *self.known.entry(cause.clone()).or_insert_with(|| {
-            let (flows, example, blamed) = (BTreeMap::new(), None, None);
-            self.drafts.push(Draft { cause, severity, flows, example, blamed });
+            let (flows, example, answers, blamed) = Default::default();
+            self.drafts.push(Draft { cause, severity, flows, example, answers, blamed });
             self.drafts.len() - 1
         });
         let draft = &mut self.drafts[index];
@@ -146,8 +175,27 @@ impl Collector {
     }
 
     /// Everything, the gravest first. A blackhole that another fault is blamed on is no fault of its
-    /// own.
+    /// own, nor are answers that are lost as packets are.
     pub fn finish(mut self) -> Vec<Draft> {
+        for index in 0..self.drafts.len() {
+            let same = match &self.drafts[index].cause {
+                Cause::LostReturn { at, fate: Fate::Lost(reason) } => {
+                    Cause::LostAfter { at: *at, reason: *reason }
+                }
+                Cause::Circle { hops, answers: true } => {
+                    Cause::Circle { hops: hops.clone(), answers: false }
+                }
+                _ => continue,
+            };
+            if let Some(same) = self.known.get(&same) {
+                let flows = std::mem::take(&mut self.drafts[index].flows);
+                if !self.drafts[*same].takes_answers(&flows) {
+                    self.drafts[index].flows = flows;
+                }
+            }
+        }
+        let is_about = |draft: &Draft| !draft.flows.is_empty() || draft.example.is_none();
+        self.drafts.retain(is_about);
         let blamed: BTreeSet<_> = self.drafts.iter().filter_map(|draft| draft.blamed).collect();
         self.drafts.retain(|draft| match &draft.cause {
             Cause::Blackhole { table, route } => !blamed.contains(&(*table, *route)),
@@ -184,7 +232,22 @@ impl Cause {
     }
 }
 
+/// By both places, for each destination the sources.
+type FlowSets = BTreeMap<(Entry, Option<Entry>), BTreeMap<ClassId, BTreeSet<ClassId>>>;
+
 impl Draft {
+    /// Takes it upon itself that answers to these packets are lost, if all are for addresses that
+    /// packets are lost for here.
+    fn takes_answers(&mut self, others: &FlowSets) -> bool {
+        let lost: BTreeSet<ClassId> =
+            self.flows.values().flat_map(BTreeMap::keys).copied().collect();
+        let all = others.values().flat_map(BTreeMap::values).all(|it| it.is_subset(&lost));
+        if all {
+            self.answers.extend(others.keys().map(|(from, _)| *from));
+        }
+        all
+    }
+
     /// The flows as sets: destinations that have the same sources together.
     pub fn flows(&self, topology: &Topology, classes: &Classes) -> Vec<Flows> {
         let mut all = Vec::new();

@@ -1,14 +1,16 @@
 //! From every place to everywhere, and back.
 
-use super::classes::{ClassId, Classes};
-use super::collect::{Cause, Collector, Fate, Flow};
-use super::roles::{Arrival, Roles, Seen, lets_in, outside};
+use ipnet::IpNet;
+
+use super::back::Back;
+use super::classes::{Class, ClassId, Classes};
+use super::collect::{Cause, Collector, Fate, Flow, Spot};
+use super::roles::{Arrival, Roles, Seen, is_behind, lets_in, outside};
 use super::space::Family;
-use super::walks::{Choices, End, Walk, Walks};
+use super::walks::{End, Walk, Walks};
 use super::{Examined, Report, Severity};
 use crate::{
-    Attachment, EdgeKind, EndpointId, Entry, InterfaceId, NextHop, SubnetId, TableId, Topology,
-    TransitAttachmentId, VpcId,
+    Entry, InterfaceKind, NextHop, SubnetId, TableId, Topology, TransitAttachmentId, VpcId,
 };
 
 /// Everything at hand while ways are judged.
@@ -22,25 +24,8 @@ pub(super) struct Judge<'t> {
     seen: [Seen; 2],
 }
 
-/// A way of answers, through the same NAT gateways.
-#[derive(Clone, Debug)]
-pub(super) struct Back {
-    pub choices: Choices,
-    /// The endpoints of each stretch, and where it begins; the first is that of the far end.
-    stretches: Vec<(Entry, Vec<EndpointId>)>,
-    arrivals: Vec<(TransitAttachmentId, SubnetId)>,
-    crossings: Vec<(Entry, EndpointId)>,
-    /// Where and why it does not come home.
-    pub fate: Option<(Entry, Fate)>,
-    circle: Vec<Entry>,
-}
-
-/// Where an answer should arrive.
-#[derive(Clone, Copy)]
-enum Home {
-    Nat(InterfaceId),
-    Place(SubnetId, ClassId),
-}
+/// A route that is a blackhole, and its table.
+type Hole = (TableId, IpNet);
 
 /// A place with all its addresses of a family, in one direction of a flow.
 #[derive(Clone, Copy)]
@@ -50,21 +35,22 @@ struct Side<'a> {
     family: Family,
 }
 
-/// What goes out of a place and is lost after inspection, until it is known whether anything is not.
+/// What goes out of a place and is lost after inspection, until it is known whether all is.
 #[derive(Default)]
 struct Outcome {
-    lost: Vec<(Cause, Flow)>,
+    lost: Vec<(Cause, Option<Hole>, Flow)>,
     exits: bool,
 }
 
 impl<'t> Judge<'t> {
     pub fn new(topology: &'t Topology) -> Judge<'t> {
+        let classes = Classes::new(topology);
         Judge {
             topology,
-            classes: Classes::new(topology),
+            found: Collector::new(&classes),
+            classes,
             walks: Walks::new(topology),
             roles: Roles::new(topology),
-            found: Collector::default(),
             seen: [Seen::default(), Seen::default()],
         }
     }
@@ -137,14 +123,14 @@ impl<'t> Judge<'t> {
         };
         match way.end {
             End::Circle(first) => {
-                let cause = circle(&way.hops[first..]);
+                let cause = circle(&way.hops[first..], false);
                 for source in side.sources {
                     self.found.add(cause.clone(), Severity::Error, flow(None, *source));
                 }
             }
             End::Lost(reason) => {
                 let to = self.wanted(side.place, destination);
-                let external = !class.inside && self.has_exit(side.family);
+                let external = self.is_behind_any(class);
                 let at = last(way, from);
                 let inspected = way.is_inspected();
                 let hole = self.blackhole(at, destination);
@@ -152,7 +138,7 @@ impl<'t> Judge<'t> {
                 let cause = match hole {
                     // That nobody holds an address of the VPC is no fault of the tables.
                     _ if inspected && (to.is_some() || external && reason != NextHop::NoSubnet) => {
-                        Cause::LostAfter { at, reason }
+                        Cause::LostAfter { at: self.spot(at, destination), reason }
                     }
                     Some((table, route)) if to.is_some() || external && is_default => {
                         Cause::Blackhole { table, route }
@@ -166,7 +152,7 @@ impl<'t> Judge<'t> {
                     let flow = flow(to, *source);
                     match &cause {
                         Cause::LostAfter { .. } if to.is_none() => {
-                            all.lost.push((cause.clone(), flow));
+                            all.lost.push((cause.clone(), hole, flow));
                         }
                         Cause::LostAfter { .. } => {
                             self.found.draft(cause.clone(), Severity::Error).blamed = hole;
@@ -354,13 +340,17 @@ impl<'t> Judge<'t> {
         let Some((at, fate)) = back.fate else { return };
         match fate {
             Fate::Circles => {
-                self.found.add(circle(&back.circle), Severity::Error, flow);
+                self.found.add(circle(&back.circle, true), Severity::Error, flow);
             }
             Fate::Unknown(to) => {
                 self.found.add(Cause::NotFollowed { to }, Severity::Info, flow);
             }
             _ => {
-                let cause = Cause::LostReturn { at, fate };
+                let spot = match fate {
+                    Fate::Lost(_) => self.spot(at, flow.source),
+                    _ => Spot::Entry(at),
+                };
+                let cause = Cause::LostReturn { at: spot, fate };
                 if fate == Fate::Lost(NextHop::Blackhole) {
                     self.found.draft(cause.clone(), severity).blamed =
                         self.blackhole(at, flow.source);
@@ -368,98 +358,6 @@ impl<'t> Judge<'t> {
                 self.found.add(cause, severity, flow);
             }
         }
-    }
-
-    /// The ways of answers to a packet that has left here, back to the place that it came from.
-    pub fn ways_back(
-        &mut self,
-        way: &Walk,
-        from: Entry,
-        home: SubnetId,
-        source: ClassId,
-    ) -> Vec<Back> {
-        let mut ways = vec![Back {
-            choices: way.choices.clone(),
-            stretches: Vec::new(),
-            arrivals: Vec::new(),
-            crossings: Vec::new(),
-            fate: None,
-            circle: Vec::new(),
-        }];
-        let mut at = from;
-        let nat = way.nat.iter().rev().map(|id| Home::Nat(*id));
-        for home in nat.chain([Home::Place(home, source)]) {
-            let class = match home {
-                // Whoever translates has an address to translate to.
-                Home::Nat(id) => match self.topology.interface(id).addresses.first() {
-                    Some(address) => self.classes.of(*address),
-                    None => return Vec::new(),
-                },
-                Home::Place(_, class) => class,
-            };
-            let onward = self.walks.of(at, &self.classes, class);
-            let so_far = std::mem::take(&mut ways);
-            for back in so_far {
-                if back.fate.is_some() {
-                    ways.push(back);
-                    continue;
-                }
-                for walk in &*onward {
-                    let Some(choices) = back.choices.and(&walk.choices) else { continue };
-                    ways.push(self.extended(&back, choices, at, walk, home));
-                }
-            }
-            if let Home::Nat(id) = home {
-                at = Entry::Interface(id);
-            }
-        }
-        ways
-    }
-
-    fn extended(&self, back: &Back, choices: Choices, at: Entry, walk: &Walk, home: Home) -> Back {
-        let mut back = Back { choices, ..back.clone() };
-        back.stretches.push((at, walk.endpoints().collect()));
-        back.arrivals.extend(&walk.arrivals);
-        back.crossings.extend(&walk.crossings);
-        let last = last(walk, at);
-        let fate = match walk.end {
-            End::Lost(reason) => Some(Fate::Lost(reason)),
-            End::Circle(first) => {
-                back.circle = walk.hops[first..].to_vec();
-                Some(Fate::Circles)
-            }
-            End::Out(_) if !walk.nat.is_empty() => Some(Fate::Translated(walk.nat[0])),
-            End::Out(attachment) => self.missed(attachment, home),
-        };
-        back.fate = fate.map(|fate| (last, fate));
-        back
-    }
-
-    /// Where else than home an answer has arrived.
-    fn missed(&self, attachment: Attachment, home: Home) -> Option<Fate> {
-        match (attachment, home) {
-            (Attachment::Interface(id), Home::Nat(nat)) if id == nat => None,
-            (Attachment::Subnet(id), Home::Place(subnet, _)) if id == subnet => None,
-            (Attachment::Interface(id), Home::Place(subnet, class))
-                if self.topology.interface(id).subnet == subnet && self.has(class, id) =>
-            {
-                None
-            }
-            (Attachment::Interface(id), Home::Place(_, class)) if !self.has(class, id) => {
-                Some(Fate::Unknown(Entry::Interface(id)))
-            }
-            (Attachment::Edge(id), _)
-                if matches!(self.topology.edge(id).kind, EdgeKind::Opaque(_)) =>
-            {
-                Some(Fate::Unknown(Entry::Edge(id)))
-            }
-            _ => Some(Fate::Astray(attachment.into())),
-        }
-    }
-
-    fn has(&self, class: ClassId, id: InterfaceId) -> bool {
-        let owners = &self.classes.get(class).owners;
-        owners.iter().any(|(_, owner)| owner.interface == Some(id))
     }
 
     fn uninspected_egress(&self, side: Side<'_>, exit: Entry) -> Cause {
@@ -493,7 +391,7 @@ impl<'t> Judge<'t> {
             *subnet != from && self.roles.connected(vpc, *of) && self.roles.is_place(*subnet)
         };
         let owners = &self.classes.get(destination).owners;
-        let nat = |id| self.topology.interface(id).kind != crate::InterfaceKind::NetworkInterface;
+        let nat = |id| self.topology.interface(id).kind != InterfaceKind::NetworkInterface;
         owners
             .iter()
             .filter(|(_, owner)| !owner.interface.is_some_and(nat))
@@ -502,14 +400,22 @@ impl<'t> Judge<'t> {
             .map(|(_, subnet)| Entry::Subnet(subnet))
     }
 
-    /// Whether anything leads out for a family, so that addresses outside mean something.
-    fn has_exit(&self, family: Family) -> bool {
-        let carries = |exit: &Entry| family == Family::V6 || lets_in(self.topology, *exit);
-        outside(self.topology).iter().any(carries)
+    /// Whether anybody outside can have an address.
+    fn is_behind_any(&self, class: &Class) -> bool {
+        outside(self.topology).iter().any(|exit| is_behind(self.topology, *exit, class))
+    }
+
+    /// Whose table loses a packet that is lost after it was looked up here.
+    pub fn spot(&self, at: Entry, class: ClassId) -> Spot {
+        let address = self.classes.get(class).address;
+        match self.topology.lookup(at, address) {
+            NextHop::Transit(from) => Spot::Transit(self.topology.transit_attachment(from).table),
+            _ => Spot::Entry(at),
+        }
     }
 
     /// The table and the route that lose a packet for an address, if a blackhole does.
-    pub fn blackhole(&self, at: Entry, class: ClassId) -> Option<(TableId, ipnet::IpNet)> {
+    pub fn blackhole(&self, at: Entry, class: ClassId) -> Option<Hole> {
         let address = self.classes.get(class).address;
         let table = self.topology.table_for(at);
         if self.topology.next_hop_in(table, address) != NextHop::Blackhole {
@@ -520,30 +426,21 @@ impl<'t> Judge<'t> {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        for (cause, flow) in outcome.lost {
-            let Cause::LostAfter { at, reason } = cause else { continue };
-            let table = self.topology.table_for(at);
-            let address = self.classes.get(flow.destination).address;
-            let transit = matches!(self.topology.next_hop_in(table, address), NextHop::Transit(_));
-            match self.blackhole(at, flow.destination) {
-                // No VPC at the transit gateway has the address: nobody is missing anything.
-                None if outcome.exits && transit && reason == NextHop::NoRoute => {}
-                Some((table, route)) if outcome.exits => {
+        for (cause, hole, flow) in outcome.lost {
+            match (hole, &cause) {
+                (Some((table, route)), _) if outcome.exits => {
                     self.found.add(Cause::Blackhole { table, route }, Severity::Warning, flow);
                 }
-                hole => {
+                // No VPC at the transit gateway has the address: nobody is missing anything.
+                (None, Cause::LostAfter { at: Spot::Transit(_), reason: NextHop::NoRoute })
+                    if outcome.exits => {}
+                _ => {
                     let severity = if outcome.exits { Severity::Warning } else { Severity::Error };
                     self.found.draft(cause.clone(), severity).blamed = hole;
                     self.found.add(cause, severity, flow);
                 }
             }
         }
-    }
-}
-
-impl Back {
-    pub fn is_inspected(&self) -> bool {
-        self.stretches.iter().any(|(_, passed)| !passed.is_empty())
     }
 }
 
@@ -566,9 +463,9 @@ pub(super) fn last(way: &Walk, from: Entry) -> Entry {
 }
 
 /// A circle, whichever of its hops was met first.
-pub(super) fn circle(hops: &[Entry]) -> Cause {
+pub(super) fn circle(hops: &[Entry], answers: bool) -> Cause {
     let mut hops = hops.to_vec();
     let lowest = hops.iter().enumerate().min_by_key(|(_, hop)| **hop).map_or(0, |(at, _)| at);
     hops.rotate_left(lowest);
-    Cause::Circle { hops }
+    Cause::Circle { hops, answers }
 }

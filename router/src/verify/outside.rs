@@ -4,10 +4,10 @@ use super::Severity;
 use super::classes::ClassId;
 use super::collect::{Cause, Fate, Flow};
 use super::judge::{Judge, circle, last};
-use super::roles::{Arrival, meant};
+use super::roles::{Arrival, is_behind, meant};
 use super::space::Family;
 use super::walks::{End, Walk};
-use crate::{Attachment, EdgeKind, Entry, NextHop, SubnetId, Topology, VpcId};
+use crate::{Attachment, Entry, NextHop, SubnetId, VpcId};
 
 impl Judge<'_> {
     /// Packets from a gateway to a place, as far as those of the place to the gateway have not shown
@@ -15,7 +15,7 @@ impl Judge<'_> {
     pub fn enter_place(&mut self, gateway: Entry, place: SubnetId) {
         let destinations = self.classes.of_subnet(place).to_vec();
         for family in Family::BOTH {
-            let sources = sources(self.topology, &self.classes, gateway, family);
+            let sources = self.behind(gateway, family);
             let is_of_family = |id: &&ClassId| self.classes.get(**id).family == family;
             let of_family: Vec<ClassId> =
                 destinations.iter().filter(is_of_family).copied().collect();
@@ -47,7 +47,7 @@ impl Judge<'_> {
         };
         match way.end {
             End::Circle(first) => {
-                let cause = circle(&way.hops[first..]);
+                let cause = circle(&way.hops[first..], false);
                 for source in sources {
                     let flow = Flow { to: None, ..flow(*source) };
                     self.found.add(cause.clone(), Severity::Error, flow);
@@ -55,7 +55,7 @@ impl Judge<'_> {
             }
             End::Lost(reason) if way.is_inspected() => {
                 let at = way.last();
-                let cause = Cause::LostAfter { at, reason };
+                let cause = Cause::LostAfter { at: self.spot(at, destination), reason };
                 self.found.draft(cause.clone(), Severity::Error).blamed =
                     self.blackhole(at, destination);
                 for source in sources {
@@ -126,7 +126,8 @@ impl Judge<'_> {
                 }
                 _ if arrives => {}
                 _ => {
-                    let cause = Cause::LostReturn { at, fate: Fate::Lost(reason) };
+                    let spot = self.spot(at, flow.source);
+                    let cause = Cause::LostReturn { at: spot, fate: Fate::Lost(reason) };
                     if reason == NextHop::Blackhole {
                         self.found.draft(cause.clone(), Severity::Error).blamed = hole;
                     }
@@ -197,7 +198,7 @@ impl Judge<'_> {
                 let all = self.classes.of_subnet(id).iter().copied();
                 all.filter(|id| self.classes.get(*id).family == family).collect()
             }
-            _ => sources(self.topology, &self.classes, place, family),
+            _ => self.behind(place, family),
         }
     }
 
@@ -224,27 +225,13 @@ impl Judge<'_> {
                 .iter()
                 .any(|mapping| self.classes.of(mapping.private) == self.classes.of(class.address))
     }
-}
 
-/// The addresses of whoever is behind a gateway: what a virtual private gateway has learned, if it
-/// has learned anything, and else all that are in no VPC.
-fn sources(
-    topology: &Topology,
-    classes: &super::classes::Classes,
-    gateway: Entry,
-    family: Family,
-) -> Vec<ClassId> {
-    let learned: Option<Vec<ipnet::IpNet>> = match gateway {
-        Entry::Edge(id) => {
-            let edge = topology.edge(id);
-            let learned = edge.learned.iter().map(|(net, _)| *net).collect::<Vec<_>>();
-            (edge.kind == EdgeKind::VirtualPrivateGateway && !learned.is_empty()).then_some(learned)
-        }
-        _ => None,
-    };
-    let is_behind = |class: &super::classes::Class| match &learned {
-        Some(nets) => nets.iter().any(|net| net.contains(&class.address)),
-        None => !class.inside,
-    };
-    classes.of_family(family).filter(|(_, class)| is_behind(class)).map(|(id, _)| id).collect()
+    /// The addresses of whoever is behind a gateway.
+    fn behind(&self, gateway: Entry, family: Family) -> Vec<ClassId> {
+        let of_family = self.classes.of_family(family);
+        of_family
+            .filter(|(_, class)| is_behind(self.topology, gateway, class))
+            .map(|(id, _)| id)
+            .collect()
+    }
 }

@@ -3,6 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::classes::Class;
+use super::space::Family;
 use crate::{
     Attachment, EdgeKind, Entry, InterfaceId, InterfaceKind, SubnetId, TableId, Target, Topology,
     VpcId,
@@ -228,6 +230,25 @@ pub(super) fn lets_in(topology: &Topology, place: Entry) -> bool {
     match place {
         Entry::Edge(id) => topology.edge(id).kind == EdgeKind::VirtualPrivateGateway,
         _ => true,
+    }
+}
+
+/// Whether addresses are of whoever is behind a gateway: what a virtual private gateway has learned,
+/// if it has learned anything, and else all that are in no VPC.
+pub(super) fn is_behind(topology: &Topology, gateway: Entry, class: &Class) -> bool {
+    let all = !class.inside;
+    match gateway {
+        Entry::Edge(id) => {
+            let edge = topology.edge(id);
+            match edge.kind {
+                EdgeKind::VirtualPrivateGateway if !edge.learned.is_empty() => {
+                    edge.learned.iter().any(|(net, _)| net.contains(&class.address))
+                }
+                EdgeKind::EgressOnlyInternetGateway => all && class.family == Family::V6,
+                _ => all,
+            }
+        }
+        _ => all,
     }
 }
 

@@ -60,6 +60,8 @@ struct Cut {
 #[derive(PartialEq, Eq, Hash)]
 struct Signature {
     hops: Vec<NextHop>,
+    /// The blackholes that have it, each with its table: they are told one by one.
+    holes: Vec<(TableId, IpNet)>,
     transit: Vec<Option<TransitTarget>>,
     owners: Vec<(VpcId, Owner)>,
     /// The ways out that have learned of it.
@@ -179,15 +181,20 @@ impl Class {
 
 impl Signature {
     fn of(topology: &Topology, address: IpAddr, mapped: &HashMap<IpAddr, VpcId>) -> Signature {
-        let tables = topology.tables().len() as u16;
+        let tables = (0..topology.tables().len() as u16).map(TableId::from_index);
+        let hops: Vec<NextHop> =
+            tables.clone().map(|table| topology.next_hop_in(table, address)).collect();
+        let lost = tables.zip(&hops).filter(|(_, hop)| **hop == NextHop::Blackhole);
+        let holes = lost.filter_map(|(table, _)| {
+            Some((table, topology.table(table).candidates(address).first()?.destination))
+        });
         let owners = topology.vpcs().filter_map(|(vpc, _)| {
             let subnet = topology.subnet_of(vpc, address)?;
             Some((vpc, Owner { subnet, interface: topology.interface_of(vpc, address) }))
         });
         Signature {
-            hops: (0..tables)
-                .map(|table| topology.next_hop_in(TableId::from_index(table), address))
-                .collect(),
+            holes: holes.collect(),
+            hops,
             transit: topology
                 .transit_tables()
                 .map(|(_, table)| table.route(address).map(|(_, target)| target))

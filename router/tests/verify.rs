@@ -4,15 +4,17 @@
 //! `INSTA_UPDATE=always cargo test -p router --test verify` rewrites the reports; read the diff.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "in the helpers of tests, as in tests")]
 
+mod large;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use router::source::Source;
 use router::trace::{self, Chosen, Inspection, Trace};
-use router::verify::{Finding, FindingKind, Packet, Report, Severity};
+use router::verify::{Examined, Finding, FindingKind, Packet, Report, Severity};
 use router::{
-    Choose, Circles, EndpointId, GroupId, NextHop, Topology, TransitAttachmentId, config,
+    Choose, Circles, EndpointId, GroupId, NextHop, Origin, Topology, TransitAttachmentId, config,
 };
 
 use FindingKind::*;
@@ -249,4 +251,23 @@ fn severities_say_whether_a_report_is_clean() {
     assert!(of_kind[0].concerns("subnet:app-a", source, "10.0.2.1".parse().unwrap()));
     assert!(!of_kind[0].concerns("subnet:app-a", source, "10.0.3.1".parse().unwrap()));
     assert!(!of_kind[0].concerns("subnet:app-b", source, "10.0.2.1".parse().unwrap()));
+}
+
+/// What takes time is counted, not timed: classes, ways and lookups grow with the network, and not
+/// with the square of it.
+#[test]
+fn a_large_network_takes_few_lookups() {
+    let topology = large::topology();
+    let routes: usize = topology
+        .tables()
+        .filter(|(_, table)| !table.is_implicit())
+        .map(|(_, table)| table.routes().filter(|it| it.origin == Origin::CreateRoute).count())
+        .sum();
+    assert_eq!((topology.subnets().len(), routes), (200, 1000));
+    let report = topology.verify();
+    assert_eq!(report.findings, []);
+    let Examined { stretches, classes, ways, lookups } = report.examined;
+    assert!(classes <= 500, "{classes} classes of {stretches} stretches");
+    assert!(ways <= 10 * classes, "{ways} ways of {classes} classes");
+    assert!(lookups <= 5 * ways, "{lookups} lookups on {ways} ways");
 }

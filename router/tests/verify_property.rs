@@ -401,6 +401,35 @@ fn check(design: &Design) -> Result<(), TestCaseError> {
             );
         }
     }
+    for finding in &report.findings {
+        let Some(fault) = Fault::ALL.into_iter().find(|it| kinds(*it).contains(&finding.kind))
+        else {
+            continue;
+        };
+        // The counter-example, and the ends of some of the sets.
+        let shown = finding.counter_example.iter();
+        let shown = shown.map(|it| (it.from.clone(), it.source, it.destination));
+        let ends = finding.flows.iter().take(8).flat_map(|flows| {
+            let source = flows.sources[0].network();
+            let last = flows.sources[flows.sources.len() - 1].broadcast();
+            let destinations = flows.destinations.iter().take(4);
+            destinations.flat_map(move |net| {
+                [
+                    (flows.from.clone(), source, net.broadcast()),
+                    (flows.from.clone(), last, net.network()),
+                ]
+            })
+        });
+        for (from, source, destination) in shown.chain(ends) {
+            let at = topology.entry(&from).unwrap();
+            let packet = naive::Packet { at, from, source, destination };
+            let faults = naive.faults(&packet);
+            prop_assert!(
+                faults.iter().any(|(it, _)| *it == fault),
+                "{packet:?} shows no {fault:?}: {finding}\n{text}"
+            );
+        }
+    }
     Ok(())
 }
 

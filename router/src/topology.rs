@@ -259,7 +259,7 @@ impl Topology {
         numbered(&self.groups, GroupId::from_index)
     }
 
-    /// What must hold for the paths, as the file says. Nothing here verifies it.
+    /// What must hold for the paths, as the file says; [`Topology::verify`] tells whether it does.
     pub fn intents(&self) -> &[Intent] {
         &self.intents
     }

@@ -123,9 +123,7 @@ impl Judge<'_> {
             }
             Cause::Unused { .. } => "lead packets to it, or remove it".to_owned(),
             Cause::NotFollowed { .. } => {
-                "inspection on these ways is not proven; an intent with uninspected = true \
-                    silences \
-                 what goes to subnets"
+                "the proof ends there; if that is meant, say so: [[intent]] with uninspected = true"
                     .to_owned()
             }
         }

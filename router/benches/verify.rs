@@ -1,5 +1,4 @@
 //! How long a proof takes of a VPC with 200 subnets in 6 zones and 1000 routes.
-#![expect(missing_docs, reason = "criterion's macro makes a function without")]
 #![expect(clippy::unwrap_used, reason = "in the helpers of benchmarks, as in tests")]
 
 use criterion::{Criterion, criterion_group, criterion_main};

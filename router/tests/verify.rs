@@ -21,7 +21,9 @@ use FindingKind::*;
 
 /// Each mistake, and the kinds of findings that it has, no more and no less.
 const MISTAKES: &[(&str, &[FindingKind])] = &[
+    ("a-machine-in-place-of-an-endpoint", &[NotFollowed]),
     ("a-range-past-the-endpoint", &[UninspectedEgress]),
+    ("answers-through-a-nat-gateway", &[OneWayInspection, LostReturn]),
     ("app-beside-its-endpoint", &[SharedSubnet]),
     ("app-table-to-the-wrong-zone", &[DifferentEndpoints]),
     ("appliance-mode-off", &[ApplianceMode]),
@@ -160,7 +162,12 @@ fn assert_shown(topology: &Topology, finding: &Finding, name: &str) {
         }
         Loop => ends(NextHop::Loop),
         LostAfterInspection => !way.delivered && !way.endpoints.is_empty(),
-        LostReturn => way.delivered && !back.as_ref().unwrap().delivered,
+        LostReturn => {
+            let back = back.as_ref().unwrap();
+            // An answer with another source is none; one that comes elsewhere, neither.
+            let is_none = back.source_translated.is_some() || back.end != packet.from;
+            way.delivered && (!back.delivered || is_none)
+        }
         EgressOnlyBehindEndpoint => {
             !way.endpoints.is_empty() && way.end.starts_with("egress_only_internet_gateway:")
         }

@@ -65,8 +65,8 @@ pub struct GroupMember {
 #[serde(deny_unknown_fields)]
 pub struct Intent {
     /// `internet_gateway:NAME`, `virtual_private_gateway:NAME`,
-    /// `egress_only_internet_gateway:NAME`, `opaque:NAME` or `subnet:NAME`, where `*` in the name
-    /// stands for anything.
+    /// `egress_only_internet_gateway:NAME`, `opaque:NAME`, `interface:NAME` or `subnet:NAME`, where
+    /// `*` in the name stands for anything.
     pub from: Located<String>,
     /// The same.
     pub to: Located<String>,

@@ -19,8 +19,7 @@ impl Judge<'_> {
                 let endpoints = self.near(draft);
                 if table.is_implicit() {
                     format!(
-                        "give {gateway} a gateway table with a route for {addresses} to \
-                        {endpoints}"
+                        "give {gateway} a gateway table with a route for {addresses} to {endpoints}"
                     )
                 } else {
                     format!("in table {}, lead {addresses} to {endpoints}", table.name())
@@ -42,8 +41,7 @@ impl Judge<'_> {
             }
             Cause::SharedSubnet { .. } => {
                 "put the endpoint into a subnet of its own: one table cannot lead to the endpoint \
-                    and \
-                 away from it (semantics 1d)"
+                 and away from it (semantics 1d)"
                     .to_owned()
             }
             Cause::OneWay { table, answers } => {
@@ -56,19 +54,18 @@ impl Judge<'_> {
                 let transit = past.iter().find(|hop| hop.next.starts_with("transit_gateway:"));
                 match transit {
                     Some(hop) => format!(
-                        "table {name} and the table of {} lead them past \
-                        inspection: lead them to {through}, or inspect neither direction",
+                        "table {name} and the table of {} lead them past inspection: lead them to \
+                         {through}, or inspect neither direction",
                         hop.next.split(" -> ").next().unwrap_or_default()
                     ),
                     None => format!(
-                        "table {name} leads them past inspection: give it a route to \
-                        {through} for them, or inspect neither direction"
+                        "table {name} leads them past inspection: give it a route to {through} \
+                         for them, or inspect neither direction"
                     ),
                 }
             }
             Cause::Different { .. } => {
-                "lead both directions to the same endpoint: no appliance sees both \
-                    otherwise"
+                "lead both directions to the same endpoint: no appliance sees both otherwise"
                     .to_owned()
             }
             Cause::ApplianceMode { attachment } => {
@@ -80,8 +77,8 @@ impl Judge<'_> {
                 let (table, route) =
                     hop.map_or(("", ""), |hop| (&hop.table, hop.route.as_deref().unwrap_or("")));
                 format!(
-                    "the table of an endpoint's subnet leads on to where packets go, not \
-                    back: see {route} of table {table}"
+                    "the table of an endpoint's subnet leads on to where packets go, not back: \
+                     see {route} of table {table}"
                 )
             }
             Cause::LostAfter { at, reason }
@@ -89,17 +86,17 @@ impl Judge<'_> {
                 self.help_for_loss(*at, *reason, finding)
             }
             Cause::LostReturn { .. } => {
-                let hop = finding.way_back.last();
-                let table = hop.map_or("", |hop| &hop.table);
+                let astray = finding.way_back.iter().find(|hop| hop.translated.is_some());
+                let hop = astray.or(finding.way_back.last());
+                let (table, route) =
+                    hop.map_or(("", ""), |hop| (&hop.table, hop.route.as_deref().unwrap_or("")));
                 format!(
-                    "lead answers back the way that the packets came: table {table} decides \
-                    last"
+                    "lead answers back the way that the packets came: see {route} of table {table}"
                 )
             }
             Cause::EgressOnly { .. } => {
                 "lead inspected IPv6 to an internet gateway: an egress-only internet gateway does \
-                    not \
-                 work behind an endpoint (semantics 1c)"
+                 not work behind an endpoint (semantics 1c)"
                     .to_owned()
             }
             Cause::Blackhole { table, route } => {
@@ -111,14 +108,13 @@ impl Judge<'_> {
             Cause::Crossing { table, endpoint } => {
                 let others = self.siblings(*endpoint, draft);
                 format!(
-                    "in table {}, and for the way back, lead to {others}: traffic between \
-                    zones costs more and fails with either",
+                    "in table {}, and for the way back, lead to {others}: traffic between zones \
+                     costs more and fails with either",
                     topology.table(*table).name()
                 )
             }
             Cause::ImplicitMain { .. } => {
-                "name a route_table for each subnet, or make one the main table (main = \
-                    true)"
+                "name a route_table for each subnet, or make one the main table (main = true)"
                     .to_owned()
             }
             Cause::Unused { .. } => "lead packets to it, or remove it".to_owned(),

@@ -277,7 +277,7 @@ impl<'t> Judge<'t> {
                 choices: way.choices.clone(),
                 with_answer: false,
             };
-            self.found.add(Cause::NotFollowed { to }, Severity::Info, flow);
+            self.found.add(Cause::NotFollowed { to }, Severity::Warning, flow);
         }
     }
 
@@ -343,7 +343,12 @@ impl<'t> Judge<'t> {
                 self.found.add(circle(&back.circle, true), Severity::Error, flow);
             }
             Fate::Unknown(to) => {
-                self.found.add(Cause::NotFollowed { to }, Severity::Info, flow);
+                let ends = [Some(flow.from), flow.to, Some(to)].into_iter().flatten();
+                let asked = ends.clone().any(|end| self.roles.inspects(self.topology.vpc_of(end)));
+                let silent = ends.into_iter().any(|end| self.roles.is_silent(end, to));
+                if asked && !silent {
+                    self.found.add(Cause::NotFollowed { to }, Severity::Warning, flow);
+                }
             }
             _ => {
                 let spot = match fate {

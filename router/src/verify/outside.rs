@@ -198,6 +198,11 @@ impl Judge<'_> {
                 let all = self.classes.of_subnet(id).iter().copied();
                 all.filter(|id| self.classes.get(*id).family == family).collect()
             }
+            Entry::Interface(id) => {
+                let addresses = self.topology.interface(id).addresses.iter();
+                let of_family = addresses.filter(|address| Family::of(**address) == family);
+                of_family.map(|address| self.classes.of(*address)).collect()
+            }
             _ => self.behind(place, family),
         }
     }

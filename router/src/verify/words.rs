@@ -23,7 +23,7 @@ impl Judge<'_> {
                 let (ipv6, though) = ipv6_words(*ipv6_only);
                 format!(
                     "{ipv6}packets from {from} reach {to} ({addresses}) without passing an \
-                        endpoint{though}"
+                     endpoint{though}"
                 )
             }
             Cause::Egress { ipv6_only, .. } => {
@@ -37,7 +37,7 @@ impl Judge<'_> {
                 let number = index + 1;
                 format!(
                     "packets from {from} to {to} ({addresses}) pass no endpoint of service \
-                        {service}, as intent {number} asks"
+                     {service}, which intent {number} asks for"
                 )
             }
             Cause::SharedSubnet { .. } if finding.path.is_empty() => {
@@ -47,7 +47,7 @@ impl Judge<'_> {
                 let place = topology.entry_name(Entry::Subnet(*subnet));
                 format!(
                     "an application shares {place} with an endpoint, and not all of its packets \
-                        pass one"
+                     pass one"
                 )
             }
             Cause::OneWay { answers: true, .. } => {
@@ -65,8 +65,8 @@ impl Judge<'_> {
                 let name = &topology.transit_attachment(*attachment).name;
                 format!(
                     "packets from {from} to {to} pass {first}, but the answers pass {back}: \
-                        transit_gateway_attachment:{name} has no appliance mode, so each \
-                        direction stays in the zone that it comes from"
+                     transit_gateway_attachment:{name} has no appliance mode, so each direction \
+                     stays in the zone that it comes from"
                 )
             }
             Cause::Circle { hops, answers } => {
@@ -84,8 +84,7 @@ impl Judge<'_> {
                 let (at, reason) = (self.spot_name(*at), topology.next_hop_name(*reason));
                 let too = self.answers_too(draft);
                 format!(
-                    "packets from {from} to {addresses} end after inspection at {at}: \
-                     {reason}{too}"
+                    "packets from {from} to {addresses} end after inspection at {at}: {reason}{too}"
                 )
             }
             Cause::LostReturn { at, fate } => {
@@ -94,7 +93,7 @@ impl Judge<'_> {
                     Fate::Lost(reason) => {
                         format!("lost at {at}: {}", topology.next_hop_name(*reason))
                     }
-                    Fate::Circles => "circle".to_owned(),
+                    Fate::Circles => "in a circle".to_owned(),
                     Fate::Astray(place) | Fate::Unknown(place) => {
                         format!("delivered to {} instead", topology.entry_name(*place))
                     }
@@ -112,7 +111,7 @@ impl Judge<'_> {
                 let table = topology.table(*table).name();
                 format!(
                     "route {route} of table {table} is a blackhole, and packets between {from} \
-                        and {} meet it",
+                     and {} meet it",
                     if to.is_empty() { &addresses } else { &to }
                 )
             }
@@ -121,7 +120,7 @@ impl Judge<'_> {
                 let name = topology.entry_name(Entry::Endpoint(*endpoint));
                 format!(
                     "packets between {from} and {to} pass {name} of zone {zone}, though its \
-                        service has an endpoint in their own zone"
+                     service has an endpoint in their own zone"
                 )
             }
             Cause::ImplicitMain { vpc } => {
@@ -129,7 +128,7 @@ impl Judge<'_> {
                 let has = if finding.from.len() == 1 { "names" } else { "name" };
                 format!(
                     "{from} {has} no table, and VPC {vpc} has no main table in the file: nothing \
-                        but local routes"
+                     but local routes"
                 )
             }
             Cause::Unused { .. } => format!("no route leads to {from}"),
@@ -137,7 +136,7 @@ impl Judge<'_> {
                 let to = topology.entry_name(*to);
                 format!(
                     "packets between {from} and {addresses} are handed to {to}; what becomes of \
-                        them is not known here"
+                     them is not known here"
                 )
             }
         }

@@ -1,7 +1,7 @@
 //! Intents: the places that their patterns mean, and the service that they ask for.
 
 use super::super::ids::Id;
-use super::super::{EdgeId, Entry, GatewayId, Intent, SubnetId};
+use super::super::{EdgeId, Entry, GatewayId, Intent, InterfaceId, SubnetId};
 use super::Draft;
 use crate::source::{Located, Problem, nearest};
 
@@ -42,8 +42,8 @@ impl Draft<'_> {
     fn places(&self, text: &Located<String>) -> Result<Vec<Entry>, Problem> {
         let file = self.file;
         let help = "write internet_gateway:NAME, virtual_private_gateway:NAME, \
-                    egress_only_internet_gateway:NAME, opaque:NAME or subnet:NAME; * stands for \
-                    anything";
+                    egress_only_internet_gateway:NAME, opaque:NAME, interface:NAME or subnet:NAME; \
+                    * stands for anything";
         // The ids of edges count all three kinds, in this order.
         let private = file.virtual_private_gateways.len();
         let egress_only = private + file.egress_only_internet_gateways.len();
@@ -66,6 +66,12 @@ impl Draft<'_> {
             Some(("opaque", pattern)) => {
                 let names = file.opaques.iter().map(|opaque| &opaque.name);
                 matching(pattern, names).map(edges(egress_only)).collect()
+            }
+            Some(("interface", pattern)) => {
+                let names = file.network_interfaces.iter().map(|interface| &interface.name);
+                matching(pattern, names)
+                    .map(|index| Entry::Interface(InterfaceId::from_position(index)))
+                    .collect()
             }
             Some(("subnet", pattern)) => {
                 let names = file.subnets.iter().map(|subnet| &subnet.name);

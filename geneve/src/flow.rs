@@ -176,6 +176,17 @@ impl FlowKey {
         bytes
     }
 
+    /// The same bytes as words, for a hash that reads such: each a number of 64 bits, little-endian.
+    /// The last has six of the bytes, and zeros above.
+    #[inline]
+    pub fn to_byte_words(&self) -> [u64; KEY_LEN.div_ceil(8)] {
+        let [small, a, b, c, d] = self.words.map(u64::swap_bytes);
+        // Version and protocol come first, so that all else is two bytes further on.
+        let (first, ports) = (small >> 16 & 0xffff, small >> 32);
+        let join = |low: u64, high: u64| low >> 48 | high << 16;
+        [first | a << 16, join(a, b), join(b, c), join(c, d), join(d, ports)]
+    }
+
     #[inline]
     fn small(&self) -> [u8; 8] {
         self.words[SMALL].to_be_bytes()
@@ -275,24 +286,20 @@ impl CanonicalKey {
         self.0.to_bytes()
     }
 
-    /// Hashes the key as the fewest bytes that tell it from all others: the same on every machine.
-    ///
-    /// | IPv4 | IPv6 | what |
-    /// |---|---|---|
-    /// | 0–7 | 0–7 | version << 40, protocol << 32, low port << 16, high port |
-    /// | 8–15 | | low address << 32, high address |
-    /// | | 8–39 | low address, high address, each as two words, the upper first |
-    ///
-    /// Each word is a number of 64 bits, little-endian, as a hash over words reads it.
+    /// These bytes as words; see [`FlowKey::to_byte_words`].
     #[inline]
-    pub fn hash_with<T>(&self, hash: impl FnOnce(&[u8]) -> T) -> T {
+    pub fn to_byte_words(&self) -> [u64; KEY_LEN.div_ceil(8)] {
+        self.0.to_byte_words()
+    }
+
+    /// What to hash of the key: the fewest words that tell it from all others, the same on every
+    /// machine.
+    #[inline]
+    pub fn to_hash_words(&self) -> HashWords {
         let words = self.0.words;
         match self.version() {
-            IpVersion::V4 => {
-                let addresses = words[SRC] | words[DST] >> 32;
-                hash([words[SMALL], addresses].map(u64::to_le_bytes).as_flattened())
-            }
-            IpVersion::V6 => hash(words.map(u64::to_le_bytes).as_flattened()),
+            IpVersion::V4 => HashWords::V4([words[SMALL], words[SRC] | words[DST] >> 32]),
+            IpVersion::V6 => HashWords::V6(words),
         }
     }
 
@@ -320,6 +327,34 @@ impl fmt::Display for CanonicalKey {
 impl fmt::Debug for CanonicalKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CanonicalKey({self})")
+    }
+}
+
+/// The fewest words that tell a [`CanonicalKey`] from all others.
+///
+/// | IPv4 | IPv6 | what |
+/// |---|---|---|
+/// | 0 | 0 | version << 40, protocol << 32, low port << 16, high port |
+/// | 1 | | low address << 32, high address |
+/// | | 1–4 | low address, high address, each as two words, the upper first |
+///
+/// For a hash over bytes, they are numbers of 64 bits, little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashWords {
+    /// Those of IPv4.
+    V4([u64; 2]),
+    /// Those of IPv6.
+    V6([u64; 5]),
+}
+
+impl HashWords {
+    /// As bytes, for a hash over such.
+    pub fn bytes(&self) -> impl Iterator<Item = u8> {
+        let words: &[u64] = match self {
+            HashWords::V4(words) => words,
+            HashWords::V6(words) => words,
+        };
+        words.iter().copied().flat_map(u64::to_le_bytes)
     }
 }
 
@@ -391,6 +426,9 @@ mod tests {
             prop_assert_eq!(key.protocol(), protocol);
             prop_assert_eq!(key.version(), IpVersion::of(src.ip()));
             prop_assert_eq!(key.reversed(), FlowKey::new(dst, src, protocol).unwrap());
+            let words = key.to_byte_words().map(u64::to_le_bytes);
+            let (bytes, above) = words.as_flattened().split_at(KEY_LEN);
+            prop_assert_eq!((bytes, above), (&key.to_bytes()[..], &[0; 2][..]));
             let portless = FlowKey::new((src.ip(), 0).into(), (dst.ip(), 0).into(), protocol);
             prop_assert_eq!(Ok(key.portless()), portless);
         }
@@ -401,6 +439,7 @@ mod tests {
             let canonical = key.canonical();
             prop_assert_eq!(canonical, key.reversed().canonical());
             prop_assert_eq!(canonical.to_bytes(), key.reversed().canonical().to_bytes());
+            prop_assert_eq!(canonical.to_byte_words(), canonical.directed().to_byte_words());
             prop_assert_eq!(
                 hasher.hash_one(canonical),
                 hasher.hash_one(key.reversed().canonical())
@@ -420,7 +459,7 @@ mod tests {
             prop_assert_eq!(one == other, one.to_bytes() == other.to_bytes());
             let same = one.canonical() == other.canonical();
             prop_assert_eq!(same, one == other || one == other.reversed());
-            let hashed = [one, other].map(|key| key.canonical().hash_with(<[u8]>::to_vec));
+            let hashed = [one, other].map(|key| key.canonical().to_hash_words());
             prop_assert_eq!(same, hashed[0] == hashed[1]);
         }
     }
@@ -439,16 +478,15 @@ mod tests {
     }
 
     #[test]
-    fn hashed_bytes_are_as_documented() {
-        let hashed = |key: FlowKey| key.canonical().hash_with(<[u8]>::to_vec);
+    fn hashed_words_are_as_documented() {
+        let hashed = |key: FlowKey| key.canonical().to_hash_words();
         let four = hashed(key("10.0.0.2:80", "10.0.0.1:4660"));
-        assert_eq!(four, [0x50, 0, 0x34, 0x12, 6, 4, 0, 0, 2, 0, 0, 10, 1, 0, 0, 10]);
+        assert_eq!(four, HashWords::V4([0x0406_1234_0050, 0x0a00_0001_0a00_0002]));
+        let bytes = [0x50, 0, 0x34, 0x12, 6, 4, 0, 0, 2, 0, 0, 10, 1, 0, 0, 10];
+        assert_eq!(four.bytes().collect::<Vec<_>>(), bytes);
         let six = hashed(key("[2001:db8::1]:4660", "[fd00::2]:80"));
-        assert_eq!(six[..8], [0x50, 0, 0x34, 0x12, 6, 6, 0, 0]);
-        assert_eq!(
-            (six[12..16].to_vec(), six[16], six[32], six[39]),
-            (vec![0xb8, 0x0d, 1, 0x20], 1, 2, 0)
-        );
+        let words = [0x0606_1234_0050, 0x2001_0db8 << 32, 1, 0xfd00 << 48, 2];
+        assert_eq!(six, HashWords::V6(words));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use gwlb::dataplane::encap::Encapsulator;
 use gwlb::dataplane::flow_table::{Flow, FlowId, FlowTable, Inspector, Placement};
 use gwlb::dataplane::frame::Frame;
 use gwlb::dataplane::keys::{Keys, Secret};
-use gwlb::dataplane::select::{Candidate, TargetId, choose};
+use gwlb::dataplane::select::{Candidate, Candidates, TargetId, choose};
 use gwlb::dataplane::snapshot::TargetSlot;
 use gwlb::runtime::clock;
 use netio::mem::Commit;
@@ -97,13 +97,14 @@ fn placement(c: &mut Criterion) {
     let flows = keys_of(&packets(IpVersion::V4, 64));
     let mut group = c.benchmark_group("placement");
     for targets in [10, 300] {
-        let candidates: Vec<_> = (0..targets)
+        let candidates: Candidates<_> = (0..targets)
             .map(|target| {
                 let address = SocketAddr::from(([192, 0, (target >> 8) as u8, target as u8], 6081));
                 let id = TargetId::new("fw", address);
                 Candidate { target: TargetSlot(target), id, weight: 100 }
             })
-            .collect();
+            .collect::<Vec<_>>()
+            .into();
         group.bench_function(BenchmarkId::from_parameter(targets), |bencher| {
             each(bencher, |number| {
                 black_box(choose(&keys.placement, &flows[number], &candidates));

@@ -14,6 +14,7 @@ mod schema;
 mod shown;
 mod status;
 mod target;
+mod trace;
 mod wait;
 
 use std::ffi::OsString;
@@ -57,6 +58,7 @@ enum Command {
     Status(status::StatusArgs),
     Target(target::TargetArgs),
     Bypass(bypass::BypassArgs),
+    Trace(trace::TraceArgs),
     Schema(schema::SchemaArgs),
     #[cfg(feature = "lab")]
     Demo(crate::lab::DemoArgs),
@@ -91,6 +93,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Target(arguments) => target::run(&arguments),
         Command::Bypass(arguments) => bypass::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "lab")]
         Command::Demo(arguments) => crate::lab::run(&arguments),

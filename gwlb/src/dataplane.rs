@@ -6,7 +6,7 @@
 //! # The way of a packet
 //!
 //! 1. What enters by an internet gateway is translated to private addresses ([`translate`]).
-//!    [`Entrance::glance`] reads an ordinary packet, looks up the route table that governs where it
+//!    [`Entrance::glance_all`] reads an ordinary packet, looks up the route table that governs where it
 //!    entered, and has its flow fetched ([`flow_table`]) while others of the batch are looked at.
 //!    Then [`Ingress::shortcut`] knows the way of nearly all: their flows are settled, or begin
 //!    ([`select`]). Everything else is parsed whole ([`frame::Frame`]) and judged by
@@ -27,6 +27,7 @@ pub mod fragments;
 pub mod frame;
 pub mod gather;
 pub mod ingress;
+pub mod inspection;
 pub mod keys;
 pub mod mss;
 pub mod reply;

@@ -109,7 +109,8 @@ fn arrivals(queues: &mut [TunQueue]) -> BTreeMap<FlowKey, usize> {
 
 fn owner(flow: &FlowKey, stickiness: Stickiness) -> usize {
     let sticky = flow.sticky(stickiness);
-    let hash = sticky.hash_with(|bytes| SipHasher13::new_with_key(KEY).hash(bytes));
+    let bytes: Vec<_> = sticky.to_hash_words().bytes().collect();
+    let hash = SipHasher13::new_with_key(KEY).hash(&bytes);
     (hash % u64::from(QUEUES.get())) as usize
 }
 

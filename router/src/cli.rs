@@ -1,10 +1,11 @@
 //! The `router` command: check a file, follow an address through its tables, prove that every path
-//! is inspected, show what it says.
+//! is inspected, show what it says, or make one of what a cloud says.
 //!
 //! Data goes to standard output, problems to standard error. The exit status is 0 when it is done,
 //! 1 when the answer is no, 2 for wrong usage or configuration. A closed pipe is a clean end.
 
 mod check;
+mod import;
 mod show;
 mod trace;
 mod verify;
@@ -12,13 +13,13 @@ mod verify;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
-use crate::source::{Look, Problems, Source};
+use crate::source::{Look, Source};
 use crate::trace::Protocol;
 use crate::{Circles, Topology, config};
 
@@ -78,6 +79,7 @@ enum Command {
     /// Local routes, main tables, derived wire ids and addresses are filled in: what is shown is
     /// what packets meet.
     Show(ShowArgs),
+    Import(ImportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +189,44 @@ struct ShowArgs {
     json: bool,
 }
 
+/// Makes a configuration of what AWS says of a network that is there
+///
+/// Reads the JSON of `aws ec2 describe-vpcs` and its like, as the AWS CLI prints it: several files,
+/// or several outputs in one, in any order. The configuration goes to standard output, as TOML.
+/// What it leaves out or keeps as [[opaque]] goes to standard error, and into its head as a
+/// comment. Nothing is asked of AWS.
+#[derive(Debug, Args)]
+#[command(after_long_help = IMPORT_EXAMPLES)]
+struct ImportArgs {
+    /// The files with the output of `aws ec2 ...`, or `-` for standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  The least that is of use:
+    for what in vpcs subnets route-tables vpc-endpoints internet-gateways; do
+      aws ec2 describe-$what --output json > $what.json
+    done
+    router import *.json > network.toml
+  The same without files:
+    for what in vpcs subnets route-tables vpc-endpoints internet-gateways; do
+      aws ec2 describe-$what --output json
+    done | router import - > network.toml
+  Where they are in use, also:
+    nat-gateways, egress-only-internet-gateways, vpn-gateways, network-interfaces, addresses,
+    managed-prefix-lists, transit-gateways, transit-gateway-attachments,
+    transit-gateway-vpc-attachments, transit-gateway-route-tables
+  Two outputs do not say what they are of. Put the id into the file's name:
+    aws ec2 get-managed-prefix-list-entries --prefix-list-id $id > $id.json
+    aws ec2 search-transit-gateway-routes --transit-gateway-route-table-id $id \\
+      --filters Name=state,Values=active,blackhole > $id.json
+  Then:
+    router check network.toml
+
+Exit status: 0 if there is a configuration, with or without notes; 2 if a file has problems.";
+
 /// The exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
@@ -199,35 +239,42 @@ enum Status {
 }
 
 fn run(command: &Command, out: &mut impl Write, err: &mut impl Write) -> io::Result<Status> {
-    let file = match command {
-        Command::Check(args) => args,
-        Command::Trace(args) => &args.file,
-        Command::Verify(args) => &args.file,
-        Command::Show(args) => &args.file,
-    };
     // Who looks at a network wants to see its circles.
-    let circles =
-        if matches!(command, Command::Check(_)) { Circles::Refused } else { Circles::Kept };
-    let topology = match load(&file.file, circles) {
-        Ok(topology) => topology,
-        Err(problems) => {
-            err.write_all(problems.render(Look::of_stderr()).as_bytes())?;
-            return Ok(Status::Usage);
-        }
-    };
     let status = match command {
-        Command::Check(args) => check::run(args, &topology, out),
-        Command::Trace(args) => trace::run(args, &topology, out, err),
-        Command::Verify(args) => verify::run(args, &topology, out),
-        Command::Show(args) => show::run(args, &topology, out),
+        Command::Check(args) => with_topology(args, Circles::Refused, err, |topology, _| {
+            check::run(args, topology, out)
+        }),
+        Command::Trace(args) => with_topology(&args.file, Circles::Kept, err, |topology, err| {
+            trace::run(args, topology, out, err)
+        }),
+        Command::Verify(args) => with_topology(&args.file, Circles::Kept, err, |topology, _| {
+            verify::run(args, topology, out)
+        }),
+        Command::Show(args) => with_topology(&args.file, Circles::Kept, err, |topology, _| {
+            show::run(args, topology, out)
+        }),
+        Command::Import(args) => import::run(args, out, err),
     }?;
     out.flush()?;
     Ok(status)
 }
 
-fn load(path: &Path, circles: Circles) -> Result<Topology, Problems> {
-    let source = Source::read(path)?;
-    Topology::build_with(&config::parse(&source)?, &source, circles)
+/// Does what there is to do with a file, or tells what is wrong with it.
+fn with_topology<W: Write>(
+    args: &FileArgs,
+    circles: Circles,
+    err: &mut W,
+    run: impl FnOnce(&Topology, &mut W) -> io::Result<Status>,
+) -> io::Result<Status> {
+    let read = Source::read(&args.file)
+        .and_then(|source| Topology::build_with(&config::parse(&source)?, &source, circles));
+    match read {
+        Ok(topology) => run(&topology, err),
+        Err(problems) => {
+            err.write_all(problems.render(Look::of_stderr()).as_bytes())?;
+            Ok(Status::Usage)
+        }
+    }
 }
 
 fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

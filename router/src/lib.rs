@@ -7,6 +7,8 @@
 //! without allocating, from any thread; [`Topology::explain`] and [`Topology::trace`] answer the
 //! same for people.
 //!
+//! [`import`] makes such a file of what AWS says of a network that is there.
+//!
 //! This crate moves no packets and knows nothing of what stands behind an endpoint: `gwlb` does.
 //!
 //! ```
@@ -82,6 +84,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod import;
 pub mod rules;
 pub mod source;
 mod topology;

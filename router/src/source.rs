@@ -44,9 +44,17 @@ impl Source {
         let name = path.display().to_string();
         let bytes =
             std::fs::read(path).map_err(|error| Problems::from(unreadable(&name, &error)))?;
+        Source::from_bytes(&name, bytes)
+    }
+
+    /// What was read from somewhere else, as UTF-8.
+    ///
+    /// # Errors
+    /// One problem with a place, if it is not UTF-8.
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Source, Problems> {
         String::from_utf8(bytes)
-            .map(|text| Source::new(&*name, text))
-            .map_err(|error| Problems::from(not_utf8(&name, &error)))
+            .map(|text| Source::new(name, text))
+            .map_err(|error| Problems::from(not_utf8(name, &error)))
     }
 
     /// The name that reports show.
@@ -156,7 +164,7 @@ fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> (Source, Problem)
     let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
     let problem = Problem::at(valid..valid + 1, "this file is not UTF-8 text")
         .label("the first byte that is not UTF-8")
-        .help("TOML files are UTF-8: save it in that encoding");
+        .help("TOML and JSON files are UTF-8: save it in that encoding");
     (Source::new(name, text), problem)
 }
 

@@ -26,6 +26,7 @@ use crate::rules::RuleSet;
 pub use build::{Circles, derived_wire_id};
 pub use describe::{Description, EndpointLine, GatewayLine, SubnetLine, TableLine, VpcLine};
 pub use explain::{Explanation, RouteLine};
+pub use fib::Near;
 pub use ids::{
     Attachment, EdgeId, EndpointId, Entry, GatewayId, GroupId, InterfaceId, NextHop, PrefixListId,
     SubnetId, TableId, TransitAttachmentId, TransitGatewayId, TransitTableId, VpcId,
@@ -103,7 +104,13 @@ impl Routes<'_> {
     /// Where a packet for this address goes. Allocates nothing.
     #[inline]
     pub fn lookup(&self, destination: IpAddr) -> NextHop {
-        match self.fib.next_hop(destination) {
+        self.lookup_near(destination, &mut Near::default())
+    }
+
+    /// The same for one packet of many: it looks first where the one before was found.
+    #[inline]
+    pub fn lookup_near(&self, destination: IpAddr, near: &mut Near) -> NextHop {
+        match self.fib.next_hop(destination, near) {
             NextHop::Endpoint(id) if self.endpoint == Some(id) => NextHop::Loop,
             next_hop => next_hop,
         }
@@ -153,7 +160,7 @@ impl Topology {
 
     /// What a table answers for an address, wherever a packet comes from.
     pub(crate) fn next_hop_in(&self, table: TableId, address: IpAddr) -> NextHop {
-        self.fibs[table.index()].next_hop(address)
+        self.fibs[table.index()].next_hop(address, &mut Near::default())
     }
 
     /// The answers of a table, for every address.

@@ -45,6 +45,7 @@ const FILE: &str = "files/two-zones.toml";
 #[case("help-trace", &["trace", "--help"])]
 #[case("help-verify", &["verify", "--help"])]
 #[case("help-show", &["show", "--help"])]
+#[case("help-import", &["import", "--help"])]
 fn data_goes_to_standard_output(#[case] name: &str, #[case] args: &[&str]) {
     let output = run(args);
     assert_eq!(text(&output.stderr), "");
@@ -88,6 +89,9 @@ fn findings_are_the_answer_no(#[case] name: &str, #[case] args: &[&str]) {
 #[case::a_folder(&["check", "files"], "files is a directory")]
 #[case::problems(&["check", "errors/dangling-references.toml"], "6 problems in errors/dangling-references.toml")]
 #[case::problems_before_findings(&["verify", "errors/gateway-table.toml"], "[errors/gateway-table.toml:")]
+#[case::nothing_to_import(&["import"], "<FILE>...")]
+#[case::absent_import(&["import", "import/one-zone.json", "files/absent.json"], "there is no file files/absent.json")]
+#[case::no_json(&["import", FILE], "this is not JSON")]
 #[case::problems_of_others_too(&["show", "errors/syntax.toml"], "[errors/syntax.toml:2:12]")]
 fn wrong_usage_and_configuration_end_with_2(#[case] args: &[&str], #[case] says: &str) {
     let output = run(args);
@@ -110,4 +114,33 @@ fn a_closed_pipe_is_a_clean_end(#[case] args: &[&str]) {
     let output = router(args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(text(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
+}
+
+/// The configuration is all that stands on standard output, so that it can be a file.
+#[test]
+fn an_import_is_a_configuration_that_check_accepts() {
+    let imported = run(&["import", "import/one-zone.json"]);
+    assert_eq!(imported.status.code(), Some(0));
+    let notes = text(&imported.stderr);
+    assert!(notes.starts_with("note: elastic addresses whose VPC is known only by"), "{notes}");
+    assert!(notes.lines().all(|line| line.starts_with("note: ")), "{notes}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("network.toml");
+    std::fs::write(&file, &imported.stdout).unwrap();
+    let checked = run(&["check", file.to_str().unwrap()]);
+    assert_eq!(text(&checked.stderr), "");
+    assert_eq!(checked.status.code(), Some(0));
+}
+
+#[test]
+fn an_import_reads_standard_input() {
+    let json = std::fs::File::open(folder().join("import/two-zones.json")).unwrap();
+    let piped = router(&["import", "-"]).stdin(json).output().unwrap();
+    let read = run(&["import", "import/two-zones.json"]);
+    assert_eq!(text(&piped.stderr), text(&read.stderr));
+    let expected = text(&read.stdout).replacen("import/two-zones.json", "standard input", 1);
+    assert_eq!(text(&piped.stdout), expected);
+    let broken = router(&["import", "-"]).output().unwrap();
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(text(&broken.stderr).contains("standard input is empty"));
 }

@@ -1,8 +1,10 @@
 //! The clouds' rules, each with what it refuses and what it lets through, under every set of rules:
 //! who has the rule refuses and cites it, all others accept the same file.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "in the helpers of tests, as in tests")]
+#![expect(clippy::panic, reason = "in the helpers of tests, as in tests")]
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
 
 use router::rules::{Rule, RuleSet};
 use router::source::{Look, Problems, Source};
@@ -304,7 +306,7 @@ fn what_is_impossible_is_refused_whatever_the_rules() {
         ),
         subnet(r#"routes = [{ destination = "192.0.2.0/24", local = true }]"#),
         subnet(r#"routes = [{ destination = "0.0.0.0/0", endpoint = "vpce-c" }]"#),
-        subnet(r#"routes = [{ blackhole = true }]"#),
+        subnet("routes = [{ blackhole = true }]"),
         subnet(
             r#"routes = [{ destination = "0.0.0.0/0", prefix_list = "offices", blackhole = true }]"#,
         ),
@@ -344,4 +346,28 @@ fn the_gateways_semantics_choose_the_rules_where_nothing_else_does() {
     );
     // What is wrong there is the gateway's to tell.
     assert_eq!(rules("[gateway]\nsemantics = 7"), RuleSet::Aws);
+}
+
+/// The table of the documentation.
+#[test]
+fn the_documentation_has_every_rule() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/routing.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once("--test rules` -->\n").unwrap();
+    let (found, after) = rest.split_once("<!-- end of rules -->").unwrap();
+    let mut table =
+        "\n| rule | what it says | AWS | Alibaba Cloud |\n|---|---|---|---|\n".to_owned();
+    for rule in Rule::ALL {
+        let source = |set| rule.source(set).unwrap_or("no such rule");
+        let (aws, alibaba) = (source(RuleSet::Aws), source(RuleSet::Alibaba));
+        writeln!(table, "| `{}` | {} | {aws} | {alibaba} |", rule.code(), rule.statement())
+            .unwrap();
+    }
+    table += "\n";
+    if std::env::var_os("GWLB_BLESS").is_some() {
+        let page = format!("{before}--test rules` -->\n{table}<!-- end of rules -->{after}");
+        std::fs::write(&path, page).unwrap();
+    } else {
+        assert_eq!(found, table, "GWLB_BLESS=1 rewrites it");
+    }
 }

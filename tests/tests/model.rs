@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use gwlb::config::Settings;
 use gwlb::control::{Event, Input, ProbeOutcome};
+use gwlb::dataplane::select::Candidate;
 use gwlb::dataplane::snapshot::{Fate, NoCandidate, Snapshot, TargetSlot};
 use gwlb::dataplane::stats::TargetTotals;
 use gwlb::dataplane::verdict::{DropReason, Hop, ReturnVerdict, Side, WorkerId};
@@ -134,6 +135,17 @@ fn verdict(
         }
         _ => false,
     }
+}
+
+/// Changes the candidates of the first pool in each view.
+fn candidates(
+    change: impl Fn(&mut Vec<Candidate<TargetSlot>>),
+) -> impl FnMut(&mut Happened) -> bool {
+    view(move |snapshot| {
+        let mut all = snapshot.pools[0].candidates.to_vec();
+        change(&mut all);
+        snapshot.pools[0].candidates = all.into();
+    })
 }
 
 fn view(change: impl Fn(&mut Snapshot)) -> impl FnMut(&mut Happened) -> bool {
@@ -411,8 +423,8 @@ fn a_control_plane_that_does_otherwise_is_found() {
             }
             _ => false,
         }),
-        life.otherwise(view(|snapshot| snapshot.pools[0].candidates[0].weight += 1)),
-        life.otherwise(view(|snapshot| snapshot.pools[0].candidates.truncate(1))),
+        life.otherwise(candidates(|all| all[0].weight += 1)),
+        life.otherwise(candidates(|all| all.truncate(1))),
         life.otherwise(view(|snapshot| snapshot.targets[0].path_mtu += 1)),
         life.otherwise(view(|snapshot| snapshot.topology_epoch += 1)),
         life.otherwise(view(|snapshot| snapshot.pools[0].reset_both_ends = true)),

@@ -39,7 +39,8 @@ fn candidates(present: &Present) -> Vec<Candidate<u16>> {
 }
 
 fn placed(key: &PlacementKey, flows: u32, candidates: &[Candidate<u16>]) -> Vec<Option<u16>> {
-    (0..flows).map(|n| choose(key, &flow(n), candidates)).collect()
+    let candidates = candidates.to_vec().into();
+    (0..flows).map(|n| choose(key, &flow(n), &candidates)).collect()
 }
 
 /// A target comes with a weight, or has another one, or goes.

@@ -27,7 +27,11 @@ const FRAGMENT: u16 = 0x3fff;
 impl Plain {
     /// Reads the packet at the start of `packet`. `None`: it is none of the ordinary kind, or none at
     /// all, which [`Inner::parse`] will tell.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "what it says goes through memory otherwise, and twice"
+    )]
+    #[inline(always)]
     pub fn read(packet: &[u8]) -> Option<Plain> {
         match packet.first()? {
             0x45 => Plain::read_v4(packet),

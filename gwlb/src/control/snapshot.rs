@@ -8,6 +8,7 @@ use super::member::Member;
 use super::pool::{self, Participant, Rules, choose, slow_weight};
 use super::target::{Life, Registration};
 use crate::config::TargetGroup;
+use crate::dataplane::select::Candidates;
 use crate::dataplane::snapshot::{
     EndpointView, Fate, NoCandidate, Pool, PoolId, Snapshot, TargetSlot,
 };
@@ -91,7 +92,8 @@ impl Control {
         let Some((balancer, _)) = node.place else {
             // The node is not there any more, and no endpoint leads to it.
             let mut pool = self.snapshot.pool(id).clone();
-            (pool.candidates, pool.none, pool.probe) = (Vec::new(), NoCandidate::Drop, None);
+            (pool.candidates, pool.none, pool.probe) =
+                (Candidates::default(), NoCandidate::Drop, None);
             return pool;
         };
         let load_balancer = &self.settings.load_balancers[balancer];
@@ -120,7 +122,7 @@ impl Control {
             adopt_after_start: load_balancer.adopt_after_start,
             traffic_mode: self.traffic_modes[balancer],
             mss_clamp: load_balancer.tcp_mss_clamp,
-            candidates: choice.candidates,
+            candidates: choice.candidates.into(),
             none: choice.none,
             after_bypass: group.after_bypass,
             fates: choice.fates,

@@ -14,7 +14,7 @@ mod wheel;
 use std::io;
 use std::time::{Duration, Instant};
 
-use geneve::flow::CanonicalKey;
+use geneve::flow::{CanonicalKey, HashWords};
 use netio::mem::{Commit, Table, prefetch};
 
 use super::keys::PlacementKey;
@@ -50,7 +50,10 @@ impl FlowHash {
     /// The hash of a flow, by the key for ownership.
     #[inline]
     pub fn of(id: &FlowId, key: &PlacementKey) -> Self {
-        let lot = id.tuple.hash_with(|bytes| key.hash(bytes));
+        let lot = match id.tuple.to_hash_words() {
+            HashWords::V4(words) => key.hash_words(words),
+            HashWords::V6(words) => key.hash_words(words),
+        };
         // What is added is no secret, and need not be: who knows nothing of `lot` knows nothing of
         // the sum either. The factor spreads ids that are close to each other (Knuth's).
         Self { lot, place: lot.wrapping_add(id.endpoint.wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
@@ -107,6 +110,28 @@ pub struct Settled {
 /// A flow's number in the table, good until the flow is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowNumber(u32);
+
+/// That a flow is not in the table, which may [begin](FlowTable::begin) therefore.
+#[derive(Debug, Clone, Copy)]
+pub struct Vacancy {
+    identity: [u64; 6],
+    hash: FlowHash,
+}
+
+/// How long a flow is remembered without a packet, as the table counts it.
+#[derive(Debug, Clone, Copy)]
+pub struct Idle {
+    /// In nanoseconds.
+    pub nanos: u64,
+    /// In milliseconds, rounded up, so that nothing is forgotten before its time.
+    millis: u32,
+}
+
+impl From<Duration> for Idle {
+    fn from(timeout: Duration) -> Self {
+        Self { nanos: nanos(timeout), millis: milliseconds(timeout) }
+    }
+}
 
 /// The table has as many flows as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +236,7 @@ impl FlowTable {
     /// Finds a flow that has not idled out.
     #[inline]
     pub fn find(&mut self, id: &FlowId, hash: FlowHash, now: Instant) -> Option<FlowNumber> {
-        let number = self.number_of(id, hash)?;
+        let number = self.number_of(&entry::identity(id), hash)?;
         let (deadline, now) = (entry::deadline(&self.entries[number as usize]), self.turn(now));
         let stale =
             fault::on(Fault::StaleFlowUsed) || fault::on(Fault::ExpiryOffByOne) && deadline == now;
@@ -347,31 +372,70 @@ impl FlowTable {
         idle_timeout: Duration,
         hash: FlowHash,
     ) -> Result<(FlowNumber, Option<Flow>), Full> {
-        if let Some(number) = self.number_of(&flow.id, hash) {
+        let identity = entry::identity(&flow.id);
+        if let Some(number) = self.number_of(&identity, hash) {
             let number = FlowNumber(number);
             return Ok((number, Some(self.replace(number, flow, idle_timeout))));
         }
-        let mut evicted = None;
-        let number = match self.free.last() {
-            Some(&number) => number,
-            None if (self.used as usize) < self.entries.len() => self.used,
-            None if fault::on(Fault::FullTableEvicts) => {
-                evicted = Some(self.remove(FlowNumber(0)));
-                0
-            }
-            None => return Err(Full),
-        };
-        let deadline = self.time(flow.deadline);
-        let armed = self.wheel.schedule(number, deadline);
-        if self.free.pop().is_none() {
-            self.used += 1;
+        let evicts = fault::on(Fault::FullTableEvicts) && self.len() == self.entries.len();
+        let evicted = evicts.then(|| self.remove(FlowNumber(0)));
+        let number = self.take_place().ok_or(Full)?;
+        let (deadline, cookie) = (self.time(flow.deadline), entry::NO_COOKIE);
+        self.entries[number as usize] =
+            entry::new(&identity, flow.tcp, flow.placement, deadline, cookie);
+        self.enlist(number, deadline, idle_timeout.into(), hash);
+        Ok((FlowNumber(number), evicted))
+    }
+
+    /// Whether a flow may [begin](Self::begin): not if it is there, be it that it has idled out.
+    #[inline]
+    pub fn vacancy(&self, id: &FlowId, hash: FlowHash) -> Option<Vacancy> {
+        let identity = entry::identity(id);
+        match self.number_of(&identity, hash) {
+            Some(_) => None,
+            None => Some(Vacancy { identity, hash }),
         }
+    }
+
+    /// Takes in a flow for which there was a vacancy, and no other flow since; with the cookie of its
+    /// packets. It is remembered for so long from now on.
+    #[inline]
+    pub fn begin(
+        &mut self,
+        Vacancy { identity, hash }: &Vacancy,
+        placement: Placement,
+        tcp: Option<TcpState>,
+        cookie: u32,
+        idle: Idle,
+        now: Instant,
+    ) -> Result<(), Full> {
+        let number = self.take_place().ok_or(Full)?;
+        let deadline = self.turn(now).saturating_add(idle.nanos);
+        // As in `keep_cookie`.
+        let cookie = if number < self.cookies_of_now { cookie } else { entry::NO_COOKIE };
+        self.entries[number as usize] = entry::new(identity, tcp, placement, deadline, cookie);
+        self.enlist(number, deadline, idle, *hash);
+        Ok(())
+    }
+
+    /// Takes the number of a place for a flow, if there is one.
+    #[inline]
+    fn take_place(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let number = self.used;
+            self.used += u32::from((number as usize) < self.entries.len());
+            (number < self.used).then_some(number)
+        })
+    }
+
+    /// Puts a flow that was written to its place in the index, and sets its timer.
+    #[inline]
+    fn enlist(&mut self, number: u32, deadline: u64, idle: Idle, hash: FlowHash) {
+        let armed = self.wheel.schedule(number, deadline);
         self.prefetch_vacant();
-        self.timers[number as usize] = [armed, milliseconds(idle_timeout)];
-        entry::write(&mut self.entries[number as usize], &flow, deadline);
+        self.timers[number as usize] = [armed, idle.millis];
         self.index.insert(hash.place, number);
         self.forget_ends(FlowNumber(number));
-        Ok((FlowNumber(number), evicted))
     }
 
     /// Has a vacant place fetched, which a flow is put in soon if more begin.
@@ -522,11 +586,10 @@ impl FlowTable {
     }
 
     #[inline]
-    fn number_of(&self, id: &FlowId, hash: FlowHash) -> Option<u32> {
-        let wanted = entry::identity(id);
+    fn number_of(&self, identity: &[u64; 6], hash: FlowHash) -> Option<u32> {
         let same = |number| {
             let entry = self.entries.get(number as usize);
-            entry.is_some_and(|entry| entry::is_of(entry, &wanted))
+            entry.is_some_and(|entry| entry::is_of(entry, identity))
         };
         self.index.find(hash.place, same)
     }

@@ -23,7 +23,7 @@ use geneve::inner::{Fragment, Inner, Transport};
 use netio::mem::Commit;
 use router::{Attachment, EndpointId, Entry, NextHop};
 
-use super::flow_table::{FlowHash, FlowId, FlowNumber, FlowTable, Inspector};
+use super::flow_table::{Ends, Flow, FlowHash, FlowId, FlowNumber, FlowTable, Inspector};
 use super::fragmentation::may_fragment;
 use super::fragments::{FragmentId, FragmentTable, Waiting};
 use super::frame::Frame;
@@ -72,6 +72,8 @@ struct State {
     handed_over: bool,
     /// Packets that answer no packet.
     replies: VecDeque<Reply>,
+    /// Flows that are being forgotten; empty, and kept for its room.
+    gone: Vec<(Flow, Ends)>,
     errors: RateLimit,
     resets: RateLimit,
     stats: Arc<WorkerStats>,
@@ -131,6 +133,7 @@ impl Ingress {
             sweep: Sweep::default(),
             handed_over: false,
             replies: VecDeque::new(),
+            gone: Vec::new(),
             errors: RateLimit::new(now),
             resets: RateLimit::for_resets(now),
             stats: config.stats,

@@ -8,10 +8,10 @@
 //! Placement never rotates, or flows would move; the cookie does, by the calendar, so that every
 //! gateway with the same secret changes at the same time without talking.
 
-use std::hash::Hasher;
+mod sip;
 
 use geneve::flow::{CanonicalKey, KEY_LEN};
-use siphasher::sip::{SipHasher13, SipHasher24};
+use siphasher::sip::SipHasher13;
 use zeroize::Zeroize;
 
 use super::select::TargetId;
@@ -107,9 +107,21 @@ pub struct PlacementKey(Key);
 
 impl PlacementKey {
     /// The keyed hash of some bytes.
-    #[inline]
     pub fn hash(&self, bytes: &[u8]) -> u64 {
         SipHasher13::new_with_key(&self.0.0).hash(bytes)
+    }
+
+    /// That of the bytes of some words, little-endian.
+    #[inline]
+    pub fn hash_words<const WORDS: usize>(&self, words: [u64; WORDS]) -> u64 {
+        sip::hash::<1, 3, WORDS>(&self.0.0, words, (8 * WORDS as u64) << 56)
+    }
+
+    /// That of [a flow's bytes](CanonicalKey::to_bytes).
+    #[inline]
+    pub fn hash_flow(&self, flow: &CanonicalKey) -> u64 {
+        let [a, b, c, d, last] = flow.to_byte_words();
+        sip::hash::<1, 3, 4>(&self.0.0, [a, b, c, d], last | (KEY_LEN as u64) << 56)
     }
 }
 
@@ -199,26 +211,21 @@ impl std::fmt::Debug for CookieKeys {
     }
 }
 
-fn mac(key: &Key, endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
-    let (mut endpoint, mut target) = (endpoint.to_be_bytes(), target.get().to_be_bytes());
+/// Bytes that a MAC is over: endpoint and target, big-endian, and the flow's.
+const MAC_LEN: usize = 8 + 8 + KEY_LEN;
+
+#[inline]
+fn mac(key: &Key, mut endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
+    let mut target = target.get();
     if fault::on(Fault::CookieWithoutEndpoint) {
-        endpoint = [0; 8];
+        endpoint = 0;
     }
     if fault::on(Fault::CookieWithoutTarget) {
-        target = [0; 8];
+        target = 0;
     }
-    // Word for word, as the key makes its bytes: so the message is never put together in memory.
-    let flow: [u8; KEY_LEN] = flow.to_bytes();
-    let (addresses, _) = flow[2..34].as_chunks();
-    let mut hasher = SipHasher24::new_with_key(&key.0);
-    hasher.write_u64(u64::from_ne_bytes(endpoint));
-    hasher.write_u64(u64::from_ne_bytes(target));
-    hasher.write_u16(u16::from_ne_bytes([flow[0], flow[1]]));
-    for word in addresses {
-        hasher.write_u64(u64::from_ne_bytes(*word));
-    }
-    hasher.write_u32(u32::from_ne_bytes([flow[34], flow[35], flow[36], flow[37]]));
-    hasher.finish() as u32 & MAC_MASK
+    let [a, b, c, d, last] = flow.to_byte_words();
+    let words = [endpoint.swap_bytes(), target.swap_bytes(), a, b, c, d];
+    sip::hash::<2, 4, 6>(&key.0, words, last | (MAC_LEN as u64) << 56) as u32 & MAC_MASK
 }
 
 #[cfg(test)]
@@ -232,6 +239,7 @@ mod tests {
     use geneve::arbitrary;
     use geneve::flow::FlowKey;
     use proptest::prelude::*;
+    use siphasher::sip::SipHasher24;
 
     use super::vectors::{KEY, SIP_1_3, SIP_2_4, siphash};
     use super::*;
@@ -304,7 +312,38 @@ mod tests {
         }
     }
 
+    /// The same of words, as many as are hashed anywhere, with any number of bytes behind them.
+    #[test]
+    fn hashes_of_words_are_the_published_ones() {
+        fn hold<const WORDS: usize>() {
+            let words = std::array::from_fn(|word| {
+                u64::from_le_bytes(std::array::from_fn(|byte| (8 * word + byte) as u8))
+            });
+            for rest in 0..8 {
+                let len = 8 * WORDS + rest;
+                let bytes = (8 * WORDS..len).rev();
+                let last = bytes.fold(0, |last, byte| last << 8 | byte as u64);
+                let last = last | (len as u64) << 56;
+                assert_eq!(sip::hash::<1, 3, WORDS>(&KEY, words, last), SIP_1_3[len], "{len}");
+                assert_eq!(sip::hash::<2, 4, WORDS>(&KEY, words, last), SIP_2_4[len], "{len}");
+            }
+            assert_eq!(PlacementKey(Wiped(KEY)).hash_words(words), SIP_1_3[8 * WORDS]);
+        }
+        hold::<0>();
+        hold::<2>();
+        hold::<4>();
+        hold::<5>();
+        hold::<6>();
+    }
+
     proptest! {
+        /// A flow is hashed as its bytes are.
+        #[test]
+        fn a_flow_is_hashed_as_its_bytes(key: [u8; 16], flow in arbitrary::flow_key()) {
+            let (flow, key) = (flow.canonical(), PlacementKey(Wiped(key)));
+            prop_assert_eq!(key.hash_flow(&flow), key.hash(&flow.to_bytes()));
+        }
+
         /// A cookie is made of SipHash-2-4 over what its documentation says, in that order.
         #[test]
         fn a_cookie_is_the_hash_of_endpoint_target_and_flow(

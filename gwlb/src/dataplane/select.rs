@@ -5,6 +5,7 @@
 //! exactly the flows that it must. No float takes part: results would differ between CPUs.
 
 use std::hash::Hasher;
+use std::ops::Deref;
 
 use geneve::flow::CanonicalKey;
 use siphasher::sip::SipHasher13;
@@ -50,39 +51,75 @@ pub struct Candidate<T> {
     pub weight: u16,
 }
 
+/// Candidates, ready to be chosen from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidates<T> {
+    all: Box<[Candidate<T>]>,
+    /// If all have the same weight, [what is mixed in](spread) for each; or else nothing.
+    equal: Box<[u64]>,
+}
+
+impl<T> From<Vec<Candidate<T>>> for Candidates<T> {
+    fn from(all: Vec<Candidate<T>>) -> Self {
+        let equal = all.iter().all(|it| it.weight == all[0].weight && it.weight > 0);
+        let equal = all.iter().filter(|_| equal).map(|it| spread(it.id)).collect();
+        Self { all: all.into(), equal }
+    }
+}
+
+impl<T> Default for Candidates<T> {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl<T> Deref for Candidates<T> {
+    type Target = [Candidate<T>];
+
+    #[inline]
+    fn deref(&self) -> &[Candidate<T>] {
+        &self.all
+    }
+}
+
 /// Chooses for a flow among the candidates: the one with the smallest `−log2(u) / weight`, `u`
 /// uniform in (0, 1] and particular to (key, flow, target). `None` when none has a weight.
 ///
 /// Ties go to the smaller identity. Among equal weights, of which the largest `u` is chosen as it
 /// is, a 64-bit hash makes them all but impossible; the logarithm has 32 bits of fraction, so that of
 /// unequal ones about one pair in 2³² ties.
+#[inline]
 pub fn choose<T: Copy>(
     key: &PlacementKey,
     flow: &CanonicalKey,
-    candidates: &[Candidate<T>],
+    candidates: &Candidates<T>,
 ) -> Option<T> {
-    let flow = key.hash(&flow.to_bytes());
+    let flow = key.hash_flow(flow);
+    let Candidates { all, equal } = candidates;
     if fault::on(Fault::PlacementByPosition) {
-        return candidates.get(flow as usize % candidates.len().max(1)).map(|it| it.target);
+        return all.get(flow as usize % all.len().max(1)).map(|it| it.target);
     }
+    let Some((first, others)) = equal.split_first() else {
+        return choose_by_weight(flow, all);
+    };
+    // The smallest cost has the largest `u`.
+    let (mut best, mut largest) = (0, mix(flow, *first));
+    for (before, spread) in others.iter().enumerate() {
+        let u = mix(flow, *spread);
+        if u >= largest && (u > largest || all[before + 1].id < all[best].id) {
+            (best, largest) = (before + 1, u);
+        }
+    }
+    Some(all.get(best)?.target)
+}
+
+fn choose_by_weight<T: Copy>(flow: u64, candidates: &[Candidate<T>]) -> Option<T> {
     let weight =
         |it: &Candidate<T>| if fault::on(Fault::WeightIgnored) { 1 } else { u64::from(it.weight) };
-    let first = candidates.first()?;
-    if first.weight > 0 && candidates.iter().all(|other| other.weight == first.weight) {
-        // The smallest cost has the largest `u`.
-        let (mut best, mut largest) = (first, mix(flow, first.id));
-        for candidate in &candidates[1..] {
-            let u = mix(flow, candidate.id);
-            if u > largest || u == largest && candidate.id < best.id {
-                (best, largest) = (candidate, u);
-            }
-        }
-        return Some(best.target);
-    }
     candidates
         .iter()
         .filter(|candidate| candidate.weight > 0)
-        .map(|candidate| (minus_log2(mix(flow, candidate.id)), candidate))
+        .map(|candidate| (minus_log2(mix(flow, spread(candidate.id))), candidate))
         .min_by(|(cost_a, a), (cost_b, b)| {
             // cost_a / weight_a against cost_b / weight_b, multiplied out: costs stay below 2^39
             // and weights below 2^16, so nothing overflows and nothing is rounded.
@@ -93,10 +130,16 @@ pub fn choose<T: Copy>(
         .map(|(_, candidate)| candidate.target)
 }
 
-/// A value for the pair of flow and target: the finaliser of SplitMix64 over their combination.
-/// The flow's hash is keyed, so nobody outside can aim flows at a target.
-fn mix(flow: u64, target: TargetId) -> u64 {
-    let mut z = flow ^ target.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// What of a target is combined with a flow.
+fn spread(target: TargetId) -> u64 {
+    target.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// A value for the pair of flow and target, which is [spread]: the finaliser of SplitMix64 over their
+/// combination. The flow's hash is keyed, so nobody outside can aim flows at a target.
+#[inline]
+fn mix(flow: u64, target: u64) -> u64 {
+    let mut z = flow ^ target;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -179,7 +222,11 @@ mod tests {
         FlowKey::new(src, SocketAddr::from(([192, 0, 2, 1], 80)), 6).unwrap().canonical()
     }
 
-    fn candidates(weights: &[u16]) -> Vec<Candidate<usize>> {
+    fn candidates(weights: &[u16]) -> Candidates<usize> {
+        each(weights).into()
+    }
+
+    fn each(weights: &[u16]) -> Vec<Candidate<usize>> {
         weights
             .iter()
             .enumerate()
@@ -197,7 +244,8 @@ mod tests {
     fn equal_weights_need_no_logarithm() {
         for weight in [1, 7, u16::MAX] {
             let equal = candidates(&[weight; 9]);
-            let beside_none = [&equal[..], &candidates(&[0; 10])[9..]].concat();
+            let beside_none = Candidates::from([&equal[..], &each(&[0; 10])[9..]].concat());
+            assert!(beside_none.equal.is_empty() && equal.equal.len() == 9);
             for n in 0..20_000 {
                 let flow = flow(n);
                 assert_eq!(choose(&key(), &flow, &equal), choose(&key(), &flow, &beside_none));
@@ -233,7 +281,7 @@ mod tests {
 
     #[test]
     fn nobody_to_choose() {
-        assert_eq!(choose::<usize>(&key(), &flow(1), &[]), None);
+        assert_eq!(choose::<usize>(&key(), &flow(1), &Candidates::default()), None);
         assert_eq!(choose(&key(), &flow(1), &candidates(&[0, 0])), None);
     }
 
@@ -244,8 +292,9 @@ mod tests {
         ) {
             let removed = removed % count;
             let all = candidates(&vec![100; count]);
-            let mut rest = all.clone();
+            let mut rest = all.to_vec();
             rest.remove(removed);
+            let rest = rest.into();
             for n in 0..64 {
                 let flow = flow(seed.wrapping_add(n));
                 let before = choose(&key(), &flow, &all).unwrap();
@@ -257,8 +306,9 @@ mod tests {
         #[test]
         fn order_does_not_matter(weights in prop::collection::vec(0u16..=1000, 1..20), n: u32) {
             let forward = candidates(&weights);
-            let mut backward = forward.clone();
+            let mut backward = forward.to_vec();
             backward.reverse();
+            let backward = backward.into();
             prop_assert_eq!(
                 choose(&key(), &flow(n), &forward),
                 choose(&key(), &flow(n), &backward)

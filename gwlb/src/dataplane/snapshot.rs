@@ -15,7 +15,7 @@ use router::{Attachment, EndpointId, Entry, Topology};
 
 use super::flow_table::FlowHash;
 use super::keys::Keys;
-use super::select::{Candidate, TargetId};
+use super::select::{Candidates, TargetId};
 use super::stats::TargetCounters;
 use super::translate::Translation;
 use super::verdict::WorkerId;
@@ -103,7 +103,7 @@ pub struct Pool {
     /// Whether TCP is told to send segments that fit on the way to the appliance.
     pub mss_clamp: bool,
     /// Among whom new flows, and those that lose their target, are spread.
-    pub candidates: Vec<Candidate<TargetSlot>>,
+    pub candidates: Candidates<TargetSlot>,
     /// What becomes of them when there is no candidate.
     pub none: NoCandidate,
     /// What becomes of a bypassed flow when there is a candidate again.

@@ -17,6 +17,7 @@ mod problem;
 mod reload;
 mod targets;
 mod token;
+mod trace;
 
 #[cfg(test)]
 mod describes;

@@ -17,6 +17,7 @@ use super::StartError;
 use super::clock;
 use crate::config::{self, Change, Port, Settings, TrafficMode};
 use crate::control::{CommandError, Control, LoadBalancerStatus, TargetSpec, TargetStatus};
+use crate::dataplane::snapshot::Snapshot;
 
 /// Requests that may wait.
 const QUEUE: usize = 64;
@@ -40,11 +41,17 @@ pub(super) struct View {
     pub targets: Arc<Vec<TargetStatus>>,
     /// Every load balancer.
     pub load_balancers: Vec<LoadBalancerStatus>,
+    /// What the workers were given last; `None` once the control thread has ended.
+    pub snapshot: Option<Arc<Snapshot>>,
 }
 
 impl View {
     pub fn of(control: &Control) -> Self {
-        Self { targets: Arc::new(control.targets()), load_balancers: control.load_balancers() }
+        Self {
+            targets: Arc::new(control.targets()),
+            load_balancers: control.load_balancers(),
+            snapshot: Some(control.snapshot()),
+        }
     }
 }
 

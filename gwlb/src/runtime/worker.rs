@@ -418,9 +418,9 @@ impl Worker {
         for glance in glances.iter_mut().flatten() {
             ingress.prefetch(glance);
         }
-        for (Slot { packet, meta }, glance) in tun_slots[..count].iter().zip(glances.drain(..)) {
+        for (Slot { packet, meta }, glance) in tun_slots[..count].iter().zip(glances.iter()) {
             let (received, bytes) = (&exit.stats.tun.flow.received, packet.bytes());
-            let frame = match &glance {
+            let frame = match glance {
                 Some(glance) => {
                     if let Some(course) = ingress.shortcut(glance, now) {
                         received.add(glance.shape.segments.into());

@@ -30,6 +30,29 @@ fn targets_come_and_go() {
 }
 
 #[test]
+fn a_packet_is_followed_to_its_target() {
+    let gateway = Gateway::start();
+    let target = gateway.target.to_string();
+    gateway.json(&["target", "register", "fw", &target, "--wait"]);
+    let way = ["trace", "--from", "internet_gateway:igw", "--to", "10.0.1.11"];
+    let flow = ["--source", "203.0.113.7", "--protocol", "tcp", "--source-port", "4711"];
+    let whole = [&way[..], &flow[..], &["--port", "443"]].concat();
+    let trace = gateway.json(&whole);
+    let sent_to = trace["hops"][0]["passage"]["target"]["target"].as_str().unwrap();
+    assert!(sent_to.starts_with(&target), "{trace}");
+    let (code, shown) = at_terminal(command(&gateway.socket(), &whole));
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains(&format!("load balancer fw sends it to {sent_to}")), "{shown}");
+    assert!(shown.trim_end().ends_with("delivered to subnet:app-a"), "{shown}");
+    // The answer goes nowhere from there: the endpoint's subnet has only local routes.
+    let output = gateway.run(&[&way[..], &["--answer"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    let output = gateway.run(&["trace", "--from", "subnet:app-x", "--to", "10.0.1.11"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("did you mean \"app-a\"?"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn people_get_tables() {
     let gateway = Gateway::start();
     let target = gateway.target.to_string();

@@ -91,6 +91,28 @@ group = "fw"
 address = "{target}"
 zone = "az1"
 weight = 100
+
+[[subnet]]
+name = "app-a"
+vpc = "app"
+zone = "az1"
+cidrs = ["10.0.1.0/24"]
+route_table = "app-a"
+
+[[internet_gateway]]
+name = "igw"
+vpc = "app"
+route_table = "igw"
+
+[[route_table]]
+name = "igw"
+vpc = "app"
+routes = [{{ destination = "10.0.1.0/24", endpoint = "vpce-a" }}]
+
+[[route_table]]
+name = "app-a"
+vpc = "app"
+routes = [{{ destination = "0.0.0.0/0", endpoint = "vpce-a" }}]
 "#
         );
         fs::write(directory.path().join("gateway.toml"), file).unwrap();

@@ -4,12 +4,12 @@
 //! Without a program the kernel goes by a hash of its own, and by what is written to each queue:
 //! a good choice for flows that are answered, and for those that nobody answers none at all.
 //!
-//! The hash is SipHash-1-3 of what [`CanonicalKey::hash_with`] gives, so that whoever has the key
+//! The hash is SipHash-1-3 of what [`CanonicalKey::to_hash_words`] gives, so that whoever has the key
 //! comes to the same number. It is of the flow as the IP header and the ports behind it say: a
 //! fragment counts without ports, an ICMP error by its own addresses, and what follows an extension
 //! header of IPv6 is not looked for.
 //!
-//! [`CanonicalKey::hash_with`]: geneve::flow::CanonicalKey::hash_with
+//! [`CanonicalKey::to_hash_words`]: geneve::flow::CanonicalKey::to_hash_words
 
 use std::{
     fmt,
@@ -348,7 +348,8 @@ mod tests {
 
     /// The owner of a flow, as everybody else finds it.
     fn owner(key: &[u8; 16], flow: &CanonicalKey, queues: NonZero<u16>) -> u32 {
-        let hash = flow.hash_with(|bytes| SipHasher13::new_with_key(key).hash(bytes));
+        let bytes: Vec<_> = flow.to_hash_words().bytes().collect();
+        let hash = SipHasher13::new_with_key(key).hash(&bytes);
         (hash % u64::from(queues.get())) as u32
     }
 

@@ -149,6 +149,8 @@ struct Draft<'f> {
     route_places: Vec<HashMap<IpNet, Range<usize>>>,
     /// The addresses that somebody has, with the place that says so.
     taken: HashMap<(VpcId, IpAddr), Range<usize>>,
+    /// The private addresses that a public one stands for, with the place that says so.
+    mapped: HashMap<(VpcId, IpAddr), Range<usize>>,
     /// The public addresses that stand for somebody.
     public: HashMap<Ipv4Addr, Range<usize>>,
 }
@@ -180,6 +182,7 @@ impl<'f> Draft<'f> {
             edge: vec![None; file.route_tables.len()],
             route_places: vec![HashMap::new(); file.route_tables.len()],
             taken: HashMap::new(),
+            mapped: HashMap::new(),
             public: HashMap::new(),
         }
     }

@@ -12,16 +12,80 @@ use super::NextHop;
 /// Where every address goes: a forwarding information base.
 #[derive(Clone, Debug)]
 pub(super) struct Fib {
-    v4: Ranges<u32>,
-    v6: Ranges<u128>,
+    v4: Ranges<u32, NextHop>,
+    /// By the first 64 bits, which is as far as nearly all prefixes go; half the memory is read.
+    /// `None` where that is not enough.
+    v6: Ranges<u64, Option<NextHop>>,
+    /// By all bits.
+    long: Ranges<u128, NextHop>,
+}
+
+/// Where look-ups were answered last, of IPv4 and of IPv6. What is remembered of other routes than
+/// those that are asked is of no use, and does no harm.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Near {
+    v4: usize,
+    v6: usize,
 }
 
 /// Ranges of addresses, each from its start to the next one's. The first begins at 0.
 #[derive(Clone, Debug)]
-struct Ranges<A> {
-    starts: Box<[A]>,
-    hops: Box<[NextHop]>,
+struct Ranges<A, H> {
+    /// The start and the hop of each side by side: who has found the one has the other.
+    ranges: Box<[(A, H)]>,
+    slots: Slots<A>,
 }
+
+/// Where to look: the addresses from the second start on, in slots of equal size. A search begins
+/// among the few starts of one slot rather than among all.
+#[derive(Clone, Debug)]
+struct Slots<A> {
+    base: A,
+    /// An address' slot is its distance from the base without these bits.
+    shift: u32,
+    /// For each slot, how many starts are in those before it; and all of them, behind the last one.
+    /// Empty where there are too few or too many to count so: then all are searched.
+    below: Box<[u16]>,
+}
+
+/// What the search does with addresses of either family.
+trait Bits: Copy + Ord {
+    const BITS: u32;
+    const ZERO: Self;
+
+    fn distance(self, base: Self) -> Self;
+
+    fn leading_zeros(self) -> u32;
+
+    /// Without the last bits, as far as it is counted.
+    fn shifted(self, shift: u32) -> usize;
+}
+
+macro_rules! bits {
+    ($($type:ty),*) => {
+        $(impl Bits for $type {
+            const BITS: u32 = <$type>::BITS;
+            const ZERO: $type = 0;
+
+            #[inline]
+            fn distance(self, base: $type) -> $type {
+                self.wrapping_sub(base)
+            }
+
+            #[inline]
+            fn leading_zeros(self) -> u32 {
+                self.leading_zeros()
+            }
+
+            #[inline]
+            fn shifted(self, shift: u32) -> usize {
+                usize::try_from(self.wrapping_shr(shift)).unwrap_or(usize::MAX)
+            }
+        })*
+    };
+}
+
+bits!(u32, u64, u128);
 
 impl Fib {
     /// The answers of `next_hop`, which may change only at the borders of `prefixes`.
@@ -42,38 +106,106 @@ impl Fib {
                 }
             }
         }
+        let long = Ranges::new(v6, |bits| next_hop(Ipv6Addr::from_bits(bits).into()));
         Fib {
             v4: Ranges::new(v4, |bits| next_hop(Ipv4Addr::from_bits(bits).into())),
-            v6: Ranges::new(v6, |bits| next_hop(Ipv6Addr::from_bits(bits).into())),
+            v6: Ranges::of_high_halves(&long),
+            long,
         }
     }
 
-    /// Where an address goes.
+    /// Where an address goes, which is `near` the one before in most cases.
     #[inline]
-    pub fn next_hop(&self, address: IpAddr) -> NextHop {
-        match address {
-            IpAddr::V4(address) => self.v4.at(address.to_bits()),
-            IpAddr::V6(address) => self.v6.at(address.to_bits()),
-        }
+    pub fn next_hop(&self, address: IpAddr, near: &mut Near) -> NextHop {
+        let found = match address {
+            IpAddr::V4(address) => self.v4.at(address.to_bits(), &mut near.v4),
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                let found = self.v6.at((bits >> 64) as u64, &mut near.v6).flatten();
+                found.or_else(|| self.long.at(bits, &mut 0))
+            }
+        };
+        found.unwrap_or(NextHop::NoRoute)
     }
 }
 
-impl<A: Copy + Ord> Ranges<A> {
-    fn new(mut borders: Vec<A>, next_hop: impl Fn(A) -> NextHop) -> Ranges<A> {
+impl<A: Bits, H: Copy + PartialEq> Ranges<A, H> {
+    fn new(mut borders: Vec<A>, hop: impl Fn(A) -> H) -> Ranges<A, H> {
         borders.sort_unstable();
         borders.dedup();
-        let mut ranges: Vec<_> =
-            borders.into_iter().map(|start| (start, next_hop(start))).collect();
+        let mut ranges: Vec<_> = borders.into_iter().map(|start| (start, hop(start))).collect();
         ranges.dedup_by_key(|(_, hop)| *hop);
-        let (starts, hops): (Vec<_>, Vec<_>) = ranges.into_iter().unzip();
-        Ranges { starts: starts.into(), hops: hops.into() }
+        Ranges { slots: Slots::new(&ranges), ranges: ranges.into() }
     }
 
     #[inline]
-    fn at(&self, address: A) -> NextHop {
-        // The first start is the lowest address there is, so at least one is not above.
-        let behind = self.starts.partition_point(|start| *start <= address);
-        self.hops.get(behind.wrapping_sub(1)).copied().unwrap_or(NextHop::NoRoute)
+    fn at(&self, address: A, near: &mut usize) -> Option<H> {
+        let begun =
+            |range: usize| self.ranges.get(range).is_some_and(|(start, _)| *start <= address);
+        if !begun(*near) || begun(near.wrapping_add(1)) {
+            let (from, to) = self.slots.of(address, self.ranges.len());
+            let slot = self.ranges.get(from..to)?;
+            // The first start is the lowest address there is, so at least one is not above.
+            let behind = from + slot.partition_point(|(start, _)| *start <= address);
+            *near = behind.saturating_sub(1);
+        }
+        self.ranges.get(*near).map(|(_, hop)| *hop)
+    }
+}
+
+impl Ranges<u64, Option<NextHop>> {
+    /// The answers for all addresses with the same first half, where they are the same.
+    fn of_high_halves(long: &Ranges<u128, NextHop>) -> Self {
+        let high = |bits: u128| (bits >> 64) as u64;
+        let mut borders = Vec::new();
+        for (start, _) in &long.ranges {
+            borders.push(high(*start));
+            // Where a range starts within a half, the next half is a new matter.
+            borders.extend(high(*start).checked_add(1));
+        }
+        Ranges::new(borders, |half| {
+            let first = u128::from(half) << 64;
+            let last = first | u128::from(u64::MAX);
+            let starts = |to: u128| long.ranges.partition_point(|(start, _)| *start <= to);
+            if starts(first) == starts(last) { long.at(first, &mut 0) } else { None }
+        })
+    }
+}
+
+impl<A: Bits> Slots<A> {
+    /// The most slots, as bits of their number: 32 KiB for a table.
+    const MOST: u32 = 14;
+
+    fn new<H>(ranges: &[(A, H)]) -> Slots<A> {
+        // All below the second start is in the first range, which needs no slot.
+        let (Some((base, _)), Some((last, _))) = (ranges.get(1), ranges.last()) else {
+            return Slots { base: A::ZERO, shift: 0, below: Box::default() };
+        };
+        let (base, span) = (*base, last.distance(*base));
+        // Two to four slots for each start, so that most of them have one start or none.
+        let bits = (ranges.len().ilog2() + 2).min(Self::MOST);
+        let shift = (A::BITS - span.leading_zeros()).saturating_sub(bits);
+        let slots = span.shifted(shift) + 1;
+        let mut before = 0;
+        let below = (0..=slots).map(|slot| {
+            let is_before =
+                |(start, _): &&(A, H)| *start < base || start.distance(base).shifted(shift) < slot;
+            before += ranges[before..].iter().take_while(is_before).count();
+            u16::try_from(before).ok()
+        });
+        let below: Option<Vec<u16>> = below.collect();
+        Slots { base, shift, below: below.unwrap_or_default().into() }
+    }
+
+    /// The ranges that start in the slot of an address: it is in one of them or in the one before.
+    #[inline]
+    fn of(&self, address: A, all: usize) -> (usize, usize) {
+        let Some(last) = self.below.len().checked_sub(2) else { return (0, all) };
+        if address < self.base {
+            return (0, 1);
+        }
+        let slot = address.distance(self.base).shifted(self.shift).min(last);
+        (usize::from(self.below[slot]), usize::from(self.below[slot + 1]))
     }
 }
 
@@ -84,12 +216,16 @@ mod tests {
     use super::*;
     use crate::EndpointId;
 
+    /// Few addresses, so that they meet: some differ in the first bits, some around the middle, some
+    /// in the last.
+    const NOISE: u128 = 7 << 125 | 3 << 63 | 3;
+
     fn prefix() -> impl Strategy<Value = IpNet> {
         let v4 = (any::<u32>(), 0u8..=32).prop_map(|(bits, len)| {
             IpNet::new(Ipv4Addr::from_bits(bits & 0xe000_00ff).into(), len)
         });
         let v6 = (any::<u128>(), 0u8..=128)
-            .prop_map(|(bits, len)| IpNet::new(Ipv6Addr::from_bits(bits & 7 << 125).into(), len));
+            .prop_map(|(bits, len)| IpNet::new(Ipv6Addr::from_bits(bits & NOISE).into(), len));
         prop_oneof![v4, v6].prop_map(|net| net.unwrap().trunc())
     }
 
@@ -99,6 +235,7 @@ mod tests {
         fn says_what_it_was_made_from(
             prefixes in prop::collection::vec(prefix(), 0..20),
             anywhere: (u32, u128),
+            elsewhere in (0usize..50, 0usize..50),
         ) {
             let next_hop = |address: IpAddr| {
                 let longest = prefixes
@@ -124,8 +261,35 @@ mod tests {
                     addresses.push(border);
                 }
             }
+            // Wherever the one before was, or what was asked then.
+            let mut near = Near { v4: elsewhere.0, v6: elsewhere.1 };
             for address in addresses {
-                prop_assert_eq!(fib.next_hop(address), next_hop(address), "{}", address);
+                prop_assert_eq!(fib.next_hop(address, &mut near), next_hop(address), "{}", address);
+                let fresh = &mut Near::default();
+                prop_assert_eq!(fib.next_hop(address, fresh), next_hop(address), "{}", address);
+            }
+        }
+    }
+
+    #[test]
+    fn more_ranges_than_are_counted_in_slots_are_found_too() {
+        let net = |n: u32| IpNet::new(Ipv4Addr::from_bits(n << 8).into(), 28).unwrap();
+        let prefixes: Vec<IpNet> = (1..=40_000).map(net).collect();
+        let next_hop = |address: IpAddr| {
+            let IpAddr::V4(address) = address else { return NextHop::NoRoute };
+            let (n, within) = (address.to_bits() >> 8, address.to_bits() & 0xf0 == 0);
+            if (1..=40_000).contains(&n) && within { NextHop::Blackhole } else { NextHop::NoSubnet }
+        };
+        let fib = Fib::new(prefixes.iter().copied(), next_hop);
+        assert!(fib.v4.slots.below.is_empty() && fib.v4.ranges.len() > 80_000);
+        for n in [1, 2, 20_000, 40_000] {
+            for last in [0, 15, 16, 255] {
+                let address = Ipv4Addr::from_bits(n << 8 | last).into();
+                assert_eq!(
+                    fib.next_hop(address, &mut Near::default()),
+                    next_hop(address),
+                    "{address}"
+                );
             }
         }
     }

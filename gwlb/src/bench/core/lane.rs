@@ -268,13 +268,13 @@ impl Lane {
         for glance in glances.iter_mut().flatten() {
             self.ingress.prefetch(glance);
         }
-        for (number, glance) in numbers.zip(glances.drain(..)) {
+        for (number, glance) in numbers.zip(&glances) {
             let packet = ring.packet(number);
             let course = glance.as_ref().and_then(|it| self.ingress.shortcut(it, self.now));
             if let Some(course) = course {
                 self.send_whole(packet, &course, outcome);
             } else {
-                let frame = match &glance {
+                let frame = match glance {
                     Some(glance) => Ok(glance.frame(packet, &Offload::NONE)),
                     None => Frame::parse(packet, &Offload::NONE),
                 };

@@ -136,7 +136,7 @@ fn hold(world: &World) {
     let targets = world.control.targets();
     assert_eq!(targets.len(), sources.len());
     for pool in &view.pools {
-        for candidate in &pool.candidates {
+        for candidate in pool.candidates.iter() {
             let target = view.target(candidate.target);
             assert!(sources.contains(&candidate.target));
             let address = target.address.to_string();

@@ -62,14 +62,25 @@ pub(super) fn is_at(words: &Words, identity: &[u64; 6], tcp: Option<TcpState>) -
     differ == 0
 }
 
+/// A flow with these words and this cookie.
+#[inline]
+pub(super) fn new(
+    [tuple, a, b, c, d, endpoint]: &[u64; 6],
+    tcp: Option<TcpState>,
+    placement: Placement,
+    deadline: u64,
+    cookie: u32,
+) -> Words {
+    let mut words = [*tuple, *a, *b, *c, *d, *endpoint, deadline, 0];
+    set_tcp(&mut words, tcp);
+    set_placement(&mut words, placement);
+    set_cookie(&mut words, cookie);
+    words
+}
+
 /// Puts a flow in the place, without a cookie.
 pub(super) fn write(words: &mut Words, flow: &Flow, deadline: u64) {
-    let [tuple, rest @ ..] = identity(&flow.id);
-    words[0] = tuple;
-    words[1..6].copy_from_slice(&rest);
-    words[DEADLINE] = deadline;
-    set_tcp(words, flow.tcp);
-    set_placement(words, flow.placement);
+    *words = new(&identity(&flow.id), flow.tcp, flow.placement, deadline, NO_COOKIE);
 }
 
 /// Leaves the place vacant.
@@ -111,6 +122,7 @@ pub(super) fn placement(words: &Words) -> Placement {
 }
 
 /// Places the flow, and forgets the cookie, which is of another target.
+#[inline]
 pub(super) fn set_placement(words: &mut Words, placement: Placement) {
     let slot = match placement.inspector {
         Inspector::Target(slot) => slot.0,

@@ -15,6 +15,9 @@ const PLACES: usize = 15;
 /// bucket in twenty overflows.
 const AVERAGE: usize = 10;
 
+/// A bit for each place: the last word is none.
+const ALL: u32 = (1 << PLACES) - 1;
+
 /// Places, and how many flows went past.
 type Bucket = [u32; PLACES + 1];
 
@@ -82,14 +85,15 @@ impl Index {
     }
 
     /// Puts in a number that is not there.
+    #[inline]
     pub fn insert(&mut self, hash: u64, number: u32) {
         let value = hash as u32 & !self.number_mask | (number + 1);
         let mut at = self.home(hash);
         loop {
             let bucket = &mut self.buckets[at];
-            let free = bucket[..PLACES].iter_mut().find(|place| **place == 0);
-            if let Some(free) = free {
-                *free = value;
+            let free = u32::from(alike(bucket, u32::MAX, 0)) & ALL;
+            if free != 0 {
+                bucket[free.trailing_zeros() as usize & 15] = value;
                 return;
             }
             // There is room for half as many again as there are numbers, so this ends.
@@ -122,8 +126,7 @@ impl Index {
     #[inline]
     fn hits(&self, bucket: &Bucket, hash: u64) -> u32 {
         let tag = hash as u32 & !self.number_mask;
-        // The last word is no place.
-        u32::from(alike(bucket, !self.number_mask, tag)) & ((1 << PLACES) - 1)
+        u32::from(alike(bucket, !self.number_mask, tag)) & ALL
     }
 
     /// The bucket for a hash, by its upper half: the lower has the other bits, and who owns a flow

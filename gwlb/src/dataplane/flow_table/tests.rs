@@ -281,3 +281,45 @@ proptest! {
         }
     }
 }
+
+/// A flow for which there is a vacancy begins as one that is inserted, and with its cookie.
+#[test]
+fn a_flow_begins_as_if_it_was_inserted() {
+    let start = start();
+    let [mut short, mut inserted] = [(); 2].map(|()| table_of(3, start));
+    let now = start + Duration::from_millis(2_500);
+    let begin = |table: &mut FlowTable, n: u16, target: u32, cookie| {
+        let vacancy = table.vacancy(&id(n), table.hash(&id(n)));
+        vacancy.map(|it| table.begin(&it, placement(target), None, cookie, IDLE.into(), now))
+    };
+    for n in 1..=3 {
+        assert_eq!(begin(&mut short, n, n.into(), 17), Some(Ok(())));
+        assert_eq!(begin(&mut short, n, 9, 18), None, "it is there");
+        let (number, _) = put(&mut inserted, n, n.into(), IDLE, now).unwrap();
+        inserted.keep_cookie(number, 17);
+        let [one, other] = [&mut short, &mut inserted].map(|table| {
+            let number = find(table, n, now).unwrap();
+            (number, format!("{:?} {:?}", table.get(number), table.cookie(number)))
+        });
+        assert_eq!(one, other);
+    }
+    assert_eq!(begin(&mut short, 4, 4, 17), Some(Err(Full)));
+
+    // One that has idled out is there until it is forgotten.
+    let over = now + IDLE;
+    assert_eq!(find(&mut short, 1, over), None);
+    assert_eq!(begin(&mut short, 1, 1, 17), None);
+    let [one, other] = [&mut short, &mut inserted].map(|table| {
+        assert_eq!(expire(table, over).len(), 0, "a tick is a second");
+        expire(table, over + Wheel::TICK)
+    });
+    assert_eq!((one.len(), &one), (3, &other));
+
+    // While cookies are forgotten, one that is kept would be cleared, or mistaken for old.
+    short.forget_cookies();
+    assert_eq!(begin(&mut short, 1, 1, 17), Some(Ok(())));
+    let number = find(&mut short, 1, now).unwrap();
+    assert_eq!(short.cookie(number), None);
+    expire(&mut short, now);
+    assert_eq!(short.cookie(number), None);
+}

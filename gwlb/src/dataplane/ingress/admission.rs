@@ -38,10 +38,12 @@ impl Admission {
     }
 
     /// Whether one more new flow is taken in.
+    #[inline]
     pub fn take(&mut self, now: Instant) -> bool {
-        if self.per_second == 0 {
-            return true;
-        }
+        self.per_second == 0 || self.take_limited(now)
+    }
+
+    fn take_limited(&mut self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.filled);
         let new = u128::from(self.per_second) * elapsed.as_nanos() / u128::from(NANOS);
         if new >= u128::from(self.burst()) {

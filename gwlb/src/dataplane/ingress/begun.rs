@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::Ingress;
 use super::settled::{Glance, of_version};
-use crate::dataplane::flow_table::{Flow, FlowId, Inspector, Placement};
+use crate::dataplane::flow_table::{FlowId, Inspector, Placement};
 use crate::dataplane::select::choose;
 use crate::dataplane::tcp_state::{TcpState, opens};
 use crate::dataplane::verdict::Course;
@@ -24,19 +24,17 @@ impl Ingress {
         if !at.open {
             return None;
         }
-        let tcp = match plain.is_tcp() {
+        let (tcp, idle) = match plain.is_tcp() {
             true if !opens(plain.flags()) || at.clamps => return None,
-            true => Some(TcpState::HALF_OPEN),
-            false => None,
+            true => (Some(TcpState::HALF_OPEN), at.half_open_idle),
+            false => (None, at.other_idle),
         };
         let (owner, port) = view.share(glance.hash);
         if owner != state.worker && !fault::on(Fault::BegunByAnyWorker) {
             return None;
         }
         let id = FlowId { endpoint: at.wire_id, tuple: plain.flow_key().canonical() };
-        if state.flows.find(&id, glance.hash, now).is_some() {
-            return None;
-        }
+        let vacancy = state.flows.vacancy(&id, glance.hash)?;
         let pool = view.pool(at.pool);
         let target = choose(&view.keys.placement, &id.tuple, &pool.candidates)?;
         let version = plain.version();
@@ -44,14 +42,15 @@ impl Ingress {
         if glance.shape.largest > u32::from(fits) {
             return None;
         }
-        let idle_timeout = tcp.map_or(pool.timers.other_idle, |it| it.idle_timeout(&pool.timers));
         let placement = Placement { inspector: Inspector::Target(target), port };
-        let flow = Flow { id, placement, tcp, deadline: now + idle_timeout };
-        let packet = (glance.shape.segments.into(), plain.is_tcp());
-        let number = state.remember(view, glance.hash, flow, idle_timeout, packet, pool, now);
         let cookie = view.keys.cookie.stamp(at.wire_id, view.target(target).id, &id.tuple);
-        if let Some(number) = number {
-            state.flows.keep_cookie(number, cookie);
+        if state.admission.take(now)
+            && state.flows.begin(&vacancy, placement, tcp, cookie, idle, now).is_ok()
+        {
+            state.count_begun(view, placement.inspector);
+        } else {
+            let packet = (glance.shape.segments.into(), plain.is_tcp());
+            state.pass_untracked(&id, packet, pool, now);
         }
         Some(Course { pool: at.pool, port, target, endpoint: at.wire_id, cookie, version })
     }

@@ -262,21 +262,20 @@ impl State {
     fn reopen(&mut self, view: &Snapshot, before: FlowNumber, flow: Flow, idle_timeout: Duration) {
         let old = self.flows.replace(before, flow, idle_timeout);
         self.stats.flows.reopened.add(1);
-        self.stats.flows.created.add(1);
         self.count_ended(view, old.placement.inspector);
-        self.count_new(view, flow.placement.inspector);
+        self.count_begun(view, flow.placement.inspector);
     }
 
     /// Takes a flow into the table, if there is room and it is not too many at once. A flow that is
     /// not taken in goes where it would go, packet by packet.
     #[expect(clippy::too_many_arguments, reason = "all that it depends on")]
-    pub(super) fn remember(
+    fn remember(
         &mut self,
         view: &Snapshot,
         hash: FlowHash,
         flow: Flow,
         idle_timeout: Duration,
-        (segments, is_tcp): (u64, bool),
+        packet: (u64, bool),
         pool: &Pool,
         now: Instant,
     ) -> Option<FlowNumber> {
@@ -286,19 +285,30 @@ impl State {
             None
         };
         let Some((number, expired)) = inserted else {
-            self.stats.flows.untracked.add(segments);
-            if is_tcp {
-                self.admission.overflow(flow.id.endpoint, pool.timers.tcp_idle, now);
-            }
+            self.pass_untracked(&flow.id, packet, pool, now);
             return None;
         };
         if let Some(expired) = expired {
             self.stats.flows.expired.add(1);
             self.count_ended(view, expired.placement.inspector);
         }
-        self.stats.flows.created.add(1);
-        self.count_new(view, flow.placement.inspector);
+        self.count_begun(view, flow.placement.inspector);
         Some(number)
+    }
+
+    /// Counts a packet, so many segments of it, whose flow is not taken in.
+    #[inline(never)]
+    pub(super) fn pass_untracked(
+        &mut self,
+        id: &FlowId,
+        (segments, is_tcp): (u64, bool),
+        pool: &Pool,
+        now: Instant,
+    ) {
+        self.stats.flows.untracked.add(segments);
+        if is_tcp {
+            self.admission.overflow(id.endpoint, pool.timers.tcp_idle, now);
+        }
     }
 
     /// Who inspects a flow that has nobody, or nobody any more.
@@ -318,6 +328,13 @@ impl State {
         }
     }
 
+    #[inline]
+    pub(super) fn count_begun(&self, view: &Snapshot, inspector: Inspector) {
+        self.stats.flows.created.add(1);
+        self.count_new(view, inspector);
+    }
+
+    #[inline]
     fn count_new(&self, view: &Snapshot, inspector: Inspector) {
         if let Inspector::Target(target) = inspector {
             self.counters(view, target).new_flows.add(1);

@@ -7,7 +7,7 @@ use router::{Entry, NextHop};
 
 use super::State;
 use crate::config::TrafficMode;
-use crate::dataplane::flow_table::{Ends, Flow, FlowId, Inspector, LastWord};
+use crate::dataplane::flow_table::{Ends, FlowId, Inspector, LastWord};
 use crate::dataplane::reply;
 use crate::dataplane::snapshot::{Fate, Pool, ResetCause, Snapshot, TargetSlot};
 use crate::dataplane::tcp_state::TcpState;
@@ -49,9 +49,9 @@ impl Sweep {
 impl State {
     /// Forgets what has idled out.
     pub(super) fn expire(&mut self, view: &Snapshot, now: Instant) {
-        let mut gone: Vec<(Flow, Ends)> = Vec::new();
+        let mut gone = std::mem::take(&mut self.gone);
         self.flows.handle_timeout(now, |flow, ends| gone.push((flow, ends)));
-        for (flow, ends) in gone {
+        for (flow, ends) in gone.drain(..) {
             self.stats.flows.expired.add(1);
             self.count_ended(view, flow.placement.inspector);
             let over = flow.tcp.is_some_and(TcpState::is_closed);
@@ -59,6 +59,7 @@ impl State {
                 self.reset_ends(view, &flow.id, ends, ReplyCause::IdleTimeout);
             }
         }
+        self.gone = gone;
     }
 
     /// Resets the next flows whose target is gone.

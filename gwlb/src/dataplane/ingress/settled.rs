@@ -14,11 +14,11 @@ use geneve::flow::Stickiness;
 use geneve::inner::{IpVersion, Plain, TcpFlags};
 use netio::mem::prefetch;
 use netio::offload::Offload;
-use router::{EndpointId, NextHop, Routes};
+use router::{EndpointId, Near, NextHop, Routes};
 
 use super::{Aim, IPV6_MIN_MTU, Ingress, Sought};
 use crate::config::TrafficMode;
-use crate::dataplane::flow_table::{FlowHash, FlowId, FlowNumber, nanos};
+use crate::dataplane::flow_table::{FlowHash, FlowId, FlowNumber, Idle};
 use crate::dataplane::frame::{Frame, Shape};
 use crate::dataplane::snapshot::{Fate, PoolId, Snapshot, TargetView};
 use crate::dataplane::tcp_state::TcpState;
@@ -75,8 +75,8 @@ pub struct Entrance<'a> {
 const AHEAD: usize = 8;
 
 impl Entrance<'_> {
-    /// [Glances](Self::glance) at each packet of a batch, and has those that come next fetched
-    /// meanwhile: whoever has put them there may have left them in no cache near.
+    /// Glances at each packet of a batch, in place of what `glances` had. Those that come next are
+    /// fetched meanwhile: whoever has put them there may have left them in no cache near.
     #[inline]
     pub fn glance_all<'p>(
         &self,
@@ -90,19 +90,22 @@ impl Entrance<'_> {
             }
         };
         (0..AHEAD).for_each(|_| fetch());
+        let mut near = Near::default();
+        glances.clear();
         glances.extend(packets.map(|(packet, offload)| {
             fetch();
-            self.glance(packet, offload)
+            self.glance(packet, offload, &mut near)
         }));
     }
 
     /// Looks at a packet that has just come, and has that part of the index fetched which knows its
     /// flow. `None`: it is not ordinary, or does not go to an endpoint.
     #[inline]
-    pub fn glance(&self, packet: &[u8], offload: &Offload) -> Option<Glance> {
+    fn glance(&self, packet: &[u8], offload: &Offload, near: &mut Near) -> Option<Glance> {
         let Ingress { state, shortcuts, .. } = self.ingress;
         let plain = Plain::read(packet)?;
-        let NextHop::Endpoint(endpoint) = self.routes.lookup(plain.dst()) else { return None };
+        let next_hop = self.routes.lookup_near(plain.dst(), near);
+        let NextHop::Endpoint(endpoint) = next_hop else { return None };
         let at = shortcuts.at(endpoint)?;
         let tuple = plain.flow_key().sticky(at.stickiness);
         let hash = state.flows.hash(&FlowId { endpoint: at.wire_id, tuple });
@@ -126,10 +129,11 @@ pub(super) struct Shortcuts {
 #[derive(Debug)]
 pub(super) struct AtEndpoint {
     pub wire_id: u64,
-    /// How long a flow is remembered without a packet, in nanoseconds: an established connection,
-    /// and one of another protocol.
-    tcp_idle: u64,
-    other_idle: u64,
+    /// How long a flow is remembered without a packet: a connection that is established, one that
+    /// opens, and what is of another protocol.
+    tcp_idle: Idle,
+    pub half_open_idle: Idle,
+    pub other_idle: Idle,
     stickiness: Stickiness,
     /// Whether packets may go the short ways here.
     pub open: bool,
@@ -152,8 +156,9 @@ impl Shortcuts {
             let it = view.pool(pool);
             AtEndpoint {
                 wire_id,
-                tcp_idle: nanos(TcpState::ESTABLISHED.idle_timeout(&it.timers)),
-                other_idle: nanos(it.timers.other_idle),
+                tcp_idle: TcpState::ESTABLISHED.idle_timeout(&it.timers).into(),
+                half_open_idle: TcpState::HALF_OPEN.idle_timeout(&it.timers).into(),
+                other_idle: it.timers.other_idle.into(),
                 stickiness: stickiness(it.stickiness),
                 open: it.traffic_mode != TrafficMode::Bypass
                     && it.stickiness == Stickiness::FiveTuple,
@@ -198,7 +203,7 @@ pub(super) fn of_version<T>([v4, v6]: [T; 2], version: IpVersion) -> T {
 }
 
 impl Ingress {
-    /// Where packets come in from this origin, for [glancing](Entrance::glance) at a batch of them.
+    /// Where packets come in from this origin, for [glancing](Entrance::glance_all) at a batch of them.
     #[inline]
     pub fn entrance(&self, origin: Origin) -> Entrance<'_> {
         Entrance { ingress: self, routes: self.snapshot.topology.routes(origin.at) }
@@ -237,9 +242,9 @@ impl Ingress {
         let plain = &glance.plain;
         let version = plain.version();
         let (tcp, idle) = if plain.is_tcp() {
-            (Some(TcpState::ESTABLISHED), at.tcp_idle)
+            (Some(TcpState::ESTABLISHED), at.tcp_idle.nanos)
         } else {
-            (None, at.other_idle)
+            (None, at.other_idle.nanos)
         };
         let id = FlowId { endpoint: at.wire_id, tuple: plain.flow_key().canonical() };
         let found = state.flows.pass(glance.guess?, &id, tcp, idle, now, |target| {

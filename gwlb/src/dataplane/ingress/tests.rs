@@ -216,7 +216,9 @@ fn with(plane: &mut Plane, fates: [Fate; 2], candidates: &[u32], none: NoCandida
     plane.change(|snapshot| {
         for pool in &mut snapshot.pools {
             pool.fates = fates.to_vec();
-            pool.candidates.retain(|candidate| candidates.contains(&candidate.target.0));
+            let mut some = pool.candidates.to_vec();
+            some.retain(|candidate| candidates.contains(&candidate.target.0));
+            pool.candidates = some.into();
             pool.none = none;
         }
     });
@@ -304,7 +306,8 @@ fn a_forged_reset_moves_no_flow() {
         let mut newcomer = only_one;
         newcomer.id = crate::dataplane::select::TargetId::new("fw", ([192, 0, 2, 99], 1).into());
         newcomer.weight = 1000;
-        snapshot.pools[0].candidates.push(newcomer);
+        let candidates = &mut snapshot.pools[0].candidates;
+        *candidates = [&candidates[..], &[newcomer]].concat().into();
     });
     for (port, target) in targets {
         let mut reset = ack(CLIENT, SERVER, (port, 80), b"");

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Problem, Refusals};
-use super::{Served, balancers, groups, probes, reload, targets};
+use super::{Served, balancers, groups, probes, reload, targets, trace};
 use crate::runtime::status::Status;
 
 /// A list, as every listing of the API has it.
@@ -53,6 +53,7 @@ fn described() -> OpenApiRouter<Served> {
         .merge(balancers::router())
         .merge(reload::router())
         .merge(probes::router())
+        .merge(trace::router())
         .routes(routes!(describe))
 }
 

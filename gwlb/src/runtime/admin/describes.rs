@@ -10,6 +10,9 @@ use super::testing::{Api, exchange, status};
 const TARGET: &str = "/v1/target-groups/{group}/targets/{address}";
 const BALANCER: &str = "/v1/load-balancers/{load_balancer}";
 
+const TRACE: &str =
+    r#"{"from": "subnet:app-a", "to": "203.0.113.7", "answer": true, "text": true}"#;
+
 /// Everything that the API does, with a body that does it.
 const REQUESTS: &[(&str, &str, &str)] = &[
     ("get", "/v1/status", ""),
@@ -21,6 +24,7 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("get", "/v1/load-balancers", ""),
     ("get", BALANCER, ""),
     ("patch", BALANCER, r#"{"traffic_mode": "bypass"}"#),
+    ("post", "/v1/trace", TRACE),
     ("post", "/v1/reload", include_str!("../../../examples/two-zones.toml")),
     ("get", "/v1/openapi.json", ""),
     ("get", "/live", ""),

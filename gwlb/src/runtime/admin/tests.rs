@@ -201,7 +201,66 @@ fn a_load_balancer_is_bypassed_and_not() {
     }
 }
 
+#[test]
+fn a_packet_is_followed_to_its_target_and_back() {
+    let api = Api::start();
+    let body = json!({
+        "from": "internet_gateway:igw",
+        "to": "10.0.1.11",
+        "source": "203.0.113.7",
+        "protocol": "tcp",
+        "source_port": 40_000,
+        "destination_port": 443,
+        "answer": true,
+        "text": true,
+    });
+    let (code, answer) = api.json("POST", "/v1/trace", &body.to_string());
+    assert_eq!(code, 200, "{answer}");
+    let target = |trace: &serde_json::Value| trace["hops"][0]["passage"]["target"].clone();
+    let (there, back) = (target(&answer["trace"]), target(&answer["trace"]["back"]));
+    assert!(there["target"].as_str().unwrap().starts_with("192.0.2."), "{answer}");
+    assert_eq!(there, back, "{answer}");
+    assert_eq!(answer["trace"]["delivered"], true);
+    assert_eq!(answer["trace"]["back"]["delivered"], true);
+    let text = answer["text"].as_str().unwrap();
+    let sends = format!("load balancer fw sends it to {}", there["target"].as_str().unwrap());
+    assert_eq!(text.matches(&sends).count(), 2, "{text}");
+}
+
 #[rstest]
+#[case::trace_from_nowhere("POST", "/v1/trace", r#"{"to": "10.0.1.11"}"#, 400, "from", "is needed")]
+#[case::trace_to_nowhere(
+    "POST",
+    "/v1/trace",
+    r#"{"from": "subnet:app-a"}"#,
+    400,
+    "to",
+    "is needed"
+)]
+#[case::trace_from_no_place(
+    "POST",
+    "/v1/trace",
+    r#"{"from": "subnet:app-x", "to": "10.0.1.11"}"#,
+    400,
+    "from",
+    "did you mean"
+)]
+#[case::trace_of_two_families(
+    "POST",
+    "/v1/trace",
+    r#"{"from": "subnet:app-a", "to": "10.0.1.11", "source": "2001:db8::1"}"#,
+    400,
+    "source",
+    "two families"
+)]
+#[case::trace_of_no_protocol(
+    "POST",
+    "/v1/trace",
+    r#"{"from": "subnet:app-a", "to": "10.0.1.11", "protocol": "tpc"}"#,
+    400,
+    "protocol",
+    "tcp, udp"
+)]
 #[case::weight_too_large("PUT", TARGET, r#"{"weight": 1001}"#, 400, "weight", "0 to 1000")]
 #[case::weight_negative(
     "PUT",

@@ -9,6 +9,7 @@ use super::super::ids::Id;
 use super::super::{Subnet, SubnetId};
 use super::Draft;
 use super::cidr::{is_reserved, parse_address, successor};
+use super::interfaces::INTERFACE;
 use super::space::list;
 use crate::source::Located;
 
@@ -48,7 +49,7 @@ impl Draft<'_> {
             self.problems.push(problem);
         } else if vpc.is_resolved() {
             let label = format!("{} {owner} has an address for itself", article(owner));
-            self.take(vpc, address, text, &label);
+            self.take(vpc, address, text, &label, owner == INTERFACE);
         }
         Some(address)
     }
@@ -75,8 +76,11 @@ impl Draft<'_> {
             if addresses.iter().any(has) || ranges.peek().is_none() {
                 continue;
             }
-            let free =
-                ranges.flat_map(usable).find(|address| !self.taken.contains_key(&(vpc, *address)));
+            let is_free = |address: &IpAddr| {
+                let key = (vpc, *address);
+                !self.taken.contains_key(&key) && !self.mapped.contains_key(&key)
+            };
+            let free = ranges.flat_map(usable).find(is_free);
             if let Some(address) = free {
                 self.taken.insert((vpc, address), name.span());
                 addresses.push(address);

@@ -1,6 +1,7 @@
 //! Internet gateways: their tables, and the addresses that they translate.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 
 use super::super::ids::Id;
 use super::super::{AddressMapping, InternetGateway, TableId, VpcId};
@@ -80,7 +81,12 @@ impl Draft<'_> {
         if vpc.is_resolved() && self.whole[vpc.index()] {
             let problem = self.wrong_private(vpc, inside.into(), &mapping.private);
             self.problems.extend(problem);
-            self.take(vpc, inside.into(), &mapping.private, "a second public address for it");
+            let text = &mapping.private;
+            if let Some(first) = self.mapped.get(&(vpc, inside.into())) {
+                let problem = taken(inside.into(), text, first, "a second public address for it");
+                self.problems.push(problem);
+            }
+            self.mapped.entry((vpc, inside.into())).or_insert(text.span());
         }
         Some(AddressMapping { public: outside.into(), private: inside.into() })
     }
@@ -108,22 +114,22 @@ impl Draft<'_> {
         Some(address)
     }
 
-    /// Notes that somebody has an address; a problem if somebody else does already.
+    /// Notes that somebody has an address; a problem if somebody else does already. What a public
+    /// address stands for is a machine's: its interface has it, and nothing else can.
     pub(super) fn take(
         &mut self,
         vpc: VpcId,
         address: IpAddr,
         text: &Located<String>,
         label: &str,
+        is_machine: bool,
     ) {
-        if let Some(first) = self.taken.get(&(vpc, address)) {
-            self.problems.push(
-                text.problem(format!("the address {address} is taken"))
-                    .label(label)
-                    .and(first.clone(), "taken here"),
-            );
-        }
-        self.taken.entry((vpc, address)).or_insert(text.span());
+        let key = (vpc, address);
+        let of_machine = self.mapped.get(&key).filter(|_| !is_machine);
+        let problem = self.taken.get(&key).or(of_machine);
+        let problem = problem.map(|first| taken(address, text, first, label));
+        self.problems.extend(problem);
+        self.taken.entry(key).or_insert(text.span());
     }
 
     fn wrong_public(&self, vpc: VpcId, address: IpAddr, text: &Located<String>) -> Option<Problem> {
@@ -157,6 +163,12 @@ impl Draft<'_> {
                 .help(format!("the first four addresses of {range} and the last are reserved"))
         })
     }
+}
+
+fn taken(address: IpAddr, text: &Located<String>, first: &Range<usize>, label: &str) -> Problem {
+    text.problem(format!("the address {address} is taken"))
+        .label(label)
+        .and(first.clone(), "taken here")
 }
 
 /// semantics 1d: "IPv6: no NAT".

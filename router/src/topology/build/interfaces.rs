@@ -7,7 +7,7 @@ use super::super::{AddressMapping, Interface, InterfaceKind, SubnetId};
 use super::{Draft, names};
 use crate::source::Located;
 
-const INTERFACE: &str = "network interface";
+pub(super) const INTERFACE: &str = "network interface";
 const NAT_GATEWAY: &str = "NAT gateway";
 
 impl Draft<'_> {
@@ -119,5 +119,53 @@ impl Draft<'_> {
             let subnet = &self.subnets[subnet.index()];
             !subnet.cidrs.is_empty() && subnet.cidrs.iter().all(|cidr| cidr.addr().is_ipv6())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Topology;
+    use crate::config;
+    use crate::source::Source;
+
+    fn problems(tables: &str) -> Vec<String> {
+        let text = format!(
+            r#"
+            vpc = [{{ name = "app", cidrs = ["10.0.0.0/16"] }}]
+            subnet = [{{ name = "fw", vpc = "app", zone = "a", cidrs = ["10.0.1.0/24"] }}]
+            [[internet_gateway]]
+            name = "igw"
+            vpc = "app"
+            addresses = [{{ public = "198.51.100.1", private = "10.0.1.4" }}]
+            {tables}"#
+        );
+        let source = Source::new("t.toml", text);
+        let built = config::parse(&source).and_then(|file| Topology::build(&file, &source));
+        let told = |problem: &crate::source::Problem| problem.message().to_owned();
+        built.err().map_or(Vec::new(), |problems| problems.iter().map(told).collect())
+    }
+
+    /// semantics 1d: an interface that a gateway table leads to must "have a public IP".
+    #[test]
+    fn a_machine_with_a_public_address_has_an_interface() {
+        assert_eq!(problems(""), Vec::<String>::new());
+        let interface = r#"
+            [[network_interface]]
+            name = "fw"
+            subnet = "fw"
+            addresses = ["10.0.1.4"]"#;
+        assert_eq!(problems(interface), Vec::<String>::new());
+        let second =
+            interface.replace("\"fw\"\n            subnet", "\"fw-2\"\n            subnet");
+        let taken = ["the address 10.0.1.4 is taken"];
+        assert_eq!(problems(&format!("{interface}{second}")), taken);
+        let endpoint = r#"
+            [[endpoint]]
+            name = "vpce"
+            subnet = "fw"
+            service = "inspection"
+            address = "10.0.1.4""#;
+        assert_eq!(problems(endpoint), taken);
+        assert_eq!(problems(&endpoint.replace("address = \"10.0.1.4\"", "")), Vec::<String>::new());
     }
 }

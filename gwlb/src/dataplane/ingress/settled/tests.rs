@@ -11,6 +11,7 @@ use super::super::super::testing::{CLIENT, Plane, SERVER, ack, udp};
 use super::*;
 use crate::dataplane::flow_table::Flow;
 use crate::dataplane::keys::{Keys, Secret};
+use crate::dataplane::select::Candidates;
 use crate::dataplane::snapshot::ResetCause;
 use crate::dataplane::verdict::Verdict;
 
@@ -132,7 +133,7 @@ fn send(plane: &mut Plane, batch: &[(bool, Vec<u8>, Offload)]) -> Vec<(String, b
     let mut glances: Vec<_> = batch
         .iter()
         .map(|(back, packet, offload)| {
-            plane.ingress.entrance(origin(*back)).glance(packet, offload)
+            plane.ingress.entrance(origin(*back)).glance(packet, offload, &mut Near::default())
         })
         .collect();
     for glance in glances.iter_mut().flatten() {
@@ -173,7 +174,7 @@ fn edit(step: &Step) -> Option<Edit> {
         }),
         Step::Candidates(some) => {
             let all = Plane::new("drop").snapshot.pools[0].candidates.clone();
-            let candidates = if some { all } else { Vec::new() };
+            let candidates = if some { all } else { Candidates::default() };
             Box::new(move |it| it.pools[0].candidates.clone_from(&candidates))
         }
         Step::Bypass(on) => {
@@ -240,7 +241,7 @@ proptest! {
         let segment = Segmentation::Tcp { size, ecn: false };
         for offload in [Offload::NONE, Offload { segment, ..Offload::NONE }] {
             let entrance = plane.ingress.entrance(plane.app.into());
-            if let Some(glance) = entrance.glance(&packet.bytes, &offload) {
+            if let Some(glance) = entrance.glance(&packet.bytes, &offload, &mut Near::default()) {
                 let frame = Frame::parse(&packet.bytes, &offload).unwrap();
                 let framed = glance.frame(&packet.bytes, &offload);
                 prop_assert_eq!((framed.inner, framed.shape), (frame.inner, frame.shape));

@@ -167,16 +167,17 @@ pub enum Severity {
     Info,
 }
 
-/// Declares the kinds of findings with their names, which stay what they are.
+/// Declares the kinds of findings: name, the name that users see, which stays what it is, how grave
+/// they are, and what they mean.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $code:literal;)*) => {
+    ($($name:ident = $code:literal, $severity:literal, $statement:literal;)*) => {
         /// What can be wrong.
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema,
         )]
         #[serde(rename_all = "kebab-case")]
         pub enum FindingKind {
-            $($(#[$doc])* $name,)*
+            $(#[doc = $statement] $name,)*
         }
 
         impl FindingKind {
@@ -187,52 +188,55 @@ macro_rules! kinds {
             pub fn code(self) -> &'static str {
                 match self { $(FindingKind::$name => $code,)* }
             }
+
+            /// How grave findings of this kind are, in words.
+            pub fn gravity(self) -> &'static str {
+                match self { $(FindingKind::$name => $severity,)* }
+            }
+
+            /// What it means, in one sentence.
+            pub fn statement(self) -> &'static str {
+                match self { $(FindingKind::$name => $statement,)* }
+            }
         }
     };
 }
 
 kinds! {
-    /// Packets from an internet gateway or a virtual private gateway reach a subnet of a VPC with
-    /// endpoints without passing one.
-    UninspectedIngress = "uninspected-ingress";
-    /// Packets from a subnet of a VPC with endpoints leave it without passing one.
-    UninspectedEgress = "uninspected-egress";
-    /// The same for IPv6 in one of both directions, where all IPv4 packets pass an endpoint.
-    Ipv6Uninspected = "ipv6-uninspected";
-    /// An intent with `inspected_by` does not hold.
-    IntentViolated = "intent-violated";
-    /// An application is in the same subnet as its endpoint, so that what it sends cannot be led
-    /// to the endpoint by the table of that subnet.
-    SharedSubnet = "shared-subnet";
-    /// One direction passes an endpoint and the other does not.
-    OneWayInspection = "one-way-inspection";
-    /// The two directions pass different endpoints, so that no appliance sees both (semantics 1d:
-    /// "asymmetric routing is not supported").
-    DifferentEndpoints = "different-endpoints";
-    /// The two directions come out of a transit gateway in different zones and pass the endpoints
-    /// of these, since the attachment has no appliance mode (semantics 1d).
-    ApplianceMode = "appliance-mode";
-    /// Packets circle.
-    Loop = "loop";
-    /// Packets are lost after they have passed an endpoint.
-    LostAfterInspection = "lost-after-inspection";
-    /// Packets arrive, but the answers do not.
-    LostReturn = "lost-return";
-    /// IPv6 packets come from an endpoint to an egress-only internet gateway, which drops them
-    /// (semantics 1c).
-    EgressOnlyBehindEndpoint = "egress-only-behind-endpoint";
-    /// A route is a blackhole, and packets between places that are there meet it.
-    BlackholeInUse = "blackhole-in-use";
-    /// Packets pass an endpoint of another zone than both ends of their flow, though its service
-    /// has one in their zone.
-    ZoneCrossing = "zone-crossing";
-    /// Subnets of a VPC with endpoints name no table, and the file has no main table for them.
-    ImplicitMainTable = "implicit-main-table";
-    /// No route leads to an endpoint.
-    UnusedEndpoint = "unused-endpoint";
-    /// Packets are handed to a machine or to something opaque, and what becomes of them is not
-    /// known.
-    NotFollowed = "not-followed";
+    UninspectedIngress = "uninspected-ingress", "error",
+        "Packets from an internet gateway or a virtual private gateway reach a subnet without passing an endpoint, though its VPC or the gateway's has one.";
+    UninspectedEgress = "uninspected-egress", "error",
+        "Packets from a subnet leave by a gateway without passing an endpoint, though its VPC or the gateway's has one.";
+    Ipv6Uninspected = "ipv6-uninspected", "error",
+        "The same for IPv6 in one of both directions, where all IPv4 packets of the subnet pass an endpoint.";
+    IntentViolated = "intent-violated", "error",
+        "An intent with `inspected_by` does not hold for some packets.";
+    SharedSubnet = "shared-subnet", "error, or warning if all packets are inspected all the same",
+        "An application is in the same subnet as its endpoint, so that one table would have to lead to the endpoint and away from it.";
+    OneWayInspection = "one-way-inspection", "error",
+        "One direction passes an endpoint and the other does not.";
+    DifferentEndpoints = "different-endpoints", "error",
+        "The two directions pass different endpoints, so that no appliance sees both (semantics 1d: asymmetric routing is not supported).";
+    ApplianceMode = "appliance-mode", "error",
+        "The two directions come out of a transit gateway in different zones and pass the endpoints of these, since the attachment has no appliance mode (semantics 1d).";
+    Loop = "loop", "error",
+        "Packets, or their answers, circle.";
+    LostAfterInspection = "lost-after-inspection", "error, or warning if only some are lost",
+        "Packets are lost after they have passed an endpoint.";
+    LostReturn = "lost-return", "error, or warning between subnets without inspection",
+        "Packets arrive, but the answers do not.";
+    EgressOnlyBehindEndpoint = "egress-only-behind-endpoint", "error",
+        "IPv6 packets come from an endpoint to an egress-only internet gateway, which drops them (semantics 1c).";
+    BlackholeInUse = "blackhole-in-use", "warning",
+        "A route is a blackhole, and packets between places that are there meet it.";
+    ZoneCrossing = "zone-crossing", "warning",
+        "Packets pass an endpoint of another zone than both ends of their flow, though its service has one in their zone.";
+    ImplicitMainTable = "implicit-main-table", "warning",
+        "Subnets of a VPC with endpoints name no table, and the file has no main table for them.";
+    UnusedEndpoint = "unused-endpoint", "info",
+        "No route leads to an endpoint.";
+    NotFollowed = "not-followed", "warning",
+        "Packets of a VPC with endpoints are handed to a machine that they are not for, or to something opaque; what becomes of them is not known, and the proof ends there.";
 }
 
 impl Topology {

@@ -7,6 +7,7 @@
 mod large;
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -228,6 +229,25 @@ fn every_kind_is_in_some_report() {
     let all: BTreeSet<FindingKind> =
         MISTAKES.iter().flat_map(|(_, kinds)| kinds.iter().copied()).collect();
     assert_eq!(all, FindingKind::ALL.iter().copied().collect());
+}
+
+#[test]
+fn the_documentation_has_every_kind() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/routing.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once("--test verify` -->\n").unwrap();
+    let (found, after) = rest.split_once("<!-- end of findings -->").unwrap();
+    let mut table = "\n| finding | gravity | what it means |\n|---|---|---|\n".to_owned();
+    for kind in FindingKind::ALL {
+        writeln!(table, "| `{kind}` | {} | {} |", kind.gravity(), kind.statement()).unwrap();
+    }
+    table += "\n";
+    if std::env::var_os("GWLB_BLESS").is_some() {
+        let page = format!("{before}--test verify` -->\n{table}<!-- end of findings -->{after}");
+        std::fs::write(&path, page).unwrap();
+    } else {
+        assert_eq!(found, table, "GWLB_BLESS=1 rewrites it");
+    }
 }
 
 /// What a reader of JSON relies on.

@@ -61,7 +61,7 @@ fn design() -> impl Strategy<Value = Design> {
             prop::array::uniform2(prop::bool::weighted(0.3)),
             prop::option::weighted(0.5, any::<[bool; 2]>()),
         ),
-        (prop::bool::weighted(0.4), prop::bool::weighted(0.3)),
+        (any::<bool>(), prop::bool::weighted(0.3)),
         prop::collection::vec(any::<(u8, u8, u8)>(), 0..40),
         prop::option::weighted(0.6, any::<u8>()),
     )
@@ -69,7 +69,14 @@ fn design() -> impl Strategy<Value = Design> {
             inspected,
             second: space.0,
             places: space.1,
-            endpoints: space.2,
+            // A group has its members in two zones of one VPC.
+            endpoints: match space.2.first() {
+                Some((vpc, _)) if group => [(*vpc, 0), (*vpc, 1)]
+                    .into_iter()
+                    .chain(space.2.iter().skip(2).copied())
+                    .collect(),
+                _ => space.2,
+            },
             gateways: space.3,
             nat: ways.0,
             private: ways.1,
@@ -271,7 +278,15 @@ impl Design {
                 continue;
             }
             let endpoint = of_vpc[(first + index) % of_vpc.len()];
-            let target = || format!("endpoint = \"e{endpoint}\"");
+            let in_group = endpoint < 2 && self.group && first % 2 == 1;
+            let target = || {
+                if in_group {
+                    "endpoint_group = \"g\"".to_owned()
+                } else {
+                    format!("endpoint = \"e{endpoint}\"")
+                }
+            };
+            let members = if in_group { vec![0, 1] } else { vec![endpoint] };
             for destination in ["0.0.0.0/0", "::/0"] {
                 add(&format!("p{index}"), destination, target());
             }
@@ -279,7 +294,10 @@ impl Design {
                 add(&gateway, &format!("10.{octet}.{third}.0/24"), target());
                 add(&gateway, &format!("fd00:{octet:x}:0:{third:x}::/64"), target());
             }
-            if self.gateways[vpc].is_some() {
+            for endpoint in members {
+                if self.gateways[vpc].is_none() {
+                    continue;
+                }
                 let out = format!("internet_gateway = \"i{vpc}\"");
                 add(&format!("e{endpoint}"), "0.0.0.0/0", out.clone());
                 let out = if self.egress_only[vpc] {
@@ -288,6 +306,33 @@ impl Design {
                     out
                 };
                 add(&format!("e{endpoint}"), "::/0", out);
+            }
+        }
+        if self.transit.is_some() && self.second == Some(false) {
+            self.inspect_transit(&mut add);
+        }
+    }
+
+    /// What goes between the VPCs passes the endpoints of the second one, zone by zone.
+    fn inspect_transit(&self, add: &mut impl FnMut(&str, &str, String)) {
+        let transit = || "transit_gateway = \"t\"".to_owned();
+        let places = self.places();
+        let of_second = |endpoint: &usize| self.vpc(self.endpoints[*endpoint].0) == 1;
+        for endpoint in (0..self.endpoints.len()).filter(of_second) {
+            add(&format!("e{endpoint}"), "10.0.0.0/16", transit());
+            let zone = self.endpoints[endpoint].1;
+            let through = || format!("endpoint = \"e{endpoint}\"");
+            let mut third = 0;
+            for (index, (vpc, zone_of)) in places.iter().enumerate() {
+                if *vpc == 0 {
+                    add(&format!("p{index}"), "10.1.0.0/16", transit());
+                    continue;
+                }
+                third += 1;
+                add(&format!("t1{zone}"), &format!("10.1.{third}.0/24"), through());
+                if *zone_of == zone {
+                    add(&format!("p{index}"), "10.0.0.0/16", through());
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The obvious twin of `verify`: single packets, walked one step after the other.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -59,13 +59,38 @@ struct Chosen {
     member: usize,
 }
 
-impl Choose for Chosen {
+impl Chosen {
+    /// Whether another choice is the same where a way has asked for one.
+    fn agrees(&self, other: &Chosen, asked: [bool; 3]) -> bool {
+        let choices = |it: &Chosen| [it.zones[0], it.zones[1], it.member];
+        let pairs = choices(self).into_iter().zip(choices(other));
+        pairs.zip(asked).all(|((one, other), asked)| !asked || one == other)
+    }
+}
+
+/// Answers with what is chosen, and notes what was asked: the zones, the member.
+struct Asked {
+    chosen: Chosen,
+    asked: Cell<[bool; 3]>,
+}
+
+impl Asked {
+    fn note(&self, index: usize) {
+        let mut asked = self.asked.get();
+        asked[index] = true;
+        self.asked.set(asked);
+    }
+}
+
+impl Choose for Asked {
     fn zone(&self, attachment: TransitAttachmentId, _: usize) -> usize {
-        self.zones[attachment.index()]
+        self.note(attachment.index());
+        self.chosen.zones[attachment.index()]
     }
 
     fn member(&self, _: GroupId, _: usize) -> usize {
-        self.member
+        self.note(2);
+        self.chosen.member
     }
 }
 
@@ -83,6 +108,8 @@ struct Way {
     nat: Vec<InterfaceId>,
     crossings: Vec<EndpointId>,
     last: Entry,
+    /// Which choices it depends on.
+    asked: [bool; 3],
     end: End,
 }
 
@@ -295,7 +322,8 @@ impl<'t> Naive<'t> {
                 }
                 let reached = behind && (mapped || way.is_inspected());
                 if let (End::Lost(reason, transit), true) = (out.end, reached) {
-                    let arrives = self.any_answer_arrives(gateway, place, &packet.source, choice);
+                    let arrives =
+                        self.any_answer_arrives(gateway, place, packet.source, &choice, way.asked);
                     let hole = reason == NextHop::Blackhole && !transit;
                     if !arrives {
                         faults.push((Fault::LostReturn, Vec::new()));
@@ -326,13 +354,15 @@ impl<'t> Naive<'t> {
             nat: Vec::new(),
             crossings: Vec::new(),
             last: from,
+            asked: [false; 3],
             end: End::Circles,
         };
+        let chooser = Asked { chosen: choice, asked: Cell::default() };
         // More steps than there are places to be at.
         for _ in 0..100 {
             let at = way.last;
             let hop = self.topology.lookup(at, to);
-            match self.topology.step(at, to, &choice) {
+            match self.topology.step(at, to, &chooser) {
                 Step::Onward(next) => {
                     match next {
                         Entry::Endpoint(id) => {
@@ -360,6 +390,7 @@ impl<'t> Naive<'t> {
                 }
             }
         }
+        way.asked = chooser.asked.get();
         self.known.borrow_mut().insert((from, to, choice), way.clone());
         way
     }
@@ -484,17 +515,21 @@ impl<'t> Naive<'t> {
         })
     }
 
+    /// Whether any answer of a place to whoever is behind a gateway arrives anywhere, with what was
+    /// chosen for the packet that it answers.
     fn any_answer_arrives(
         &self,
         gateway: Entry,
         place: SubnetId,
-        like: &IpAddr,
-        choice: Chosen,
+        like: IpAddr,
+        choice: &Chosen,
+        asked: [bool; 3],
     ) -> bool {
-        let _ = choice;
-        let all = self.addresses.iter();
-        all.filter(|it| it.is_ipv4() == like.is_ipv4() && self.is_behind(gateway, **it)).any(|it| {
-            self.choices.iter().any(|choice| {
+        let all = self.addresses.iter().filter(|it| it.is_ipv4() == like.is_ipv4());
+        let mut behind = all.filter(|it| self.is_behind(gateway, **it));
+        behind.any(|it| {
+            let choices = self.choices.iter().filter(|other| choice.agrees(other, asked));
+            choices.into_iter().any(|choice| {
                 let way = self.walk(Entry::Subnet(place), *it, *choice);
                 matches!(way.end, End::Out(_))
             })

@@ -39,6 +39,8 @@ struct Design {
     group: bool,
     /// An elastic address for a machine of the first subnet.
     mapped: bool,
+    /// Whether all places of a VPC use one table.
+    one_table: bool,
     /// Routes by table, destination and target.
     routes: Vec<(u8, u8, u8)>,
     /// Whether, where these say nothing, both directions of each place pass an endpoint: from which
@@ -61,12 +63,13 @@ fn design() -> impl Strategy<Value = Design> {
             prop::array::uniform2(prop::bool::weighted(0.3)),
             prop::option::weighted(0.5, any::<[bool; 2]>()),
         ),
-        (any::<bool>(), prop::bool::weighted(0.3)),
+        (any::<bool>(), prop::bool::weighted(0.3), prop::bool::weighted(0.3)),
         prop::collection::vec(any::<(u8, u8, u8)>(), 0..40),
         prop::option::weighted(0.6, any::<u8>()),
     )
-        .prop_map(|(space, ways, (group, mapped), routes, inspected)| Design {
+        .prop_map(|(space, ways, (group, mapped, one_table), routes, inspected)| Design {
             inspected,
+            one_table,
             second: space.0,
             places: space.1,
             // A group has its members in two zones of one VPC.
@@ -122,19 +125,17 @@ impl Design {
         let vpcs = if self.second.is_some() { 2 } else { 1 };
         let mut tables: Vec<Table> = Vec::new();
         let mut next = vec![1usize; vpcs];
-        let mut subnet = |text: &mut String, tables: &mut Vec<Table>, name: &str, vpc, zone: u8| {
+        let mut subnet = |tables: &mut Vec<Table>, name: &str, vpc: usize, zone: u8| {
             let third = next[vpc];
             next[vpc] += 1;
             let octet = self.octet(vpc);
             let (v4, v6) =
                 (format!("10.{octet}.{third}.0/24"), format!("fd00:{octet:x}:0:{third:x}::/64"));
-            writeln!(
-                text,
-                "[[subnet]]\nname = {name:?}\nvpc = \"v{vpc}\"\nzone = \"z{zone}\"\n\
-                 cidrs = [{v4:?}, {v6:?}]\nroute_table = {name:?}"
-            )
-            .unwrap();
             tables.push(Table { name: name.to_owned(), vpc, is_edge: false, routes: Vec::new() });
+            format!(
+                "[[subnet]]\nname = {name:?}\nvpc = \"v{vpc}\"\nzone = \"z{zone}\"\n\
+                 cidrs = [{v4:?}, {v6:?}]\nroute_table = {name:?}\n"
+            )
         };
         for vpc in 0..vpcs {
             let octet = self.octet(vpc);
@@ -144,13 +145,18 @@ impl Design {
             )
             .unwrap();
         }
-        for (index, (vpc, zone)) in self.places().into_iter().enumerate() {
-            subnet(&mut text, &mut tables, &format!("p{index}"), vpc, zone);
+        let places = self.places();
+        for (index, (vpc, zone)) in places.iter().enumerate() {
+            let first = places.iter().position(|(of, _)| of == vpc).filter(|_| self.one_table);
+            let table = format!("p{}", first.unwrap_or(index));
+            let name = format!("p{index}");
+            text += &subnet(&mut tables, &name, *vpc, *zone)
+                .replace(&format!("route_table = {name:?}"), &format!("route_table = {table:?}"));
         }
         let mut targets: Vec<Vec<String>> = vec![vec!["blackhole = true".to_owned()]; vpcs];
         for (index, (vpc, zone)) in self.endpoints.iter().enumerate() {
             let (name, vpc) = (format!("e{index}"), self.vpc(*vpc));
-            subnet(&mut text, &mut tables, &name, vpc, *zone);
+            text += &subnet(&mut tables, &name, vpc, *zone);
             writeln!(text, "[[endpoint]]\nname = {name:?}\nsubnet = {name:?}\nservice = \"s\"")
                 .unwrap();
             for _ in 0..2 {
@@ -167,7 +173,7 @@ impl Design {
         }
         for (vpc, targets) in targets.iter_mut().enumerate() {
             if self.nat[vpc] {
-                subnet(&mut text, &mut tables, &format!("n{vpc}"), vpc, 0);
+                text += &subnet(&mut tables, &format!("n{vpc}"), vpc, 0);
                 writeln!(text, "[[nat_gateway]]\nname = \"n{vpc}\"\nsubnet = \"n{vpc}\"").unwrap();
                 targets.push(format!("nat_gateway = \"n{vpc}\""));
             }
@@ -218,7 +224,7 @@ impl Design {
             text += "[[transit_gateway]]\nname = \"t\"\n";
             for (vpc, targets) in targets.iter_mut().enumerate() {
                 for zone in 0..2 {
-                    subnet(&mut text, &mut tables, &format!("t{vpc}{zone}"), vpc, zone);
+                    text += &subnet(&mut tables, &format!("t{vpc}{zone}"), vpc, zone);
                 }
                 writeln!(
                     text,

@@ -8,6 +8,7 @@ mod bypass;
 mod check;
 mod client;
 mod diff;
+mod endpoint_group;
 mod reload;
 mod run;
 mod schema;
@@ -58,6 +59,7 @@ enum Command {
     Status(status::StatusArgs),
     Target(target::TargetArgs),
     Bypass(bypass::BypassArgs),
+    EndpointGroup(endpoint_group::EndpointGroupArgs),
     Trace(trace::TraceArgs),
     Schema(schema::SchemaArgs),
     #[cfg(feature = "lab")]
@@ -93,6 +95,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Target(arguments) => target::run(&arguments),
         Command::Bypass(arguments) => bypass::run(&arguments),
+        Command::EndpointGroup(arguments) => endpoint_group::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         #[cfg(feature = "lab")]

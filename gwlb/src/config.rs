@@ -11,7 +11,9 @@ mod address;
 mod attachment;
 mod availability;
 mod by_name;
+mod carried;
 mod diff;
+mod endpoint_group;
 mod field;
 mod form;
 mod gateway;
@@ -170,18 +172,8 @@ fn check(
         forms.load_balancers.names(reader, "load_balancer", balancers, |form| &form.name);
     let groups = "target group";
     let groups = forms.target_groups.names(reader, "target_group", groups, |form| &form.name);
-    let subnets = router.subnets.iter().map(|subnet| &subnet.name);
-    let gateways = router.internet_gateways.iter().map(|gateway| &gateway.name);
-    let places = Places {
-        router,
-        subnets: &Names::of_router("subnet", "subnet", subnets, router_complete),
-        gateways: &Names::of_router(
-            "internet_gateway",
-            "internet gateway",
-            gateways,
-            router_complete,
-        ),
-    };
+    let names = attachment::PlaceNames::of(router, router_complete);
+    let places = names.places(router);
     let gateway = gateway::check(reader, forms.gateway);
     let preset = Preset::of(gateway.semantics);
     let drafts = Drafts {
@@ -209,6 +201,10 @@ fn check(
     attachment::check_together(reader, &drafts.attachments, &places);
     let bindings =
         service::bind(reader, router, &drafts.services, &services, &drafts.load_balancers);
+    if let Some(bindings) = &bindings {
+        endpoint_group::check(reader, router, &drafts, bindings);
+    }
+    carried::check(reader, router);
     notes::take(reader, &drafts, router, gateway.semantics, bindings.as_deref());
     drafts.finish(gateway, &places, topology?, bindings?)
 }

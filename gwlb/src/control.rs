@@ -24,6 +24,7 @@ mod agenda;
 mod checking;
 mod command;
 pub mod event;
+mod failover;
 mod health;
 mod lifecycle;
 mod member;
@@ -52,6 +53,7 @@ use router::Topology;
 
 pub use command::{CommandError, MAX_TARGETS_PER_ZONE, TargetSpec};
 pub use event::Event;
+pub use failover::{EndpointGroupStatus, GroupMemberStatus};
 pub use health::{CheckId, ProbeRequest};
 pub use overview::{LoadBalancerStatus, NodePackets, NodeStatus};
 pub use probe::ProbeOutcome;
@@ -129,6 +131,8 @@ pub struct Control {
     health_checks: Vec<Arc<HealthCheck>>,
     /// By load balancer: as configured, or as somebody has switched it.
     traffic_modes: Vec<TrafficMode>,
+    /// By [`router::GroupId`].
+    endpoint_groups: Vec<failover::Run>,
     topology_epoch: u32,
     earlier_topology: Option<Arc<Topology>>,
     secret: Secret,
@@ -177,6 +181,8 @@ enum Item {
     Step(TargetSlot, PoolId),
     /// A deregistration goes on.
     Life(TargetSlot),
+    /// A group of endpoints returns to the one that it prefers.
+    Group(usize),
 }
 
 impl Control {
@@ -195,6 +201,11 @@ impl Control {
         let mut control = Self {
             health_checks: health_checks(&settings),
             traffic_modes: traffic_modes(&settings),
+            endpoint_groups: settings
+                .topology
+                .endpoint_groups()
+                .map(|(_, group)| failover::Run::of(&settings, group))
+                .collect(),
             topology_epoch: 0,
             earlier_topology: None,
             secret,
@@ -249,6 +260,7 @@ impl Control {
                     self.acknowledged = generation;
                     self.reschedule_tunnels();
                     self.advance_lives();
+                    self.confirm_groups(generation);
                 }
             }
             Input::Symptoms(symptoms) => self.look_for_silence(&symptoms),
@@ -348,6 +360,7 @@ impl Control {
                 Item::Check(id) => self.start_probes(id),
                 Item::Step(slot, pool) => self.step((slot, pool)),
                 Item::Life(slot) => self.advance_life(slot),
+                Item::Group(index) => self.return_group(index),
             }
         }
         if self.dirty {

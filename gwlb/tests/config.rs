@@ -661,3 +661,77 @@ fn a_device_can_do_without_super_packets_or_with_longer_ones() {
     assert_eq!(with("mtu = 576\ngso_max_size = 576"), (true, Some(576), false));
     assert_eq!(with("offload = false\nbig_tcp = false"), (false, None, false));
 }
+
+/// Devices of what routes lead to besides subnets and internet gateways, and what is reached through
+/// the device of its subnet.
+#[test]
+fn everything_that_routes_lead_to_can_be_attached() {
+    let text = minimal("", "", "", "")
+        + r#"
+        [[subnet]]
+        name = "app-a"
+        vpc = "app"
+        zone = "az1"
+        cidrs = ["10.0.1.0/24"]
+        [[subnet]]
+        name = "app-b"
+        vpc = "app"
+        zone = "az1"
+        cidrs = ["10.0.2.0/24"]
+        [[network_interface]]
+        name = "eni-own"
+        subnet = "app-a"
+        [[network_interface]]
+        name = "eni-through"
+        subnet = "app-a"
+        [[network_interface]]
+        name = "eni-nowhere"
+        subnet = "app-b"
+        [[nat_gateway]]
+        name = "nat-a"
+        subnet = "app-a"
+        [[virtual_private_gateway]]
+        name = "vgw"
+        vpc = "app"
+        [[egress_only_internet_gateway]]
+        name = "eigw"
+        vpc = "app"
+        [[opaque]]
+        name = "pcx-1"
+        kind = "vpc_peering_connection"
+        vpc = "app"
+        [[attachment]]
+        interface = "eni-own"
+        tun = "eni"
+        [[attachment]]
+        virtual_private_gateway = "vgw"
+        tun = "vgw"
+        addresses = ["192.168.0.1/24"]
+        [[attachment]]
+        egress_only_internet_gateway = "eigw"
+        tun = "eigw"
+        [[attachment]]
+        opaque = "pcx-1"
+        tun = "pcx"
+        [[attachment]]
+        subnet = "app-a"
+        tun = "app-a"
+        "#;
+    let settings = right(&text);
+    let exits = settings.exits().into_iter().map(|(at, attachment)| {
+        let at = settings.topology.entry_name(at.into());
+        (at, settings.attachments[attachment].tun.as_str().to_owned())
+    });
+    let exits: Vec<_> = exits.collect();
+    let expected = [
+        ("subnet:gwlbe-a", "gwlbe-a"),
+        ("interface:eni-own", "eni"),
+        ("virtual_private_gateway:vgw", "vgw"),
+        ("egress_only_internet_gateway:eigw", "eigw"),
+        ("opaque:pcx-1", "pcx"),
+        ("subnet:app-a", "app-a"),
+        ("interface:eni-through", "app-a"),
+        ("nat_gateway:nat-a", "app-a"),
+    ];
+    assert_eq!(exits, expected.map(|(at, tun)| (at.to_owned(), tun.to_owned())));
+}

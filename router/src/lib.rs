@@ -84,6 +84,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod failover;
 pub mod import;
 pub mod rules;
 pub mod source;

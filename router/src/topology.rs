@@ -24,7 +24,10 @@ use fib::Fib;
 use crate::rules::RuleSet;
 
 pub use build::{Circles, derived_wire_id};
-pub use describe::{Description, EndpointLine, GatewayLine, SubnetLine, TableLine, VpcLine};
+pub use describe::{
+    Description, EdgeLine, EndpointLine, GatewayLine, GroupLine, InterfaceLine, MemberLine,
+    PrefixListLine, SubnetLine, TableLine, TransitAttachmentLine, TransitTableLine, VpcLine,
+};
 pub use explain::{Explanation, RouteLine};
 pub use fib::Near;
 pub use ids::{

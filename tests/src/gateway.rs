@@ -219,8 +219,9 @@ impl Gateway {
 
     /// The name of an attachment's device.
     pub fn device(&self, at: Attachment) -> &str {
-        let mut attachments = self.settings.attachments.iter();
-        attachments.find(|attachment| attachment.at == at).map_or("?", |found| found.tun.as_str())
+        let exits = self.settings.exits();
+        let found = exits.iter().find(|(known, _)| *known == at);
+        found.map_or("?", |(_, attachment)| self.settings.attachments[*attachment].tun.as_str())
     }
 
     /// The name of the device at a place as a worker numbers it now.
@@ -321,6 +322,20 @@ impl Gateway {
     ) -> Result<(), CommandError> {
         let command = || Command::TrafficMode { load_balancer: load_balancer.to_owned(), mode };
         self.command(command, |control, now| control.set_traffic_mode(load_balancer, mode, now))
+    }
+
+    /// A group of endpoints is switched to one of them, or back.
+    ///
+    /// # Errors
+    /// [`CommandError`], as of [`Control::switch_endpoint_group`].
+    pub fn switch_endpoint_group(
+        &mut self,
+        group: &str,
+        to: Option<&str>,
+    ) -> Result<(), CommandError> {
+        let command =
+            || Command::SwitchEndpointGroup { group: group.to_owned(), to: to.map(str::to_owned) };
+        self.command(command, |control, now| control.switch_endpoint_group(group, to, now))
     }
 
     fn command(

@@ -14,6 +14,7 @@ mod exits;
 mod fleet;
 mod flow;
 mod fragments;
+mod groups;
 mod guess;
 mod noting;
 mod placing;
@@ -292,6 +293,9 @@ impl Model {
             }
             Command::TrafficMode { load_balancer, mode } => {
                 control.switch(load_balancer, *mode, now, books)
+            }
+            Command::SwitchEndpointGroup { group, to } => {
+                control.switch_group(group, to.as_deref(), now)
             }
         };
         hold(should == ok, Clause::Documented, || {

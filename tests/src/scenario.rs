@@ -32,7 +32,7 @@ use thiserror::Error;
 pub use compare::{differences, differences_between_workers};
 pub use form::{
     Configure, Deregister, Echo, Empty, How, Input, PathMtu, Probe, Register, Reload, Scenario,
-    Step,
+    Step, SwitchEndpointGroup,
 };
 pub use outcome::{Counters, Outcome};
 pub use play::play;

@@ -106,6 +106,15 @@ fn warnings(status: &Value, targets: &[Target]) -> String {
             }
         }
     }
+    for group in status["endpoint_groups"].as_array().into_iter().flatten() {
+        let name = group["name"].as_str().unwrap_or_default();
+        let active = group["active"].as_str();
+        let active = active.map(|it| format!(": new flows go to {it}")).unwrap_or_default();
+        match group["state"].as_str() {
+            None | Some("Pending" | "Available") => {}
+            Some(state) => warnings.push(format!("!!! {name} is {state}{active}")),
+        }
+    }
     for target in targets {
         if let Some(diagnosis) = &target.diagnosis {
             warnings

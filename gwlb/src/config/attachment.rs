@@ -22,6 +22,71 @@ pub(super) struct Places<'f> {
     pub(super) router: &'f RouterFile,
     pub(super) subnets: &'f Names,
     pub(super) gateways: &'f Names,
+    pub(super) interfaces: &'f Names,
+    pub(super) nat_gateways: &'f Names,
+    pub(super) private_gateways: &'f Names,
+    pub(super) egress_gateways: &'f Names,
+    pub(super) opaques: &'f Names,
+}
+
+/// The names of all that can be attached.
+#[derive(Debug)]
+pub(super) struct PlaceNames([Names; 7]);
+
+impl PlaceNames {
+    /// Those of a file; `complete`, if it was understood.
+    pub(super) fn of(router: &RouterFile, complete: bool) -> PlaceNames {
+        let subnets = router.subnets.iter().map(|it| &it.name);
+        let gateways = router.internet_gateways.iter().map(|it| &it.name);
+        let interfaces = router.network_interfaces.iter().map(|it| &it.name);
+        let nat = router.nat_gateways.iter().map(|it| &it.name);
+        let private = router.virtual_private_gateways.iter().map(|it| &it.name);
+        let egress = router.egress_only_internet_gateways.iter().map(|it| &it.name);
+        let opaques = router.opaques.iter().map(|it| &it.name);
+        PlaceNames([
+            Names::of_router("subnet", "subnet", subnets, complete),
+            Names::of_router("internet_gateway", "internet gateway", gateways, complete),
+            Names::of_router("network_interface", "network interface", interfaces, complete),
+            Names::of_router("nat_gateway", "NAT gateway", nat, complete),
+            Names::of_router(
+                "virtual_private_gateway",
+                "virtual private gateway",
+                private,
+                complete,
+            ),
+            Names::of_router(
+                "egress_only_internet_gateway",
+                "egress-only internet gateway",
+                egress,
+                complete,
+            ),
+            Names::of_router("opaque", "opaque", opaques, complete),
+        ])
+    }
+
+    /// The same with the file that they are of.
+    pub(super) fn places<'f>(&'f self, router: &'f RouterFile) -> Places<'f> {
+        let PlaceNames(names) = self;
+        let [
+            subnets,
+            gateways,
+            interfaces,
+            nat_gateways,
+            private_gateways,
+            egress_gateways,
+            opaques,
+        ] = names;
+        Places {
+            router,
+            subnets,
+            gateways,
+            interfaces,
+            nat_gateways,
+            private_gateways,
+            egress_gateways,
+            opaques,
+        }
+    }
 }
 
 /// What of the topology is attached, by its place in the file.
@@ -29,6 +94,11 @@ pub(super) struct Places<'f> {
 enum At {
     Subnet(usize),
     Gateway(usize),
+    Interface(usize),
+    NatGateway(usize),
+    PrivateGateway(usize),
+    EgressGateway(usize),
+    Opaque(usize),
 }
 
 /// An attachment as far as it was understood.
@@ -60,9 +130,26 @@ pub(super) fn check(
 ) -> AttachmentDraft {
     let table = Table { name: "[[attachment]]", span: form.span() };
     let form = form.into_inner();
-    let subnet = reader.optional("subnet", form.subnet);
-    let gateway = reader.optional("internet_gateway", form.internet_gateway);
-    let at = place(reader, subnet, gateway, &table, places);
+    let places_given = [
+        ("subnet", form.subnet, places.subnets, At::Subnet as fn(usize) -> At),
+        ("internet_gateway", form.internet_gateway, places.gateways, At::Gateway),
+        ("interface", form.interface, places.interfaces, At::Interface),
+        ("nat_gateway", form.nat_gateway, places.nat_gateways, At::NatGateway),
+        (
+            "virtual_private_gateway",
+            form.virtual_private_gateway,
+            places.private_gateways,
+            At::PrivateGateway,
+        ),
+        (
+            "egress_only_internet_gateway",
+            form.egress_only_internet_gateway,
+            places.egress_gateways,
+            At::EgressGateway,
+        ),
+        ("opaque", form.opaque, places.opaques, At::Opaque),
+    ];
+    let at = place(reader, places_given, &table);
     let tun = reader.required("tun", form.tun, &table, "\"app-a\"");
     let help = "1 to 15 bytes without slash, colon, percent sign or space";
     let tun = reader.checked("tun", tun, DeviceName::new, help);
@@ -165,42 +252,37 @@ fn super_packets(
     SuperPackets { offload, gso_max_size: gso_max_size.map(Located::into_inner), big_tcp }
 }
 
-fn place(
-    reader: &mut Reader<'_>,
-    subnet: Option<Located<String>>,
-    gateway: Option<Located<String>>,
-    table: &Table,
-    places: &Places<'_>,
-) -> Option<Located<At>> {
-    let mut resolve = |names: &Names, name: Located<String>, at: fn(usize) -> At| {
-        let index = names.resolve(reader, &name)?;
-        Some(Located::new(at(index), name.span()))
+/// A key, what it says, the names that it may say, and what it means.
+type Given<'p> = (&'static str, Field<String>, &'p Names, fn(usize) -> At);
+
+/// What is attached: exactly one of the keys says it.
+fn place(reader: &mut Reader<'_>, given: [Given<'_>; 7], table: &Table) -> Option<Located<At>> {
+    let read = given.map(|(key, field, names, at)| (key, reader.optional(key, field), names, at));
+    let mut said =
+        read.into_iter().filter_map(|(key, name, names, at)| Some((key, name?, names, at)));
+    let Some((first_key, name, names, at)) = said.next() else {
+        reader.report(
+            Problem::at(table.span.clone(), "an attachment of nothing")
+                .label("this [[attachment]] needs `subnet`, `internet_gateway`, or another place")
+                .help("for example: subnet = \"app-a\""),
+        );
+        return None;
     };
-    match (subnet, gateway) {
-        (Some(subnet), None) => resolve(places.subnets, subnet, At::Subnet),
-        (None, Some(gateway)) => resolve(places.gateways, gateway, At::Gateway),
-        (Some(subnet), Some(gateway)) => {
-            reader.report(
-                gateway
-                    .problem("an attachment is of a subnet or of an internet gateway, not of both")
-                    .label("either this")
-                    .and(subnet.span(), "or this")
-                    .help("make two attachments of it, each with a device of its own"),
-            );
-            None
-        }
-        (None, None) => {
-            reader.report(
-                Problem::at(table.span.clone(), "an attachment of nothing")
-                    .label("this [[attachment]] needs `subnet` or `internet_gateway`")
-                    .help("for example: subnet = \"app-a\""),
-            );
-            None
-        }
+    if let Some((key, second, ..)) = said.next() {
+        reader.report(
+            second
+                .problem(format!("an attachment is of one place, not of `{first_key}` and `{key}`"))
+                .label("either this")
+                .and(name.span(), "or this")
+                .help("make two attachments of it, each with a device of its own"),
+        );
+        return None;
     }
+    let index = names.resolve(reader, &name)?;
+    Some(Located::new(at(index), name.span()))
 }
 
-/// A subnet's device has addresses of the subnet; the internet's device has none of the VPC.
+/// A device inside of the VPC has addresses of its subnet; one outside has none of the VPC.
 fn check_addresses(
     reader: &mut Reader<'_>,
     at: At,
@@ -211,27 +293,31 @@ fn check_addresses(
     for address in addresses {
         let ip = address.addr();
         let within = cidrs.iter().find(|cidr| cidr.contains(&ip));
-        match (at, within) {
-            (At::Subnet(index), None) if !cidrs.is_empty() => reader.report(
+        match within {
+            None if places.subnet(at).is_some() && !cidrs.is_empty() => reader.report(
                 address
-                    .problem(format!("{ip} is outside of subnet {:?}", places.subnets.of(index)))
+                    .problem(format!(
+                        "{ip} is outside of {}{}",
+                        if matches!(at, At::Subnet(_)) { "" } else { "the subnet of " },
+                        places.describe(at)
+                    ))
                     .label("nothing would be delivered to it")
                     .help(format!("the subnet has {}", join(cidrs))),
             ),
-            (At::Subnet(_), Some(cidr)) if is_reserved(*cidr, ip) => reader.report(
+            Some(cidr) if places.subnet(at).is_some() && is_reserved(*cidr, ip) => reader.report(
                 address
                     .problem(format!("{ip} is no host of {cidr}"))
                     .label("the address of the network, or its broadcast address")
                     .help("choose an address in between"),
             ),
-            (At::Gateway(index), Some(cidr)) => reader.report(
+            Some(cidr) if places.subnet(at).is_none() => reader.report(
                 address
                     .problem(format!("{ip} is inside of the VPC"))
                     .label(format!("in {cidr}"))
                     .help(format!(
-                        "the device of internet gateway {:?} is the internet's side: give it an \
-                         address that is not the VPC's",
-                        places.gateways.of(index)
+                        "the device of {} is the side that is not the VPC: give it an address that \
+                         is not the VPC's",
+                        places.describe(at)
                     )),
             ),
             _ => {}
@@ -336,24 +422,54 @@ fn second(problem: Problem, first: Range<usize>, help: &str) -> Problem {
 }
 
 impl Places<'_> {
-    /// The addresses of a subnet, or of the VPC behind an internet gateway; what is not an address
+    /// The subnet that a device is in.
+    fn subnet(&self, at: At) -> Option<&Located<String>> {
+        match at {
+            At::Subnet(index) => Some(&self.router.subnets[index].name),
+            At::Interface(index) => Some(&self.router.network_interfaces[index].subnet),
+            At::NatGateway(index) => Some(&self.router.nat_gateways[index].subnet),
+            At::Gateway(_) | At::PrivateGateway(_) | At::EgressGateway(_) | At::Opaque(_) => None,
+        }
+    }
+
+    /// The addresses of its subnet, or of the VPC that a device leads out of; what is not an address
     /// range is the router's to report.
     fn cidrs(&self, at: At) -> Vec<IpNet> {
-        let cidrs = match at {
-            At::Subnet(index) => Some(&self.router.subnets[index].cidrs),
-            At::Gateway(index) => {
-                let vpc = &self.router.internet_gateways[index].vpc;
+        let vpc = match at {
+            At::Gateway(index) => Some(&self.router.internet_gateways[index].vpc),
+            At::PrivateGateway(index) => Some(&self.router.virtual_private_gateways[index].vpc),
+            At::EgressGateway(index) => Some(&self.router.egress_only_internet_gateways[index].vpc),
+            At::Opaque(index) => Some(&self.router.opaques[index].vpc),
+            At::Subnet(_) | At::Interface(_) | At::NatGateway(_) => None,
+        };
+        let cidrs = match (self.subnet(at), vpc) {
+            (Some(subnet), _) => {
+                let mut subnets = self.router.subnets.iter();
+                subnets.find(|known| known.name == *subnet).map(|subnet| &subnet.cidrs)
+            }
+            (None, Some(vpc)) => {
                 self.router.vpcs.iter().find(|known| known.name == *vpc).map(|vpc| &vpc.cidrs)
             }
+            (None, None) => None,
         };
         cidrs.into_iter().flatten().filter_map(|cidr| cidr.parse().ok()).collect()
     }
 
     fn describe(&self, at: At) -> String {
-        match at {
-            At::Subnet(index) => format!("subnet {:?}", self.subnets.of(index)),
-            At::Gateway(index) => format!("internet gateway {:?}", self.gateways.of(index)),
-        }
+        let (kind, name) = match at {
+            At::Subnet(index) => ("subnet", self.subnets.of(index)),
+            At::Gateway(index) => ("internet gateway", self.gateways.of(index)),
+            At::Interface(index) => ("network interface", self.interfaces.of(index)),
+            At::NatGateway(index) => ("NAT gateway", self.nat_gateways.of(index)),
+            At::PrivateGateway(index) => {
+                ("virtual private gateway", self.private_gateways.of(index))
+            }
+            At::EgressGateway(index) => {
+                ("egress-only internet gateway", self.egress_gateways.of(index))
+            }
+            At::Opaque(index) => ("opaque", self.opaques.of(index)),
+        };
+        format!("{kind} {name:?}")
     }
 }
 
@@ -369,16 +485,35 @@ impl AttachmentDraft {
         places: &Places<'_>,
         topology: &Topology,
     ) -> Option<AttachmentSettings> {
+        use router::Attachment;
         let at = match *self.at?.get() {
             At::Subnet(index) => {
-                let id = topology.subnet_by_name(places.subnets.of(index))?;
-                router::Attachment::Subnet(id)
+                topology.subnet_by_name(places.subnets.of(index)).map(Attachment::Subnet)
             }
             At::Gateway(index) => {
-                let id = topology.gateway_by_name(places.gateways.of(index))?;
-                router::Attachment::InternetGateway(id)
+                let name = places.gateways.of(index);
+                topology.gateway_by_name(name).map(Attachment::InternetGateway)
             }
-        };
+            At::Interface(index) => {
+                let name = places.interfaces.of(index);
+                topology.network_interface_by_name(name).map(Attachment::Interface)
+            }
+            At::NatGateway(index) => {
+                let name = places.nat_gateways.of(index);
+                topology.nat_gateway_by_name(name).map(Attachment::Interface)
+            }
+            At::PrivateGateway(index) => {
+                let name = places.private_gateways.of(index);
+                topology.virtual_private_gateway_by_name(name).map(Attachment::Edge)
+            }
+            At::EgressGateway(index) => {
+                let name = places.egress_gateways.of(index);
+                topology.egress_only_internet_gateway_by_name(name).map(Attachment::Edge)
+            }
+            At::Opaque(index) => {
+                topology.opaque_by_name(places.opaques.of(index)).map(Attachment::Edge)
+            }
+        }?;
         Some(AttachmentSettings {
             at,
             tun: self.tun?.into_inner(),

@@ -448,17 +448,33 @@ pub(super) struct TargetForm {
     pub(super) weight: Field<i64>,
 }
 
-/// A device through which packets enter and leave: of a subnet, or of an internet gateway.
+/// A device through which packets enter and leave, of exactly one place.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Attachment")]
 pub(super) struct AttachmentForm {
-    /// The subnet that it attaches; or else `internet_gateway`.
+    /// The subnet that it attaches. Network interfaces and NAT gateways of the subnet that have no
+    /// device of their own are reached through this one, too.
     #[serde(default)]
     pub(super) subnet: Field<String>,
-    /// The internet gateway that it attaches; or else `subnet`.
+    /// The internet gateway that it attaches.
     #[serde(default)]
     pub(super) internet_gateway: Field<String>,
+    /// The network interface that it attaches: of the machine that routes lead to.
+    #[serde(default)]
+    pub(super) interface: Field<String>,
+    /// The NAT gateway that it attaches: whoever translates stands behind the device.
+    #[serde(default)]
+    pub(super) nat_gateway: Field<String>,
+    /// The virtual private gateway that it attaches.
+    #[serde(default)]
+    pub(super) virtual_private_gateway: Field<String>,
+    /// The egress-only internet gateway that it attaches.
+    #[serde(default)]
+    pub(super) egress_only_internet_gateway: Field<String>,
+    /// The opaque way out that it attaches.
+    #[serde(default)]
+    pub(super) opaque: Field<String>,
     /// Name of the TUN device, which is created: 1–15 bytes.
     pub(super) tun: Field<String>,
     /// The existing network namespace in which the device is created: a name under `/run/netns`,

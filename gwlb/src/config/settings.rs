@@ -46,6 +46,25 @@ impl Settings {
     pub fn binding(&self, endpoint: EndpointId) -> Binding {
         self.bindings[endpoint.index()]
     }
+
+    /// Where packets can leave, each with the index of the attachment whose device is there: first
+    /// what is attached itself, then network interfaces and NAT gateways that are reached through
+    /// the device of their subnet.
+    pub fn exits(&self) -> Vec<(router::Attachment, usize)> {
+        let attached = self.attachments.iter().enumerate();
+        let mut exits: Vec<_> = attached.map(|(index, it)| (it.at, index)).collect();
+        let own = exits.clone();
+        let device = |at| own.iter().find(|(known, _)| *known == at).map(|(_, index)| *index);
+        for (id, interface) in self.topology.interfaces() {
+            let at = router::Attachment::Interface(id);
+            if device(at).is_none()
+                && let Some(index) = device(router::Attachment::Subnet(interface.subnet))
+            {
+                exits.push((at, index));
+            }
+        }
+        exits
+    }
 }
 
 /// The load balancer node that an endpoint hands its packets to: the one in its zone.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use router::failover::Refused;
 use thiserror::Error;
 
 use crate::config::{Port, Settings, TargetGroup, Weight};
@@ -48,6 +49,38 @@ pub enum CommandError {
         known: Vec<String>,
         /// The one of them that may have been meant.
         nearest: Option<String>,
+    },
+    /// There is no group of endpoints of this name.
+    #[error("there is no endpoint group {group:?}{}", meant(known, nearest.as_deref()))]
+    UnknownEndpointGroup {
+        /// The name given.
+        group: String,
+        /// The names that there are.
+        known: Vec<String>,
+        /// The one of them that may have been meant.
+        nearest: Option<String>,
+    },
+    /// The group of endpoints has no such member.
+    #[error("endpoint group {group:?} has no member {endpoint:?}{}", meant(known, nearest.as_deref()))]
+    NotAMember {
+        /// The group.
+        group: String,
+        /// The endpoint given.
+        endpoint: String,
+        /// The members that there are.
+        known: Vec<String>,
+        /// The one of them that may have been meant.
+        nearest: Option<String>,
+    },
+    /// The group of endpoints cannot be switched so.
+    #[error("endpoint group {group:?} is not switched{}: {why}", to(endpoint.as_deref()))]
+    NotSwitched {
+        /// The group.
+        group: String,
+        /// The endpoint given; absent: back.
+        endpoint: Option<String>,
+        /// Why not.
+        why: Refused,
     },
     /// The group has no such target registered. AWS says nothing when one is deregistered that is
     /// not there (semantics 1b).
@@ -106,6 +139,9 @@ impl CommandError {
     pub fn field(&self) -> Option<&'static str> {
         match self {
             Self::UnknownGroup { .. } => Some("group"),
+            Self::UnknownEndpointGroup { .. } => Some("endpoint_group"),
+            Self::NotAMember { .. } => Some("to"),
+            Self::NotSwitched { endpoint, .. } => endpoint.as_ref().map(|_| "to"),
             Self::UnknownLoadBalancer { .. } => Some("load_balancer"),
             Self::UnknownTarget { .. } | Self::Family { .. } => Some("address"),
             Self::NoNodeInZone { .. } | Self::ZoneMissing { .. } => Some("zone"),
@@ -117,6 +153,19 @@ impl CommandError {
         let known: Vec<_> = settings.target_groups.iter().map(|it| it.name.to_string()).collect();
         let nearest = nearest(group, &known);
         Self::UnknownGroup { group: group.to_owned(), known, nearest }
+    }
+
+    pub(crate) fn unknown_endpoint_group(group: &str, settings: &Settings) -> Self {
+        let groups = settings.topology.endpoint_groups();
+        let known: Vec<_> = groups.map(|(_, it)| it.name.clone()).collect();
+        let nearest = nearest(group, &known);
+        Self::UnknownEndpointGroup { group: group.to_owned(), known, nearest }
+    }
+
+    pub(crate) fn not_a_member(group: &str, endpoint: &str, known: Vec<String>) -> Self {
+        let nearest = nearest(endpoint, &known);
+        let (group, endpoint) = (group.to_owned(), endpoint.to_owned());
+        Self::NotAMember { group, endpoint, known, nearest }
     }
 
     pub(crate) fn unknown_load_balancer(load_balancer: &str, settings: &Settings) -> Self {
@@ -136,6 +185,10 @@ fn meant(known: &[String], nearest: Option<&str>) -> String {
         None if known.is_empty() => "; there is none at all".to_owned(),
         None => format!("; there are: {}", known.join(", ")),
     }
+}
+
+fn to(endpoint: Option<&str>) -> String {
+    endpoint.map_or_else(|| " back".to_owned(), |endpoint| format!(" to {endpoint:?}"))
 }
 
 fn in_zones(zones: &[String]) -> String {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use router::failover::{Cause, State};
 use serde::Serialize;
 
 use super::silence::{Diagnosis, DiagnosisCode};
@@ -84,6 +85,19 @@ pub enum Event {
         on: bool,
         /// Why.
         cause: BypassCause,
+    },
+    /// A group of endpoints is otherwise than before.
+    EndpointGroup {
+        /// The group.
+        endpoint_group: String,
+        /// How it was.
+        from: State,
+        /// How it is.
+        to: State,
+        /// The endpoint that gets all new flows, if one does.
+        active: Option<String>,
+        /// Why.
+        cause: Cause,
     },
     /// Another configuration is in force.
     Reload {
@@ -173,6 +187,9 @@ impl Event {
             Self::Bypass { on, .. } => *on,
             Self::TargetState { to, .. } => to.state == TargetState::Unhealthy,
             Self::Failover { .. } | Self::Diagnosed { .. } => true,
+            Self::EndpointGroup { to, .. } => {
+                matches!(to, State::Switching | State::Abnormal | State::Unavailable)
+            }
             Self::DrainEnded { cause, .. } => *cause == DrainEnd::Deadline,
             _ => false,
         }
@@ -229,6 +246,22 @@ impl fmt::Display for Event {
                 } else {
                     write!(f, "{load_balancer}{zone}: new flows are inspected again: {why}")
                 }
+            }
+            Self::EndpointGroup { endpoint_group, from, to, active, cause } => {
+                let active = active.as_ref();
+                let active = active.map(|it| format!(", new flows go to {it}")).unwrap_or_default();
+                let why = match cause {
+                    Cause::Health => "by the health of its zones",
+                    Cause::Configuration => "by its configuration",
+                    Cause::Manual => "somebody has switched it",
+                    Cause::Returned => "the zone has been healthy again for long enough",
+                    Cause::Confirmed => "all workers know",
+                    Cause::Deleted => "another configuration does not have it",
+                };
+                if from == to {
+                    return write!(f, "{endpoint_group} is still {to}{active}: {why}");
+                }
+                write!(f, "{endpoint_group} is {to}, it was {from}{active}: {why}")
             }
             Self::Reload { registered, deregistered, changed } => write!(
                 f,

@@ -73,6 +73,9 @@ impl Health {
 pub(super) struct Choice {
     pub candidates: Vec<Candidate<TargetSlot>>,
     pub none: NoCandidate,
+    /// Whether a candidate may be healthy, and is not just one because none is. `None`: there is none
+    /// such, but it is not known yet of all.
+    pub hopeful: Option<bool>,
     /// By slot, up to the last that is not to stay.
     pub fates: Vec<Fate>,
 }
@@ -106,6 +109,11 @@ pub(super) fn choose(rules: &Rules, participants: &[Participant]) -> Choice {
         WhenNoneHealthy::FailClosed if fault::on(Fault::FailClosedBypasses) => NoCandidate::Bypass,
         _ => NoCandidate::Drop,
     };
+    let hopeful = match chosen.iter().any(|it| it.health.has_not_failed()) {
+        true => Some(true),
+        false if eligible.iter().any(|it| it.health.is_open()) => None,
+        false => Some(false),
+    };
     let are_candidates: BTreeSet<_> = chosen.iter().map(|it| it.slot).collect();
     let mut fates = Vec::new();
     for it in participants {
@@ -116,7 +124,7 @@ pub(super) fn choose(rules: &Rules, participants: &[Participant]) -> Choice {
             fates[slot] = fate;
         }
     }
-    Choice { candidates, none, fates }
+    Choice { candidates, none, hopeful, fates }
 }
 
 /// The candidates among the targets that may be.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use router::Topology;
+use router::{Entry, Topology};
 
 use super::event::{BypassCause, Event};
 use super::health::Finding;
@@ -26,6 +26,7 @@ impl Control {
         let before = std::mem::replace(&mut self.settings, settings);
         self.take_topology(&before.topology);
         self.take_nodes();
+        self.take_endpoint_groups(&before);
         self.take_traffic_modes(&before);
         self.health_checks = super::health_checks(&self.settings);
         self.take_groups();
@@ -52,10 +53,13 @@ impl Control {
             let gateways = topology.gateways().map(|(_, it)| it.name.clone());
             let subnets = topology.subnets().map(|(_, it)| it.name.clone());
             let endpoints = topology.endpoints().map(|(_, it)| it.wire_id);
+            let interfaces = topology.interfaces().map(|(id, _)| Entry::Interface(id));
+            let others = interfaces.chain(topology.edges().map(|(id, _)| Entry::Edge(id)));
             (
                 gateways.collect::<Vec<_>>(),
                 subnets.collect::<Vec<_>>(),
                 endpoints.collect::<Vec<_>>(),
+                others.map(|at| topology.entry_name(at)).collect::<Vec<_>>(),
             )
         };
         if numbering(before) != numbering(&self.settings.topology) {

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use router::failover::Health;
+
 use super::Control;
 use super::event::{BypassCause, Event, FailoverAction};
 use super::member::Member;
 use super::pool::{self, Participant, Rules, choose, slow_weight};
 use super::target::{Life, Registration};
-use crate::config::TargetGroup;
+use crate::config::{TargetGroup, TrafficMode};
 use crate::dataplane::select::Candidates;
 use crate::dataplane::snapshot::{
     EndpointView, Fate, NoCandidate, Pool, PoolId, Snapshot, TargetSlot,
@@ -18,7 +20,10 @@ use crate::fault::{self, Fault};
 impl Control {
     /// Makes a new view of this moment, to be given to the workers.
     pub(super) fn publish(&mut self) {
-        let next = Arc::new(self.view());
+        let (pools, health): (Vec<_>, Vec<_>) =
+            (0..self.nodes.len()).map(|pool| self.pool(PoolId(pool as u16))).unzip();
+        self.report_to_groups(&health);
+        let next = Arc::new(self.view(pools));
         let before = std::mem::replace(&mut self.snapshot, next);
         // Of several views that nobody has taken yet, only the last one counts.
         self.unpublished = true;
@@ -31,7 +36,7 @@ impl Control {
     }
 
     /// The view of this moment.
-    fn view(&self) -> Snapshot {
+    fn view(&self, pools: Vec<Pool>) -> Snapshot {
         let settings = &self.settings;
         let endpoints: Vec<_> = settings
             .topology
@@ -64,7 +69,12 @@ impl Control {
                 .map(|(id, endpoint)| (endpoint.wire_id, id))
                 .collect(),
             endpoints,
-            pools: (0..self.nodes.len()).map(|pool| self.pool(PoolId(pool as u16))).collect(),
+            groups: settings
+                .topology
+                .endpoint_groups()
+                .map(|(id, _)| self.group_view(id))
+                .collect(),
+            pools,
             targets: self
                 .registry
                 .all()
@@ -72,9 +82,9 @@ impl Control {
                 .collect(),
             sources,
             attachments: settings
-                .attachments
-                .iter()
-                .map(|attachment| (attachment.at, attachment.mtu.get()))
+                .exits()
+                .into_iter()
+                .map(|(at, attachment)| (at, settings.attachments[attachment].mtu.get()))
                 .collect(),
             translations: settings
                 .topology
@@ -87,14 +97,15 @@ impl Control {
         }
     }
 
-    fn pool(&self, id: PoolId) -> Pool {
+    /// A node, and whether it can take flows, as far as that is known.
+    fn pool(&self, id: PoolId) -> (Pool, Option<Health>) {
         let node = &self.nodes[usize::from(id.0)];
         let Some((balancer, _)) = node.place else {
             // The node is not there any more, and no endpoint leads to it.
             let mut pool = self.snapshot.pool(id).clone();
             (pool.candidates, pool.none, pool.probe) =
                 (Candidates::default(), NoCandidate::Drop, None);
-            return pool;
+            return (pool, None);
         };
         let load_balancer = &self.settings.load_balancers[balancer];
         let group = &self.settings.target_groups[load_balancer.target_group];
@@ -111,7 +122,15 @@ impl Control {
             self.participant(slot, target, self.members.get(&(slot, id)), group)
         });
         let choice = choose(&rules, &participants.collect::<Vec<_>>());
-        Pool {
+        let traffic_mode = self.traffic_modes[balancer];
+        let health = match choice.hopeful {
+            // With or without targets.
+            _ if traffic_mode == TrafficMode::Bypass => Some(Health::Normal),
+            Some(true) => Some(Health::Normal),
+            Some(false) => Some(Health::Abnormal),
+            None => None,
+        };
+        let pool = Pool {
             load_balancer: node.load_balancer.clone(),
             zone: node.zone.clone(),
             address: node.address,
@@ -120,7 +139,7 @@ impl Control {
             unknown_flow: load_balancer.tcp_unknown_flow,
             reset_idle: load_balancer.send_tcp_reset_on_idle_timeout,
             adopt_after_start: load_balancer.adopt_after_start,
-            traffic_mode: self.traffic_modes[balancer],
+            traffic_mode,
             mss_clamp: load_balancer.tcp_mss_clamp,
             candidates: choice.candidates.into(),
             none: choice.none,
@@ -128,7 +147,8 @@ impl Control {
             fates: choice.fates,
             reset_both_ends: group.reset_both_ends,
             probe: self.flow_of(id).map(|(flow, _)| flow),
-        }
+        };
+        (pool, health)
     }
 
     /// A target as a node sees it; `None` if the node has nothing to do with it.
@@ -233,6 +253,7 @@ pub(super) fn nothing(
         earlier_topology: None,
         keys,
         endpoints: Vec::new(),
+        groups: Vec::new(),
         pools: Vec::new(),
         targets: Vec::new(),
         sources: ahash::AHashMap::new(),

@@ -2,6 +2,7 @@
 
 mod checks;
 mod draining;
+mod groups;
 mod histories;
 mod reload;
 mod shown;

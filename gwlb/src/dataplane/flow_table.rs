@@ -54,15 +54,28 @@ impl FlowHash {
             HashWords::V4(words) => key.hash_words(words),
             HashWords::V6(words) => key.hash_words(words),
         };
-        // What is added is no secret, and need not be: who knows nothing of `lot` knows nothing of
-        // the sum either. The factor spreads ids that are close to each other (Knuth's).
-        Self { lot, place: lot.wrapping_add(id.endpoint.wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
+        Self { lot, place: place(lot, id.endpoint) }
+    }
+
+    /// The hash of a flow with the same tuple at another endpoint.
+    #[inline]
+    #[must_use]
+    pub const fn at(self, endpoint: u64) -> Self {
+        Self { place: place(self.lot, endpoint), ..self }
     }
 
     /// The same with another lot, for a fault.
     pub(super) const fn with_lot(self, lot: u64) -> Self {
         Self { lot, ..self }
     }
+}
+
+/// Where a flow of this lot is looked for.
+#[inline]
+const fn place(lot: u64, endpoint: u64) -> u64 {
+    // What is added is no secret, and need not be: who knows nothing of `lot` knows nothing of the
+    // sum either. The factor spreads ids that are close to each other (Knuth's).
+    lot.wrapping_add(endpoint.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
 /// Where a flow goes.

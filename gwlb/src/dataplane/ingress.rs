@@ -8,6 +8,7 @@
 mod admission;
 mod begun;
 mod flows;
+mod groups;
 mod reset;
 mod settled;
 #[cfg(test)]
@@ -70,6 +71,9 @@ struct State {
     sweep: Sweep,
     /// Whether the packet in hand was handed over.
     handed_over: bool,
+    /// Whether the flow of the packet in hand comes from another endpoint of a group, and is taken on
+    /// in its middle.
+    moved: bool,
     /// Packets that answer no packet.
     replies: VecDeque<Reply>,
     /// Flows that are being forgotten; empty, and kept for its room.
@@ -132,6 +136,7 @@ impl Ingress {
             released: VecDeque::new(),
             sweep: Sweep::default(),
             handed_over: false,
+            moved: false,
             replies: VecDeque::new(),
             gone: Vec::new(),
             errors: RateLimit::new(now),
@@ -279,6 +284,16 @@ impl State {
                         Balanced::Passes => {
                             origin.at = Entry::Endpoint(endpoint);
                             // Whoever handed it over has not seen it come to the next endpoint.
+                            self.handed_over = false;
+                        }
+                    }
+                }
+                NextHop::EndpointGroup(group) => {
+                    let at = (group, origin, came_from);
+                    match self.balance_group(view, at, frame, now)? {
+                        (_, Balanced::Ends(ending)) => return Ok(ending),
+                        (endpoint, Balanced::Passes) => {
+                            origin.at = Entry::Endpoint(endpoint);
                             self.handed_over = false;
                         }
                     }

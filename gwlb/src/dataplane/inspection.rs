@@ -35,8 +35,17 @@ impl Choose for Balancer<'_> {
             .map_or(0, |key| self.view.keys.placement.hash(&key.to_bytes()) as usize)
     }
 
-    fn member(&self, _: GroupId, _: usize) -> usize {
-        0
+    /// Of a weighted group, the member of a packet that has the addresses and ports as they are
+    /// behind the internet gateway.
+    fn member(&self, group: GroupId, _: usize) -> usize {
+        let group = self.view.group(group);
+        let known = group.members.first().and_then(|first| {
+            let pool = self.view.pool(self.view.endpoint(*first).pool);
+            let key = key(self.packet, pool.stickiness)?;
+            choose(&self.view.keys.placement, &key, &group.chosen)
+        });
+        let chosen = known.or_else(|| group.chosen.first().map(|it| it.target));
+        group.members.iter().position(|member| Some(*member) == chosen).unwrap_or_default()
     }
 }
 

@@ -366,7 +366,10 @@ fn way(
     match snapshot.topology.lookup(Entry::Endpoint(endpoint), flow.dst()) {
         NextHop::Deliver(to) if attached.get(to).is_some() => Ok(Way::Deliver(to)),
         NextHop::Deliver(_) => Err(DropReason::NotAttached),
-        NextHop::Endpoint(_) => Ok(Way::Onward(endpoint)),
+        NextHop::EndpointGroup(group) if snapshot.group(group).members.contains(&endpoint) => {
+            Err(DropReason::RoutingLoop)
+        }
+        NextHop::Endpoint(_) | NextHop::EndpointGroup(_) => Ok(Way::Onward(endpoint)),
         other => Err(no_way(other)),
     }
 }

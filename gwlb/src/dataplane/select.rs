@@ -34,6 +34,13 @@ impl TargetId {
         Self(hasher.finish())
     }
 
+    /// The identity of the endpoint with this id on the wire, where one of several is chosen.
+    pub fn of_endpoint(wire_id: u64) -> Self {
+        let mut hasher = SipHasher13::new_with_key(b"gwlb endpoint id");
+        hasher.write(&wire_id.to_be_bytes());
+        Self(hasher.finish())
+    }
+
     /// The identity as a number.
     pub const fn get(self) -> u64 {
         self.0

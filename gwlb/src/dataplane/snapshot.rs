@@ -11,7 +11,7 @@ use geneve::dialect::{Dialect, Template};
 use geneve::flow::{FlowKey, Stickiness};
 use geneve::header::ProtocolType;
 use geneve::inner::{IpVersion, protocol};
-use router::{Attachment, EndpointId, Entry, Topology};
+use router::{Attachment, EndpointId, Entry, GroupId, Topology};
 
 use super::flow_table::FlowHash;
 use super::keys::Keys;
@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub keys: Keys,
     /// By [`EndpointId`].
     pub endpoints: Vec<EndpointView>,
+    /// By [`router::GroupId`].
+    pub groups: Vec<GroupView>,
     /// By [`PoolId`].
     pub pools: Vec<Pool>,
     /// By [`TargetSlot`].
@@ -75,6 +77,20 @@ pub struct EndpointView {
     pub pool: PoolId,
     /// Its addresses in its subnet: ICMP that the gateway makes comes from here.
     pub addresses: Vec<IpAddr>,
+}
+
+/// What the data plane knows of a group of endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupView {
+    /// All of them.
+    pub members: Vec<EndpointId>,
+    /// Among whom new flows are spread; never empty.
+    pub chosen: Candidates<EndpointId>,
+    /// Whose flows stay with them, though others may be chosen now.
+    pub living: Vec<EndpointId>,
+    /// Whose flows the chosen member takes on in their middle, since they are not living and are
+    /// configured so (`target_failover.on_unhealthy`).
+    pub leaving: Vec<EndpointId>,
 }
 
 /// A load balancer's node in one zone.
@@ -237,6 +253,11 @@ impl Snapshot {
     /// The endpoint with this number.
     pub fn endpoint(&self, id: EndpointId) -> &EndpointView {
         &self.endpoints[id.index()]
+    }
+
+    /// The group of endpoints with this number.
+    pub fn group(&self, id: GroupId) -> &GroupView {
+        &self.groups[id.index()]
     }
 
     /// The pool with this number.

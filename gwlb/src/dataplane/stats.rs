@@ -149,7 +149,8 @@ counters! {
         adopted,
         /// Flows that had no packet for as long as their state allows.
         expired,
-        /// Flows that were over, and whose addresses and ports began a new one.
+        /// Flows that were over, or whose endpoint could take no more, and whose addresses and ports
+        /// began a new one.
         reopened,
         /// Flows that moved: their target was gone, or they had none and are inspected again.
         rebalanced,

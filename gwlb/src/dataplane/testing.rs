@@ -117,7 +117,11 @@ impl Plane {
     }
 
     pub fn of_worker(unknown_flow: &str, worker: WorkerId, workers: u16) -> Self {
-        let text = CONFIGURATION.replace("UNKNOWN_FLOW", unknown_flow);
+        Self::of_file(CONFIGURATION.replace("UNKNOWN_FLOW", unknown_flow), worker, workers)
+    }
+
+    /// The same of another configuration, which has an internet gateway `igw` and a subnet `app-a`.
+    pub fn of_file(text: String, worker: WorkerId, workers: u16) -> Self {
         let settings = crate::config::parse(&Source::new("test.toml", text)).unwrap();
         let topology = Arc::clone(&settings.topology);
         let secret = Secret::from_bytes([9; Secret::LEN]);

@@ -7,6 +7,7 @@
 mod accept;
 mod api;
 mod balancers;
+mod endpoint_groups;
 #[cfg(feature = "fuzz")]
 pub(super) mod fuzz;
 mod groups;

@@ -16,7 +16,9 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::StartError;
 use super::clock;
 use crate::config::{self, Change, Port, Settings, TrafficMode};
-use crate::control::{CommandError, Control, LoadBalancerStatus, TargetSpec, TargetStatus};
+use crate::control::{
+    CommandError, Control, EndpointGroupStatus, LoadBalancerStatus, TargetSpec, TargetStatus,
+};
 use crate::dataplane::snapshot::Snapshot;
 
 /// Requests that may wait.
@@ -41,6 +43,8 @@ pub(super) struct View {
     pub targets: Arc<Vec<TargetStatus>>,
     /// Every load balancer.
     pub load_balancers: Vec<LoadBalancerStatus>,
+    /// Every group of endpoints.
+    pub endpoint_groups: Vec<EndpointGroupStatus>,
     /// What the workers were given last; `None` once the control thread has ended.
     pub snapshot: Option<Arc<Snapshot>>,
 }
@@ -50,6 +54,7 @@ impl View {
         Self {
             targets: Arc::new(control.targets()),
             load_balancers: control.load_balancers(),
+            endpoint_groups: control.endpoint_groups(),
             snapshot: Some(control.snapshot()),
         }
     }
@@ -73,6 +78,11 @@ pub(super) enum Request {
     TrafficMode {
         load_balancer: String,
         mode: TrafficMode,
+        reply: Reply<(), ControlError>,
+    },
+    SwitchEndpointGroup {
+        group: String,
+        to: Option<String>,
         reply: Reply<(), ControlError>,
     },
     Reload {
@@ -213,6 +223,19 @@ impl ControlHandle {
         mode: TrafficMode,
     ) -> Result<(), ControlError> {
         let ask = |reply| Request::TrafficMode { load_balancer, mode, reply };
+        self.change(ask).await.unwrap_or(Err(ControlError::Ending))
+    }
+
+    /// Has a group of endpoints give new flows to this one of them, or takes that back (`None`).
+    ///
+    /// # Errors
+    /// [`ControlError`]; then nothing has changed.
+    pub async fn switch_endpoint_group(
+        &self,
+        group: String,
+        to: Option<String>,
+    ) -> Result<(), ControlError> {
+        let ask = |reply| Request::SwitchEndpointGroup { group, to, reply };
         self.change(ask).await.unwrap_or(Err(ControlError::Ending))
     }
 

@@ -334,6 +334,11 @@ impl Driver {
                 let done = self.control.set_traffic_mode(&load_balancer, mode, clock::now());
                 let _ = reply.send(done.map_err(ControlError::from));
             }
+            Request::SwitchEndpointGroup { group, to, reply } => {
+                let now = clock::now();
+                let done = self.control.switch_endpoint_group(&group, to.as_deref(), now);
+                let _ = reply.send(done.map_err(ControlError::from));
+            }
             Request::Reload { source, dry_run, reply } => {
                 let _ = reply.send(self.reload(source, dry_run));
             }

@@ -91,7 +91,8 @@ impl Exit {
             self.ports.extend(parts.ports);
             put(&mut self.underlays, parts.underlays);
         }
-        self.port_of = rig.ports.iter().enumerate().map(|(number, &at)| (at, number)).collect();
+        let own = rig.ports.iter().enumerate().map(|(number, &at)| (at, number));
+        self.port_of = own.chain(rig.through.iter().copied()).collect();
         for (number, underlay) in self.underlays.iter_mut().enumerate() {
             if !rig.uses_underlay(number) {
                 *underlay = None;

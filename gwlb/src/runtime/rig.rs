@@ -19,6 +19,8 @@ pub(super) struct Rig {
     pub number: u64,
     /// By device: the attachment, as this configuration numbers it.
     pub ports: Vec<Attachment>,
+    /// What has no device of its own, with the number of the one that it is reached through.
+    pub through: Vec<(Attachment, usize)>,
     /// By pool: the sockets that send for it; `None` for a node that is gone.
     pub pools: Vec<Option<usize>>,
     /// The sockets that are of use, whether they send or only receive.

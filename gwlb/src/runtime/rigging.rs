@@ -258,7 +258,7 @@ impl Rigging {
         let (number, ports) = (self.rig.number + 1, self.plan_ports(settings)?);
         let choices = ports.iter().map(|at| steering::choice(settings, *at)).collect();
         let mut refit = Refit {
-            rig: Rig { number, ports, ..Rig::default() },
+            rig: Rig { number, through: through(settings, &ports), ports, ..Rig::default() },
             senders: Senders::new(),
             underlays: self.underlays.clone(),
             parts: (0..self.workers).map(|_| Parts { rig: number, ..Parts::default() }).collect(),
@@ -446,4 +446,14 @@ impl Rigging {
         let (prober, counters) = (Arc::clone(&self.prober), counters.into_values().collect());
         Ok(Probing { prober, nodes, balancers, counters })
     }
+}
+
+/// What has no device of its own, with the number of the one that it is reached through.
+fn through(settings: &Settings, ports: &[Attachment]) -> Vec<(Attachment, usize)> {
+    let of = |(at, index): (Attachment, usize)| {
+        let device = settings.attachments[index].at;
+        let number = ports.iter().position(|port| *port == device)?;
+        (at != device).then_some((at, number))
+    };
+    settings.exits().into_iter().filter_map(of).collect()
 }

@@ -214,9 +214,16 @@ pub(super) mod tests {
         idle_with_control().0
     }
 
+    /// Both zones' endpoints of the example as one next hop.
+    const GROUP: &str = r#"
+[[endpoint_group]]
+name = "inspection"
+members = [{ endpoint = "vpce-a", weight = 100 }, { endpoint = "vpce-b", weight = 0 }]
+"#;
+
     /// The same with its control plane.
     pub(in crate::runtime) fn idle_with_control() -> (Shared, Control) {
-        let text = include_str!("../../examples/two-zones.toml");
+        let text = include_str!("../../examples/two-zones.toml").to_owned() + GROUP;
         let source = Source::new("two-zones.toml", text);
         let settings = Arc::new(crate::config::parse(&source).unwrap());
         let secret = Secret::from_bytes([3; Secret::LEN]);

@@ -8,7 +8,7 @@ use super::clock;
 use super::control_handle::View;
 use super::shared::Shared;
 use crate::config::{NetnsName, Settings};
-use crate::control::{LoadBalancerStatus, TargetStatus};
+use crate::control::{EndpointGroupStatus, LoadBalancerStatus, TargetStatus};
 use crate::dataplane::fragments::HostileTotals;
 use crate::dataplane::stats::Totals;
 
@@ -32,6 +32,8 @@ pub struct Status {
     pub fragments: HostileTotals,
     /// Every load balancer, and what becomes of its packets.
     pub load_balancers: Vec<LoadBalancerStatus>,
+    /// Every group of endpoints, and which of them gets new flows.
+    pub endpoint_groups: Vec<EndpointGroupStatus>,
     /// Every target of every group.
     pub targets: Vec<TargetStatus>,
     /// Every attachment with its device.
@@ -51,7 +53,7 @@ pub enum GatewayState {
 /// One attachment, and what its device lost.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct AttachmentStatus {
-    /// The subnet or internet gateway, as `subnet:NAME` or `internet_gateway:NAME`.
+    /// What it attaches, such as `subnet:NAME` or `internet_gateway:NAME`.
     pub at: String,
     /// The TUN device.
     pub tun: String,
@@ -100,6 +102,7 @@ impl Status {
             totals,
             fragments: shared.fragments.hostile(),
             load_balancers: view.load_balancers.clone(),
+            endpoint_groups: view.endpoint_groups.clone(),
             targets: view.targets.to_vec(),
             attachments,
         }

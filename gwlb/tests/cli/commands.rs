@@ -30,6 +30,33 @@ fn targets_come_and_go() {
 }
 
 #[test]
+fn a_group_of_endpoints_is_switched_and_back() {
+    let gateway = Gateway::grouped();
+    let target = gateway.target.to_string();
+    gateway.json(&["target", "register", "fw", &target, "--wait"]);
+    let list = gateway.json(&["endpoint-group", "list"]);
+    assert_eq!(list["items"][0]["members"][1]["health"], "Normal", "{list}");
+    let switched = gateway.json(&["endpoint-group", "switch", "inspection", "--to", "vpce-b"]);
+    assert_eq!(switched["active"], "vpce-b");
+    let shown = |arguments: &[&str]| {
+        let (code, shown) = at_terminal(command(&gateway.socket(), arguments));
+        assert_eq!(code, Some(0), "{arguments:?}: {shown}");
+        shown
+    };
+    let groups = shown(&["endpoint-group", "list"]);
+    let line = groups.lines().find(|line| line.trim_start().starts_with("vpce-b")).unwrap();
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(words, ["vpce-b", "az2", "0", "Normal", "yes"], "{groups}");
+    assert!(groups.contains("switched to vpce-b by hand"), "{groups}");
+    assert!(shown(&["status"]).contains("new flows go to vpce-b"));
+    let back = shown(&["endpoint-group", "switch", "inspection"]);
+    assert!(back.contains("new flows go to vpce-a"), "{back}");
+    let output = gateway.run(&["endpoint-group", "switch", "inspection", "--to", "vpce-c"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("gwlb: to: endpoint group \"inspection\" has no member"));
+}
+
+#[test]
 fn a_packet_is_followed_to_its_target() {
     let gateway = Gateway::start();
     let target = gateway.target.to_string();

@@ -98,7 +98,7 @@ fn is_like(shown: &Value, answer: &Value) -> Result<(), String> {
 
 #[test]
 fn every_example_works_and_every_endpoint_has_one() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::grouped();
     gateway.edit("weight = 100", "weight = 50");
     let (code, description) = exchange(&gateway.socket(), ("GET", "/v1/openapi.json"), &[], b"");
     assert_eq!(code, 200);

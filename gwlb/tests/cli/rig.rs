@@ -35,14 +35,60 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// The same with a group of two endpoints, in az1 and az2, whose target there is not checked.
+    pub fn grouped() -> Self {
+        Self::with(
+            r#"
+[[subnet]]
+name = "gwlbe-b"
+vpc = "app"
+zone = "az2"
+cidrs = ["10.0.102.0/28"]
+
+[[endpoint]]
+name = "vpce-b"
+subnet = "gwlbe-b"
+service = "inspection"
+
+[[endpoint_group]]
+name = "inspection"
+members = [{ endpoint = "vpce-a", weight=100 }, { endpoint = "vpce-b", weight = 0 }]
+
+[[load_balancer]]
+name = "fw-b"
+target_group = "fw-b"
+nodes = [{ zone = "az2", address = "NODE" }]
+
+[[target_group]]
+name = "fw-b"
+
+[target_group.health_check]
+enabled = false
+
+[[target]]
+group = "fw-b"
+address = "192.0.2.21"
+zone = "az2"
+"#,
+        )
+    }
+
+    fn with(further: &str) -> Self {
         static COUNT: AtomicU8 = AtomicU8::new(64);
         let [high, low] = (std::process::id() as u16).to_be_bytes();
-        let number = COUNT.fetch_add(2, Ordering::Relaxed);
+        let number = COUNT.fetch_add(3, Ordering::Relaxed);
         // Loopback addresses of its own, so that gateways do not meet on the Geneve port.
         let node = Ipv4Addr::new(127, number, high, low);
         let target = Ipv4Addr::new(127, number + 1, high, low);
         let answering = TcpListener::bind(SocketAddrV4::new(target, 0)).unwrap();
         let port = answering.local_addr().unwrap().port();
+
+        let other = Ipv4Addr::new(127, number + 2, high, low);
+        let balancers = if further.is_empty() { "\"fw\"" } else { "\"fw\", \"fw-b\"" };
+        let further = further.replace("NODE", &other.to_string());
 
         let directory = tempfile::tempdir().unwrap();
         let folder = directory.path().display();
@@ -70,7 +116,7 @@ service = "inspection"
 
 [[endpoint_service]]
 name = "inspection"
-load_balancers = ["fw"]
+load_balancers = [{balancers}]
 
 [[load_balancer]]
 name = "fw"
@@ -113,6 +159,7 @@ routes = [{{ destination = "10.0.1.0/24", endpoint = "vpce-a" }}]
 name = "app-a"
 vpc = "app"
 routes = [{{ destination = "0.0.0.0/0", endpoint = "vpce-a" }}]
+{further}
 "#
         );
         fs::write(directory.path().join("gateway.toml"), file).unwrap();

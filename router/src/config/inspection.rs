@@ -36,6 +36,14 @@ pub struct EndpointGroup {
     pub mode: Option<Located<GroupMode>>,
     /// Its endpoints, at least two, each in a zone of its own.
     pub members: Vec<Located<GroupMember>>,
+    /// `false`: packets stay with the standby that has taken over until somebody switches them back.
+    /// Default: true.
+    #[serde(default)]
+    pub automatic_return: Option<Located<bool>>,
+    /// How long the active member has to be healthy again before it gets packets back: 0 to 86400.
+    /// Default: 60.
+    #[serde(default)]
+    pub return_after_seconds: Option<Located<u32>>,
 }
 
 /// How packets are spread over the members of a group.
@@ -58,6 +66,9 @@ pub struct GroupMember {
     pub endpoint: Located<String>,
     /// 100 (active) and 0 (standby), or its share: 0 to 100.
     pub weight: Located<u8>,
+    /// `false`: it keeps what is established there, and gets nothing new. Default: true.
+    #[serde(default)]
+    pub enabled: Option<Located<bool>>,
 }
 
 /// What must hold for all paths between two places. For `router verify`.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -150,6 +151,11 @@ pub struct EndpointGroup {
     pub mode: GroupMode,
     /// Its members with their weights, at least two, each in a zone of its own.
     pub members: Vec<(EndpointId, u8)>,
+    /// Such of them as get nothing new.
+    pub disabled: Vec<EndpointId>,
+    /// How long the active member has to be healthy again before it gets packets back: up to a day.
+    /// `None`: until somebody switches them back.
+    pub return_after: Option<Duration>,
 }
 
 /// A route as it stands in a table.

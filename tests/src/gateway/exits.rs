@@ -105,15 +105,17 @@ pub(super) struct Devices(BTreeMap<u32, Vec<Device>>);
 impl Devices {
     /// Notes where these settings have devices.
     pub fn note(&mut self, epoch: u32, settings: &Settings) {
-        let device = |it: &AttachmentSettings| {
+        let device = |at: Attachment, it: &AttachmentSettings| {
             let limits = match (it.offload, it.big_tcp) {
                 (false, _) => Limits::PLAIN,
                 (true, false) => Limits::default(),
                 (true, true) => Limits { max_bytes: Limits::BIG_TCP, ..Limits::default() },
             };
-            Device { at: it.at, name: Arc::from(it.tun.as_str()), limits }
+            Device { at, name: Arc::from(it.tun.as_str()), limits }
         };
-        let devices = || settings.attachments.iter().map(device).collect();
+        let exits = || settings.exits().into_iter();
+        let devices =
+            || exits().map(|(at, index)| device(at, &settings.attachments[index])).collect();
         self.0.entry(epoch).or_insert_with(devices);
     }
 

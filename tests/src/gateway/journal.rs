@@ -179,6 +179,13 @@ pub enum Command {
         /// The mode.
         mode: TrafficMode,
     },
+    /// Switch a group of endpoints to one of them, or back.
+    SwitchEndpointGroup {
+        /// The group's name.
+        group: String,
+        /// The endpoint's name; absent: back.
+        to: Option<String>,
+    },
 }
 
 /// How far a packet had come that the worker itself dropped.

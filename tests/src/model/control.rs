@@ -8,6 +8,7 @@
 mod check;
 mod choice;
 mod compare;
+mod groups;
 mod leaving;
 mod member;
 mod probes;
@@ -27,6 +28,7 @@ use gwlb::dataplane::snapshot::{Fate, NoCandidate, PoolId, TargetSlot};
 use super::books::Books;
 use super::{Clause, Wrong, hold, wrong};
 use choice::{Choice, Health, Seen, TargetNumber, choice};
+use groups::Group;
 use leaving::Life;
 use member::Member;
 
@@ -93,6 +95,8 @@ pub(super) struct Control {
     pub(super) late: bool,
     events: Vec<Event>,
     probes: Vec<MemberId>,
+    /// By the name of each group of endpoints.
+    groups: BTreeMap<String, Group>,
 }
 
 /// All that a view follows from: as long as it is the same, so is the view.
@@ -147,6 +151,7 @@ impl Control {
             late: false,
             events: Vec::new(),
             probes: Vec::new(),
+            groups: BTreeMap::new(),
             settings: Arc::clone(settings),
         };
         control.put_all(books);
@@ -270,6 +275,9 @@ impl Control {
     pub(super) fn event(&mut self, event: &Event) -> Result<(), Wrong> {
         if let Event::Diagnosed { .. } | Event::Cleared { .. } | Event::UsableMtu { .. } = event {
             return Ok(());
+        }
+        if let Event::EndpointGroup { endpoint_group, from, to, active, .. } = event {
+            return self.group_event(endpoint_group, *from, *to, active.as_deref());
         }
         let Some(found) = self.events.iter().position(|it| it == event) else {
             let due = &self.events;

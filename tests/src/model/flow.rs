@@ -292,6 +292,14 @@ impl Flows {
         }
     }
 
+    /// A flow is forgotten before its time.
+    pub(super) fn forget(&mut self, id: &FlowId) -> Option<Flow> {
+        let flow = self.all.remove(id)?;
+        self.agenda.remove(&(flow.worker, flow.looked_at, *id));
+        *self.counts.entry(flow.worker).or_default() -= 1;
+        Some(flow)
+    }
+
     /// A worker looks at the flows whose time may have come. Returns those that it forgets.
     pub(super) fn look(&mut self, worker: WorkerId, now: Duration) -> Vec<(FlowId, Flow)> {
         let mut gone = Vec::new();

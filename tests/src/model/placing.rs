@@ -26,6 +26,8 @@ pub(super) struct Case<'a> {
     pub found: Option<&'a Flow>,
     /// Until when the worker takes on flows in their middle, since it has not taken some in.
     pub overloaded: Option<Duration>,
+    /// Whether its flow comes from another member of a group, which is not good for it any more.
+    pub moved: bool,
 }
 
 /// What is to be done with a packet, as far as its flow is concerned.
@@ -154,7 +156,8 @@ impl Case<'_> {
             // "for one idle timeout after a start it is adopted"
             let after_start = pool.adopt_after_start && self.now < pool.timers.tcp_idle;
             let overloaded = self.overloaded.is_some_and(|until| self.now < until);
-            adopted = after_start || overloaded || pool.unknown_flow == UnknownFlow::Adopt;
+            adopted =
+                self.moved || after_start || overloaded || pool.unknown_flow == UnknownFlow::Adopt;
             if !adopted {
                 return match pool.unknown_flow {
                     _ if is_reset(inner) => Plan::Refuses(DropReason::UnknownTcpFlow),

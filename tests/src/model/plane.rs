@@ -60,7 +60,7 @@ pub(super) struct Lot {
 }
 
 /// What becomes of a packet at an endpoint.
-enum Stage {
+pub(super) enum Stage {
     Passes,
     Ends(Expected),
 }
@@ -130,6 +130,12 @@ impl Plane {
                         Stage::Passes => origin.at = Entry::Endpoint(endpoint),
                     }
                 }
+                Next::Group(group) => {
+                    match self.balance_group(it, &seen, &view, (group, origin), now)? {
+                        (_, Stage::Ends(expected)) => break expected,
+                        (endpoint, Stage::Passes) => origin.at = Entry::Endpoint(endpoint),
+                    }
+                }
             }
             bypassed += 1;
         };
@@ -147,12 +153,28 @@ impl Plane {
         now: Duration,
     ) -> Result<Stage, Wrong> {
         let ends = |expected| Ok(Stage::Ends(expected));
-        let (wire_id, pool_id) = (view.endpoint(endpoint).wire_id, view.endpoint(endpoint).pool);
+        let wire_id = view.endpoint(endpoint).wire_id;
         let tuple = match self.tuple(it, seen, view, (wire_id, origin), now) {
             Ok(Some(tuple)) => tuple,
             Ok(None) => return ends(Expected::Held),
             Err(reason) => return ends(Expected::Drop(reason)),
         };
+        self.balance_tuple(it, seen, view, (endpoint, origin), (tuple, false), now)
+    }
+
+    /// The same for a packet of which it is known what decides; `moved`, if its flow comes from
+    /// another member of a group.
+    pub(super) fn balance_tuple(
+        &mut self,
+        it: &Judged<'_>,
+        seen: &Seen,
+        view: &Arc<View>,
+        (endpoint, origin): (EndpointId, Origin),
+        (tuple, moved): (Tuple, bool),
+        now: Duration,
+    ) -> Result<Stage, Wrong> {
+        let ends = |expected| Ok(Stage::Ends(expected));
+        let (wire_id, pool_id) = (view.endpoint(endpoint).wire_id, view.endpoint(endpoint).pool);
         let id: FlowId = (wire_id, tuple.sticky(view.pool(pool_id).stickiness));
         let owner = self.owner(id, it, origin)?;
         if owner != it.worker {
@@ -163,7 +185,7 @@ impl Plane {
         let found = self.flows.get(&id).filter(|flow| flow.is_alive(now)).cloned();
         let overloaded = self.worker(owner).overloaded.get(&wire_id).copied();
         let found = found.as_ref();
-        let case = Case { view, pool_id, id, tuple, seen, now, found, overloaded };
+        let case = Case { view, pool_id, id, tuple, seen, now, found, overloaded, moved };
         let mut paths = Vec::new();
         for held in
             case.found.map_or(vec![None], |flow| flow.who.each().into_iter().map(Some).collect())
@@ -199,7 +221,7 @@ impl Plane {
 
     /// The tuple that decides to which flow a packet belongs: its own, that of its first fragment,
     /// or that of the packet that an ICMP error is about. `None`: it waits for its first fragment.
-    fn tuple(
+    pub(super) fn tuple(
         &mut self,
         it: &Judged<'_>,
         seen: &Seen,
@@ -253,7 +275,12 @@ impl Plane {
     }
 
     /// Who owns a flow: whoever is seen to take it first, and for ever then.
-    fn owner(&mut self, id: FlowId, it: &Judged<'_>, origin: Origin) -> Result<WorkerId, Wrong> {
+    pub(super) fn owner(
+        &mut self,
+        id: FlowId,
+        it: &Judged<'_>,
+        origin: Origin,
+    ) -> Result<WorkerId, Wrong> {
         let taker = match it.verdict {
             Judgement::HandOver(to, from) if *from == origin => *to,
             _ => it.worker,

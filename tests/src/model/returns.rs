@@ -159,7 +159,7 @@ fn way(view: &View, endpoint: EndpointId, inner: &Inner) -> Result<Way, DropReas
     }
     match view.routes.next(Entry::Endpoint(endpoint), inner.dst) {
         Next::Deliver(to) => Ok(Way::Deliver(to)),
-        Next::Endpoint(_) => Ok(Way::Onward(endpoint)),
+        Next::Endpoint(_) | Next::Group(_) => Ok(Way::Onward(endpoint)),
         Next::Drop(reason) => Err(reason),
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use gwlb::config::Settings;
 use gwlb::dataplane::verdict::DropReason;
 use ipnet::IpNet;
-use router::{AddressMapping, Attachment, EndpointId, Entry, Target};
+use router::{AddressMapping, Attachment, EndpointId, Entry, GroupId, Target};
 use router::{EdgeId, GatewayId, InterfaceId, SubnetId};
 
 /// The route tables of one configuration, as lists.
@@ -15,6 +15,8 @@ pub(super) struct Routes {
     gateways: Vec<Gateway>,
     subnets: Vec<Subnet>,
     endpoints: Vec<Endpoint>,
+    /// The members of each group.
+    groups: Vec<Vec<EndpointId>>,
     interfaces: Vec<Interface>,
     edges: Vec<Edge>,
     attached: Vec<Attachment>,
@@ -71,8 +73,20 @@ pub(super) enum Next {
     Deliver(Attachment),
     /// To be inspected.
     Endpoint(EndpointId),
+    /// To be inspected by one of these.
+    Group(GroupId),
     /// Nowhere.
     Drop(DropReason),
+}
+
+/// Where packets can leave: "An interface or a NAT gateway without an attachment of its own is
+/// reached through its subnet's, if there is one."
+fn attached(settings: &Settings) -> Vec<Attachment> {
+    let own: Vec<Attachment> = settings.attachments.iter().map(|it| it.at).collect();
+    let interfaces = settings.topology.interfaces();
+    let through =
+        interfaces.filter(|(_, it)| own.contains(&Attachment::Subnet(it.subnet))).map(|(id, _)| id);
+    own.iter().copied().chain(through.map(Attachment::Interface)).collect()
 }
 
 impl Routes {
@@ -106,14 +120,19 @@ impl Routes {
             name: topology.entry_name(Entry::Edge(id)),
             table: edge.table.index(),
         });
+        let groups = topology.endpoint_groups().map(|(_, group)| {
+            let members = group.members.iter();
+            members.map(|(member, _)| *member).collect()
+        });
         Routes {
+            groups: groups.collect(),
             interfaces: interfaces.collect(),
             edges: edges.collect(),
             tables: tables.collect(),
             gateways: gateways.collect(),
             subnets: subnets.collect(),
             endpoints: endpoints.collect(),
-            attached: settings.attachments.iter().map(|attachment| attachment.at).collect(),
+            attached: attached(settings),
         }
     }
 
@@ -142,10 +161,17 @@ impl Routes {
             Target::InternetGateway(id) => Attachment::InternetGateway(id),
             Target::Interface(id) => Attachment::Interface(id),
             Target::Edge(id) => Attachment::Edge(id),
-            // What this version of the gateway does not carry.
-            Target::EndpointGroup(_) | Target::Transit(_) => {
-                return Next::Drop(DropReason::NoRoute);
+            // Whichever member it would go to now, it has been inspected by one.
+            Target::EndpointGroup(id)
+                if self.groups[id.index()]
+                    .iter()
+                    .any(|member| from == Entry::Endpoint(*member)) =>
+            {
+                return Next::Drop(DropReason::RoutingLoop);
             }
+            Target::EndpointGroup(id) => return Next::Group(id),
+            // What this version of the gateway does not carry.
+            Target::Transit(_) => return Next::Drop(DropReason::NoRoute),
             Target::Local => {
                 match (self.interface_of(table.vpc, to), self.subnet_of(table.vpc, to)) {
                     (Some(id), _) => Attachment::Interface(id),

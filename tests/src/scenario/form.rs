@@ -116,6 +116,8 @@ pub enum Step {
     Deregister(Deregister),
     /// Every load balancer inspects, or has everything bypass its appliances.
     TrafficMode(TrafficMode),
+    /// A group of endpoints is switched to one of them, or back.
+    SwitchEndpointGroup(SwitchEndpointGroup),
     /// Another configuration takes the place of the present one, from which it differs by this.
     Reload(Reload),
     /// Packets stay in the queues between workers from now on.
@@ -161,6 +163,16 @@ pub struct Echo {
     pub keep: bool,
     /// Which worker receives it, as in [`Input::queue`].
     pub queue: Option<u16>,
+}
+
+/// A group of endpoints is switched.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchEndpointGroup {
+    /// Which.
+    pub group: String,
+    /// The endpoint that gets new flows; absent: the one that is configured as active, again.
+    pub to: Option<String>,
 }
 
 /// The underlay's way to an appliance has another MTU.

@@ -161,6 +161,10 @@ impl Player<'_> {
                     said.extend(switched.err());
                 }
             }
+            Step::SwitchEndpointGroup(switch) => {
+                let to = switch.to.as_deref();
+                said.extend(self.gateway.switch_endpoint_group(&switch.group, to).err());
+            }
             Step::Reload(reload) => self.reload(number, reload)?,
             Step::Hold(_) => {
                 self.holding = true;

@@ -234,6 +234,8 @@ impl Coverage {
                     self.add(Kind::Event, "recovered", 1);
                 }
             }
+            // No site has groups; scenarios and histories have.
+            Event::EndpointGroup { .. } => {}
             Event::DrainBegun { .. } => self.add(Kind::Event, "drain begun", 1),
             Event::DrainEnded { cause, flows, .. } => {
                 let name = match cause {

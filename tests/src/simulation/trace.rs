@@ -143,6 +143,7 @@ fn view(hasher: &mut SipHasher13, snapshot: &Snapshot) {
         earlier_topology,
         keys,
         endpoints,
+        groups,
         pools,
         targets,
         sources,
@@ -161,6 +162,10 @@ fn view(hasher: &mut SipHasher13, snapshot: &Snapshot) {
     // What is translated into what shows in the packets.
     let translated: Vec<_> = translations.iter().map(Option::is_some).collect();
     say(hasher, &(keys.cookie.epoch(), endpoints, pools, translated));
+    // Where there are none, a run is the same as before there were any.
+    if !groups.is_empty() {
+        say(hasher, groups);
+    }
     for target in targets {
         let TargetView {
             id,

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use router::{
-    AddressMapping, Description, EndpointLine, Entry, GatewayLine, Intent, Origin, RouteLine,
-    SubnetLine, TableLine, Topology, VpcLine,
+    AddressMapping, Description, EdgeLine, EndpointLine, Entry, GatewayLine, GroupLine, Intent,
+    InterfaceLine, MemberLine, Origin, PrefixListLine, RouteLine, SubnetLine, TableLine, Topology,
+    TransitAttachmentLine, TransitTableLine, VpcLine,
 };
 use serde::Serialize;
 
@@ -190,8 +191,31 @@ fn gateway_row(gateway: &GatewaySettings) -> Row {
 }
 
 fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
-    let Description { vpcs, subnets, internet_gateways, endpoints, route_tables } =
-        topology.describe();
+    let Description {
+        rules: of,
+        vpcs,
+        subnets,
+        internet_gateways,
+        edges,
+        interfaces,
+        transit_gateway_attachments: attachments,
+        transit_gateway_route_tables: transit_tables,
+        prefix_lists,
+        endpoints,
+        endpoint_groups,
+        route_tables,
+    } = topology.describe();
+    rows.push(Row::new("routing", String::new(), vec![one("rules", of)]));
+    other_rows(rows, edges, interfaces);
+    transit_rows(rows, attachments, transit_tables);
+    rows.extend(prefix_lists.into_iter().map(|PrefixListLine { name, entries }| {
+        Row::new("prefix_list", name, vec![set("entry", entries)])
+    }));
+    rows.extend(endpoint_groups.into_iter().map(|GroupLine { name, mode, members }| {
+        let member = |MemberLine { endpoint, weight }: MemberLine| (endpoint, weight.to_string());
+        let cells = vec![one("mode", mode), map("member", members.into_iter().map(member))];
+        Row::new("endpoint_group", name, cells)
+    }));
     rows.extend(vpcs.into_iter().map(|VpcLine { name, cidrs, main_table }| {
         let cells = vec![set("cidrs", cidrs), one("main route table", main_table)];
         Row::new("vpc", name, cells)
@@ -255,6 +279,60 @@ fn topology_rows(rows: &mut Vec<Row>, topology: &Topology) {
         let name = format!("{} -> {} {by}", places(from), places(to));
         // Nothing but itself tells an intent from another.
         Row::new("intent", name, Vec::new())
+    }));
+}
+
+fn other_rows(rows: &mut Vec<Row>, edges: Vec<EdgeLine>, interfaces: Vec<InterfaceLine>) {
+    rows.extend(edges.into_iter().map(|EdgeLine { name, kind, vpc, route_table, learned }| {
+        let cells = vec![
+            one("kind", kind),
+            one("vpc", vpc),
+            one("route_table", route_table),
+            set("learned", learned),
+        ];
+        Row::new("way out", name, cells)
+    }));
+    rows.extend(interfaces.into_iter().map(
+        |InterfaceLine { name, kind, subnet, zone, addresses, public_address }| {
+            let cells = vec![
+                one("subnet", subnet),
+                one("zone", zone),
+                set("address", addresses),
+                maybe("public_address", public_address),
+            ];
+            Row::new(kind, name, cells)
+        },
+    ));
+}
+
+fn transit_rows(
+    rows: &mut Vec<Row>,
+    attachments: Vec<TransitAttachmentLine>,
+    tables: Vec<TransitTableLine>,
+) {
+    rows.extend(attachments.into_iter().map(
+        |TransitAttachmentLine {
+             name,
+             transit_gateway,
+             vpc,
+             subnets,
+             route_table,
+             appliance_mode,
+         }| {
+            let cells = vec![
+                one("transit_gateway", transit_gateway),
+                one("vpc", vpc),
+                set("subnet", subnets),
+                one("route_table", route_table),
+                one("appliance_mode", appliance_mode),
+            ];
+            Row::new("transit_gateway_attachment", name, cells)
+        },
+    ));
+    rows.extend(tables.into_iter().map(|TransitTableLine { name, transit_gateway, routes }| {
+        let routes = routes.into_iter().map(|it| (it.destination.to_string(), it.target));
+        let cells = vec![one("transit_gateway", transit_gateway), map("route", routes)];
+        Row::new("transit_gateway_route_table", name, cells)
     }));
 }
 

@@ -210,7 +210,7 @@ impl State {
             // that were to begin now.
             Transport::IcmpError { .. } => tracked = false,
             transport if is_tcp(frame) && !opening(&transport) && !bypass => {
-                let lost = self.admission.adopts(id.endpoint, pool, now);
+                let lost = self.moved || self.admission.adopts(id.endpoint, pool, now);
                 match pool.unknown_flow {
                     _ if lost => adopted = true,
                     UnknownFlow::Adopt => adopted = true,

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Problem, Refusals};
-use super::{Served, balancers, groups, probes, reload, targets, trace};
+use super::{Served, balancers, endpoint_groups, groups, probes, reload, targets, trace};
 use crate::runtime::status::Status;
 
 /// A list, as every listing of the API has it.
@@ -51,6 +51,7 @@ fn described() -> OpenApiRouter<Served> {
         .merge(groups::router())
         .merge(targets::router())
         .merge(balancers::router())
+        .merge(endpoint_groups::router())
         .merge(reload::router())
         .merge(probes::router())
         .merge(trace::router())

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::testing::{Api, exchange, status};
 
 const TARGET: &str = "/v1/target-groups/{group}/targets/{address}";
+const GROUP: &str = "/v1/endpoint-groups/{endpoint_group}";
 const BALANCER: &str = "/v1/load-balancers/{load_balancer}";
 
 const TRACE: &str =
@@ -24,6 +25,9 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("get", "/v1/load-balancers", ""),
     ("get", BALANCER, ""),
     ("patch", BALANCER, r#"{"traffic_mode": "bypass"}"#),
+    ("get", "/v1/endpoint-groups", ""),
+    ("get", GROUP, ""),
+    ("post", "/v1/endpoint-groups/{endpoint_group}/switch", r#"{"to": "vpce-b"}"#),
     ("post", "/v1/trace", TRACE),
     ("post", "/v1/reload", include_str!("../../../examples/two-zones.toml")),
     ("get", "/v1/openapi.json", ""),
@@ -36,6 +40,7 @@ fn named(path: &str) -> String {
     path.replace("{group}", "fw")
         .replace("{address}", "192.0.2.11")
         .replace("{load_balancer}", "fw")
+        .replace("{endpoint_group}", "inspection")
 }
 
 /// Holds a document against a schema of the description. Fields that the schema does not have are

@@ -78,9 +78,13 @@ impl From<CommandError> for Problem {
         let status = match error {
             CommandError::UnknownGroup { .. }
             | CommandError::UnknownLoadBalancer { .. }
+            | CommandError::UnknownEndpointGroup { .. }
             | CommandError::UnknownTarget { .. } => StatusCode::NOT_FOUND,
-            CommandError::TooMany { .. } | CommandError::TooManyLeaving => StatusCode::CONFLICT,
-            CommandError::NoNodeInZone { .. }
+            CommandError::TooMany { .. }
+            | CommandError::TooManyLeaving
+            | CommandError::NotSwitched { .. } => StatusCode::CONFLICT,
+            CommandError::NotAMember { .. }
+            | CommandError::NoNodeInZone { .. }
             | CommandError::ZoneMissing { .. }
             | CommandError::Family { .. } => StatusCode::BAD_REQUEST,
         };

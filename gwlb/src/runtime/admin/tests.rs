@@ -133,6 +133,7 @@ fn over_tcp_the_token_is_asked_for() {
     server.stop();
 }
 
+const SWITCH: &str = "/v1/endpoint-groups/inspection/switch";
 const TARGET: &str = "/v1/target-groups/fw/targets/192.0.2.13";
 
 #[test]
@@ -202,6 +203,25 @@ fn a_load_balancer_is_bypassed_and_not() {
 }
 
 #[test]
+fn a_group_of_endpoints_is_switched_and_back() {
+    let api = Api::start();
+    let path = "/v1/endpoint-groups/inspection";
+    let (_, list) = api.ask("GET", "/v1/endpoint-groups");
+    assert_eq!(list["items"][0]["members"][1]["zone"], "az2", "{list}");
+    for (body, active) in [
+        (r#"{"to":"vpce-b"}"#, "vpce-b"),
+        ("{}", "vpce-a"),
+        (r#"{"to":"vpce-b"}"#, "vpce-b"),
+        ("", "vpce-a"),
+    ] {
+        let (code, group) = api.json("POST", &format!("{path}/switch"), body);
+        assert_eq!((code, &group["active"]), (200, &json!(active)), "{group}");
+        let (_, status) = api.ask("GET", "/v1/status");
+        assert_eq!(status["endpoint_groups"][0]["active"], active);
+    }
+}
+
+#[test]
 fn a_packet_is_followed_to_its_target_and_back() {
     let api = Api::start();
     let body = json!({
@@ -228,6 +248,25 @@ fn a_packet_is_followed_to_its_target_and_back() {
 }
 
 #[rstest]
+#[case::no_group(
+    "POST",
+    "/v1/endpoint-groups/inspect/switch",
+    "",
+    404,
+    "endpoint_group",
+    "inspection"
+)]
+#[case::no_such_group(
+    "GET",
+    "/v1/endpoint-groups/x",
+    "",
+    404,
+    "endpoint_group",
+    "there are: inspection"
+)]
+#[case::no_member("POST", SWITCH, r#"{"to":"vpce-c"}"#, 400, "to", "did you mean")]
+#[case::member_type("POST", SWITCH, r#"{"to":1}"#, 400, "to", "expected a string")]
+#[case::member_key("POST", SWITCH, r#"{"endpoint":"vpce-b"}"#, 400, "endpoint", "expected `to`")]
 #[case::trace_from_nowhere("POST", "/v1/trace", r#"{"to": "10.0.1.11"}"#, 400, "from", "is needed")]
 #[case::trace_to_nowhere(
     "POST",

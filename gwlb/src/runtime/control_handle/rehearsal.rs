@@ -26,6 +26,10 @@ pub(in crate::runtime) fn answer(control: &mut Control, file: &ConfigFile, reque
             let done = control.set_traffic_mode(&load_balancer, mode, now);
             drop(reply.send(done.map_err(ControlError::from)));
         }
+        Request::SwitchEndpointGroup { group, to, reply } => {
+            let done = control.switch_endpoint_group(&group, to.as_deref(), now);
+            drop(reply.send(done.map_err(ControlError::from)));
+        }
         Request::Reload { source, dry_run, reply } => {
             drop(reply.send(reload(control, file, source, dry_run)));
         }

@@ -3,12 +3,12 @@
 //! The search is exact. Where a table's answer changes from one address to the next, a destination
 //! of it begins or has just ended; so it is enough to follow one address for each such place.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::ops::Range;
 
 use super::super::ids::Id;
-use super::super::{EndpointId, RouteTable, TableId, Target};
+use super::super::{RouteTable, TableId, Target};
 use super::Draft;
 use super::cidr::successor;
 use crate::source::Problem;
@@ -18,7 +18,7 @@ impl Draft<'_> {
     pub(super) fn find_loops(&mut self) {
         let mut told = HashSet::new();
         for address in self.telling_addresses() {
-            let next: Vec<Option<EndpointId>> =
+            let next: Vec<Vec<usize>> =
                 (0..self.endpoints.len()).map(|from| self.next(from, address)).collect();
             for circle in circles(&next) {
                 if !told.contains(&circle) {
@@ -30,18 +30,19 @@ impl Draft<'_> {
         }
     }
 
-    /// Where an address goes when it comes back from an endpoint, if to an endpoint.
-    fn next(&self, from: usize, address: IpAddr) -> Option<EndpointId> {
-        match self.table_of_endpoint(from)?.target(address)? {
-            Target::Endpoint(id) => Some(id),
-            // Back to a group that it is of, a packet would come to it again.
-            Target::EndpointGroup(id) => {
-                let of = EndpointId::from_position(from);
-                let members = &self.groups[id.index()].members;
-                let own = members.iter().find(|(member, _)| *member == of);
-                own.or(members.first()).map(|(member, _)| *member)
+    /// The endpoints that an address goes to when it comes back from an endpoint.
+    fn next(&self, from: usize, address: IpAddr) -> Vec<usize> {
+        match self.table_of_endpoint(from).and_then(|table| table.target(address)) {
+            Some(Target::Endpoint(id)) => vec![id.index()],
+            // Any member may be the one, at one time or another.
+            Some(Target::EndpointGroup(id)) => {
+                let members = self.groups[id.index()].members.iter();
+                let members = members.map(|(member, _)| member.index());
+                // Back to a group that it is of, a packet would come to it again.
+                let own = members.clone().find(|member| *member == from);
+                own.map_or_else(|| members.collect(), |own| vec![own])
             }
-            _ => None,
+            _ => Vec::new(),
         }
     }
 
@@ -105,47 +106,55 @@ impl Draft<'_> {
     }
 }
 
-/// The circles in "each leads to at most one other", each from its lowest member on.
-fn circles(next: &[Option<EndpointId>]) -> Vec<Vec<usize>> {
-    let mut seen_from = vec![usize::MAX; next.len()];
-    let mut circles = Vec::new();
-    for start in 0..next.len() {
-        let mut at = start;
-        // Ends at a way that is known already, which is a new circle only if it is this one.
-        while seen_from[at] == usize::MAX {
-            seen_from[at] = start;
-            let Some(onward) = next[at] else { break };
-            at = onward.index();
-            if seen_from[at] == start {
-                circles.push(circle_through(next, at));
-            }
-        }
-    }
-    circles
+/// The circles in "each leads to these", from their lowest member on: for each such member the
+/// shortest, since a group makes many of one mistake.
+fn circles(next: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    (0..next.len()).filter_map(|lowest| circle_through(next, lowest)).collect()
 }
 
-fn circle_through(next: &[Option<EndpointId>], member: usize) -> Vec<usize> {
-    let onward = |at: &usize| next[*at].map(EndpointId::index).filter(|at| *at != member);
-    let mut circle: Vec<usize> = std::iter::successors(Some(member), onward).collect();
-    let lowest = circle.iter().enumerate().min_by_key(|(_, id)| **id).map_or(0, |(at, _)| at);
-    circle.rotate_left(lowest);
-    circle
+/// The shortest circle of which this is the lowest member.
+fn circle_through(next: &[Vec<usize>], lowest: usize) -> Option<Vec<usize>> {
+    let mut came_from = HashMap::new();
+    let mut reached = VecDeque::from([lowest]);
+    while let Some(at) = reached.pop_front() {
+        for &onward in next[at].iter().filter(|onward| **onward >= lowest) {
+            if onward == lowest {
+                let back = |at: &usize| came_from.get(at).copied();
+                let mut circle: Vec<usize> = std::iter::successors(Some(at), back).collect();
+                circle.reverse();
+                return Some(circle);
+            }
+            came_from.entry(onward).or_insert_with(|| {
+                reached.push_back(onward);
+                at
+            });
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn found(next: &[Option<u16>]) -> Vec<Vec<usize>> {
-        circles(&next.iter().map(|id| id.map(EndpointId::from_index)).collect::<Vec<_>>())
+    fn found(next: &[&[usize]]) -> Vec<Vec<usize>> {
+        circles(&next.iter().map(|next| next.to_vec()).collect::<Vec<_>>())
     }
 
     #[test]
     fn circles_are_found_once_from_their_lowest_member() {
         assert_eq!(found(&[]), Vec::<Vec<usize>>::new());
-        assert_eq!(found(&[None, Some(0), Some(1)]), Vec::<Vec<usize>>::new());
-        assert_eq!(found(&[Some(0)]), [[0]]);
-        assert_eq!(found(&[Some(2), Some(2), Some(1)]), [[1, 2]]);
-        assert_eq!(found(&[Some(1), Some(2), Some(0), Some(3), Some(0)]), [vec![0, 1, 2], vec![3]]);
+        assert_eq!(found(&[&[], &[0], &[1]]), Vec::<Vec<usize>>::new());
+        assert_eq!(found(&[&[0]]), [[0]]);
+        assert_eq!(found(&[&[2], &[2], &[1]]), [[1, 2]]);
+        assert_eq!(found(&[&[1], &[2], &[0], &[3], &[0]]), [vec![0, 1, 2], vec![3]]);
+    }
+
+    #[test]
+    fn circles_through_a_group_are_found_whichever_member_they_go_through() {
+        assert_eq!(found(&[&[1, 2], &[], &[0]]), [[0, 2]]);
+        assert_eq!(found(&[&[1, 2], &[0], &[0]]), [[0, 1]], "one of both is told");
+        assert_eq!(found(&[&[1, 2], &[], &[]]), Vec::<Vec<usize>>::new());
+        assert_eq!(found(&[&[1], &[2, 3], &[], &[0]]), [[0, 1, 3]]);
     }
 }

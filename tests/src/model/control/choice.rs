@@ -59,6 +59,8 @@ pub(super) struct Choice {
     /// With their weights.
     pub candidates: BTreeMap<TargetNumber, u16>,
     pub none: NoCandidate,
+    /// Whether a candidate may be healthy; nothing: nobody knows yet.
+    pub hopeful: Option<bool>,
     /// Of those whose flows do not just stay.
     pub fates: BTreeMap<TargetNumber, Fate>,
 }
@@ -99,13 +101,20 @@ pub(super) fn choice(balancer: &LoadBalancer, group: &TargetGroup, targets: &[Se
     let bypass = group.when_none_healthy == WhenNoneHealthy::Bypass && !unknown && !healthy;
     let none = if bypass { NoCandidate::Bypass } else { NoCandidate::Drop };
 
+    // "at least one target that is healthy, or of which nothing bad is known, and that is a candidate
+    // not just because none is healthy"
+    let not_bad =
+        |it: &&&Seen| matches!(it.health, Health::Healthy | Health::Initial { failed: false, .. });
+    let hopeful =
+        if chosen.iter().any(|it| not_bad(&it)) { Some(true) } else { (!unknown).then_some(false) };
+
     let fates = targets.iter().map(|it| {
         let candidate = chosen.iter().any(|chosen| chosen.number == it.number);
         (it.number, fate(group, it, candidate))
     });
     let fates = fates.filter(|(_, fate)| *fate != Fate::Stay).collect();
     let candidates = chosen.iter().map(|it| (it.number, it.present_weight)).collect();
-    Choice { candidates, none, fates }
+    Choice { candidates, none, hopeful, fates }
 }
 
 /// "When a target goes". A target without answer that is a candidate all the same keeps its flows:

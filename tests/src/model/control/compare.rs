@@ -29,7 +29,7 @@ impl Control {
             self.hold_node(PoolId(number as u16), node, pool)?;
         }
         self.published.clone_from(&self.view);
-        Ok(())
+        self.hold_groups(snapshot)
     }
 
     /// Who has which place: one that is there keeps it, and is known by what it has ever been known
@@ -106,8 +106,9 @@ impl Control {
         })?;
         let there: BTreeMap<_, _> =
             snapshot.attachments.iter().map(|(at, mtu)| (*at, *mtu)).collect();
-        let should: BTreeMap<_, _> =
-            settings.attachments.iter().map(|it| (it.at, it.mtu.get())).collect();
+        let should: BTreeMap<_, _> = (settings.exits().into_iter())
+            .map(|(at, attachment)| (at, settings.attachments[attachment].mtu.get()))
+            .collect();
         hold(there == should, Clause::Documented, || format!("attachments are {there:?}"))?;
         let same = Arc::ptr_eq(&snapshot.topology, &settings.topology);
         hold(same, Clause::Documented, || "the routes are another configuration's".to_owned())

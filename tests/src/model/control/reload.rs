@@ -38,6 +38,7 @@ impl Control {
                 None => self.nodes.push(node),
             }
         }
+        self.reload_groups();
         self.take_modes(settings);
         self.take_delays(books);
         self.take_targets(&before, books);

@@ -6,7 +6,7 @@ use gwlb::config::TrafficMode;
 use gwlb::control::{ProbeOutcome, ReasonCode, TargetState, TargetStatus};
 
 use crate::gateway::ProbeKind;
-use crate::scenario::{Configure, Echo, How, Input, Probe, Register, Step};
+use crate::scenario::{Configure, Echo, How, Input, Probe, Register, Step, SwitchEndpointGroup};
 
 pub(super) fn what(step: &Step) -> String {
     let on = |queue: &Option<u16>| match queue {
@@ -39,6 +39,12 @@ pub(super) fn what(step: &Step) -> String {
         Step::TrafficMode(TrafficMode::Bypass) => "the traffic mode is bypass".to_owned(),
         Step::TrafficMode(TrafficMode::LoadBalance) => {
             "the traffic mode is load_balance".to_owned()
+        }
+        Step::SwitchEndpointGroup(SwitchEndpointGroup { group, to: Some(to) }) => {
+            format!("{group} is switched to {to}")
+        }
+        Step::SwitchEndpointGroup(SwitchEndpointGroup { group, to: None }) => {
+            format!("{group} is switched back")
         }
         Step::Reload(reload) => {
             let changes: Vec<_> = reload.configure.iter().map(of_change).collect();

@@ -6,7 +6,7 @@ use gwlb_tests::packets::{Ip, Tcp};
 use super::{CLIENT_4, FAR_SERVER_4, Inputs, four, six};
 
 /// Scenarios in which the same few connections are opened, go on and are joined by others.
-const CONVERSATIONS: [&str; 39] = [
+const CONVERSATIONS: [&str; 43] = [
     "failover-unhealthy-no-rebalance",
     "failover-unhealthy-rebalance",
     "failover-unhealthy-reset",
@@ -46,6 +46,10 @@ const CONVERSATIONS: [&str; 39] = [
     "weights-change",
     "failover-moves-no-other-flow",
     "registration-while-another-drains",
+    "zones-failover",
+    "zones-failover-rebalance",
+    "zones-switched-by-hand",
+    "zones-weighted",
 ];
 
 pub(super) fn add(inputs: &mut Inputs) {
@@ -68,6 +72,16 @@ pub(super) fn add(inputs: &mut Inputs) {
         let opened = (0..4).map(|n| four().tcp((1300 + n, 80), Tcp::SYN, &[]));
         inputs.file(name, "07-from-igw", opened.collect());
     }
+    for name in ["zones-failover", "zones-failover-rebalance", "zones-switched-by-hand"] {
+        let data = (0..3).map(|n| four().tcp((1100 + n, 80), Tcp::DATA, b"data"));
+        inputs.file(name, "06-from-igw", data.collect());
+        let opened = (0..3).map(|n| four().tcp((1300 + n, 80), Tcp::SYN, &[]));
+        inputs.file(name, "07-from-igw", opened.collect());
+    }
+    let ask = |n: u16| four().udp((5100 + n, 53), b"question");
+    inputs.file("zones-weighted", "06-from-igw", (0..30).map(ask).collect());
+    let answer = |n: u16| four().reversed().udp((53, 5100 + n), b"answer");
+    inputs.file("zones-weighted", "07-from-app-a", (0..30).map(answer).collect());
     for name in [
         "slow-start",
         "weights-change",

@@ -6,6 +6,7 @@ use super::narrow::overlapping_fragments;
 use super::{CLIENT_4, CLIENT_6, FAR_SERVER_4, Inputs, SERVER_4, SERVER_6, four, six, text};
 
 pub(super) fn add(inputs: &mut Inputs) {
+    beyond_subnets(inputs);
     let udp = |src: &str, dst: &str| Ip::new(src, dst).udp((1000, 53), b"where to?");
 
     inputs.file(
@@ -104,4 +105,19 @@ fn translation(inputs: &mut Inputs) {
     inputs.file(name, "06-from-app-a", vec![refused]);
     // The answer to what is too long goes out translated, too.
     inputs.file(name, "07-from-igw", vec![there.udp((1000, 53), &text(1450))]);
+}
+
+/// What goes to, and comes from, a NAT gateway, an interface, and a peer.
+fn beyond_subnets(inputs: &mut Inputs) {
+    let name = "nat-gateway-and-interface";
+    let udp = |from: &str, to: &str, ports| Ip::new(from, to).udp(ports, b"through");
+    let out = ["203.0.113.7", "198.51.100.7", "10.0.2.99", "203.0.113.200"];
+    let out = out.map(|to| udp(SERVER_4, to, (5000, 53)));
+    inputs.file(name, "01-from-app-a", out.into());
+    inputs.file(name, "02-from-nat", vec![udp("10.0.9.9", CLIENT_4, (6000, 53))]);
+    inputs.file(name, "03-from-igw", vec![udp(CLIENT_4, "10.0.9.9", (53, 6000))]);
+    inputs.file(name, "04-from-nat", vec![udp(CLIENT_4, SERVER_4, (53, 5000))]);
+    inputs.file(name, "05-from-app-b", vec![udp("10.0.2.99", SERVER_4, (53, 5000))]);
+    let back = [udp("203.0.113.200", SERVER_4, (53, 5000)), udp("203.0.113.200", CLIENT_4, (1, 2))];
+    inputs.file(name, "06-from-pcx", back.into());
 }

@@ -1,5 +1,5 @@
-//! The `router` command: check a file, follow an address through its tables, show what it says, or
-//! make one of what a cloud says.
+//! The `router` command: check a file, follow an address through its tables, prove that every path
+//! is inspected, show what it says, or make one of what a cloud says.
 //!
 //! Data goes to standard output, problems to standard error. The exit status is 0 when it is done,
 //! 1 when the answer is no, 2 for wrong usage or configuration. A closed pipe is a clean end.
@@ -8,6 +8,7 @@ mod check;
 mod import;
 mod show;
 mod trace;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -42,7 +43,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Checks, follows and shows the route tables of a virtual private cloud
+/// Checks, follows, verifies and shows the route tables of a virtual private cloud
 #[derive(Debug, Parser)]
 #[command(name = "router", version, long_about = ABOUT, after_long_help = EXIT_STATUS)]
 struct Cli {
@@ -51,7 +52,7 @@ struct Cli {
 }
 
 const ABOUT: &str = "\
-Checks, follows and shows the route tables of a virtual private cloud.
+Checks, follows, verifies and shows the route tables of a virtual private cloud.
 
 The configuration is a TOML file with the tables from [[vpc]] to [[intent]]. A whole gateway \
 configuration will do: the other tables are left to `gwlb check`. [routing] rules = \"aws\", \
@@ -60,7 +61,7 @@ configuration will do: the other tables are left to `gwlb check`. [routing] rule
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done
-  1  the answer is no: a traced packet is dropped
+  1  the answer is no: a traced packet is dropped, a path is not as it should be
   2  wrong usage, or a file with problems (on standard error, each with its place)";
 
 #[derive(Debug, Subcommand)]
@@ -72,6 +73,7 @@ enum Command {
     /// are told at once, each with its line, its column and what would help.
     Check(FileArgs),
     Trace(TraceArgs),
+    Verify(VerifyArgs),
     /// Shows VPCs, subnets, gateways, endpoints and tables with all their routes
     ///
     /// Local routes, main tables, derived wire ids and addresses are filled in: what is shown is
@@ -146,6 +148,38 @@ Examples:
 
 Exit status: 0 if the packet is delivered, and its answer too; 1 if one is dropped.";
 
+/// Proves that every path is inspected, both ways, at one endpoint; or tells which is not
+///
+/// All addresses are looked at, IPv4 and IPv6, as sets of prefixes and not by sampling: from every
+/// internet gateway and virtual private gateway to every subnet with machines, from there out, and
+/// between subnets, through NAT gateways and transit gateways, there and back, for every zone and
+/// every member of a group that can be chosen. Each finding has one cause, says all packets that it
+/// concerns, and shows one of them hop by hop.
+///
+/// In a VPC with an endpoint, what comes in and what goes out has to be inspected. [[intent]] says
+/// more: which service inspects what, or that nothing is asked (uninspected = true).
+#[derive(Debug, Args)]
+#[command(after_long_help = VERIFY_EXAMPLES)]
+struct VerifyArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  Does any packet get around inspection, circle, or get lost?
+    router verify gateway.toml
+  Only the kinds and their addresses, for a script:
+    router verify gateway.toml --json | jq '.findings[] | [.kind, .addresses]'
+  A step of CI that fails as soon as a path is not inspected:
+    router verify gateway.toml || exit 1
+
+Exit status: 0 if nothing is found but what is good to know, 1 if there are errors or warnings, 2 if \
+the file has problems.";
+
 #[derive(Debug, Args)]
 struct ShowArgs {
     #[command(flatten)]
@@ -212,6 +246,9 @@ fn run(command: &Command, out: &mut impl Write, err: &mut impl Write) -> io::Res
         }),
         Command::Trace(args) => with_topology(&args.file, Circles::Kept, err, |topology, err| {
             trace::run(args, topology, out, err)
+        }),
+        Command::Verify(args) => with_topology(&args.file, Circles::Kept, err, |topology, _| {
+            verify::run(args, topology, out)
         }),
         Command::Show(args) => with_topology(&args.file, Circles::Kept, err, |topology, _| {
             show::run(args, topology, out)

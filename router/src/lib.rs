@@ -90,6 +90,7 @@ pub mod rules;
 pub mod source;
 mod topology;
 pub mod trace;
+pub mod verify;
 
 pub use topology::*;
 pub use trace::Trace;

@@ -157,6 +157,16 @@ impl Topology {
         self.subnet_of[vpc.index()].get_lpm(&IpNet::from(address)).map(|(_, id)| *id)
     }
 
+    /// The interface of a VPC that has an address.
+    pub(crate) fn interface_of(&self, vpc: VpcId, address: IpAddr) -> Option<InterfaceId> {
+        self.interface_of[vpc.index()].get(&address).copied()
+    }
+
+    /// What a table answers for an address, wherever a packet comes from.
+    pub(crate) fn next_hop_in(&self, table: TableId, address: IpAddr) -> NextHop {
+        self.fibs[table.index()].next_hop(address, &mut Near::default())
+    }
+
     /// The answers of a table, for every address.
     fn fib(&self, table: &RouteTable) -> Fib {
         let routes = table.routes().map(|route| route.destination);
@@ -260,7 +270,7 @@ impl Topology {
         numbered(&self.groups, GroupId::from_index)
     }
 
-    /// What must hold for the paths, as the file says. Nothing here verifies it.
+    /// What must hold for the paths, as the file says; [`Topology::verify`] tells whether it does.
     pub fn intents(&self) -> &[Intent] {
         &self.intents
     }

@@ -38,9 +38,12 @@ const FILE: &str = "files/two-zones.toml";
 #[case("trace-in", &["trace", FILE, "--from", "internet_gateway:igw", "--to", "198.51.100.11"])]
 #[case("trace-out", &["trace", FILE, "--from", "subnet:app-b", "--to", "2001:db8::7"])]
 #[case("trace-json", &["trace", FILE, "--from", "subnet:app-b", "--to", "10.0.1.11", "--json"])]
+#[case("verify-clean", &["verify", "verify/correct/two-zones.toml"])]
+#[case("verify-good-to-know", &["verify", "verify/unused-endpoint.toml"])]
 #[case("help", &["--help"])]
 #[case("help-check", &["check", "--help"])]
 #[case("help-trace", &["trace", "--help"])]
+#[case("help-verify", &["verify", "--help"])]
 #[case("help-show", &["show", "--help"])]
 #[case("help-import", &["import", "--help"])]
 fn data_goes_to_standard_output(#[case] name: &str, #[case] args: &[&str]) {
@@ -63,6 +66,19 @@ fn a_packet_that_is_dropped_is_the_answer_no(#[case] to: &str, #[case] last: &st
 }
 
 #[rstest]
+#[case("verify-findings", &["verify", FILE])]
+#[case("verify-json", &["verify", "verify/edge-entry-missing.toml", "--json"])]
+#[case("verify-circle", &["verify", "verify/endpoint-subnet-to-itself.toml"])]
+fn findings_are_the_answer_no(#[case] name: &str, #[case] args: &[&str]) {
+    let output = run(args);
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(1));
+    insta::with_settings!({ snapshot_path => folder().join("output"), prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!(name, text(&output.stdout));
+    });
+}
+
+#[rstest]
 #[case::no_command(&[], "Usage: router")]
 #[case::unknown_command(&["chekc", FILE], "unrecognized subcommand 'chekc'")]
 #[case::no_file(&["check"], "<FILE>")]
@@ -72,6 +88,7 @@ fn a_packet_that_is_dropped_is_the_answer_no(#[case] to: &str, #[case] last: &st
 #[case::absent_file(&["check", "files/absent.toml"], "there is no file files/absent.toml")]
 #[case::a_folder(&["check", "files"], "files is a directory")]
 #[case::problems(&["check", "errors/dangling-references.toml"], "6 problems in errors/dangling-references.toml")]
+#[case::problems_before_findings(&["verify", "errors/gateway-table.toml"], "[errors/gateway-table.toml:")]
 #[case::nothing_to_import(&["import"], "<FILE>...")]
 #[case::absent_import(&["import", "import/one-zone.json", "files/absent.json"], "there is no file files/absent.json")]
 #[case::no_json(&["import", FILE], "this is not JSON")]
@@ -89,6 +106,7 @@ fn wrong_usage_and_configuration_end_with_2(#[case] args: &[&str], #[case] says:
 #[case(&["show", FILE])]
 #[case(&["trace", FILE, "--from", "subnet:app-b", "--to", "10.0.1.11"])]
 #[case(&["check", FILE])]
+#[case(&["verify", FILE])]
 #[case(&["--help"])]
 fn a_closed_pipe_is_a_clean_end(#[case] args: &[&str]) {
     let (reader, writer) = std::io::pipe().unwrap();

@@ -23,7 +23,7 @@ pub(super) fn run(
     let intents = topology.intents().len();
     if intents > 0 {
         let noun = plural(intents, "intent");
-        writeln!(out, "{noun} understood, but not verified: this version does not verify paths")?;
+        writeln!(out, "{noun} understood; `router verify` tells whether all paths hold to them")?;
     }
     Ok(Status::Done)
 }

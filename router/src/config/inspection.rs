@@ -75,7 +75,9 @@ pub struct GroupMember {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Intent {
-    /// `internet_gateway:NAME` or `subnet:NAME`, where `*` in the name stands for anything.
+    /// `internet_gateway:NAME`, `virtual_private_gateway:NAME`,
+    /// `egress_only_internet_gateway:NAME`, `opaque:NAME`, `interface:NAME` or `subnet:NAME`, where
+    /// `*` in the name stands for anything.
     pub from: Located<String>,
     /// The same.
     pub to: Located<String>,

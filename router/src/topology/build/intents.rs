@@ -1,12 +1,12 @@
 //! Intents: the places that their patterns mean, and the service that they ask for.
 
 use super::super::ids::Id;
-use super::super::{Entry, GatewayId, Intent, SubnetId};
+use super::super::{EdgeId, Entry, GatewayId, Intent, InterfaceId, SubnetId};
 use super::Draft;
 use crate::source::{Located, Problem, nearest};
 
 impl Draft<'_> {
-    /// All intents. Whether they hold is not for this: the paths are verified elsewhere.
+    /// All intents. Whether they hold is for [`crate::verify`].
     pub(super) fn add_intents(&mut self) {
         let file = self.file;
         for intent in &file.intents {
@@ -40,15 +40,41 @@ impl Draft<'_> {
     }
 
     fn places(&self, text: &Located<String>) -> Result<Vec<Entry>, Problem> {
+        let file = self.file;
+        let help = "write internet_gateway:NAME, virtual_private_gateway:NAME, \
+                    egress_only_internet_gateway:NAME, opaque:NAME, interface:NAME or subnet:NAME; \
+                    * stands for anything";
+        // The ids of edges count all three kinds, in this order.
+        let private = file.virtual_private_gateways.len();
+        let egress_only = private + file.egress_only_internet_gateways.len();
+        let edges = |first: usize| move |index| Entry::Edge(EdgeId::from_position(first + index));
         let places: Vec<Entry> = match text.split_once(':') {
             Some(("internet_gateway", pattern)) => {
-                let names = self.file.internet_gateways.iter().map(|gateway| &gateway.name);
+                let names = file.internet_gateways.iter().map(|gateway| &gateway.name);
                 matching(pattern, names)
                     .map(|index| Entry::InternetGateway(GatewayId::from_position(index)))
                     .collect()
             }
+            Some(("virtual_private_gateway", pattern)) => {
+                let names = file.virtual_private_gateways.iter().map(|gateway| &gateway.name);
+                matching(pattern, names).map(edges(0)).collect()
+            }
+            Some(("egress_only_internet_gateway", pattern)) => {
+                let names = file.egress_only_internet_gateways.iter().map(|gateway| &gateway.name);
+                matching(pattern, names).map(edges(private)).collect()
+            }
+            Some(("opaque", pattern)) => {
+                let names = file.opaques.iter().map(|opaque| &opaque.name);
+                matching(pattern, names).map(edges(egress_only)).collect()
+            }
+            Some(("interface", pattern)) => {
+                let names = file.network_interfaces.iter().map(|interface| &interface.name);
+                matching(pattern, names)
+                    .map(|index| Entry::Interface(InterfaceId::from_position(index)))
+                    .collect()
+            }
             Some(("subnet", pattern)) => {
-                let names = self.file.subnets.iter().map(|subnet| &subnet.name);
+                let names = file.subnets.iter().map(|subnet| &subnet.name);
                 matching(pattern, names)
                     .map(|index| Entry::Subnet(SubnetId::from_position(index)))
                     .collect()
@@ -57,14 +83,14 @@ impl Draft<'_> {
                 return Err(text
                     .problem(format!("\"{}\" names no place", text.get()))
                     .label("not a place where packets enter or leave")
-                    .help("write internet_gateway:NAME or subnet:NAME; * stands for anything"));
+                    .help(help));
             }
         };
         if places.is_empty() {
             return Err(text
                 .problem(format!("nothing is named \"{}\"", text.get()))
                 .label("an intent about nothing always holds")
-                .help("write internet_gateway:NAME or subnet:NAME; * stands for anything"));
+                .help(help));
         }
         Ok(places)
     }

@@ -127,6 +127,14 @@ impl Written<'_> {
         }
     }
 
+    /// As places are written: `kind:name`, or the key alone where there is no name.
+    pub fn text(&self) -> String {
+        match self.name() {
+            Some(name) => format!("{}:{}", self.key(), name.get()),
+            None => self.key().to_owned(),
+        }
+    }
+
     fn name(&self) -> Option<&Located<String>> {
         match self {
             Written::Endpoint(name)

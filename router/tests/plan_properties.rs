@@ -13,7 +13,7 @@ use router::source::Source;
 use router::{Attachment, EdgeKind, Entry, Fixed, InterfaceKind, Step, Topology, config};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
     #[test]
     fn a_plan_leads_there_and_tells_the_truth_about_the_way(
         rules in prop::sample::select(vec!["aws", "alibaba", "linux"]),

@@ -338,7 +338,7 @@ fn without_rules_it_is_accepted(#[case] operation: Operation) {
 )]
 #[case::name_taken(
     Operation::Rename { resource: Place::new(Kind::Endpoint, "used"), to: "unused".into() },
-    "there is a endpoint unused already"
+    "endpoint unused is there already"
 )]
 #[case::ipv4_for_life(
     Operation::AssociateSubnetCidr { subnet: "empty".into(), cidr: "10.0.5.0/24".into() },

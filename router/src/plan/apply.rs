@@ -261,7 +261,7 @@ impl Change<'_> {
         let taken = Place::new(place.kind, to);
         // Were the name taken, references would change their meaning before anybody notices.
         let free = Resource::all(self.file).iter().all(|it| it.place() != taken);
-        is_still(free, || format!("there is a {} already", taken.noun()))?;
+        is_still(free, || format!("{} is there already", taken.noun()))?;
         rename(self.file, place, to);
         Ok(())
     }

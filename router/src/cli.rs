@@ -1,11 +1,12 @@
 //! The `router` command: check a file, follow an address through its tables, prove that every path
-//! is inspected, show what it says, or make one of what a cloud says.
+//! is inspected, show what it says, plan the way to another one, or make one of what a cloud says.
 //!
 //! Data goes to standard output, problems to standard error. The exit status is 0 when it is done,
 //! 1 when the answer is no, 2 for wrong usage or configuration. A closed pipe is a clean end.
 
 mod check;
 mod import;
+mod plan;
 mod show;
 mod trace;
 mod verify;
@@ -61,7 +62,8 @@ configuration will do: the other tables are left to `gwlb check`. [routing] rule
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done
-  1  the answer is no: a traced packet is dropped, a path is not as it should be
+  1  the answer is no: a traced packet is dropped, a path is not as it should be, or no order of a
+     plan is safe
   2  wrong usage, or a file with problems (on standard error, each with its place)";
 
 #[derive(Debug, Subcommand)]
@@ -80,6 +82,7 @@ enum Command {
     /// what packets meet.
     Show(ShowArgs),
     Import(ImportArgs),
+    Plan(plan::PlanArgs),
 }
 
 #[derive(Debug, Args)]
@@ -254,6 +257,7 @@ fn run(command: &Command, out: &mut impl Write, err: &mut impl Write) -> io::Res
             show::run(args, topology, out)
         }),
         Command::Import(args) => import::run(args, out, err),
+        Command::Plan(args) => plan::run(args, out, err),
     }?;
     out.flush()?;
     Ok(status)

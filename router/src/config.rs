@@ -11,7 +11,7 @@ mod routes;
 mod transit;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::rules::RuleSet;
 use crate::source::{Document, Located, Problem, Problems, Source};
@@ -21,6 +21,7 @@ pub use gateways::{
     NetworkInterface, Opaque, VirtualPrivateGateway,
 };
 pub use inspection::{Endpoint, EndpointGroup, GroupMember, GroupMode, Intent};
+pub(crate) use routes::Written;
 pub use routes::{PrefixList, Route, RouteTable};
 pub use transit::{
     TransitGateway, TransitGatewayAttachment, TransitGatewayRouteTable, TransitRoute,
@@ -93,7 +94,7 @@ pub struct Routing {
 }
 
 /// A virtual private cloud: an address space of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Vpc {
     /// The name that others refer to.
@@ -103,7 +104,7 @@ pub struct Vpc {
 }
 
 /// A range of a VPC's addresses in one zone.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Subnet {
     /// The name that others refer to.
@@ -115,7 +116,7 @@ pub struct Subnet {
     /// Its address ranges, each within one of its VPC's.
     pub cidrs: Vec<Located<String>>,
     /// The table for packets that leave it. Absent: the VPC's main table.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_table: Option<Located<String>>,
 }
 

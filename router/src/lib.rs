@@ -9,6 +9,9 @@
 //!
 //! [`import`] makes such a file of what AWS says of a network that is there.
 //!
+//! [`plan`] tells what has to be done to make one network of another, in an order that endangers
+//! nobody.
+//!
 //! This crate moves no packets and knows nothing of what stands behind an endpoint: `gwlb` does.
 //!
 //! ```
@@ -86,6 +89,7 @@ pub mod cli;
 pub mod config;
 pub mod failover;
 pub mod import;
+pub mod plan;
 pub mod rules;
 pub mod source;
 mod topology;

@@ -374,7 +374,7 @@ impl Topology {
     }
 
     /// The gateway table sees private addresses (semantics 1d: the lookup happens after DNAT).
-    fn translated(&self, from: Entry, to: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn translated(&self, from: Entry, to: IpAddr) -> Option<IpAddr> {
         let Entry::InternetGateway(id) = from else { return None };
         let mapping = self.gateway(id).addresses.iter().find(|mapping| mapping.public == to)?;
         Some(mapping.private)

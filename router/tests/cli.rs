@@ -40,16 +40,34 @@ const FILE: &str = "files/two-zones.toml";
 #[case("trace-json", &["trace", FILE, "--from", "subnet:app-b", "--to", "10.0.1.11", "--json"])]
 #[case("verify-clean", &["verify", "verify/correct/two-zones.toml"])]
 #[case("verify-good-to-know", &["verify", "verify/unused-endpoint.toml"])]
+#[case("plan", &["plan", "plan/uninspected.toml", "plan/inspected.toml"])]
+#[case("plan-json", &["plan", "plan/inspected.toml", "plan/uninspected.toml", "--json"])]
+#[case("plan-nothing", &["plan", FILE, FILE])]
 #[case("help", &["--help"])]
 #[case("help-check", &["check", "--help"])]
 #[case("help-trace", &["trace", "--help"])]
 #[case("help-verify", &["verify", "--help"])]
 #[case("help-show", &["show", "--help"])]
+#[case("help-plan", &["plan", "--help"])]
 #[case("help-import", &["import", "--help"])]
 fn data_goes_to_standard_output(#[case] name: &str, #[case] args: &[&str]) {
     let output = run(args);
     assert_eq!(text(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
+    assert_is(name, &output);
+}
+
+#[rstest]
+#[case("plan-no-safe-order", &["plan", "plan/chain.toml", "plan/chain-reversed.toml"])]
+#[case("plan-through-local", &["plan", "plan/firewalls.toml", "plan/firewalls-changed.toml"])]
+fn a_plan_that_exposes_somebody_is_the_answer_no(#[case] name: &str, #[case] args: &[&str]) {
+    let output = run(args);
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(1));
+    assert_is(name, &output);
+}
+
+fn assert_is(name: &str, output: &Output) {
     insta::with_settings!({ snapshot_path => folder().join("output"), prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!(name, text(&output.stdout));
     });
@@ -87,6 +105,9 @@ fn findings_are_the_answer_no(#[case] name: &str, #[case] args: &[&str]) {
 #[case::unknown_place(&["trace", FILE, "--from", "subnet:app-c", "--to", "10.0.1.1"], "did you mean \"app-a\"?")]
 #[case::absent_file(&["check", "files/absent.toml"], "there is no file files/absent.toml")]
 #[case::a_folder(&["check", "files"], "files is a directory")]
+#[case::plan_of_one_file(&["plan", FILE], "<NEW>")]
+#[case::plan_of_bad_file(&["plan", FILE, "errors/syntax.toml"], "[errors/syntax.toml:2:12]")]
+#[case::plan_of_bad_old_file(&["plan", "errors/gateway-table.toml", FILE], "rule edge-target (aws)")]
 #[case::problems(&["check", "errors/dangling-references.toml"], "6 problems in errors/dangling-references.toml")]
 #[case::problems_before_findings(&["verify", "errors/gateway-table.toml"], "[errors/gateway-table.toml:")]
 #[case::nothing_to_import(&["import"], "<FILE>...")]

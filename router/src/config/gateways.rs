@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::source::Located;
 
 /// Where a VPC meets the internet.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InternetGateway {
     /// The name that others refer to.
@@ -16,15 +16,15 @@ pub struct InternetGateway {
     /// The VPC that it is attached to.
     pub vpc: Located<String>,
     /// The gateway (edge) table, for packets that come in. Absent: straight to their subnets.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_table: Option<Located<String>>,
     /// Addresses that it translates one to one, as elastic addresses are.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Located<AddressMapping>>,
 }
 
 /// A public address that stands for a private one.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddressMapping {
     /// The IPv4 address that the internet sees.
@@ -34,7 +34,7 @@ pub struct AddressMapping {
 }
 
 /// Where a VPC meets networks of its owner elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VirtualPrivateGateway {
     /// The name that others refer to.
@@ -42,21 +42,21 @@ pub struct VirtualPrivateGateway {
     /// The VPC that it is attached to.
     pub vpc: Located<String>,
     /// The gateway (edge) table, for packets that come in. Absent: straight to their subnets.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_table: Option<Located<String>>,
     /// What it has learned, for the tables that name it in `propagating`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Located<LearnedRoute>>,
 }
 
 /// A range that a virtual private gateway has learned.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LearnedRoute {
     /// The addresses, such as `192.168.0.0/16`.
     pub destination: Located<String>,
     /// Over what. Default: `vpn_bgp`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned: Option<Located<Learned>>,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for Learned {
 }
 
 /// A way to the internet for IPv6 that lets nobody in.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EgressOnlyInternetGateway {
     /// The name that others refer to.
@@ -97,7 +97,7 @@ pub struct EgressOnlyInternetGateway {
 
 /// A place in a subnet that gives packets its own source address, and sends them on by the table of
 /// that subnet.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NatGateway {
     /// The name that others refer to.
@@ -105,15 +105,15 @@ pub struct NatGateway {
     /// The subnet that it is in.
     pub subnet: Located<String>,
     /// Its IPv4 address there. Absent: the first free one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Located<String>>,
     /// The public address that stands for it at the internet gateway.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_address: Option<Located<String>>,
 }
 
 /// The network interface of a machine that routes can lead to.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkInterface {
     /// The name that others refer to.
@@ -121,12 +121,12 @@ pub struct NetworkInterface {
     /// The subnet that it is in.
     pub subnet: Located<String>,
     /// Its addresses there, at most one of each family. Absent: the first free ones.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Located<String>>,
 }
 
 /// Anything else that routes lead to, known by name alone.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Opaque {
     /// The name that others refer to.

@@ -1,12 +1,12 @@
 //! The form of what inspects: endpoints, groups of them, and what is asked of the paths.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::source::Located;
 
 /// A Gateway Load Balancer endpoint: one subnet, one zone.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// The name that others refer to.
@@ -17,22 +17,22 @@ pub struct Endpoint {
     pub service: Located<String>,
     /// Its 64-bit id in the Geneve option, such as `0x0123456789abcdef`. Absent: derived from the
     /// name.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wire_id: Option<Located<String>>,
     /// Its address. Absent: the first free one of the subnet in each address family.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Located<String>>,
 }
 
 /// Endpoints of one service in different zones, as one next hop: what Alibaba Cloud calls a route
 /// target group.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointGroup {
     /// The name that others refer to.
     pub name: Located<String>,
     /// How packets are spread over the members. Default: `active_standby`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Located<GroupMode>>,
     /// Its endpoints, at least two, each in a zone of its own.
     pub members: Vec<Located<GroupMember>>,
@@ -47,7 +47,7 @@ pub struct EndpointGroup {
 }
 
 /// How packets are spread over the members of a group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupMode {
     /// Two members: the one of weight 100 gets all as long as it is healthy, the one of weight 0
@@ -59,7 +59,7 @@ pub enum GroupMode {
 }
 
 /// An endpoint in a group.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupMember {
     /// The endpoint.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::{Deref, Range};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Spanned;
 
 use super::Problem;
@@ -25,9 +25,19 @@ impl<T> Located<T> {
         Located { value, span }
     }
 
+    /// A value that stands nowhere in a text.
+    pub fn nowhere(value: T) -> Located<T> {
+        Located { value, span: 0..0 }
+    }
+
     /// The value.
     pub fn get(&self) -> &T {
         &self.value
+    }
+
+    /// The value, to be changed where it is.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.value
     }
 
     /// The bytes of the text that it was read from.
@@ -67,6 +77,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
         let spanned = Spanned::<T>::deserialize(deserializer)?;
         let span = spanned.span();
         Ok(Located { value: spanned.into_inner(), span })
+    }
+}
+
+/// The value alone.
+impl<T: Serialize> Serialize for Located<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
     }
 }
 

@@ -12,7 +12,7 @@ use super::super::{
 };
 use super::cidr::parse_cidr;
 use super::{Draft, names};
-use crate::config::Route;
+use crate::config::{Route, Written};
 use crate::source::{Located, Problem};
 
 /// What a route can have besides its destination.
@@ -150,7 +150,7 @@ impl Draft<'_> {
 
     /// The one target that is written, or none, with a problem.
     fn written_target<'f>(&mut self, route: &'f Located<Route>) -> Option<Written<'f>> {
-        let mut targets = Written::all(route);
+        let mut targets = route.written();
         let said_no = targets.iter().find(|written| written.is_no());
         if let Some(written) = said_no {
             let key = written.key();
@@ -283,78 +283,5 @@ impl Draft<'_> {
                 .label(format!("it is in VPC \"{other}\""))
                 .help(format!("a table of VPC \"{own}\" leads only to what is in it"))
         })
-    }
-}
-
-/// A target as it stands in the file.
-enum Written<'f> {
-    Endpoint(&'f Located<String>),
-    EndpointGroup(&'f Located<String>),
-    InternetGateway(&'f Located<String>),
-    VirtualPrivateGateway(&'f Located<String>),
-    EgressOnly(&'f Located<String>),
-    NatGateway(&'f Located<String>),
-    Interface(&'f Located<String>),
-    TransitGateway(&'f Located<String>),
-    Opaque(&'f Located<String>),
-    Blackhole(&'f Located<bool>),
-    Local(&'f Located<bool>),
-}
-
-impl<'f> Written<'f> {
-    /// All that a route has, in the order of the form.
-    fn all(route: &'f Route) -> Vec<Written<'f>> {
-        [
-            route.endpoint.as_ref().map(Written::Endpoint),
-            route.endpoint_group.as_ref().map(Written::EndpointGroup),
-            route.internet_gateway.as_ref().map(Written::InternetGateway),
-            route.virtual_private_gateway.as_ref().map(Written::VirtualPrivateGateway),
-            route.egress_only_internet_gateway.as_ref().map(Written::EgressOnly),
-            route.nat_gateway.as_ref().map(Written::NatGateway),
-            route.interface.as_ref().map(Written::Interface),
-            route.transit_gateway.as_ref().map(Written::TransitGateway),
-            route.opaque.as_ref().map(Written::Opaque),
-            route.blackhole.as_ref().map(Written::Blackhole),
-            route.local.as_ref().map(Written::Local),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
-    fn key(&self) -> &'static str {
-        match self {
-            Written::Endpoint(_) => "endpoint",
-            Written::EndpointGroup(_) => "endpoint_group",
-            Written::InternetGateway(_) => "internet_gateway",
-            Written::VirtualPrivateGateway(_) => "virtual_private_gateway",
-            Written::EgressOnly(_) => "egress_only_internet_gateway",
-            Written::NatGateway(_) => "nat_gateway",
-            Written::Interface(_) => "interface",
-            Written::TransitGateway(_) => "transit_gateway",
-            Written::Opaque(_) => "opaque",
-            Written::Blackhole(_) => "blackhole",
-            Written::Local(_) => "local",
-        }
-    }
-
-    fn span(&self) -> Range<usize> {
-        match self {
-            Written::Endpoint(text)
-            | Written::EndpointGroup(text)
-            | Written::InternetGateway(text)
-            | Written::VirtualPrivateGateway(text)
-            | Written::EgressOnly(text)
-            | Written::NatGateway(text)
-            | Written::Interface(text)
-            | Written::TransitGateway(text)
-            | Written::Opaque(text) => text.span(),
-            Written::Blackhole(flag) | Written::Local(flag) => flag.span(),
-        }
-    }
-
-    /// `blackhole = false` or `local = false`.
-    fn is_no(&self) -> bool {
-        matches!(self, Written::Blackhole(flag) | Written::Local(flag) if !***flag)
     }
 }

@@ -1,0 +1,169 @@
+//! A plan as people read it.
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+use super::changes::{Path, PathChange};
+use super::safety::{Danger, Exposure};
+use super::{Plan, Why};
+
+/// Numbered steps, and then the addresses that go another way.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.steps.is_empty() && self.impossible.is_empty() {
+            return f.write_str("nothing to do");
+        }
+        let width = self.steps.len().to_string().len();
+        for step in &self.steps {
+            writeln!(f, "{:>width$}. {}", step.number, step.text)?;
+            if let Some(why) = &step.why {
+                writeln!(f, "{:width$}  {why}", "")?;
+            }
+            for exposure in &step.exposed {
+                writeln!(f, "{:width$}  EXPOSED: {exposure}", "")?;
+            }
+        }
+        if !self.impossible.is_empty() {
+            writeln!(f, "\nImpossible in any order that was found:")?;
+            for it in &self.impossible {
+                writeln!(f, "  {}\n    {}", it.text, it.reason)?;
+            }
+        }
+        if !self.paths.is_empty() {
+            writeln!(f, "\nPaths that change:")?;
+            let mut from = "";
+            for change in &self.paths {
+                if change.from != from {
+                    from = &change.from;
+                    writeln!(f, "  from {from}")?;
+                }
+                writeln!(f, "{change}")?;
+            }
+        }
+        write!(f, "\n{}", self.verdict())
+    }
+}
+
+impl Plan {
+    fn verdict(&self) -> String {
+        let steps = match self.steps.len() {
+            1 => "1 step".to_owned(),
+            count => format!("{count} steps"),
+        };
+        let exposed = self.steps.iter().filter(|step| !step.exposed.is_empty()).count();
+        match (self.impossible.len(), exposed) {
+            (0, 0) => format!(
+                "{steps}, all safe: nothing is uninspected, astray or lost on the way that is not \
+                 so before or afterwards"
+            ),
+            (0, exposed) => {
+                format!("{steps}, {exposed} of them not safe: no safe order was found")
+            }
+            (impossible, _) => format!("{steps}, and {impossible} more that are impossible"),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not before step {}: {}", self.after, self.reason)?;
+        self.rule.as_ref().map_or(Ok(()), |rule| write!(f, " [rule {rule}]"))
+    }
+}
+
+impl Exposure {
+    /// As in "packets from … would be lost".
+    pub(super) fn if_it_were(&self) -> String {
+        let verb = match self.danger {
+            Danger::Uninspected => "would be uninspected",
+            Danger::Astray => "would go astray",
+            Danger::Lost => "would be lost",
+        };
+        format!("packets from {} to {} {verb}", self.from, said(&self.to))
+    }
+}
+
+impl fmt::Display for Exposure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.danger {
+            Danger::Uninspected => "are uninspected",
+            Danger::Astray => "go astray",
+            Danger::Lost => "are lost",
+        };
+        write!(f, "until the next step, packets from {} to {} {verb}", self.from, said(&self.to))
+    }
+}
+
+impl fmt::Display for PathChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "    to {}", said(&self.to))?;
+        writeln!(f, "      before: {}", ways(&self.before))?;
+        write!(f, "      after:  {}", ways(&self.after))
+    }
+}
+
+fn ways(ways: &[Path]) -> String {
+    ways.iter().map(Path::to_string).collect::<Vec<_>>().join(", or ")
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.by.iter().try_for_each(|place| write!(f, "{place} -> "))?;
+        let lost = if self.delivered { "" } else { "dropped: " };
+        write!(f, "{lost}{}", self.end)?;
+        match self.inspected_by.as_slice() {
+            [] => Ok(()),
+            services => write!(f, " (inspected by {})", services.join(", ")),
+        }
+    }
+}
+
+/// Prefixes in a few words: all of them, or one and what is not of it, or the first few.
+fn said(prefixes: &[IpNet]) -> String {
+    const MOST: usize = 4;
+    if prefixes.len() <= MOST {
+        return list(prefixes);
+    }
+    let families = [true, false].map(|v4| {
+        let of: Vec<IpNet> =
+            prefixes.iter().filter(|it| it.addr().is_ipv4() == v4).copied().collect();
+        match around(&of) {
+            _ if of.len() <= MOST => list(&of),
+            Some((net, without)) if without.len() <= MOST => {
+                format!("{net} except {}", list(&without))
+            }
+            _ => format!("{} and {} more", list(&of[..MOST]), of.len() - MOST),
+        }
+    });
+    let said: Vec<&str> = families.iter().map(String::as_str).filter(|it| !it.is_empty()).collect();
+    said.join(", and ")
+}
+
+fn list(prefixes: &[IpNet]) -> String {
+    prefixes.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The smallest prefix around some disjoint ones of a family, in order, and what it has besides.
+fn around(prefixes: &[IpNet]) -> Option<(IpNet, Vec<IpNet>)> {
+    let mut net = *prefixes.first()?;
+    while !prefixes.iter().all(|it| net.contains(it)) {
+        net = net.supernet()?;
+    }
+    let mut without = Vec::new();
+    rest(net, prefixes, &mut without);
+    Some((net, without))
+}
+
+fn rest(net: IpNet, prefixes: &[IpNet], without: &mut Vec<IpNet>) {
+    if prefixes.iter().any(|it| it.contains(&net)) {
+        return;
+    }
+    if !prefixes.iter().any(|it| net.contains(it)) {
+        without.push(net);
+        return;
+    }
+    if let Ok(halves) = net.subnets(net.prefix_len() + 1) {
+        halves.for_each(|half| rest(half, prefixes, without));
+    }
+}

@@ -18,7 +18,7 @@ pub(super) fn take(
 ) {
     let Some(bindings) = bindings else { return };
     if let Some(intent) = router.intents.first() {
-        reader.note(intent.span(), "[[intent]] is understood; this version does not verify paths");
+        reader.note(intent.span(), "[[intent]] is proven by `router verify`, not by the gateway");
     }
     if drafts.attachments.is_empty() {
         reader.note_nowhere("there is no [[attachment]]: no packet can enter or leave");

@@ -92,6 +92,7 @@ pub mod import;
 pub mod plan;
 pub mod rules;
 pub mod source;
+mod space;
 mod topology;
 pub mod trace;
 pub mod verify;

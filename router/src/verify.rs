@@ -33,7 +33,6 @@ mod outside;
 mod roles;
 
 mod show;
-mod space;
 mod standing;
 mod walks;
 mod words;

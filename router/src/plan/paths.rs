@@ -2,13 +2,14 @@
 //! from, by every choice that may be made on the way.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::rc::Rc;
 
-use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+use ipnet::IpNet;
 
 use super::kind::Place;
+use crate::space::{Family, Ranges, bits, starts};
 use crate::topology::{
     Attachment, Choose, EdgeKind, EndpointGroup, Entry, GroupId, GroupMode, InterfaceKind, NextHop,
     Step, Topology, TransitAttachmentId,
@@ -24,15 +25,11 @@ impl Classes {
     /// The classes of these networks together. The tables of networks between them have no other
     /// borders.
     pub fn new(networks: &[&Topology]) -> Classes {
-        let mut starts =
-            BTreeSet::from([IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]);
-        for network in networks {
-            for prefix in borders(network) {
-                starts.insert(prefix.network());
-                starts.extend(after(prefix.broadcast()));
-            }
-        }
-        Classes { starts: starts.into_iter().collect() }
+        let borders: Vec<IpNet> = networks.iter().flat_map(|network| borders(network)).collect();
+        let of_family = |family| {
+            starts(family, &borders).into_iter().map(move |start| Family::address(family, start))
+        };
+        Classes { starts: Family::BOTH.into_iter().flat_map(of_family).collect() }
     }
 
     /// An address of each class, which stands for all of it.
@@ -40,43 +37,19 @@ impl Classes {
         &self.starts
     }
 
-    /// The prefixes that some classes are, given by their indices in order.
+    /// The prefixes that some classes are, given by their indices.
     pub fn prefixes(&self, classes: &[usize]) -> Vec<IpNet> {
-        let mut prefixes = Vec::new();
-        let mut rest = classes;
-        while let Some(first) = rest.first() {
-            let v4 = self.starts[*first].is_ipv4();
-            let together = rest.iter().enumerate().take_while(|(offset, class)| {
-                **class == first + offset && self.starts[**class].is_ipv4() == v4
-            });
-            let count = together.count();
-            let last = first + count - 1;
-            match (self.starts[*first], self.last_address(last)) {
-                (IpAddr::V4(start), IpAddr::V4(end)) => {
-                    prefixes.extend(Ipv4Subnets::new(start, end, 0).map(IpNet::V4));
-                }
-                (IpAddr::V6(start), IpAddr::V6(end)) => {
-                    prefixes.extend(Ipv6Subnets::new(start, end, 0).map(IpNet::V6));
-                }
-                // Ranges are of one family.
-                _ => {}
-            }
-            rest = &rest[count..];
-        }
-        prefixes
+        let of_family = |family| {
+            let of_family = classes.iter().filter(|it| Family::of(self.starts[**it]) == family);
+            let ranges = of_family.map(|it| (bits(self.starts[*it]), self.last(family, *it)));
+            Ranges::new(ranges).prefixes(family)
+        };
+        Family::BOTH.into_iter().flat_map(of_family).collect()
     }
 
-    fn last_address(&self, class: usize) -> IpAddr {
-        match (self.starts[class], self.starts.get(class + 1)) {
-            (IpAddr::V4(_), Some(IpAddr::V4(next))) => {
-                Ipv4Addr::from_bits(next.to_bits().wrapping_sub(1)).into()
-            }
-            (IpAddr::V4(_), _) => Ipv4Addr::BROADCAST.into(),
-            (IpAddr::V6(_), Some(IpAddr::V6(next))) => {
-                Ipv6Addr::from_bits(next.to_bits().wrapping_sub(1)).into()
-            }
-            (IpAddr::V6(_), _) => Ipv6Addr::from_bits(u128::MAX).into(),
-        }
+    fn last(&self, family: Family, class: usize) -> u128 {
+        let next = self.starts.get(class + 1).filter(|next| Family::of(**next) == family);
+        next.map_or(family.last(), |next| bits(*next) - 1)
     }
 }
 
@@ -92,13 +65,6 @@ fn borders(network: &Topology) -> impl Iterator<Item = IpNet> {
         .transit_tables()
         .flat_map(|(_, table)| table.routes().map(|(destination, ..)| destination));
     routes.chain(subnets).chain(hosts).chain(transit)
-}
-
-fn after(address: IpAddr) -> Option<IpAddr> {
-    match address {
-        IpAddr::V4(it) => it.to_bits().checked_add(1).map(|bits| Ipv4Addr::from_bits(bits).into()),
-        IpAddr::V6(it) => it.to_bits().checked_add(1).map(|bits| Ipv6Addr::from_bits(bits).into()),
-    }
 }
 
 /// The places where packets come from: gateways, subnets, NAT gateways, and what is opaque.

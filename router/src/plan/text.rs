@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use ipnet::IpNet;
-
 use super::changes::{Path, PathChange};
 use super::safety::{Danger, Exposure};
 use super::{Plan, Why};
+use crate::space::say;
 
 /// Numbered steps, and then the addresses that go another way.
 impl fmt::Display for Plan {
@@ -80,7 +79,7 @@ impl Exposure {
             Danger::Astray => "would go astray",
             Danger::Lost => "would be lost",
         };
-        format!("packets from {} to {} {verb}", self.from, said(&self.to))
+        format!("packets from {} to {} {verb}", self.from, say(&self.to))
     }
 }
 
@@ -91,13 +90,13 @@ impl fmt::Display for Exposure {
             Danger::Astray => "go astray",
             Danger::Lost => "are lost",
         };
-        write!(f, "until the next step, packets from {} to {} {verb}", self.from, said(&self.to))
+        write!(f, "until the next step, packets from {} to {} {verb}", self.from, say(&self.to))
     }
 }
 
 impl fmt::Display for PathChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "    to {}", said(&self.to))?;
+        writeln!(f, "    to {}", say(&self.to))?;
         writeln!(f, "      before: {}", ways(&self.before))?;
         write!(f, "      after:  {}", ways(&self.after))
     }
@@ -116,54 +115,5 @@ impl fmt::Display for Path {
             [] => Ok(()),
             services => write!(f, " (inspected by {})", services.join(", ")),
         }
-    }
-}
-
-/// Prefixes in a few words: all of them, or one and what is not of it, or the first few.
-fn said(prefixes: &[IpNet]) -> String {
-    const MOST: usize = 4;
-    if prefixes.len() <= MOST {
-        return list(prefixes);
-    }
-    let families = [true, false].map(|v4| {
-        let of: Vec<IpNet> =
-            prefixes.iter().filter(|it| it.addr().is_ipv4() == v4).copied().collect();
-        match around(&of) {
-            _ if of.len() <= MOST => list(&of),
-            Some((net, without)) if without.len() <= MOST => {
-                format!("{net} except {}", list(&without))
-            }
-            _ => format!("{} and {} more", list(&of[..MOST]), of.len() - MOST),
-        }
-    });
-    let said: Vec<&str> = families.iter().map(String::as_str).filter(|it| !it.is_empty()).collect();
-    said.join(", and ")
-}
-
-fn list(prefixes: &[IpNet]) -> String {
-    prefixes.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// The smallest prefix around some disjoint ones of a family, in order, and what it has besides.
-fn around(prefixes: &[IpNet]) -> Option<(IpNet, Vec<IpNet>)> {
-    let mut net = *prefixes.first()?;
-    while !prefixes.iter().all(|it| net.contains(it)) {
-        net = net.supernet()?;
-    }
-    let mut without = Vec::new();
-    rest(net, prefixes, &mut without);
-    Some((net, without))
-}
-
-fn rest(net: IpNet, prefixes: &[IpNet], without: &mut Vec<IpNet>) {
-    if prefixes.iter().any(|it| it.contains(&net)) {
-        return;
-    }
-    if !prefixes.iter().any(|it| net.contains(it)) {
-        without.push(net);
-        return;
-    }
-    if let Ok(halves) = net.subnets(net.prefix_len() + 1) {
-        halves.for_each(|half| rest(half, prefixes, without));
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::space::{Family, Ranges, bits, ends};
+use crate::space::{Family, Ranges, bits, starts};
 use crate::{
     EdgeId, InterfaceId, InterfaceKind, NextHop, SubnetId, TableId, Topology, TransitTarget, VpcId,
 };
@@ -121,16 +121,7 @@ impl Classes {
     }
 
     fn cut(&mut self, topology: &Topology, family: Family, borders: &[IpNet]) -> Cut {
-        let mut starts = vec![0];
-        for (first, last) in borders.iter().filter(|net| Family::of(net.addr()) == family).map(ends)
-        {
-            starts.push(first);
-            if last < family.last() {
-                starts.push(last + 1);
-            }
-        }
-        starts.sort_unstable();
-        starts.dedup();
+        let starts = starts(family, borders);
         let mapped = mapped(topology);
         let mut known: HashMap<Signature, (ClassId, Vec<(u128, u128)>)> = HashMap::new();
         let mut classes = Vec::with_capacity(starts.len());

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use super::classes::{ClassId, Classes};
-use super::space::{Ranges, merged};
 use super::walks::Choices;
 use super::{FindingKind, Flows, Severity};
+use crate::space::{Ranges, merged};
 use crate::{
     EdgeId, EndpointId, Entry, InterfaceId, NextHop, SubnetId, TableId, Topology,
     TransitAttachmentId, TransitTableId, VpcId,

@@ -3,8 +3,8 @@
 use super::Finding;
 use super::collect::{Cause, Draft, Fate, Spot};
 use super::judge::Judge;
-use super::space::say;
 use super::words::{list, passed};
+use crate::space::say;
 use crate::{Endpoint, EndpointId, Entry, NextHop, SubnetId};
 
 impl Judge<'_> {

@@ -6,9 +6,9 @@ use super::back::Back;
 use super::classes::{Class, ClassId, Classes};
 use super::collect::{Cause, Collector, Fate, Flow, Spot};
 use super::roles::{Arrival, Roles, Seen, is_behind, lets_in, outside};
-use super::space::Family;
 use super::walks::{End, Walk, Walks};
 use super::{Examined, Report, Severity};
+use crate::space::Family;
 use crate::{
     Entry, InterfaceKind, NextHop, SubnetId, TableId, Topology, TransitAttachmentId, VpcId,
 };

@@ -5,8 +5,8 @@ use super::classes::ClassId;
 use super::collect::{Cause, Fate, Flow};
 use super::judge::{Judge, circle, last};
 use super::roles::{Arrival, is_behind, meant};
-use super::space::Family;
 use super::walks::{End, Walk};
+use crate::space::Family;
 use crate::{Attachment, Entry, NextHop, SubnetId, VpcId};
 
 impl Judge<'_> {

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::classes::Class;
-use super::space::Family;
+use crate::space::Family;
 use crate::{
     Attachment, EdgeKind, Entry, InterfaceId, InterfaceKind, SubnetId, TableId, Target, Topology,
     VpcId,

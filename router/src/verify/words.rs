@@ -4,8 +4,8 @@ use super::Finding;
 use super::Hop;
 use super::collect::{Cause, Draft, Fate};
 use super::judge::Judge;
-use super::space::say;
 use crate::Entry;
+use crate::space::say;
 
 /// A list is cut after so many names.
 const MOST_NAMES: usize = 8;

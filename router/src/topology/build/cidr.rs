@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::source::{Located, Problem};
+use crate::space::bits;
 
 /// Reads a range such as `10.0.0.0/16`.
 pub(super) fn parse_cidr(text: &Located<String>) -> Result<IpNet, Problem> {
@@ -62,14 +63,6 @@ pub(super) fn parse_address(text: &Located<String>) -> Result<IpAddr, Problem> {
 pub(super) fn is_reserved(range: &IpNet, address: IpAddr) -> bool {
     const FIRST: u128 = 4;
     address == range.broadcast() || bits(address) - bits(range.network()) < FIRST
-}
-
-/// The address as a number, for arithmetic within one family.
-pub(super) fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
 }
 
 /// The next higher address, if the family has one.

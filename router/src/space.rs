@@ -9,7 +9,7 @@ const MOST_SAID: usize = 6;
 
 /// The families of addresses, which never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
@@ -38,7 +38,7 @@ impl Family {
 }
 
 /// An address as a number of its family.
-pub(super) fn bits(address: IpAddr) -> u128 {
+pub(crate) fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_bits().into(),
         IpAddr::V6(address) => address.to_bits(),
@@ -46,13 +46,13 @@ pub(super) fn bits(address: IpAddr) -> u128 {
 }
 
 /// The first and the last address of a prefix.
-pub(super) fn ends(net: &IpNet) -> (u128, u128) {
+pub(crate) fn ends(net: &IpNet) -> (u128, u128) {
     (bits(net.network()), bits(net.broadcast()))
 }
 
 /// Addresses of one family: ranges with both ends in them, in order, none beside another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Ranges(Vec<(u128, u128)>);
+pub(crate) struct Ranges(Vec<(u128, u128)>);
 
 impl Ranges {
     /// The union of ranges in any order.
@@ -112,8 +112,22 @@ impl Ranges {
     }
 }
 
+/// Where the stretches of a family begin that prefixes cut it into: none has an end within one.
+pub(crate) fn starts(family: Family, borders: &[IpNet]) -> Vec<u128> {
+    let mut starts = vec![0];
+    for (first, last) in borders.iter().filter(|net| Family::of(net.addr()) == family).map(ends) {
+        starts.push(first);
+        if last < family.last() {
+            starts.push(last + 1);
+        }
+    }
+    starts.sort_unstable();
+    starts.dedup();
+    starts
+}
+
 /// Prefixes of both families merged: the fewest that have the same addresses.
-pub(super) fn merged(prefixes: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
+pub(crate) fn merged(prefixes: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for prefix in prefixes {
         if prefix.addr().is_ipv4() { &mut v4 } else { &mut v6 }.push(ends(&prefix));
@@ -124,7 +138,7 @@ pub(super) fn merged(prefixes: impl IntoIterator<Item = IpNet>) -> Vec<IpNet> {
 }
 
 /// Prefixes for a reader: a list, or a large prefix and its exceptions where that is shorter.
-pub(super) fn say(prefixes: &[IpNet]) -> String {
+pub(crate) fn say(prefixes: &[IpNet]) -> String {
     let mut said = Vec::new();
     for family in Family::BOTH {
         let of_family = prefixes.iter().filter(|net| Family::of(net.addr()) == family);
@@ -165,6 +179,17 @@ mod tests {
             .collect();
         assert_eq!(say(&two), "10.0.2.0/23, fd00::/64");
         assert_eq!(say(&[]), "");
+    }
+
+    #[test]
+    fn prefixes_cut_their_own_family() {
+        let borders: Vec<IpNet> = ["10.0.0.0/24", "10.0.0.0/8", "255.0.0.0/8", "::1/128"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        let v4 = [0, 0x0a00_0000, 0x0a00_0100, 0x0b00_0000, 0xff00_0000];
+        assert_eq!(starts(Family::V4, &borders), v4);
+        assert_eq!(starts(Family::V6, &borders), [0, 1, 2]);
     }
 
     proptest! {

@@ -37,7 +37,7 @@ fn keep<T: Holder>(
     for form in new.iter_mut().map(Located::get_mut) {
         let there = find(old, form).filter(|there| stays(before, file, *there, form));
         if let Some(there) = there.filter(|_| form.addresses().is_empty()) {
-            form.set(there.addresses());
+            form.take_over(there);
         }
     }
 }
@@ -59,7 +59,7 @@ fn leave<T: Holder>(
 
 /// Whether it is the same thing for life, and not one made anew under its name.
 fn stays<T: Holder>(before: &RouterFile, file: &RouterFile, old: &T, new: &T) -> bool {
-    old.subnet() == new.subnet() && old.serves_as(new) && is_same_subnet(before, file, old.subnet())
+    old.serves_as(new) && is_same_subnet(before, file, old.subnet())
 }
 
 fn is_same_subnet(before: &RouterFile, file: &RouterFile, name: &Located<String>) -> bool {
@@ -82,61 +82,37 @@ fn find<'a, T: Named>(list: &'a [Located<T>], like: &T) -> Option<&'a T> {
 trait Holder: Named {
     fn subnet(&self) -> &Located<String>;
     fn addresses(&self) -> Vec<Located<String>>;
-    fn set(&mut self, addresses: Vec<Located<String>>);
-    /// Whether all else that it has for life is the same.
+    /// Takes over the addresses of another.
+    fn take_over(&mut self, other: &Self);
+    /// Whether all that it has for life is the same, but for its addresses.
     fn serves_as(&self, other: &Self) -> bool;
 }
 
-impl Holder for Endpoint {
-    fn subnet(&self) -> &Located<String> {
-        &self.subnet
-    }
+/// Declares the holders: form, field of addresses, fields that it has for life.
+macro_rules! holders {
+    ($($form:ident = $addresses:ident, $($for_life:ident),+;)*) => {
+        $(impl Holder for $form {
+            fn subnet(&self) -> &Located<String> {
+                &self.subnet
+            }
 
-    fn addresses(&self) -> Vec<Located<String>> {
-        self.address.iter().cloned().collect()
-    }
+            fn addresses(&self) -> Vec<Located<String>> {
+                self.$addresses.iter().cloned().collect()
+            }
 
-    fn set(&mut self, addresses: Vec<Located<String>>) {
-        self.address = addresses.into_iter().next();
-    }
+            fn take_over(&mut self, other: &Self) {
+                self.$addresses.clone_from(&other.$addresses);
+            }
 
-    fn serves_as(&self, other: &Endpoint) -> bool {
-        self.service == other.service
-    }
+            fn serves_as(&self, other: &Self) -> bool {
+                $(self.$for_life == other.$for_life)&&+
+            }
+        })*
+    };
 }
 
-impl Holder for NatGateway {
-    fn subnet(&self) -> &Located<String> {
-        &self.subnet
-    }
-
-    fn addresses(&self) -> Vec<Located<String>> {
-        self.address.iter().cloned().collect()
-    }
-
-    fn set(&mut self, addresses: Vec<Located<String>>) {
-        self.address = addresses.into_iter().next();
-    }
-
-    fn serves_as(&self, other: &NatGateway) -> bool {
-        self.public_address == other.public_address
-    }
-}
-
-impl Holder for NetworkInterface {
-    fn subnet(&self) -> &Located<String> {
-        &self.subnet
-    }
-
-    fn addresses(&self) -> Vec<Located<String>> {
-        self.addresses.clone()
-    }
-
-    fn set(&mut self, addresses: Vec<Located<String>>) {
-        self.addresses = addresses;
-    }
-
-    fn serves_as(&self, _: &NetworkInterface) -> bool {
-        true
-    }
+holders! {
+    Endpoint = address, subnet, service;
+    NatGateway = address, subnet, public_address;
+    NetworkInterface = addresses, subnet;
 }

@@ -6,7 +6,7 @@ use super::back::Back;
 use super::classes::{Class, ClassId, Classes};
 use super::collect::{Cause, Collector, Fate, Flow, Spot};
 use super::roles::{Arrival, Roles, Seen, is_behind, lets_in, outside};
-use super::walks::{End, Walk, Walks};
+use super::walks::{Choices, End, Walk, Walks};
 use super::{Examined, Report, Severity};
 use crate::space::Family;
 use crate::{
@@ -113,14 +113,8 @@ impl<'t> Judge<'t> {
     fn forward(&mut self, side: Side<'_>, destination: ClassId, way: &Walk, all: &mut Outcome) {
         let from = Entry::Subnet(side.place);
         let class = self.classes.get(destination);
-        let flow = |to: Option<Entry>, source: ClassId| Flow {
-            from,
-            to,
-            source,
-            destination,
-            choices: way.choices.clone(),
-            with_answer: false,
-        };
+        let flow =
+            |to: Option<Entry>, source: ClassId| Flow::along(way, from, to, source, destination);
         match way.end {
             End::Circle(first) => {
                 let cause = circle(&way.hops[first..], false);
@@ -189,14 +183,7 @@ impl<'t> Judge<'t> {
         let inspected = way.is_inspected();
         let only_answers = !lets_in(self.topology, exit);
         for &source in side.sources {
-            let flow = Flow {
-                from,
-                to: Some(exit),
-                source,
-                destination,
-                choices: way.choices.clone(),
-                with_answer: false,
-            };
+            let flow = Flow::along(way, from, Some(exit), source, destination);
             // semantics 1c: "GWLBE + egress-only IGW: IPv6 dropped".
             if let (true, true, Entry::Edge(edge)) = (only_answers, inspected, exit) {
                 self.found.add(Cause::EgressOnly { edge }, Severity::Error, flow);
@@ -214,8 +201,7 @@ impl<'t> Judge<'t> {
                 if comes_in && side.family == Family::V4 {
                     self.seen[1].note(side.place, back.is_inspected());
                 }
-                let flow =
-                    Flow { choices: back.choices.clone(), with_answer: true, ..flow.clone() };
+                let flow = flow.clone().answered(back.choices.clone());
                 if back.fate.is_some() {
                     self.unanswered(flow, &back, Severity::Error);
                 } else if comes_in && asked && !back.is_inspected() {
@@ -239,14 +225,8 @@ impl<'t> Judge<'t> {
         let inspected = way.is_inspected();
         for &source in side.sources {
             for back in self.ways_back(way, to, side.place, source) {
-                let flow = Flow {
-                    from,
-                    to: Some(to),
-                    source,
-                    destination,
-                    choices: back.choices.clone(),
-                    with_answer: true,
-                };
+                let flow = Flow::along(way, from, Some(to), source, destination)
+                    .answered(back.choices.clone());
                 if back.fate.is_some() {
                     let severity = if inspected { Severity::Error } else { Severity::Warning };
                     self.unanswered(flow, &back, severity);
@@ -269,14 +249,7 @@ impl<'t> Judge<'t> {
             return;
         }
         for &source in side.sources {
-            let flow = Flow {
-                from,
-                to: Some(to),
-                source,
-                destination,
-                choices: way.choices.clone(),
-                with_answer: false,
-            };
+            let flow = Flow::along(way, from, Some(to), source, destination);
             self.found.add(Cause::NotFollowed { to }, Severity::Warning, flow);
         }
     }
@@ -450,6 +423,23 @@ impl<'t> Judge<'t> {
 }
 
 impl Flow {
+    /// Packets that go this way, without their answers.
+    pub fn along(
+        way: &Walk,
+        from: Entry,
+        to: Option<Entry>,
+        source: ClassId,
+        destination: ClassId,
+    ) -> Flow {
+        let choices = way.choices.clone();
+        Flow { from, to, source, destination, choices, with_answer: false }
+    }
+
+    /// The same flow with its answers, and what is chosen for both.
+    pub fn answered(self, choices: Choices) -> Flow {
+        Flow { choices, with_answer: true, ..self }
+    }
+
     /// The same flow seen from its other end.
     fn reversed(self) -> Flow {
         Flow {

@@ -9,6 +9,14 @@ use super::walks::{End, Walk};
 use crate::space::Family;
 use crate::{Attachment, Entry, NextHop, SubnetId, VpcId};
 
+/// A gateway with all addresses of a family behind it, and a place that they send to.
+#[derive(Clone, Copy)]
+struct Ends<'a> {
+    gateway: Entry,
+    sources: &'a [ClassId],
+    place: SubnetId,
+}
+
 impl Judge<'_> {
     /// Packets from a gateway to a place, as far as those of the place to the gateway have not shown
     /// everything.
@@ -16,35 +24,23 @@ impl Judge<'_> {
         let destinations = self.classes.of_subnet(place).to_vec();
         for family in Family::BOTH {
             let sources = self.behind(gateway, family);
+            let ends = Ends { gateway, sources: &sources, place };
             let is_of_family = |id: &&ClassId| self.classes.get(**id).family == family;
             let of_family: Vec<ClassId> =
                 destinations.iter().filter(is_of_family).copied().collect();
             for destination in of_family {
                 let ways = self.walks.of(gateway, &self.classes, destination);
                 for way in &*ways {
-                    self.inward(gateway, place, destination, way, &sources);
+                    self.inward(ends, destination, way);
                 }
             }
         }
     }
 
-    fn inward(
-        &mut self,
-        gateway: Entry,
-        place: SubnetId,
-        destination: ClassId,
-        way: &Walk,
-        sources: &[ClassId],
-    ) {
+    fn inward(&mut self, ends: Ends<'_>, destination: ClassId, way: &Walk) {
+        let Ends { gateway, sources, place } = ends;
         let to = Entry::Subnet(place);
-        let flow = |source: ClassId| Flow {
-            from: gateway,
-            to: Some(to),
-            source,
-            destination,
-            choices: way.choices.clone(),
-            with_answer: false,
-        };
+        let flow = |source: ClassId| Flow::along(way, gateway, Some(to), source, destination);
         match way.end {
             End::Circle(first) => {
                 let cause = circle(&way.hops[first..], false);
@@ -78,7 +74,7 @@ impl Judge<'_> {
                     }
                 }
                 if mapped || way.is_inspected() {
-                    self.answers(gateway, place, destination, way, sources);
+                    self.answers(ends, destination, way);
                 }
             }
             _ => {}
@@ -87,14 +83,8 @@ impl Judge<'_> {
 
     /// Answers of a place that can be reached from outside. If only some are lost, and by a
     /// blackhole, that may be meant; if no route has them, somebody wanted it so.
-    fn answers(
-        &mut self,
-        gateway: Entry,
-        place: SubnetId,
-        destination: ClassId,
-        way: &Walk,
-        sources: &[ClassId],
-    ) {
+    fn answers(&mut self, ends: Ends<'_>, destination: ClassId, way: &Walk) {
+        let Ends { gateway, sources, place } = ends;
         let from = Entry::Subnet(place);
         let mut lost = Vec::new();
         let mut arrives = false;
@@ -107,14 +97,8 @@ impl Judge<'_> {
                     continue;
                 };
                 let at = last(answer, from);
-                let flow = Flow {
-                    from: gateway,
-                    to: Some(from),
-                    source: *source,
-                    destination,
-                    choices,
-                    with_answer: true,
-                };
+                let flow =
+                    Flow::along(way, gateway, Some(from), *source, destination).answered(choices);
                 lost.push((at, reason, flow));
             }
         }
@@ -176,14 +160,7 @@ impl Judge<'_> {
                         continue;
                     }
                     for source in &sources {
-                        let flow = Flow {
-                            from,
-                            to: Some(to),
-                            source: *source,
-                            destination,
-                            choices: way.choices.clone(),
-                            with_answer: false,
-                        };
+                        let flow = Flow::along(way, from, Some(to), *source, destination);
                         self.found.add(Cause::Intent { index }, Severity::Error, flow);
                     }
                 }

@@ -576,3 +576,60 @@ appliance_mode = true
         assert!(plan.apply(from).unwrap() == *to, "{plan}");
     }
 }
+
+#[test]
+fn a_circle_is_told_from_where_it_begins() {
+    let with = |routes: &str| {
+        format!(
+            r#"
+            [[vpc]]
+            name = "app"
+            cidrs = ["10.0.0.0/16"]
+
+            [[subnet]]
+            name = "app-a"
+            vpc = "app"
+            zone = "az1"
+            cidrs = ["10.0.1.0/24"]
+
+            [[subnet]]
+            name = "tgw-a"
+            vpc = "app"
+            zone = "az1"
+            cidrs = ["10.0.2.0/28"]
+
+            [[route_table]]
+            name = "main"
+            vpc = "app"
+            main = true
+            routes = [{routes}]
+
+            [[transit_gateway]]
+            name = "tgw"
+
+            [[transit_gateway_route_table]]
+            name = "back"
+            transit_gateway = "tgw"
+            routes = [{{ destination = "10.9.0.0/16", attachment = "att" }}]
+
+            [[transit_gateway_attachment]]
+            name = "att"
+            transit_gateway = "tgw"
+            vpc = "app"
+            subnets = ["tgw-a"]
+            route_table = "back"
+            "#
+        )
+    };
+    let route = r#"{ destination = "10.9.0.0/16", transit_gateway = "tgw" }"#;
+    let [old, new] = ["", route].map(|routes| Source::new("t", with(routes)));
+    let before = Network::new(&config::parse(&old).unwrap(), &old).unwrap();
+    let plan =
+        Plan::new(&before, &before.followed_by(&config::parse(&new).unwrap(), &new).unwrap());
+    let after = |from: &str| {
+        let of = plan.paths.iter().filter(|it| it.from == from);
+        of.flat_map(|it| &it.after).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(after("subnet:app-a"), ["subnet:tgw-a -> dropped: loop"]);
+    assert_eq!(after("subnet:tgw-a"), ["dropped: loop"]);
+}

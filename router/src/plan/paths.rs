@@ -2,7 +2,7 @@
 //! from, by every choice that may be made on the way.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use super::kind::Place;
 use crate::space::{Family, Ranges, bits, starts};
 use crate::topology::{
     Attachment, Choose, EdgeKind, EndpointGroup, Entry, GroupId, GroupMode, InterfaceKind, NextHop,
-    Step, Topology, TransitAttachmentId,
+    Step, SubnetId, Topology, TransitAttachmentId,
 };
 
 /// All addresses, cut where any table of some networks makes a difference.
@@ -81,14 +81,18 @@ fn entries(network: &Topology) -> impl Iterator<Item = Entry> {
 }
 
 /// Something of every entry, which is found out once for all subnets of a zone with the same table:
-/// what leaves them goes the same ways.
+/// what leaves them goes the same ways. Each of those that ways come through is on its own: a way that
+/// begins there and comes back is a circle already, and from the others it is none yet.
 pub(super) fn by_entry<T: ?Sized>(
     network: &Topology,
     mut find: impl FnMut(Entry) -> Rc<T>,
 ) -> Vec<(Entry, Rc<T>)> {
+    let attachments = network.transit_attachments();
+    let crossed: HashSet<SubnetId> = attachments.flat_map(|(_, it)| &it.subnets).copied().collect();
     let mut known: HashMap<_, Rc<T>> = HashMap::new();
     let of = |entry: Entry| {
-        let own = (!matches!(entry, Entry::Subnet(_))).then_some(entry);
+        let is_like_others = matches!(entry, Entry::Subnet(id) if !crossed.contains(&id));
+        let own = (!is_like_others).then_some(entry);
         let key = (network.table_for(entry), network.zone(entry), own);
         (entry, Rc::clone(known.entry(key).or_insert_with(|| find(entry))))
     };

@@ -152,7 +152,8 @@ pub(crate) fn say(prefixes: &[IpNet]) -> String {
             _ => said.push(list(&plain)),
         }
     }
-    said.join(", ")
+    // After exceptions, a comma alone would read as one more of them.
+    said.join(", and ")
 }
 
 fn list(prefixes: &[IpNet]) -> String {

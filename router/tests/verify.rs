@@ -45,6 +45,7 @@ const MISTAKES: &[(&str, &[FindingKind])] = &[
     ("endpoint-subnet-to-itself", &[Loop]),
     ("endpoints-in-a-circle", &[Loop]),
     ("group-in-one-direction", &[DifferentEndpoints]),
+    ("group-with-an-idle-member", &[LostAfterInspection]),
     ("hub-without-way-back-in-one-zone", &[Loop]),
     ("intent-between-subnets", &[IntentViolated]),
     ("intent-of-another-service", &[IntentViolated, UnusedEndpoint]),

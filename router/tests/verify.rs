@@ -50,6 +50,7 @@ const MISTAKES: &[(&str, &[FindingKind])] = &[
     ("intent-between-subnets", &[IntentViolated]),
     ("intent-of-another-service", &[IntentViolated, UnusedEndpoint]),
     ("ipv6-default-route-to-the-gateway", &[Ipv6Uninspected]),
+    ("nat-gateway-without-a-way-out", &[LostBehindGateway]),
     ("nat-gateway-without-inspection", &[UninspectedEgress]),
     ("nat-subnet-without-way-back", &[OneWayInspection]),
     ("no-table", &[ImplicitMainTable, UnusedEndpoint]),
@@ -59,6 +60,7 @@ const MISTAKES: &[(&str, &[FindingKind])] = &[
     ("return-route-missing-in-one-zone", &[LostReturn]),
     ("table-of-the-other-zone", &[DifferentEndpoints]),
     ("transit-blackhole", &[LostAfterInspection]),
+    ("transit-gateway-without-a-default", &[LostBehindGateway]),
     ("transit-route-past-the-hub", &[OneWayInspection]),
     ("unused-endpoint", &[UnusedEndpoint]),
     ("virtual-private-gateway-without-table", &[UninspectedIngress]),
@@ -164,6 +166,7 @@ fn assert_shown(topology: &Topology, finding: &Finding, name: &str) {
         }
         Loop => ends(NextHop::Loop),
         LostAfterInspection => !way.delivered && !way.endpoints.is_empty(),
+        LostBehindGateway => !way.delivered && way.endpoints.is_empty(),
         LostReturn => {
             let back = back.as_ref().unwrap();
             // An answer with another source is none; one that comes elsewhere, neither.

@@ -432,6 +432,7 @@ fn kinds(fault: Fault) -> &'static [FindingKind] {
         Fault::Asymmetric => &[OneWayInspection, DifferentEndpoints, ApplianceMode],
         Fault::Circles => &[Loop],
         Fault::LostAfterInspection => &[LostAfterInspection],
+        Fault::LostBehindGateway => &[LostBehindGateway],
         Fault::LostReturn => &[LostReturn],
         Fault::Blackhole => &[BlackholeInUse],
         Fault::EgressOnly => &[EgressOnlyBehindEndpoint],

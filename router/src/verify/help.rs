@@ -82,6 +82,7 @@ impl Judge<'_> {
                 )
             }
             Cause::LostAfter { at, reason }
+            | Cause::LostBehindGateway { at, reason }
             | Cause::LostReturn { at, fate: Fate::Lost(reason) } => {
                 self.help_for_loss(*at, *reason, finding)
             }

@@ -9,7 +9,8 @@
 //!
 //! What is looked at:
 //! - Every subnet with machines is a place that packets come from and go to. Subnets that hold only
-//!   endpoints, NAT gateways or attachments of transit gateways are not.
+//!   endpoints, NAT gateways or attachments of transit gateways are not; [`Examined::not_places`]
+//!   says which these are.
 //! - In a VPC with an endpoint, everything between a place and an internet gateway, a virtual
 //!   private gateway or an egress-only internet gateway has to pass an endpoint, both ways.
 //!   Traffic between subnets has not, unless an intent asks for it; but where one direction does,
@@ -55,8 +56,8 @@ pub struct Report {
     pub examined: Examined,
 }
 
-/// How much was looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+/// How much was looked at, and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Examined {
     /// Stretches of addresses between two borders, IPv4 and IPv6.
     pub stretches: usize,
@@ -66,6 +67,19 @@ pub struct Examined {
     pub ways: usize,
     /// Lookups in tables.
     pub lookups: usize,
+    /// The subnets that nobody was taken to send from or to, in the order of the file.
+    pub not_places: Vec<NotPlace>,
+}
+
+/// A subnet without machines, as far as the file says. If it has some, an interface or a mapping of
+/// an address there says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct NotPlace {
+    /// Its name.
+    pub subnet: String,
+    /// What it holds and nothing else: `endpoint`, `nat_gateway` or `transit_gateway_attachment`,
+    /// at least one of them.
+    pub holds: Vec<&'static str>,
 }
 
 /// One fault, with all that it concerns.

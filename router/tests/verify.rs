@@ -272,6 +272,43 @@ fn the_json_of_a_report_has_its_addresses_as_prefixes() {
     assert_eq!(finding["way_back"][0]["at"], "subnet:app-b");
 }
 
+/// A subnet that was left out because of what it holds may have machines that the file does not say.
+#[test]
+fn what_was_not_looked_at_is_told() {
+    let path = folder().join("correct/transit-hub.toml");
+    let report = build(&path).verify();
+    let json = serde_json::to_value(&report).unwrap();
+    let expected: Vec<_> = [
+        ("tgw-a", "transit_gateway_attachment"),
+        ("gwlbe-a", "endpoint"),
+        ("public-a", "nat_gateway"),
+        ("tgw-b", "transit_gateway_attachment"),
+        ("gwlbe-b", "endpoint"),
+        ("public-b", "nat_gateway"),
+    ]
+    .map(|(subnet, holds)| serde_json::json!({ "subnet": subnet, "holds": [holds] }))
+    .into();
+    assert_eq!(json["examined"]["not_places"], serde_json::json!(expected));
+    let text = report.to_string();
+    assert!(
+        text.ends_with(
+            "; not places, as far as the file says: tgw-a, tgw-b (attachments), gwlbe-a, gwlbe-b \
+             (endpoints), public-a, public-b (NAT gateways))"
+        ),
+        "{text}"
+    );
+    // An address that is mapped is a machine's.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let igw = "[[internet_gateway]]\nname = \"igw\"\n";
+    assert!(text.contains(igw));
+    let mapped =
+        format!("{igw}addresses = [{{ public = \"198.51.100.9\", private = \"10.100.51.9\" }}]\n");
+    let source = Source::new("mapped.toml", text.replace(igw, &mapped));
+    let file = config::parse(&source).unwrap();
+    let report = Topology::build(&file, &source).unwrap().verify();
+    assert!(report.examined.not_places.iter().all(|it| it.subnet != "public-a"), "{report}");
+}
+
 #[test]
 fn severities_say_whether_a_report_is_clean() {
     let clean = |name: &str| build(&folder().join(name)).verify();
@@ -299,7 +336,7 @@ fn a_large_network_takes_few_lookups() {
     assert_eq!((topology.subnets().len(), routes), (200, 1000));
     let report = topology.verify();
     assert_eq!(report.findings, []);
-    let Examined { stretches, classes, ways, lookups } = report.examined;
+    let Examined { stretches, classes, ways, lookups, .. } = report.examined;
     assert!(classes <= 500, "{classes} classes of {stretches} stretches");
     assert!(ways <= 10 * classes, "{ways} ways of {classes} classes");
     assert!(lookups <= 5 * ways, "{lookups} lookups on {ways} ways");

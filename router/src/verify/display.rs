@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use super::{Finding, Hop, Packet, Report, Severity};
+use super::words::list;
+use super::{Examined, Finding, Hop, NotPlace, Packet, Report, Severity};
 
-/// The findings, and a last line that counts them.
+/// The findings, and a last line that counts them and says what was not looked at.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in &self.findings {
@@ -21,7 +22,38 @@ impl fmt::Display for Report {
             .collect();
         let found = if counts.is_empty() { "no findings".to_owned() } else { counts.join(", ") };
         let (classes, ways) = (self.examined.classes, self.examined.ways);
-        write!(f, "{found} ({classes} classes of addresses, {ways} ways)")
+        write!(f, "{found} ({classes} classes of addresses, {ways} ways")?;
+        let mut before = "; not places, as far as the file says: ";
+        for (holds, subnets) in self.examined.alike() {
+            write!(f, "{before}{} ({})", list(&subnets), holds.join(", "))?;
+            before = ", ";
+        }
+        write!(f, ")")
+    }
+}
+
+impl Examined {
+    /// The names of the subnets that are no places, those together that hold the same, which is said
+    /// first.
+    fn alike(&self) -> Vec<(Vec<&'static str>, Vec<String>)> {
+        let mut all: Vec<(Vec<&'static str>, Vec<String>)> = Vec::new();
+        for NotPlace { subnet, holds } in &self.not_places {
+            let holds: Vec<&str> = holds.iter().map(|kind| plural(kind)).collect();
+            match all.iter_mut().find(|(other, _)| *other == holds) {
+                Some((_, subnets)) => subnets.push(subnet.clone()),
+                None => all.push((holds, vec![subnet.clone()])),
+            }
+        }
+        all
+    }
+}
+
+fn plural(kind: &'static str) -> &'static str {
+    match kind {
+        "endpoint" => "endpoints",
+        "nat_gateway" => "NAT gateways",
+        "transit_gateway_attachment" => "attachments",
+        other => other,
     }
 }
 

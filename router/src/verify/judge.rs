@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::back::Back;
 use super::classes::{Class, ClassId, Classes};
 use super::collect::{Cause, Collector, Fate, Flow, Spot};
-use super::roles::{Arrival, Roles, Seen, is_behind, lets_in, outside};
+use super::roles::{Arrival, Roles, Seen, is_behind, lets_in, not_places, outside};
 use super::walks::{Choices, End, Walk, Walks};
 use super::{Examined, Report, Severity};
 use crate::space::Family;
@@ -76,6 +76,7 @@ impl<'t> Judge<'t> {
             classes: self.classes.len(),
             ways,
             lookups,
+            not_places: not_places(self.topology, &self.roles),
         };
         let drafts = std::mem::take(&mut self.found).finish();
         let findings = drafts.iter().map(|draft| self.finding(draft)).collect();
@@ -385,20 +386,18 @@ impl<'t> Judge<'t> {
             return false;
         }
         let class = self.classes.get(destination);
-        match to {
-            Some(_) => !by_transit,
-            None => {
-                let table = self.topology.table(self.topology.table_for(Entry::Subnet(place)));
-                let target = table.target(class.address);
-                // Other routes may lead the rest of the class to the same gateway.
-                let is_default = table.routes().any(|route| {
-                    route.destination.prefix_len() == 0
-                        && Family::of(route.destination.addr()) == class.family
-                        && Some(route.target) == target
-                });
-                self.is_behind_any(class) && (through_nat || is_default)
-            }
+        if to.is_some() {
+            return !by_transit;
         }
+        let table = self.topology.table(self.topology.table_for(Entry::Subnet(place)));
+        let target = table.target(class.address);
+        // Other routes may lead the rest of the class to the same gateway.
+        let is_default = table.routes().any(|route| {
+            route.destination.prefix_len() == 0
+                && Family::of(route.destination.addr()) == class.family
+                && Some(route.target) == target
+        });
+        self.is_behind_any(class) && (through_nat || is_default)
     }
 
     /// The place that an address is for, as far as packets may go there from here.

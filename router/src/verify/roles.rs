@@ -3,11 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::NotPlace;
 use super::classes::Class;
 use crate::space::Family;
 use crate::{
-    Attachment, EdgeKind, Entry, InterfaceId, InterfaceKind, SubnetId, TableId, Target, Topology,
-    VpcId,
+    Attachment, EdgeKind, Entry, Interface, InterfaceId, InterfaceKind, SubnetId, TableId, Target,
+    Topology, VpcId,
 };
 
 /// What everything is, worked out once.
@@ -159,6 +160,27 @@ fn machines(topology: &Topology, holds_endpoint: &[bool]) -> Vec<bool> {
         }
     }
     machines
+}
+
+/// The subnets that are no places, and what they hold.
+pub(super) fn not_places(topology: &Topology, roles: &Roles) -> Vec<NotPlace> {
+    let mut all: Vec<NotPlace> = Vec::new();
+    for (id, subnet) in topology.subnets().filter(|(id, _)| !roles.is_place(*id)) {
+        let is_nat = |interface: &Interface| {
+            interface.subnet == id && interface.kind != InterfaceKind::NetworkInterface
+        };
+        let held = [
+            ("endpoint", topology.endpoints().any(|(_, it)| it.subnet == id)),
+            ("nat_gateway", topology.interfaces().any(|(_, it)| is_nat(it))),
+            (
+                "transit_gateway_attachment",
+                topology.transit_attachments().any(|(_, it)| it.subnets.contains(&id)),
+            ),
+        ];
+        let holds = held.into_iter().filter(|(_, is_held)| *is_held).map(|(kind, _)| kind);
+        all.push(NotPlace { subnet: subnet.name.clone(), holds: holds.collect() });
+    }
+    all
 }
 
 /// Which subnets hold what moves packets, and are there for nothing else, as far as can be seen.

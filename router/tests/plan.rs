@@ -457,6 +457,16 @@ fn where_no_order_is_safe_the_plan_says_so_and_loses_rather_than_lets_through() 
     assert!(!dangers[0].is_empty(), "{plan}");
 }
 
+/// With the subnet, its association ends: that is no step of its own.
+#[test]
+fn what_belongs_to_a_thing_ends_with_it() {
+    let plan = plan("verify/app-beside-its-endpoint.toml", "../examples/transit-hub.toml");
+    assert!(plan.impossible.is_empty(), "{plan}");
+    place(&plan, "delete subnet gwlbe-a");
+    let association = "disassociate route table gwlbe-a from subnet gwlbe-a";
+    assert!(plan.steps.iter().all(|step| step.text != association), "{plan}");
+}
+
 #[test]
 fn an_entry_goes_from_interface_to_interface_in_two_steps() {
     let plan = plan("plan/firewalls.toml", "plan/firewalls-changed.toml");

@@ -32,6 +32,23 @@ impl Operation {
 }
 
 impl Operation {
+    /// Whether nothing is left of this to do once another has been done: what belongs to a thing ends
+    /// with it.
+    pub(super) fn ends_with(&self, other: &Operation) -> bool {
+        let Operation::Delete { resource: gone } = other else { return false };
+        let is = |kind: Kind, name: &String| gone.kind == kind && gone.name == *name;
+        match self {
+            Operation::DisassociateRouteTable { user, route_table } => {
+                user == gone || is(Kind::RouteTable, route_table)
+            }
+            Operation::DisableTransitGatewayRouteTablePropagation { route_table, .. }
+            | Operation::DeleteTransitGatewayRoute { route_table, .. } => {
+                is(Kind::TransitGatewayRouteTable, route_table)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether no packet of a network can tell that it has been done: what nobody uses is made, or
     /// changed, or deleted.
     pub(super) fn goes_unnoticed(&self, network: &Network) -> bool {

@@ -368,6 +368,36 @@ fn an_endpoint_is_deleted_after_its_routes() {
     }
 }
 
+/// A route is looked at when it is made, not when the subnet goes that it is for; but an entry of
+/// Alibaba Cloud's is the vSwitch's own.
+#[test]
+fn a_subnet_is_deleted_in_spite_of_an_entry_for_its_range() {
+    let subnet = || delete(Kind::Subnet, "app-a");
+    let problem = subnet().apply(&mut network(ALIBABA, NETWORK)).unwrap_err();
+    assert_eq!(problem.broken_rule(), Some((Rule::EdgeSystemEntry, ALIBABA)));
+
+    let mut without = network(AWS, NETWORK);
+    subnet().apply(&mut without).unwrap();
+    // What has nothing to do with the entry is as possible as before.
+    delete(Kind::Subnet, "empty").apply(&mut without).unwrap();
+    // But neither it nor another one is made, and no other gateway gets it.
+    let inward = "destination = \"10.0.1.0/24\", endpoint = \"used\"";
+    for (rule, operation) in [
+        (Rule::EdgeDestination, replace_route("edge", FW_1, inward)),
+        (Rule::EdgeDestination, associate(Kind::InternetGateway, "igw", "edge")),
+        (Rule::EdgeDestination, associate(Kind::VirtualPrivateGateway, "vgw", "inward")),
+        (Rule::LocalDestination, associate(Kind::Subnet, "gwlbe-b", "inward")),
+        (Rule::LocalDestination, create_route("main", inward)),
+    ] {
+        let problem = operation.apply(&mut without).unwrap_err();
+        assert_eq!(problem.broken_rule(), Some((rule, AWS)), "{operation}");
+    }
+    let away = Operation::DeleteRoute { route_table: "edge".into(), route: route(FW_1) };
+    away.apply(&mut without).unwrap();
+    let problem = create_route("edge", FW_1).apply(&mut without).unwrap_err();
+    assert_eq!(problem.broken_rule(), Some((Rule::EdgeDestination, AWS)));
+}
+
 fn plan(old: &str, new: &str) -> Plan {
     let read = |name: &str| {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
@@ -465,6 +495,23 @@ fn what_belongs_to_a_thing_ends_with_it() {
     place(&plan, "delete subnet gwlbe-a");
     let association = "disassociate route table gwlbe-a from subnet gwlbe-a";
     assert!(plan.steps.iter().all(|step| step.text != association), "{plan}");
+}
+
+/// Two subnets have the ranges of two others, and a gateway table has entries for them.
+#[test]
+fn a_range_is_handed_over_from_subnet_to_subnet() {
+    let old = "../examples/east-west.toml";
+    let plan = plan(old, "verify/blackhole-behind-an-endpoint.toml");
+    assert!(plan.safe, "{plan}");
+    let last = place(&plan, "associate route table igw with internet gateway");
+    for (gone, made) in [("db", "app-b"), ("web", "app-a")] {
+        let order = [
+            place(&plan, &format!("delete subnet {gone}")),
+            place(&plan, &format!("create subnet {made}")),
+            last,
+        ];
+        assert!(order.is_sorted(), "{plan}");
+    }
 }
 
 #[test]

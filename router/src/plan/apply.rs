@@ -9,7 +9,7 @@ use crate::config::{
 };
 use crate::rules::Rule;
 use crate::source::{Located, Problem};
-use crate::topology::TableId;
+use crate::topology::{Leftover, TableId};
 
 impl Operation {
     /// Makes the change.
@@ -27,7 +27,35 @@ impl Operation {
     pub(super) fn applied_to(&self, network: &Network) -> Result<Network, Problem> {
         let mut file = network.file().clone();
         Change { file: &mut file, network }.make(self)?;
-        Network::changed(file)
+        Network::changed(file, |leftover| self.leaves(leftover, network))
+    }
+
+    /// Whether a cloud lets a route be that could not be made (any more). It looks at the
+    /// destinations of those routes that the operation is about.
+    fn leaves(&self, leftover: &Leftover, network: &Network) -> bool {
+        let is_table = |table: &String| *table == leftover.table;
+        let is_route = |table: &String, route: &Route| {
+            is_table(table) && destination(route).parse() == Ok(leftover.destination)
+        };
+        match self {
+            Operation::Delete { .. }
+            | Operation::DisassociateSubnetCidr { .. }
+            | Operation::DisassociateVpcCidr { .. }
+            | Operation::Rename { .. } => true,
+            Operation::CreateRoute { route_table, route }
+            | Operation::ReplaceRoute { route_table, to: route, .. }
+                if is_route(route_table, route) =>
+            {
+                false
+            }
+            Operation::AssociateRouteTable { route_table, .. }
+            | Operation::ReplaceRouteTableAssociation { to: route_table, .. }
+                if is_table(route_table) =>
+            {
+                false
+            }
+            _ => network.has_leftover(&leftover.table, leftover.destination),
+        }
     }
 }
 

@@ -514,6 +514,49 @@ fn a_range_is_handed_over_from_subnet_to_subnet() {
     }
 }
 
+/// The entry is for the range of a vSwitch that is made anew in another zone. It would have to be
+/// edited to local and back, which is not among the operations.
+#[test]
+fn what_has_no_order_cites_its_rule() {
+    let text = |zone: &str| {
+        let subnet = "name = \"app-a\"\nvpc = \"app\"\nzone = \"az1\"";
+        let there = subnet.replace("az1", zone);
+        let source = Source::new(
+            "t",
+            format!("routing.rules = \"alibaba\"\n{}", NETWORK.replace(subnet, &there)),
+        );
+        Network::new(&config::parse(&source).unwrap(), &source).unwrap()
+    };
+    let plan = Plan::new(&text("az1"), &text("az2"));
+    assert!(!plan.safe);
+    let deletion = plan.impossible.iter().find(|it| it.text == "delete subnet app-a");
+    let rule = "edge-system-entry (alibaba)";
+    assert_eq!(deletion.unwrap().rule.as_deref(), Some(rule), "{plan}");
+    let text = plan.to_string();
+    let told = format!(
+        "  delete subnet app-a\n    not after these steps: 10.0.1.0/24 is no entry of a gateway \
+         table [rule {rule}]\n"
+    );
+    assert!(text.contains("\nNo order was found for:\n") && text.contains(&told), "{text}");
+    assert!(text.ends_with("more for which no order was found"), "{text}");
+}
+
+#[test]
+fn what_is_no_call_to_a_cloud_is_told_apart() {
+    let plan = plan("plan/inspected.toml", "plan/moved.toml");
+    let alone = plan.steps.iter().filter(|step| step.in_file_alone);
+    let texts: Vec<&str> = alone.map(|step| step.text.as_str()).collect();
+    assert_eq!(texts.len(), 2, "{plan}");
+    assert!(texts[0].starts_with("modify endpoint vpce-a.new: wire id 0x"), "{plan}");
+    assert_eq!(texts[1], "rename endpoint vpce-a.new to vpce-a (in the file alone)");
+    for step in &plan.steps {
+        assert_eq!(step.text.ends_with(" (in the file alone)"), step.in_file_alone, "{plan}");
+    }
+    // In another subnet, or of another service, it is another endpoint to a cloud.
+    assert!(!modify("used", Some("gwlbe-b"), None).is_in_file_alone());
+    assert!(!modify("used", None, Some("other")).is_in_file_alone());
+}
+
 #[test]
 fn an_entry_goes_from_interface_to_interface_in_two_steps() {
     let plan = plan("plan/firewalls.toml", "plan/firewalls-changed.toml");

@@ -136,7 +136,7 @@ struct TraceArgs {
 
 const FROM: &str = "\
 Where the packet enters: internet_gateway:NAME, subnet:NAME, endpoint:NAME, interface:NAME, \
-nat_gateway:NAME, virtual_private_gateway:NAME or opaque:NAME";
+nat_gateway:NAME, virtual_private_gateway:NAME, egress_only_internet_gateway:NAME or opaque:NAME";
 
 const TRACE_EXAMPLES: &str = "\
 Examples:

@@ -178,7 +178,7 @@ mod tests {
             .iter()
             .map(|text| text.parse().unwrap())
             .collect();
-        assert_eq!(say(&two), "10.0.2.0/23, fd00::/64");
+        assert_eq!(say(&two), "10.0.2.0/23, and fd00::/64");
         assert_eq!(say(&[]), "");
     }
 

@@ -14,8 +14,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::topology::{
-    Attachment, Choose, EndpointId, Entry, Explanation, Fixed, GroupId, InterfaceId, NextHop, Step,
-    Topology, TransitAttachmentId, TransitTarget,
+    Attachment, Choose, EndpointGroup, EndpointId, Entry, Explanation, Fixed, GroupId, InterfaceId,
+    NextHop, Step, Topology, TransitAttachmentId, TransitTarget,
 };
 
 pub use packet::{Packet, Protocol, UnknownProtocol};
@@ -106,6 +106,15 @@ pub enum Passage {
         /// The subnet in which it comes out, whose table is asked next.
         subnet: String,
     },
+    /// A transit gateway, in which it is lost.
+    LostInTransit {
+        /// Its name.
+        transit_gateway: String,
+        /// Its table for what comes from the VPC.
+        table: String,
+        /// Why, in one sentence.
+        why: String,
+    },
     /// A NAT gateway.
     Translated {
         /// Its name.
@@ -154,7 +163,8 @@ impl Inspection for Fixed {
 impl Topology {
     /// Follows a packet for this address from where it enters until it leaves or is dropped.
     pub fn trace(&self, from: Entry, to: IpAddr) -> Trace {
-        self.trace_packet(from, &Packet::to(to), &Fixed::default())
+        let usual = ByZone { topology: self, zone: None };
+        self.trace_packet(from, &Packet::to(to), &usual)
     }
 
     /// The same for a packet of which more is known, asking this balancer.
@@ -165,9 +175,7 @@ impl Topology {
         inspection: &impl Inspection,
     ) -> Trace {
         let translated = self.translated(from, packet.destination);
-        let destination = translated.unwrap_or(packet.destination);
-        let inside = Packet { destination, ..packet.clone() };
-        let mut way = Way::of(inside);
+        let mut way = Way::of(self.inside(from, packet));
         let mut at = from;
         let outcome = loop {
             match self.pass(&mut way, at, inspection) {
@@ -191,8 +199,7 @@ impl Topology {
             ..trace.packet.reversed()
         };
         let translated = self.translated(from, seen);
-        let inside = Packet { destination: translated.unwrap_or(seen), ..answer.clone() };
-        let mut way = Way::of(inside);
+        let mut way = Way::of(self.inside(from, &answer));
         let mut behind: Vec<(InterfaceId, IpAddr)> = trace.sources.clone();
         let mut at = from;
         let outcome = loop {
@@ -221,10 +228,11 @@ impl Topology {
     /// another address.
     pub fn likely_source(&self, from: Entry, like: IpAddr) -> Option<IpAddr> {
         let of_family = |address: &IpAddr| address.is_ipv4() == like.is_ipv4();
+        // Behind those that a cloud keeps for itself, if the range has so many.
         let within = |net: &ipnet::IpNet| {
-            let first = net.hosts().find(|address| of_family(address))?;
-            // Behind those that a cloud keeps for itself.
-            net.hosts().nth(9).or(Some(first)).filter(of_family)
+            let mut hosts = Some(net).filter(|net| of_family(&net.addr()))?.hosts();
+            let first = hosts.next()?;
+            hosts.nth(8).or(Some(first))
         };
         match from {
             Entry::Subnet(id) => self.subnet(id).cidrs.iter().find_map(within),
@@ -249,12 +257,18 @@ impl Topology {
         let lookup = self.explain(at, destination);
         let next_hop = lookup.next_hop;
         let step = self.after(at, next_hop, destination, inspection);
+        let lost = match (step, next_hop) {
+            (Step::Lost(_), NextHop::Transit(from)) => {
+                Some(self.lost_in_transit(at, from, destination))
+            }
+            _ => None,
+        };
         let again = matches!(step, Step::Onward(onward) if way.visited.contains(&onward));
         let passage = match step {
             Step::Onward(onward) if !again => {
                 Some(self.passage(way, at, next_hop, onward, inspection))
             }
-            _ => None,
+            _ => lost,
         };
         way.hops.push(Hop { lookup, passage });
         match step {
@@ -343,6 +357,33 @@ impl Topology {
         }
     }
 
+    /// Why a packet does not come through a transit gateway.
+    fn lost_in_transit(
+        &self,
+        at: Entry,
+        from: TransitAttachmentId,
+        destination: IpAddr,
+    ) -> Passage {
+        let attachment = self.transit_attachment(from);
+        let table = self.transit_table(attachment.table);
+        let why = match table.route(destination) {
+            _ if !self.reaches_transit(at, from) => format!(
+                "attachment {} has no subnet in zone {}, where the packet comes from",
+                attachment.name,
+                self.zone(at).unwrap_or_default()
+            ),
+            None => format!("no route of table {} has {destination}", table.name),
+            Some((route, TransitTarget::Blackhole)) => {
+                format!("{route} of table {} is a blackhole", table.name)
+            }
+            Some((route, TransitTarget::Attachment(_))) => {
+                format!("{route} of table {} leads on, but nobody takes it", table.name)
+            }
+        };
+        let transit_gateway = self.transit_gateway(attachment.gateway).name.clone();
+        Passage::LostInTransit { transit_gateway, table: table.name.clone(), why }
+    }
+
     fn finish(
         &self,
         from: Entry,
@@ -371,6 +412,14 @@ impl Topology {
             endpoints: way.endpoints,
             sources: way.sources,
         }
+    }
+
+    /// A packet as it is looked up where it enters: with the private address that an internet gateway
+    /// puts in the place of a public one.
+    #[must_use]
+    pub fn inside(&self, from: Entry, packet: &Packet) -> Packet {
+        let destination = self.translated(from, packet.destination).unwrap_or(packet.destination);
+        Packet { destination, ..packet.clone() }
     }
 
     /// The gateway table sees private addresses (semantics 1d: the lookup happens after DNAT).
@@ -419,21 +468,30 @@ fn outside(like: IpAddr) -> Option<IpAddr> {
 pub struct ByZone<'a> {
     /// The topology whose zones are meant.
     pub topology: &'a Topology,
-    /// The zone's name. Where there is none of this name, the first is taken.
-    pub zone: &'a str,
+    /// The zone's name. Where there is none of this name, or `None` is asked for: the first zone, and
+    /// the member that gets packets while all is well.
+    pub zone: Option<&'a str>,
 }
 
 impl Choose for ByZone<'_> {
     fn zone(&self, attachment: TransitAttachmentId, _: usize) -> usize {
         let subnets = &self.topology.transit_attachment(attachment).subnets;
-        let found = subnets.iter().position(|id| self.topology.subnet(*id).zone == self.zone);
-        found.unwrap_or(0)
+        let in_zone = |id: &crate::SubnetId| Some(&*self.topology.subnet(*id).zone) == self.zone;
+        subnets.iter().position(in_zone).unwrap_or(0)
     }
 
     fn member(&self, group: GroupId, _: usize) -> usize {
-        let members = &self.topology.endpoint_group(group).members;
-        let in_zone = |(id, _): &(EndpointId, u8)| self.topology.endpoint(*id).zone == self.zone;
-        members.iter().position(in_zone).unwrap_or(0)
+        let EndpointGroup { members, disabled, .. } = self.topology.endpoint_group(group);
+        let in_zone =
+            |(id, _): &(EndpointId, u8)| Some(&*self.topology.endpoint(*id).zone) == self.zone;
+        let usual = || {
+            let all = members.iter().enumerate();
+            // Of equal ones the first: the last that is not less, from the end on.
+            let rank =
+                |(_, (id, weight)): &(usize, &(EndpointId, u8))| (!disabled.contains(id), *weight);
+            all.rev().max_by_key(rank).map_or(0, |(index, _)| index)
+        };
+        members.iter().position(in_zone).unwrap_or_else(usual)
     }
 }
 

@@ -105,7 +105,8 @@ fn both_directions_pass_the_same_endpoints_in_every_zone(#[case] zone: &str) {
     for (name, packets) in CASES {
         let topology = topology(name);
         for (from, to) in packets {
-            let trace = answered(&topology, from, to, &ByZone { topology: &topology, zone });
+            let trace =
+                answered(&topology, from, to, &ByZone { topology: &topology, zone: Some(zone) });
             assert!(trace.delivered, "{name}: {trace}");
             assert!(!trace.endpoints.is_empty(), "{name}: {trace}");
             let back = trace.back.as_deref().unwrap();
@@ -126,7 +127,8 @@ fn appliance_mode_and_groups_take_the_zone_that_is_asked_for() {
     ] {
         let topology = topology(name);
         for (zone, endpoint) in [("az1", "vpce-a"), ("az2", "vpce-b")] {
-            let trace = answered(&topology, from, to, &ByZone { topology: &topology, zone });
+            let trace =
+                answered(&topology, from, to, &ByZone { topology: &topology, zone: Some(zone) });
             assert_eq!(trace.endpoints, [topology.endpoint_by_name(endpoint).unwrap()]);
         }
     }

@@ -247,10 +247,13 @@ fn a_topology_is_shared_between_threads() {
 }
 
 #[rstest]
-#[case("igw", "\"igw\" names no place: write internet_gateway:NAME, subnet:NAME or endpoint:NAME")]
+#[case(
+    "igw",
+    "\"igw\" names no place: write KIND:NAME, where the kind is internet_gateway, subnet, endpoint, interface, nat_gateway, virtual_private_gateway, egress_only_internet_gateway or opaque"
+)]
 #[case(
     "vpc:app",
-    "\"vpc:app\" names no place: write internet_gateway:NAME, subnet:NAME or endpoint:NAME"
+    "\"vpc:app\" names no place: write KIND:NAME, where the kind is internet_gateway, subnet, endpoint, interface, nat_gateway, virtual_private_gateway, egress_only_internet_gateway or opaque"
 )]
 #[case("subnet:app-c", "there is no subnet \"app-c\": did you mean \"app-a\"?")]
 #[case("endpoint:x", "there is no endpoint \"x\"")]

@@ -102,6 +102,9 @@ SUBNET
 MORE
 "#;
 
+/// A list with the range of a subnet.
+const INNER: &str = "[[prefix_list]]\nname = \"inner\"\nentries = [\"10.0.2.0/24\"]";
+
 /// What differs from one case to the next.
 #[derive(Clone, Copy, Default)]
 struct Parts {
@@ -201,6 +204,20 @@ fn cases() -> Vec<(Rule, Parts, Parts)> {
             LocalTarget,
             subnet(r#"routes = [{ destination = "10.0.2.0/24", opaque = "pcx" }]"#),
             subnet(r#"routes = [{ destination = "10.1.0.0/16", opaque = "pcx" }]"#),
+        ),
+        // The ranges of a list are held to the rules as if they were written.
+        (
+            LocalTarget,
+            Parts {
+                subnet: r#"routes = [{ prefix_list = "inner", internet_gateway = "igw" }]"#,
+                more: INNER,
+                ..Parts::default()
+            },
+            Parts {
+                subnet: r#"routes = [{ prefix_list = "inner", interface = "eni" }]"#,
+                more: INNER,
+                ..Parts::default()
+            },
         ),
         (
             WithinSubnet,
@@ -307,6 +324,11 @@ fn what_is_impossible_is_refused_whatever_the_rules() {
         subnet(r#"routes = [{ destination = "192.0.2.0/24", local = true }]"#),
         subnet(r#"routes = [{ destination = "0.0.0.0/0", endpoint = "vpce-c" }]"#),
         subnet("routes = [{ blackhole = true }]"),
+        subnet(r#"routes = [{ prefix_list = "offices", egress_only_internet_gateway = "eigw" }]"#),
+        subnet(r#"routes = [{ prefix_list = "offices", local = true }]"#),
+        subnet(
+            r#"routes = [{ prefix_list = "offices", opaque = "pcx" }, { prefix_list = "offices", blackhole = true }]"#,
+        ),
         subnet(
             r#"routes = [{ destination = "0.0.0.0/0", prefix_list = "offices", blackhole = true }]"#,
         ),

@@ -38,7 +38,7 @@ pub fn is_there(test: &str) -> bool {
 /// If `tshark` fails or says nothing that makes sense.
 pub fn decode(packets: &[Captured], fields: &[&str]) -> Vec<Fields> {
     // What goes to well-known ports is not what one would expect there.
-    let disabled = ["dns", "find", "http", "tls"];
+    let disabled = ["dns", "find", "http", "idmp", "tls"];
     let disabled = disabled.iter().flat_map(|name| ["--disable-protocol", name]);
     run(packets, fields, disabled.chain(ALONE))
 }

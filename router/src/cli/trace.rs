@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::{Status, TraceArgs, write_json};
-use crate::topology::{Entry, Fixed, Topology};
+use crate::topology::{Entry, Topology};
 use crate::trace::{ByZone, Inspection, Packet, Picture, Trace};
 
 pub(super) fn run(
@@ -28,12 +28,14 @@ pub(super) fn run(
         return Ok(Status::Usage);
     }
     let trace = match &args.zone {
-        None => followed(topology, from, &packet, args.answer, &Fixed::default()),
+        None => followed(topology, from, &packet, args.answer, &ByZone { topology, zone: None }),
         Some(zone) if topology.subnets().all(|(_, subnet)| subnet.zone != *zone) => {
             writeln!(err, "router: --zone: no subnet is in zone \"{zone}\"")?;
             return Ok(Status::Usage);
         }
-        Some(zone) => followed(topology, from, &packet, args.answer, &ByZone { topology, zone }),
+        Some(zone) => {
+            followed(topology, from, &packet, args.answer, &ByZone { topology, zone: Some(zone) })
+        }
     };
     if let Some(path) = &args.picture
         && let Err(error) = draw(&trace, path)

@@ -31,8 +31,8 @@ use prefix_trie::joint::JointPrefixMap;
 use super::ids::Id;
 use super::{
     Edge, Endpoint, EndpointGroup, Intent, Interface, InterfaceId, InternetGateway, Names,
-    PrefixList, RouteTable, Subnet, SubnetId, TableId, Topology, TransitAttachment, TransitGateway,
-    TransitTable, Vpc, VpcId,
+    PrefixList, PrefixListId, RouteTable, Subnet, SubnetId, TableId, Topology, TransitAttachment,
+    TransitGateway, TransitTable, Vpc, VpcId,
 };
 use crate::config::RouterFile;
 use crate::rules::{Rule, RuleSet};
@@ -183,6 +183,10 @@ struct Draft<'f> {
     edge: Vec<Option<Range<usize>>>,
     /// For each table, the places of its routes.
     route_places: Vec<HashMap<IpNet, Range<usize>>>,
+    /// For each table, the places of what it has for prefix lists and by propagation.
+    other_places: Vec<HashMap<IpNet, Range<usize>>>,
+    /// Which prefix lists a table has a route for.
+    listed: HashMap<(usize, PrefixListId), Range<usize>>,
     /// The addresses that somebody has, with the place that says so.
     taken: HashMap<(VpcId, IpAddr), Range<usize>>,
     /// The private addresses that a public one stands for, with the place that says so.
@@ -218,6 +222,8 @@ impl<'f> Draft<'f> {
             whole: vec![true; file.vpcs.len()],
             edge: vec![None; file.route_tables.len()],
             route_places: vec![HashMap::new(); file.route_tables.len()],
+            other_places: vec![HashMap::new(); file.route_tables.len()],
+            listed: HashMap::new(),
             taken: HashMap::new(),
             mapped: HashMap::new(),
             public: HashMap::new(),

@@ -155,8 +155,14 @@ impl Topology {
         };
         let destination_net = route.destination;
         let equal = beaten.iter().take_while(|other| other.destination == destination_net).count();
+        let longer = beaten
+            .iter()
+            .any(|other| other.destination.prefix_len() > destination_net.prefix_len());
         let shorter = beaten.len() - equal;
         let won = match (equal, shorter) {
+            _ if longer => format!(
+                "{destination_net} has {destination}; what is propagated within the VPC gives way"
+            ),
             (0, 0) => format!("{destination_net} is the only route that has {destination}"),
             (0, n) => {
                 let all = n + 1;

@@ -5,11 +5,15 @@ use thiserror::Error;
 use super::{EdgeKind, Entry, Interface, InterfaceKind, Topology};
 use crate::source::nearest;
 
+/// The kinds of places that a packet can enter at.
+const KINDS: &str = "internet_gateway, subnet, endpoint, interface, nat_gateway, \
+                     virtual_private_gateway, egress_only_internet_gateway or opaque";
+
 /// Why a text does not name a place in a topology.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UnknownEntry {
     /// It is not of the form `kind:name`.
-    #[error("\"{0}\" names no place: write internet_gateway:NAME, subnet:NAME or endpoint:NAME")]
+    #[error("\"{0}\" names no place: write KIND:NAME, where the kind is {KINDS}")]
     Form(String),
     /// There is none of that kind and name.
     #[error("there is no {kind} \"{name}\"{}", did_you_mean(near.as_deref()))]

@@ -69,6 +69,11 @@ impl RouteTable {
         }
     }
 
+    /// Adds a route that no packet takes.
+    pub(crate) fn insert_filtered(&mut self, destination: IpNet, held: Held) {
+        self.filtered.push((destination, held));
+    }
+
     /// Its name. An implicit table has a name with a colon, which no table of a file can have.
     pub fn name(&self) -> &str {
         &self.name
@@ -103,8 +108,8 @@ impl RouteTable {
         self.routes.get_lpm(&IpNet::from(address)).map(|(_, held)| held.target)
     }
 
-    /// Every route that has an address: the one that decides, those of the same prefix that it has
-    /// priority over, and then the others, the longest prefix first.
+    /// Every route that has an address: the one that decides, and then the others, the longest prefix
+    /// first, of equal ones the one with priority.
     pub fn candidates(&self, address: IpAddr) -> Vec<Route> {
         let host = IpNet::from(address);
         let cover = self.routes.cover(&host).map(|(destination, held)| route(destination, held));
@@ -114,9 +119,12 @@ impl RouteTable {
             let Route { target, origin, list, learned, .. } = *route;
             Held { target, origin, list, learned }.rank()
         };
+        let decides = self.routes.get_lpm(&host).map(|(destination, _)| destination);
         // Stable: of equal ones, the one that is used stands before those that are not.
-        routes
-            .sort_by_key(|route| (std::cmp::Reverse(route.destination.prefix_len()), rank(route)));
+        routes.sort_by_key(|route| {
+            let used = route.state != RouteState::Filtered && Some(route.destination) == decides;
+            (!used, std::cmp::Reverse(route.destination.prefix_len()), rank(route))
+        });
         routes
     }
 }

@@ -9,6 +9,7 @@ use super::{
     Choose, Entry, Origin, SubnetId, Topology, TransitAttachmentId, TransitGatewayId,
     TransitTableId, VpcId,
 };
+use crate::rules::RuleSet;
 
 /// A router between VPCs.
 #[derive(Clone, Debug)]
@@ -75,6 +76,16 @@ impl Topology {
     ) -> Option<TransitTarget> {
         let table = self.transit_attachment(from).table;
         self.transit_table(table).route(destination).map(|(_, target)| target)
+    }
+
+    /// Whether a packet that is here can leave its VPC by an attachment: only from a zone in which that
+    /// has a subnet, as the clouds have it (AWS, Transit gateway attachments to a VPC; semantics 1d:
+    /// `TGW_ATTACH_VPC_AZ_RESTRICTION`).
+    pub fn reaches_transit(&self, from: Entry, by: TransitAttachmentId) -> bool {
+        let Some(zone) = self.zone(from).filter(|_| self.rules() != RuleSet::Linux) else {
+            return true;
+        };
+        self.transit_attachment(by).subnets.iter().any(|id| self.subnet(*id).zone == zone)
     }
 
     /// The subnet in which a packet comes into the VPC of an attachment. By itself, traffic stays

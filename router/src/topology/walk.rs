@@ -75,6 +75,9 @@ impl Topology {
                 }
                 Step::Onward(Entry::Endpoint(endpoint))
             }
+            NextHop::Transit(from) if !self.reaches_transit(at, from) => {
+                Step::Lost(NextHop::NoRoute)
+            }
             NextHop::Transit(from) => match self.transit_target(from, destination) {
                 None => Step::Lost(NextHop::NoRoute),
                 Some(TransitTarget::Blackhole) => Step::Lost(NextHop::Blackhole),

@@ -103,6 +103,9 @@ impl Picture {
             Some(Passage::Translated { nat_gateway, .. }) => {
                 self.node(&format!("nat_gateway:{nat_gateway}"), None)
             }
+            Some(Passage::LostInTransit { transit_gateway, .. }) => {
+                self.node(&format!("transit_gateway:{transit_gateway}"), None)
+            }
             None => self.node(next, None),
         }
     }

@@ -70,6 +70,9 @@ impl fmt::Display for Passage {
                      {attachment}; {zone_by}: {zone}, subnet {subnet}"
                 )
             }
+            Passage::LostInTransit { transit_gateway, why, .. } => {
+                write!(f, "transit gateway {transit_gateway}: {why}")
+            }
             Passage::Translated { nat_gateway, side: Side::Source, address } => {
                 write!(f, "NAT gateway {nat_gateway} gives it the source {address}")
             }

@@ -28,13 +28,23 @@ use crate::config::values::{AdminAddress, NetnsName, Port};
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// The tables that rows come from, in the order of the reference.
-pub(super) const TABLES: [&str; 12] = [
+pub(super) const TABLES: [&str; 22] = [
     "gateway",
+    "routing",
     "vpc",
     "subnet",
     "internet_gateway",
+    "virtual_private_gateway",
+    "egress_only_internet_gateway",
+    "nat_gateway",
+    "network_interface",
+    "opaque",
+    "transit_gateway_attachment",
+    "transit_gateway_route_table",
+    "prefix_list",
     "route_table",
     "endpoint",
+    "endpoint_group",
     "intent",
     "endpoint_service",
     "load_balancer",

@@ -110,7 +110,8 @@ async fn trace(
     if packet.source.is_some_and(|source| source.is_ipv4() != to.is_ipv4()) {
         return Err(Problem::bad("source", "source and to are of two families"));
     }
-    let balancer = Balancer::new(snapshot, &packet);
+    let inside = topology.inside(from, &packet);
+    let balancer = Balancer::new(snapshot, &inside);
     let mut trace = topology.trace_packet(from, &packet, &balancer);
     if asked.answer {
         trace.back = topology.trace_answer(&trace, &balancer).map(Box::new);

@@ -100,7 +100,12 @@ impl Draft<'_> {
         self.tables[table]
             .candidates(address)
             .first()
-            .and_then(|route| self.route_places.get(table)?.get(&route.destination).cloned())
+            .and_then(|route| {
+                let of = |places: &[HashMap<_, Range<usize>>]| {
+                    places.get(table)?.get(&route.destination).cloned()
+                };
+                of(&self.route_places).or_else(|| of(&self.other_places))
+            })
             // Only a route of the file leads to an endpoint, and each of them has its place.
             .unwrap_or_default()
     }

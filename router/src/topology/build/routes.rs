@@ -13,6 +13,7 @@ use super::super::{
 use super::cidr::parse_cidr;
 use super::{Draft, names};
 use crate::config::{Route, Written};
+use crate::rules::RuleSet;
 use crate::source::{Located, Problem};
 
 /// What a route can have besides its destination.
@@ -68,13 +69,33 @@ impl Draft<'_> {
                 let known = &self.names.prefix_lists;
                 let id: PrefixListId =
                     names::resolve(names::PREFIX_LIST, known, reference, &mut self.problems);
+                let Some(list) = self.prefix_lists.get(id.index()) else { return };
+                let entries = list.entries.clone();
+                if let Some(first) = self.listed.get(&(index, id)) {
+                    let problem = reference
+                        .problem(format!("route table \"{name}\" has two routes for this list"))
+                        .label("routed again here")
+                        .and(first.clone(), "first routed here")
+                        .help("a table has one route for each prefix list: remove one");
+                    self.problems.push(problem);
+                    return;
+                }
+                self.listed.insert((index, id), reference.span());
                 if let (Some(written), Some(target)) = (&written, target) {
-                    let problem = self.broken_list_rule(index, reference, target, written.span());
+                    // One problem is enough for a list.
+                    let of_list = self.broken_list_rule(index, reference, target, written.span());
+                    let problem = of_list.or_else(|| {
+                        entries.iter().find_map(|range| {
+                            let place = written.span();
+                            self.wrong_family(*range, target, place.clone()).or_else(|| {
+                                self.broken_rule(index, reference, *range, target, place)
+                            })
+                        })
+                    });
                     self.problems.extend(problem);
                 }
-                let Some(list) = self.prefix_lists.get(id.index()) else { return };
-                for destination in list.entries.clone() {
-                    self.route_places[index].entry(destination).or_insert(reference.span());
+                for destination in entries {
+                    self.other_places[index].entry(destination).or_insert(reference.span());
                     self.tables[index].insert(destination, held(Some(id)));
                 }
             }
@@ -109,14 +130,23 @@ impl Draft<'_> {
         });
         self.problems.extend(problem);
         for (destination, learned) in self.edges[id.index()].learned.clone() {
-            self.route_places[index].entry(destination).or_insert(reference.span());
+            self.other_places[index].entry(destination).or_insert(reference.span());
             let held = Held {
                 target: Target::Edge(id),
                 origin: Origin::EnableVgwRoutePropagation,
                 list: None,
                 learned: Some(learned),
             };
-            self.tables[index].insert(destination, held);
+            // "If propagated routes overlap with the local route, the local route is most preferred even
+            // if the propagated routes are more specific" (AWS Site-to-Site VPN, Route priority).
+            let vpc = self.tables[index].vpc();
+            let within = vpc.is_resolved()
+                && self.vpcs[vpc.index()].cidrs.iter().any(|cidr| cidr.contains(&destination));
+            if within && self.rules == RuleSet::Aws {
+                self.tables[index].insert_filtered(destination, held);
+            } else {
+                self.tables[index].insert(destination, held);
+            }
         }
     }
 

@@ -51,8 +51,8 @@ pub struct Plan {
     pub safe: bool,
     /// What to do, in this order.
     pub steps: Vec<Step>,
-    /// What would have to be done besides, and is possible in no order: then the steps end before
-    /// the second network is reached.
+    /// What would have to be done besides, and for which no order was found: it is not possible after
+    /// the steps, and these end before the second network is reached.
     pub impossible: Vec<Impossible>,
     /// The addresses that go another way afterwards.
     pub paths: Vec<PathChange>,
@@ -67,6 +67,8 @@ pub struct Step {
     pub operation: Operation,
     /// The same in one line.
     pub text: String,
+    /// Whether there is nothing to call: the change is one of the file alone.
+    pub in_file_alone: bool,
     /// Why not earlier, if that does not go without saying.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<Why>,
@@ -86,7 +88,8 @@ pub struct Why {
     pub rule: Option<String>,
 }
 
-/// What is possible in no order.
+/// What is not possible after the steps that were found. There may be other steps after which it is:
+/// not every order is tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Impossible {
     /// What.
@@ -95,6 +98,9 @@ pub struct Impossible {
     pub text: String,
     /// Why not, after all steps.
     pub reason: String,
+    /// The code of the rule that the cloud would cite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
 }
 
 /// Longer plans go without reasons: each costs as much as finding the step.
@@ -110,12 +116,16 @@ impl Plan {
         for (index, taken) in way.order.steps.iter().enumerate() {
             let reasoned = index < MOST_REASONED;
             // For what is not even safe in its turn, there is no better time.
-            let has_reason = reasoned && index > 0 && taken.exposed.is_empty();
+            let has_reason = reasoned
+                && index > 0
+                && taken.exposed.is_empty()
+                && !taken.operation.is_in_file_alone();
             let why = has_reason.then(|| why(&states, &taken.operation, &mut checker)).flatten();
             steps.push(Step {
                 number: index + 1,
                 operation: taken.operation.clone(),
                 text: taken.operation.to_string(),
+                in_file_alone: taken.operation.is_in_file_alone(),
                 why,
                 exposed: checker.written(&taken.exposed),
             });
@@ -129,6 +139,7 @@ impl Plan {
             operation: operation.clone(),
             text: operation.to_string(),
             reason: problem.message().to_owned(),
+            rule: cited(problem),
         });
         Plan {
             safe: way.order.is_safe(),
@@ -239,12 +250,16 @@ fn why(states: &[Network], operation: &Operation, checker: &mut Checker) -> Opti
     match reason {
         Wrong::Impossible(problem) => {
             // That a thing is not there before it is made goes without saying.
-            let (rule, of) = problem.broken_rule()?;
-            let rule = Some(format!("{} ({of})", rule.code()));
+            let rule = Some(cited(&problem)?);
             Some(Why { after, reason: problem.message().to_owned(), rule })
         }
         Wrong::Unsafe(exposure) => Some(Why { after, reason: exposure.if_it_were(), rule: None }),
     }
+}
+
+/// The rule that an operation would break, and whose rule that is.
+fn cited(problem: &Problem) -> Option<String> {
+    problem.broken_rule().map(|(rule, of)| format!("{} ({of})", rule.code()))
 }
 
 /// What is wrong with an operation in a state.

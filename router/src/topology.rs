@@ -23,6 +23,7 @@ use fib::Fib;
 
 use crate::rules::RuleSet;
 
+pub(crate) use build::Leftover;
 pub use build::{Circles, derived_wire_id};
 pub use describe::{
     Description, EdgeLine, EndpointLine, GatewayLine, GroupLine, InterfaceLine, LearnedLine,

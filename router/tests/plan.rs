@@ -368,6 +368,36 @@ fn an_endpoint_is_deleted_after_its_routes() {
     }
 }
 
+/// A route is looked at when it is made, not when the subnet goes that it is for; but an entry of
+/// Alibaba Cloud's is the vSwitch's own.
+#[test]
+fn a_subnet_is_deleted_in_spite_of_an_entry_for_its_range() {
+    let subnet = || delete(Kind::Subnet, "app-a");
+    let problem = subnet().apply(&mut network(ALIBABA, NETWORK)).unwrap_err();
+    assert_eq!(problem.broken_rule(), Some((Rule::EdgeSystemEntry, ALIBABA)));
+
+    let mut without = network(AWS, NETWORK);
+    subnet().apply(&mut without).unwrap();
+    // What has nothing to do with the entry is as possible as before.
+    delete(Kind::Subnet, "empty").apply(&mut without).unwrap();
+    // But neither it nor another one is made, and no other gateway gets it.
+    let inward = "destination = \"10.0.1.0/24\", endpoint = \"used\"";
+    for (rule, operation) in [
+        (Rule::EdgeDestination, replace_route("edge", FW_1, inward)),
+        (Rule::EdgeDestination, associate(Kind::InternetGateway, "igw", "edge")),
+        (Rule::EdgeDestination, associate(Kind::VirtualPrivateGateway, "vgw", "inward")),
+        (Rule::LocalDestination, associate(Kind::Subnet, "gwlbe-b", "inward")),
+        (Rule::LocalDestination, create_route("main", inward)),
+    ] {
+        let problem = operation.apply(&mut without).unwrap_err();
+        assert_eq!(problem.broken_rule(), Some((rule, AWS)), "{operation}");
+    }
+    let away = Operation::DeleteRoute { route_table: "edge".into(), route: route(FW_1) };
+    away.apply(&mut without).unwrap();
+    let problem = create_route("edge", FW_1).apply(&mut without).unwrap_err();
+    assert_eq!(problem.broken_rule(), Some((Rule::EdgeDestination, AWS)));
+}
+
 fn plan(old: &str, new: &str) -> Plan {
     let read = |name: &str| {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
@@ -455,6 +485,76 @@ fn where_no_order_is_safe_the_plan_says_so_and_loses_rather_than_lets_through() 
     assert_eq!(dangers.last(), Some(&Vec::new()));
     assert!(dangers.iter().flatten().all(|danger| *danger == Danger::Lost), "{plan}");
     assert!(!dangers[0].is_empty(), "{plan}");
+}
+
+/// With the subnet, its association ends: that is no step of its own.
+#[test]
+fn what_belongs_to_a_thing_ends_with_it() {
+    let plan = plan("verify/app-beside-its-endpoint.toml", "../examples/transit-hub.toml");
+    assert!(plan.impossible.is_empty(), "{plan}");
+    place(&plan, "delete subnet gwlbe-a");
+    let association = "disassociate route table gwlbe-a from subnet gwlbe-a";
+    assert!(plan.steps.iter().all(|step| step.text != association), "{plan}");
+}
+
+/// Two subnets have the ranges of two others, and a gateway table has entries for them.
+#[test]
+fn a_range_is_handed_over_from_subnet_to_subnet() {
+    let old = "../examples/east-west.toml";
+    let plan = plan(old, "verify/blackhole-behind-an-endpoint.toml");
+    assert!(plan.safe, "{plan}");
+    let last = place(&plan, "associate route table igw with internet gateway");
+    for (gone, made) in [("db", "app-b"), ("web", "app-a")] {
+        let order = [
+            place(&plan, &format!("delete subnet {gone}")),
+            place(&plan, &format!("create subnet {made}")),
+            last,
+        ];
+        assert!(order.is_sorted(), "{plan}");
+    }
+}
+
+/// The entry is for the range of a vSwitch that is made anew in another zone. It would have to be
+/// edited to local and back, which is not among the operations.
+#[test]
+fn what_has_no_order_cites_its_rule() {
+    let text = |zone: &str| {
+        let subnet = "name = \"app-a\"\nvpc = \"app\"\nzone = \"az1\"";
+        let there = subnet.replace("az1", zone);
+        let source = Source::new(
+            "t",
+            format!("routing.rules = \"alibaba\"\n{}", NETWORK.replace(subnet, &there)),
+        );
+        Network::new(&config::parse(&source).unwrap(), &source).unwrap()
+    };
+    let plan = Plan::new(&text("az1"), &text("az2"));
+    assert!(!plan.safe);
+    let deletion = plan.impossible.iter().find(|it| it.text == "delete subnet app-a");
+    let rule = "edge-system-entry (alibaba)";
+    assert_eq!(deletion.unwrap().rule.as_deref(), Some(rule), "{plan}");
+    let text = plan.to_string();
+    let told = format!(
+        "  delete subnet app-a\n    not after these steps: 10.0.1.0/24 is no entry of a gateway \
+         table [rule {rule}]\n"
+    );
+    assert!(text.contains("\nNo order was found for:\n") && text.contains(&told), "{text}");
+    assert!(text.ends_with("more for which no order was found"), "{text}");
+}
+
+#[test]
+fn what_is_no_call_to_a_cloud_is_told_apart() {
+    let plan = plan("plan/inspected.toml", "plan/moved.toml");
+    let alone = plan.steps.iter().filter(|step| step.in_file_alone);
+    let texts: Vec<&str> = alone.map(|step| step.text.as_str()).collect();
+    assert_eq!(texts.len(), 2, "{plan}");
+    assert!(texts[0].starts_with("modify endpoint vpce-a.new: wire id 0x"), "{plan}");
+    assert_eq!(texts[1], "rename endpoint vpce-a.new to vpce-a (in the file alone)");
+    for step in &plan.steps {
+        assert_eq!(step.text.ends_with(" (in the file alone)"), step.in_file_alone, "{plan}");
+    }
+    // In another subnet, or of another service, it is another endpoint to a cloud.
+    assert!(!modify("used", Some("gwlbe-b"), None).is_in_file_alone());
+    assert!(!modify("used", None, Some("other")).is_in_file_alone());
 }
 
 #[test]

@@ -12,7 +12,8 @@ use crate::source::{Located, Look, Problems, Source};
 
 /// Plans how one network becomes another: what to change, in a safe order, and whose path changes
 ///
-/// Each step is one call to a cloud, and possible when its turn comes: an endpoint is deleted when
+/// Each step is one call to a cloud, or a change "in the file alone": of a name, or of an endpoint's
+/// wire id, which clouds do not know. It is possible when its turn comes: an endpoint is deleted when
 /// no route leads to it any more, a table when nobody uses it. After each step, no packet is
 /// delivered uninspected that is inspected before and afterwards, none is lost that is delivered
 /// before and afterwards, and none goes where neither would have it go. All addresses are looked at,
@@ -20,7 +21,8 @@ use crate::source::{Located, Look, Problems, Source};
 /// subnet of an endpoint, is made anew beside the old; where single routes cannot be changed safely,
 /// a prepared table takes the place of the old one.
 ///
-/// If no safe order is found, the steps after which somebody is exposed say who, and to what.
+/// If no safe order is found, the steps after which somebody is exposed say who, and to what. Not all
+/// orders are tried: what is said to have none may have one.
 ///
 /// The networks are held to the rules of the new file. Things are told apart by their names: one with
 /// another name is another thing.
@@ -46,7 +48,7 @@ Examples:
     router plan today.toml tomorrow.toml --json | jq '.steps[].operation'
 
 Exit status: 0 if all steps are safe, or there is nothing to do; 1 if somebody is exposed for a
-moment, or a step is impossible; 2 if a file has problems.";
+moment, or no order was found for some steps; 2 if a file has problems.";
 
 pub(super) fn run(
     args: &PlanArgs,

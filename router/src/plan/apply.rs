@@ -9,7 +9,7 @@ use crate::config::{
 };
 use crate::rules::Rule;
 use crate::source::{Located, Problem};
-use crate::topology::TableId;
+use crate::topology::{Leftover, TableId};
 
 impl Operation {
     /// Makes the change.
@@ -27,11 +27,56 @@ impl Operation {
     pub(super) fn applied_to(&self, network: &Network) -> Result<Network, Problem> {
         let mut file = network.file().clone();
         Change { file: &mut file, network }.make(self)?;
-        Network::changed(file)
+        Network::changed(file, |leftover| self.leaves(leftover, network))
+    }
+
+    /// Whether a cloud lets a route be that could not be made (any more). It looks at the
+    /// destinations of those routes that the operation is about.
+    fn leaves(&self, leftover: &Leftover, network: &Network) -> bool {
+        let is_table = |table: &String| *table == leftover.table;
+        let is_route = |table: &String, route: &Route| {
+            is_table(table) && destination(route).parse() == Ok(leftover.destination)
+        };
+        match self {
+            Operation::Delete { .. }
+            | Operation::DisassociateSubnetCidr { .. }
+            | Operation::DisassociateVpcCidr { .. }
+            | Operation::Rename { .. } => true,
+            Operation::CreateRoute { route_table, route }
+            | Operation::ReplaceRoute { route_table, to: route, .. }
+                if is_route(route_table, route) =>
+            {
+                false
+            }
+            Operation::AssociateRouteTable { route_table, .. }
+            | Operation::ReplaceRouteTableAssociation { to: route_table, .. }
+                if is_table(route_table) =>
+            {
+                false
+            }
+            _ => network.has_leftover(&leftover.table, leftover.destination),
+        }
     }
 }
 
 impl Operation {
+    /// Whether nothing is left of this to do once another has been done: what belongs to a thing ends
+    /// with it.
+    pub(super) fn ends_with(&self, other: &Operation) -> bool {
+        let Operation::Delete { resource: gone } = other else { return false };
+        let is = |kind: Kind, name: &String| gone.kind == kind && gone.name == *name;
+        match self {
+            Operation::DisassociateRouteTable { user, route_table } => {
+                user == gone || is(Kind::RouteTable, route_table)
+            }
+            Operation::DisableTransitGatewayRouteTablePropagation { route_table, .. }
+            | Operation::DeleteTransitGatewayRoute { route_table, .. } => {
+                is(Kind::TransitGatewayRouteTable, route_table)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether no packet of a network can tell that it has been done: what nobody uses is made, or
     /// changed, or deleted.
     pub(super) fn goes_unnoticed(&self, network: &Network) -> bool {

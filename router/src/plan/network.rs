@@ -13,7 +13,7 @@ use super::kind::{Kind, Named};
 use crate::config::{GroupMode, Learned, Route, RouterFile, Routing, TransitRoute};
 use crate::rules::RuleSet;
 use crate::source::{Located, Problem, Problems, Source};
-use crate::topology::{Circles, Topology};
+use crate::topology::{Circles, Leftover, Topology};
 
 /// A network that is valid under its rules. Circles of endpoints are kept: whoever explains
 /// networks as they are has to meet them.
@@ -21,6 +21,8 @@ use crate::topology::{Circles, Topology};
 pub struct Network {
     file: RouterFile,
     topology: Arc<Topology>,
+    /// Routes that are there, and could not be made: what is between two files can have some.
+    leftovers: Vec<Leftover>,
 }
 
 impl PartialEq for Network {
@@ -65,27 +67,32 @@ impl Network {
         canonical_texts(&mut file);
         order(&mut file);
         let topology = Topology::build_with(&file, source, Circles::Kept)?;
-        Ok(Network { file, topology: Arc::new(topology) })
+        Ok(Network { file, topology: Arc::new(topology), leftovers: Vec::new() })
     }
 
-    /// The network of changed forms, each written as in a network, if there can be one.
-    pub(super) fn changed(mut file: RouterFile) -> Result<Network, Problem> {
+    /// The network of changed forms, each written as in a network, if there can be one. It may have
+    /// those leftovers that are accepted.
+    pub(super) fn changed(
+        mut file: RouterFile,
+        accepts: impl Fn(&Leftover) -> bool,
+    ) -> Result<Network, Problem> {
         order(&mut file);
-        let nowhere = Source::new("", "");
-        match Topology::build_with(&file, &nowhere, Circles::Kept) {
-            Ok(topology) => Ok(Network { file, topology: Arc::new(topology) }),
+        match Topology::build_between(&file, &Source::new("", "")) {
+            Ok((topology, leftovers)) => match leftovers.iter().find(|it| !accepts(it)) {
+                Some(refused) => Err(without_places(&refused.problem)),
+                None => Ok(Network { file, topology: Arc::new(topology), leftovers }),
+            },
             Err(problems) => {
                 let cited = problems.iter().find(|problem| problem.broken_rule().is_some());
                 let first = cited.or_else(|| problems.iter().next());
-                // Places in a text that is none help nobody.
-                let message = first.map_or("", Problem::message);
-                let problem = Problem::new(message);
-                Err(match first.and_then(Problem::broken_rule) {
-                    Some((rule, of)) => problem.rule(rule, of),
-                    None => problem,
-                })
+                Err(first.map_or_else(|| Problem::new(""), without_places))
             }
         }
+    }
+
+    /// Whether this route is a leftover.
+    pub(super) fn has_leftover(&self, table: &str, destination: IpNet) -> bool {
+        self.leftovers.iter().any(|it| it.table == table && it.destination == destination)
     }
 
     /// Its forms.
@@ -101,6 +108,15 @@ impl Network {
     /// Whose rules it is held to.
     pub fn rules(&self) -> RuleSet {
         self.file.rules()
+    }
+}
+
+/// The problem and its rule: places in a text that is none help nobody.
+fn without_places(problem: &Problem) -> Problem {
+    let bare = Problem::new(problem.message());
+    match problem.broken_rule() {
+        Some((rule, of)) => bare.rule(rule, of),
+        None => bare,
     }
 }
 

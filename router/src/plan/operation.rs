@@ -1,4 +1,4 @@
-//! One change of a network, as a call to a cloud would make it, as data.
+//! One change of a network, as a call to a cloud would make it, or in its file alone, as data.
 
 use std::fmt;
 
@@ -238,6 +238,23 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Whether it changes the file alone, and no cloud has a call for it: names are what the file
+    /// calls things by, and ids in the Geneve option what this gateway does.
+    pub fn is_in_file_alone(&self) -> bool {
+        match self {
+            Operation::Rename { .. } => true,
+            Operation::ModifyEndpoint { subnet, service, .. } => {
+                subnet.is_none() && service.is_none()
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What is said of it.
+const ALONE: &str = " (in the file alone)";
+
 /// One line, such as `replace route 0.0.0.0/0 in route table app-a: endpoint:vpce-a ->
 /// endpoint:vpce-b`.
 impl fmt::Display for Operation {
@@ -247,7 +264,9 @@ impl fmt::Display for Operation {
                 write!(f, "create {}{}", resource.place().noun(), detail(resource))
             }
             Operation::Delete { resource } => write!(f, "delete {}", resource.noun()),
-            Operation::Rename { resource, to } => write!(f, "rename {} to {to}", resource.noun()),
+            Operation::Rename { resource, to } => {
+                write!(f, "rename {} to {to}{ALONE}", resource.noun())
+            }
             Operation::AssociateVpcCidr { vpc, cidr } => write!(f, "add {cidr} to VPC {vpc}"),
             Operation::DisassociateVpcCidr { vpc, cidr } => {
                 write!(f, "remove {cidr} from VPC {vpc}")
@@ -321,7 +340,8 @@ impl fmt::Display for Operation {
                 let changes = [("subnet", subnet), ("service", service), ("wire id", wire_id)];
                 let mut changes =
                     changes.into_iter().filter_map(|(what, to)| Some((what, to.as_ref()?)));
-                changes.try_for_each(|(what, to)| write!(f, " {what} {to}"))
+                changes.try_for_each(|(what, to)| write!(f, " {what} {to}"))?;
+                f.write_str(if self.is_in_file_alone() { ALONE } else { "" })
             }
             Operation::ModifyTransitGatewayAttachment {
                 attachment,

@@ -13,7 +13,7 @@ use crate::source::Problem;
 #[derive(Default)]
 pub(super) struct Order {
     pub steps: Vec<Taken>,
-    /// Those that have no turn at all, since none of them is possible after the others, and why.
+    /// Those for which no turn was found: none of them is possible after the others, and why.
     pub impossible: Vec<(Operation, Problem)>,
 }
 
@@ -91,7 +91,7 @@ pub(super) fn safe(
 
 /// A state on the way.
 struct Level {
-    /// The operations that have had their turn.
+    /// The operations that have had their turn, or need none any more.
     done: Vec<bool>,
     /// The one that is to be tried next.
     next: usize,
@@ -124,6 +124,9 @@ impl Search<'_> {
             }
             let mut done = level.done.clone();
             done[index] = true;
+            for (done, other) in done.iter_mut().zip(self.operations) {
+                *done |= other.ends_with(operation);
+            }
             if self.seen.contains(&done) {
                 continue;
             }
@@ -167,7 +170,9 @@ pub(super) fn least_evil(
         match best {
             Some((index, after, exposed)) => {
                 now.clone_from(&exposed);
-                order.steps.push(Taken { operation: rest.remove(index), exposed });
+                let operation = rest.remove(index);
+                rest.retain(|other| !other.ends_with(&operation));
+                order.steps.push(Taken { operation, exposed });
                 network = after;
             }
             // Where each needs that the other has had its turn, halves may be possible.

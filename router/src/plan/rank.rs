@@ -18,8 +18,12 @@ pub(super) struct Ranks {
     subnets: BTreeSet<String>,
     /// The subnets that go.
     gone: BTreeSet<String>,
+    /// The ranges of the subnets that go.
+    leaving: BTreeSet<String>,
     /// The gateway tables of both networks.
     edge: BTreeSet<String>,
+    /// The gateway tables that have entries for these ranges afterwards.
+    handed_over: BTreeSet<String>,
     /// The tables of both networks that lead to be inspected.
     inspected: BTreeSet<String>,
 }
@@ -37,6 +41,8 @@ pub(super) enum Phase {
     RemoveBack,
     Clear,
     Delete,
+    /// Entries of gateway tables for the ranges of subnets that go: for those that come there.
+    InsertAnew,
     Last,
 }
 
@@ -57,10 +63,20 @@ impl Ranks {
             of.subnets.iter().map(|it| it.name().to_owned()).collect()
         };
         let leads_there = |it: &&Located<RouteTable>| it.routes.iter().any(|it| inspects(it.get()));
+        let gone: BTreeSet<String> = subnets(old).difference(&subnets(new)).cloned().collect();
+        let goes = old.subnets.iter().filter(|it| gone.contains(it.name()));
+        let leaving: BTreeSet<String> =
+            goes.flat_map(|it| &it.cidrs).map(|cidr| cidr.get().clone()).collect();
+        let is_for_them = |it: &&Located<RouteTable>| {
+            it.routes.iter().any(|it| leaving.contains(destination(it)))
+        };
+        let for_them = new.route_tables.iter().filter(is_for_them).map(|it| it.name().to_owned());
         Ranks {
+            handed_over: for_them.filter(|it| is_edge(it)).collect(),
+            leaving,
             made: names(new).difference(&names(old)).cloned().collect(),
             subnets: subnets(new).difference(&subnets(old)).cloned().collect(),
-            gone: subnets(old).difference(&subnets(new)).cloned().collect(),
+            gone,
             edge: tables().map(|it| it.name().to_owned()).filter(|it| is_edge(it)).collect(),
             inspected: tables().filter(leads_there).map(|it| it.name().to_owned()).collect(),
         }
@@ -103,6 +119,20 @@ impl Ranks {
             Operation::DisassociateSubnetCidr { .. } => (Phase::Delete, -(Kind::Subnet as i32)),
             Operation::Delete { resource } => (Phase::Delete, -(resource.kind as i32)),
             Operation::DisassociateVpcCidr { .. } => (Phase::Delete, 0),
+            Operation::CreateRoute { route_table, route }
+            | Operation::ReplaceRoute { route_table, to: route, .. }
+                if self.edge.contains(route_table)
+                    && !self.made.contains(route_table)
+                    && self.leaving.contains(destination(route)) =>
+            {
+                (Phase::InsertAnew, -length(destination(route)))
+            }
+            Operation::AssociateRouteTable { user, route_table }
+            | Operation::ReplaceRouteTableAssociation { user, to: route_table, .. }
+                if user.kind != Kind::Subnet && self.handed_over.contains(route_table) =>
+            {
+                (Phase::InsertAnew, 0)
+            }
             Operation::CreateRoute { route_table, route } => {
                 (phase(route_table, false, inspects(route)), -length(destination(route)))
             }

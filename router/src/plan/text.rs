@@ -24,9 +24,15 @@ impl fmt::Display for Plan {
             }
         }
         if !self.impossible.is_empty() {
-            writeln!(f, "\nImpossible in any order that was found:")?;
+            writeln!(f, "\nNo order was found for:")?;
             for it in &self.impossible {
-                writeln!(f, "  {}\n    {}", it.text, it.reason)?;
+                writeln!(
+                    f,
+                    "  {}\n    not after these steps: {}{}",
+                    it.text,
+                    it.reason,
+                    by(it.rule.as_deref())
+                )?;
             }
         }
         if !self.paths.is_empty() {
@@ -59,16 +65,21 @@ impl Plan {
             (0, exposed) => {
                 format!("{steps}, {exposed} of them not safe: no safe order was found")
             }
-            (impossible, _) => format!("{steps}, and {impossible} more that are impossible"),
+            (impossible, _) => {
+                format!("{steps}, and {impossible} more for which no order was found")
+            }
         }
     }
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not before step {}: {}", self.after, self.reason)?;
-        self.rule.as_ref().map_or(Ok(()), |rule| write!(f, " [rule {rule}]"))
+        write!(f, "not before step {}: {}{}", self.after, self.reason, by(self.rule.as_deref()))
     }
+}
+
+fn by(rule: Option<&str>) -> String {
+    rule.map_or(String::new(), |rule| format!(" [rule {rule}]"))
 }
 
 impl Exposure {

@@ -35,7 +35,7 @@ use super::{
     TransitGateway, TransitTable, Vpc, VpcId,
 };
 use crate::config::RouterFile;
-use crate::rules::RuleSet;
+use crate::rules::{Rule, RuleSet};
 use crate::source::{Problem, Problems, Source};
 
 pub use endpoints::derived_wire_id;
@@ -68,7 +68,25 @@ impl Topology {
         source: &Source,
         circles: Circles,
     ) -> Result<Topology, Problems> {
-        let mut draft = Draft::new(file);
+        Topology::of(Draft::new(file), source, circles).map(|(topology, _)| topology)
+    }
+
+    /// The topology of a network that is being changed, circles kept. What is left over in it is
+    /// told apart: whether somebody refuses it depends on the change.
+    pub(crate) fn build_between(
+        file: &RouterFile,
+        source: &Source,
+    ) -> Result<(Topology, Vec<Leftover>), Problems> {
+        let draft = Draft { leftovers: Some(Vec::new()), ..Draft::new(file) };
+        Topology::of(draft, source, Circles::Kept)
+    }
+
+    fn of(
+        mut draft: Draft<'_>,
+        source: &Source,
+        circles: Circles,
+    ) -> Result<(Topology, Vec<Leftover>), Problems> {
+        let file = draft.file;
         draft.add_vpcs();
         draft.add_subnets();
         draft.add_tables();
@@ -115,15 +133,33 @@ impl Topology {
             fibs: Vec::new(),
         };
         topology.fibs = topology.tables.iter().map(|table| topology.fib(table)).collect();
-        Ok(topology)
+        Ok((topology, draft.leftovers.unwrap_or_default()))
     }
 }
+
+/// A route that could not be made where it is: its destination is no range of the VPC or of a subnet
+/// (any more). A cloud looks at that when the route is made, and lets it be when the subnet goes: no
+/// source says otherwise.
+#[derive(Clone, Debug)]
+pub(crate) struct Leftover {
+    /// The name of its table.
+    pub table: String,
+    /// What it is for.
+    pub destination: IpNet,
+    /// Why it could not be made.
+    pub problem: Problem,
+}
+
+/// The rules about destinations by which routes are made.
+const OF_MAKING: [Rule; 2] = [Rule::EdgeDestination, Rule::LocalDestination];
 
 /// A topology in the making. As long as there are problems, ids in it may be unresolved.
 struct Draft<'f> {
     file: &'f RouterFile,
     rules: RuleSet,
     problems: Vec<Problem>,
+    /// Where they are told apart: the routes that could not be made.
+    leftovers: Option<Vec<Leftover>>,
     names: Names,
     vpcs: Vec<Vpc>,
     subnets: Vec<Subnet>,
@@ -167,6 +203,7 @@ impl<'f> Draft<'f> {
             file,
             rules: file.rules(),
             problems,
+            leftovers: None,
             vpcs: Vec::new(),
             subnets: Vec::new(),
             gateways: Vec::new(),
@@ -190,6 +227,17 @@ impl<'f> Draft<'f> {
             taken: HashMap::new(),
             mapped: HashMap::new(),
             public: HashMap::new(),
+        }
+    }
+
+    /// Notes the problem with a route.
+    fn refuse(&mut self, table: &str, destination: IpNet, problem: Problem) {
+        let is_of_making = problem.broken_rule().is_some_and(|(rule, _)| OF_MAKING.contains(&rule));
+        match &mut self.leftovers {
+            Some(leftovers) if is_of_making => {
+                leftovers.push(Leftover { table: table.to_owned(), destination, problem });
+            }
+            _ => self.problems.push(problem),
         }
     }
 

@@ -59,7 +59,9 @@ impl Draft<'_> {
                     let problem = wrong.or_else(|| {
                         self.broken_rule(index, text, destination, target, written.span())
                     });
-                    self.problems.extend(problem);
+                    if let Some(problem) = problem {
+                        self.refuse(name, destination, problem);
+                    }
                 }
                 self.tables[index].insert(destination, held(None));
             }

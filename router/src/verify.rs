@@ -222,6 +222,8 @@ kinds! {
         "Packets, or their answers, circle.";
     LostAfterInspection = "lost-after-inspection", "error, or warning if only some are lost",
         "Packets are lost after they have passed an endpoint.";
+    LostBehindGateway = "lost-behind-gateway", "warning",
+        "A route leads packets to a NAT gateway or a transit gateway, and they are lost there or behind it, before any endpoint.";
     LostReturn = "lost-return", "error, or warning between subnets without inspection",
         "Packets arrive, but the answers do not.";
     EgressOnlyBehindEndpoint = "egress-only-behind-endpoint", "error",

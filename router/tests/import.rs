@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use router::import::{Imported, import};
 use router::source::{Look, Source};
+use router::verify::FindingKind;
 use router::{Topology, config};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -359,7 +360,7 @@ fn what_a_route_cannot_lead_to_is_opaque() {
         .push(json!({ "VpcId": "vpc-2", "CidrBlock": "10.2.0.0/16" }));
     all["NatGateways"] =
         json!([{ "NatGatewayId": "nat-1", "VpcId": "vpc-1", "SubnetId": "subnet-2" }]);
-    all["VpcEndpoints"][0]["State"] = json!("Rejected");
+    all["VpcEndpoints"][0]["SubnetIds"] = json!(["subnet-1", "subnet-2"]);
     let peering = |to: &str, range: &str| json!({ "DestinationCidrBlock": range, "VpcPeeringConnectionId": to });
     all["RouteTables"][0]["Routes"] = json!([
         { "DestinationIpv6CidrBlock": "64:ff9b::/96", "NatGatewayId": "nat-1" },
@@ -382,8 +383,44 @@ fn what_a_route_cannot_lead_to_is_opaque() {
     ] {
         assert!(imported.toml.contains(route), "{route}\n{}", imported.toml);
     }
-    assert!(notes(&imported).iter().any(|note| note.contains("it is in the state Rejected")));
+    assert!(notes(&imported).iter().any(|note| note.contains("vpce-1 (it has 2 subnets)")));
     topology(&imported.toml);
+}
+
+/// What leads to an endpoint that carries nothing is found by a proof.
+#[rstest]
+#[case("pendingAcceptance", true)]
+#[case("pending", true)]
+#[case("Rejected", true)]
+#[case("failed", true)]
+#[case("expired", true)]
+#[case("deleting", false)]
+#[case("deleted", false)]
+fn what_leads_to_a_dead_endpoint_is_a_blackhole(#[case] state: &str, #[case] is_there: bool) {
+    for subnets in [json!(["subnet-2"]), json!([])] {
+        let is_there = is_there && subnets != json!([]);
+        let route = json!({ "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": "vpce-1" });
+        let mut all = with_route(&route);
+        all["VpcEndpoints"][0]["State"] = json!(state);
+        all["VpcEndpoints"][0]["SubnetIds"] = subnets;
+        let imported = import_json(&all);
+        let toml = &imported.toml;
+        let row = format!(
+            "{{ destination = \"0.0.0.0/0\", blackhole = true }}, # led to vpce-1, which is in the \
+             state {state}\n"
+        );
+        assert!(toml.contains(&row), "{toml}");
+        assert_eq!(toml.contains("[[endpoint]]"), is_there, "{toml}");
+        assert_eq!(
+            notes(&imported),
+            [format!(
+                "Gateway Load Balancer endpoints that carry no packets in their state: routes to \
+                 them are blackholes: vpce-1 ({state})"
+            )]
+        );
+        let report = topology(toml).verify();
+        assert_eq!(report.of(FindingKind::BlackholeInUse).count(), 1, "{report}");
+    }
 }
 
 /// The hub with another route in the table of the attachment that inspects, or another owner of it.

@@ -181,7 +181,7 @@ fn a_gateway_table_takes_whole_ranges_to_endpoints_and_local() {
         subnet = [
             { name = "a", vpc = "app", zone = "z", cidrs = ["10.0.1.0/24", "fd00:10:0:1::/64"] },
             { name = "b", vpc = "app", zone = "z", cidrs = ["10.0.2.0/24"] },
-            { name = "gwlbe", vpc = "app", zone = "z", cidrs = ["10.0.101.0/28"] },
+            { name = "gwlbe", vpc = "app", zone = "z", cidrs = ["10.0.101.0/28", "fd00:10:0:101::/64"] },
         ]
         internet_gateway = [{ name = "igw", vpc = "app", route_table = "edge" }]
         route_table = [{ name = "edge", vpc = "app", routes = [

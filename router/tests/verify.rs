@@ -45,11 +45,14 @@ const MISTAKES: &[(&str, &[FindingKind])] = &[
     ("endpoint-subnet-to-itself", &[Loop]),
     ("endpoints-in-a-circle", &[Loop]),
     ("group-in-one-direction", &[DifferentEndpoints]),
+    ("group-with-an-idle-member", &[LostAfterInspection]),
     ("hub-without-way-back-in-one-zone", &[Loop]),
     ("intent-between-subnets", &[IntentViolated]),
     ("intent-of-another-service", &[IntentViolated, UnusedEndpoint]),
     ("ipv6-default-route-to-the-gateway", &[Ipv6Uninspected]),
+    ("nat-gateway-without-a-way-out", &[LostBehindGateway]),
     ("nat-gateway-without-inspection", &[UninspectedEgress]),
+    ("nat-gateways-in-a-circle", &[Loop]),
     ("nat-subnet-without-way-back", &[OneWayInspection]),
     ("no-table", &[ImplicitMainTable, UnusedEndpoint]),
     ("no-way-out-behind-an-endpoint", &[LostAfterInspection]),
@@ -57,7 +60,9 @@ const MISTAKES: &[(&str, &[FindingKind])] = &[
     ("propagated-past-the-endpoint", &[UninspectedEgress]),
     ("return-route-missing-in-one-zone", &[LostReturn]),
     ("table-of-the-other-zone", &[DifferentEndpoints]),
+    ("transit-attachments-in-a-circle", &[Loop]),
     ("transit-blackhole", &[LostAfterInspection]),
+    ("transit-gateway-without-a-default", &[LostBehindGateway]),
     ("transit-route-past-the-hub", &[OneWayInspection]),
     ("unused-endpoint", &[UnusedEndpoint]),
     ("virtual-private-gateway-without-table", &[UninspectedIngress]),
@@ -163,6 +168,7 @@ fn assert_shown(topology: &Topology, finding: &Finding, name: &str) {
         }
         Loop => ends(NextHop::Loop),
         LostAfterInspection => !way.delivered && !way.endpoints.is_empty(),
+        LostBehindGateway => !way.delivered && way.endpoints.is_empty(),
         LostReturn => {
             let back = back.as_ref().unwrap();
             // An answer with another source is none; one that comes elsewhere, neither.

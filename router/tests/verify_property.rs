@@ -37,6 +37,8 @@ struct Design {
     transit: Option<[bool; 2]>,
     /// Whether the first two endpoints are a group, if they can be.
     group: bool,
+    /// The weights of its members, by number; if none, one is active and the other stands by.
+    weights: Option<u8>,
     /// An elastic address for a machine of the first subnet.
     mapped: bool,
     /// Whether all places of a VPC use one table.
@@ -63,31 +65,39 @@ fn design() -> impl Strategy<Value = Design> {
             prop::array::uniform2(prop::bool::weighted(0.3)),
             prop::option::weighted(0.5, any::<[bool; 2]>()),
         ),
-        (any::<bool>(), prop::bool::weighted(0.3), prop::bool::weighted(0.3)),
+        (
+            any::<bool>(),
+            prop::option::of(any::<u8>()),
+            prop::bool::weighted(0.3),
+            prop::bool::weighted(0.3),
+        ),
         prop::collection::vec(any::<(u8, u8, u8)>(), 0..40),
         prop::option::weighted(0.6, any::<u8>()),
     )
-        .prop_map(|(space, ways, (group, mapped, one_table), routes, inspected)| Design {
-            inspected,
-            one_table,
-            second: space.0,
-            places: space.1,
-            // A group has its members in two zones of one VPC.
-            endpoints: match space.2.first() {
-                Some((vpc, _)) if group => [(*vpc, 0), (*vpc, 1)]
-                    .into_iter()
-                    .chain(space.2.iter().skip(2).copied())
-                    .collect(),
-                _ => space.2,
-            },
-            gateways: space.3,
-            nat: ways.0,
-            private: ways.1,
-            egress_only: ways.2,
-            transit: ways.3,
-            group,
-            mapped,
-            routes,
+        .prop_map(|(space, ways, (group, weights, mapped, one_table), routes, inspected)| {
+            Design {
+                inspected,
+                one_table,
+                second: space.0,
+                places: space.1,
+                // A group has its members in two zones of one VPC.
+                endpoints: match space.2.first() {
+                    Some((vpc, _)) if group => [(*vpc, 0), (*vpc, 1)]
+                        .into_iter()
+                        .chain(space.2.iter().skip(2).copied())
+                        .collect(),
+                    _ => space.2,
+                },
+                gateways: space.3,
+                nat: ways.0,
+                private: ways.1,
+                egress_only: ways.2,
+                transit: ways.3,
+                group,
+                weights,
+                mapped,
+                routes,
+            }
         })
 }
 
@@ -167,8 +177,20 @@ impl Design {
             && self.group
             && self.vpc(vpc) == self.vpc(other)
         {
-            text += "[[endpoint_group]]\nname = \"g\"\nmembers = [{ endpoint = \"e0\", weight = \
-                     100 }, { endpoint = \"e1\", weight = 0 }]\n";
+            let (mode, [first, second]) = match self.weights {
+                None => ("active_standby", [100, 0]),
+                Some(number) => {
+                    let all = [[100, 0], [0, 1], [50, 50], [1, 99]];
+                    ("weighted", all[usize::from(number) % all.len()])
+                }
+            };
+            writeln!(
+                text,
+                "[[endpoint_group]]\nname = \"g\"\nmode = {mode:?}\n\
+                 members = [{{ endpoint = \"e0\", weight = {first} }}, \
+                 {{ endpoint = \"e1\", weight = {second} }}]"
+            )
+            .unwrap();
             targets[self.vpc(vpc)].push("endpoint_group = \"g\"".to_owned());
         }
         for (vpc, targets) in targets.iter_mut().enumerate() {
@@ -410,6 +432,7 @@ fn kinds(fault: Fault) -> &'static [FindingKind] {
         Fault::Asymmetric => &[OneWayInspection, DifferentEndpoints, ApplianceMode],
         Fault::Circles => &[Loop],
         Fault::LostAfterInspection => &[LostAfterInspection],
+        Fault::LostBehindGateway => &[LostBehindGateway],
         Fault::LostReturn => &[LostReturn],
         Fault::Blackhole => &[BlackholeInUse],
         Fault::EgressOnly => &[EgressOnlyBehindEndpoint],

@@ -11,7 +11,18 @@ use super::shapes::{self, Shape};
 /// What a Gateway Load Balancer endpoint is called where it is opaque.
 const INSPECTS: &str = "gateway_load_balancer_endpoint";
 
+/// The states of endpoints that carry no packets. Most are still there, and so is their subnet, which
+/// the tables would have to lead around.
+const OFF: [&str; 7] =
+    ["pendingAcceptance", "pending", "rejected", "failed", "expired", "deleting", "deleted"];
+
 impl Network {
+    /// The state of an endpoint that carries no packets.
+    pub(super) fn off(&self, endpoint: &str) -> Option<&str> {
+        let known = self.endpoints.get(endpoint).map(|it| &it.off);
+        known.or(self.other_endpoints.get(endpoint).map(|it| &it.off))?.as_deref()
+    }
+
     pub(super) fn read_endpoints(&mut self, input: &mut Input<'_>, notes: &mut Notes) {
         for (id, placed) in unique::<shapes::VpcEndpoint>(input, notes) {
             let endpoint = placed.value;
@@ -25,23 +36,32 @@ impl Network {
                 Some(_) => "vpc_endpoint",
             };
             let tag = name_of(&endpoint.tags);
+            let state = endpoint.state.as_deref().filter(|_| kind == INSPECTS).unwrap_or_default();
+            let is_off = OFF.iter().any(|off| off.eq_ignore_ascii_case(state));
+            let off = is_off.then(|| state.to_owned());
+            if is_off {
+                let what = "Gateway Load Balancer endpoints that carry no packets in their state: \
+                            routes to them are blackholes";
+                notes.add(what, format!("{id} ({state})"));
+            }
             let place =
                 if kind == INSPECTS { self.place(&endpoint).map_err(Some) } else { Err(None) };
             let subnet = match place {
                 Ok(subnet) => subnet,
                 Err(why) => {
-                    if let Some(why) = &why {
+                    if let (Some(why), None) = (&why, &off) {
                         let what = "Gateway Load Balancer endpoints that are opaque if anything \
                                     leads to them";
                         notes.add(what, format!("{id} ({why})"));
                     }
                     let (vpc, service) = (endpoint.vpc_id, endpoint.service_name);
-                    self.other_endpoints.insert(id, OtherEndpoint { tag, vpc, kind, service, why });
+                    let other = OtherEndpoint { tag, vpc, kind, service, why, off };
+                    self.other_endpoints.insert(id, other);
                     continue;
                 }
             };
             let unusual = endpoint.state.filter(|state| !state.eq_ignore_ascii_case("available"));
-            if let Some(state) = &unusual {
+            if let (Some(state), None) = (&unusual, &off) {
                 let what = "endpoints that carry packets only in the state available";
                 notes.add(what, format!("{id} ({state})"));
             }
@@ -49,15 +69,14 @@ impl Network {
             let interface = interface.and_then(|id| self.interfaces.get(id));
             let address = interface.and_then(|interface| interface.addresses.first().copied());
             let service = endpoint.service_name;
-            self.endpoints.insert(id, Endpoint { tag, subnet, service, address, unusual });
+            self.endpoints.insert(id, Endpoint { tag, subnet, service, address, unusual, off });
         }
     }
 
     /// The one subnet of an endpoint that inspects, or why it cannot.
     fn place(&self, endpoint: &shapes::VpcEndpoint) -> Result<String, String> {
-        const DEAD: [&str; 5] = ["deleting", "deleted", "rejected", "failed", "expired"];
         let state = endpoint.state.as_deref().unwrap_or_default();
-        if DEAD.iter().any(|dead| dead.eq_ignore_ascii_case(state)) {
+        if ["deleting", "deleted"].iter().any(|gone| gone.eq_ignore_ascii_case(state)) {
             return Err(format!("it is in the state {state}"));
         }
         match endpoint.subnet_ids.as_slice() {

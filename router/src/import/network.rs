@@ -85,6 +85,8 @@ pub(super) struct Endpoint {
     pub(super) address: Option<IpAddr>,
     /// Its state, where it is not the usual one.
     pub(super) unusual: Option<String>,
+    /// Its state, if it carries no packets in it.
+    pub(super) off: Option<String>,
 }
 
 /// An endpoint of another type, or one that no packet can go to.
@@ -95,6 +97,8 @@ pub(super) struct OtherEndpoint {
     pub(super) service: String,
     /// Why, where it is a Gateway Load Balancer endpoint nevertheless.
     pub(super) why: Option<String>,
+    /// Its state, if it is one and carries no packets in it.
+    pub(super) off: Option<String>,
 }
 
 pub(super) struct PrefixList {

@@ -219,7 +219,13 @@ impl Network {
         if to == "local" {
             return self.local_row(id, &table.vpc, destination, notes);
         }
-        let target = self.target(&table.vpc, &member, &kind, &to, &destination, notes);
+        let target = match self.off(&to) {
+            Some(state) => {
+                comment = Some(format!("led to {to}, which is in the state {state}"));
+                Target::Blackhole
+            }
+            None => self.target(&table.vpc, &member, &kind, &to, &destination, notes),
+        };
         if let Destination::PrefixList(list) = &destination {
             let known = self.prefix_lists.get(list).is_some_and(|list| list.entries.is_some());
             if !known {

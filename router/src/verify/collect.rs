@@ -52,6 +52,11 @@ pub(super) enum Cause {
         at: Spot,
         reason: NextHop,
     },
+    /// Lost at a NAT gateway or a transit gateway, or behind it, without an endpoint before.
+    LostBehindGateway {
+        at: Spot,
+        reason: NextHop,
+    },
     LostReturn {
         at: Spot,
         fate: Fate,
@@ -221,6 +226,7 @@ impl Cause {
             Cause::ApplianceMode { .. } => FindingKind::ApplianceMode,
             Cause::Circle { .. } => FindingKind::Loop,
             Cause::LostAfter { .. } => FindingKind::LostAfterInspection,
+            Cause::LostBehindGateway { .. } => FindingKind::LostBehindGateway,
             Cause::LostReturn { .. } => FindingKind::LostReturn,
             Cause::EgressOnly { .. } => FindingKind::EgressOnlyBehindEndpoint,
             Cause::Blackhole { .. } => FindingKind::BlackholeInUse,

@@ -72,16 +72,9 @@ impl Judge<'_> {
                 let name = &topology.transit_attachment(*attachment).name;
                 format!("set appliance_mode = true for transit_gateway_attachment:{name}")
             }
-            Cause::Circle { .. } => {
-                let hop = finding.way_back.last().or(finding.path.last());
-                let (table, route) =
-                    hop.map_or(("", ""), |hop| (&hop.table, hop.route.as_deref().unwrap_or("")));
-                format!(
-                    "the table of an endpoint's subnet leads on to where packets go, not back: \
-                     see {route} of table {table}"
-                )
-            }
+            Cause::Circle { hops, .. } => self.help_for_circle(hops, finding),
             Cause::LostAfter { at, reason }
+            | Cause::LostBehindGateway { at, reason }
             | Cause::LostReturn { at, fate: Fate::Lost(reason) } => {
                 self.help_for_loss(*at, *reason, finding)
             }
@@ -123,6 +116,27 @@ impl Judge<'_> {
                     .to_owned()
             }
         }
+    }
+
+    /// By what is in the circle: one of its tables leads back.
+    fn help_for_circle(&self, circle: &[Entry], finding: &Finding) -> String {
+        let is_in = |kind: fn(&Entry) -> bool| circle.iter().any(kind);
+        let whose = if is_in(|hop| matches!(hop, Entry::Endpoint(_))) {
+            "the table of an endpoint's subnet leads"
+        } else if is_in(|hop| matches!(hop, Entry::Interface(_))) {
+            "the table of a NAT gateway's subnet leads"
+        } else {
+            "the table of a subnet that a transit gateway is attached to leads"
+        };
+        let way = if finding.way_back.is_empty() { &finding.path } else { &finding.way_back };
+        let mut see: Vec<String> = Vec::new();
+        // The way ends where it would come to a hop again.
+        for hop in way.iter().rev().take(circle.len()).rev() {
+            let route = hop.route.as_deref().unwrap_or("no route");
+            see.push(format!("{route} of table {}", hop.table));
+        }
+        see.dedup();
+        format!("{whose} on to where packets go, not back: see {}", see.join(", and "))
     }
 
     fn help_for_loss(&self, at: Spot, reason: NextHop, finding: &Finding) -> String {

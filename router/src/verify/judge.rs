@@ -137,6 +137,9 @@ impl<'t> Judge<'t> {
                     Some((table, route)) if to.is_some() || external && is_default => {
                         Cause::Blackhole { table, route }
                     }
+                    None if self.is_led_to_gateway(side.place, destination, way, to, reason) => {
+                        Cause::LostBehindGateway { at: self.spot(at, destination), reason }
+                    }
                     _ => return,
                 };
                 for source in side.sources {
@@ -145,7 +148,9 @@ impl<'t> Judge<'t> {
                     }
                     let flow = flow(to, *source);
                     match &cause {
-                        Cause::LostAfter { .. } if to.is_none() => {
+                        Cause::LostAfter { .. } | Cause::LostBehindGateway { .. }
+                            if to.is_none() =>
+                        {
                             all.lost.push((cause.clone(), hole, flow));
                         }
                         Cause::LostAfter { .. } => {
@@ -362,6 +367,40 @@ impl<'t> Judge<'t> {
             || self.roles.inspects(self.topology.vpc_of(outside))
     }
 
+    /// Whether a route leads packets to a NAT gateway or a transit gateway, which then loses what it
+    /// is there for. A transit gateway is not there for all that is led to it: its tables keep VPCs
+    /// apart, and a route to it may be for more than there is.
+    fn is_led_to_gateway(
+        &self,
+        place: SubnetId,
+        destination: ClassId,
+        way: &Walk,
+        to: Option<Entry>,
+        reason: NextHop,
+    ) -> bool {
+        let at = last(way, Entry::Subnet(place));
+        let by_transit = matches!(self.spot(at, destination), Spot::Transit(_));
+        let through_nat = !way.nat.is_empty();
+        if reason == NextHop::NoSubnet || !(through_nat || by_transit || !way.arrivals.is_empty()) {
+            return false;
+        }
+        let class = self.classes.get(destination);
+        match to {
+            Some(_) => !by_transit,
+            None => {
+                let table = self.topology.table(self.topology.table_for(Entry::Subnet(place)));
+                let target = table.target(class.address);
+                // Other routes may lead the rest of the class to the same gateway.
+                let is_default = table.routes().any(|route| {
+                    route.destination.prefix_len() == 0
+                        && Family::of(route.destination.addr()) == class.family
+                        && Some(route.target) == target
+                });
+                self.is_behind_any(class) && (through_nat || is_default)
+            }
+        }
+    }
+
     /// The place that an address is for, as far as packets may go there from here.
     fn wanted(&self, from: SubnetId, destination: ClassId) -> Option<Entry> {
         let vpc = self.topology.subnet(from).vpc;
@@ -410,8 +449,14 @@ impl<'t> Judge<'t> {
                     self.found.add(Cause::Blackhole { table, route }, Severity::Warning, flow);
                 }
                 // No VPC at the transit gateway has the address: nobody is missing anything.
-                (None, Cause::LostAfter { at: Spot::Transit(_), reason: NextHop::NoRoute })
-                    if outcome.exits => {}
+                (
+                    None,
+                    Cause::LostAfter { at: Spot::Transit(_), reason: NextHop::NoRoute }
+                    | Cause::LostBehindGateway { at: Spot::Transit(_), reason: NextHop::NoRoute },
+                ) if outcome.exits => {}
+                (_, Cause::LostBehindGateway { .. }) => {
+                    self.found.add(cause, Severity::Warning, flow);
+                }
                 _ => {
                     let severity = if outcome.exits { Severity::Warning } else { Severity::Error };
                     self.found.draft(cause.clone(), severity).blamed = hole;

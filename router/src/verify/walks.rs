@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use super::classes::{ClassId, Classes};
 use crate::{
-    Attachment, Choose, EndpointId, Entry, GroupId, GroupMode, InterfaceId, NextHop, Step,
-    SubnetId, Topology, TransitAttachmentId, TransitTarget,
+    Attachment, Choose, EndpointId, Entry, GroupId, InterfaceId, NextHop, Step, SubnetId, Topology,
+    TransitAttachmentId, TransitTarget,
 };
 
 /// Something that is chosen for a flow.
@@ -138,7 +138,9 @@ impl<'t> Walks<'t> {
         walks
     }
 
-    /// Whenever something is to be chosen that is not yet, begins again with each choice.
+    /// Whenever something is to be chosen that is not yet, begins again with each choice. All members
+    /// of a group are possible: one of weight 0 gets flows if no other can, and one that is disabled
+    /// keeps those that it has.
     fn follow(&self, from: Entry, address: IpAddr, choices: Choices, found: &mut Vec<Walk>) {
         let mut walk = Walk {
             choices,
@@ -160,7 +162,7 @@ impl<'t> Walks<'t> {
             let chooser = Chooser { made: &walk.choices, open: Cell::new(None) };
             let step = self.topology.step(at, address, &chooser);
             if let Some((point, count)) = chooser.open.get() {
-                for choice in (0..count).filter(|it| self.is_possible(point, *it)) {
+                for choice in 0..count {
                     self.follow(from, address, walk.choices.with(point, choice), found);
                 }
                 return;
@@ -185,13 +187,6 @@ impl<'t> Walks<'t> {
             }
         }
         found.push(walk);
-    }
-
-    fn is_possible(&self, point: Point, choice: usize) -> bool {
-        let Point::Member(id) = point else { return true };
-        let group = self.topology.endpoint_group(id);
-        // A standby of weight 0 gets packets when the active one is not healthy.
-        group.mode == GroupMode::ActiveStandby || group.members[choice].1 > 0
     }
 
     /// What a step adds to a way.

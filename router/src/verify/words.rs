@@ -87,6 +87,12 @@ impl Judge<'_> {
                     "packets from {from} to {addresses} end after inspection at {at}: {reason}{too}"
                 )
             }
+            Cause::LostBehindGateway { at, reason } => {
+                let (at, reason) = (self.spot_name(*at), topology.next_hop_name(*reason));
+                format!(
+                    "packets from {from} to {addresses} are led to a gateway and end at {at}: {reason}"
+                )
+            }
             Cause::LostReturn { at, fate } => {
                 let at = self.spot_name(*at);
                 let end = match fate {

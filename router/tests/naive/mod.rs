@@ -17,6 +17,7 @@ pub enum Fault {
     Asymmetric,
     Circles,
     LostAfterInspection,
+    LostBehindGateway,
     LostReturn,
     Blackhole,
     EgressOnly,
@@ -24,11 +25,12 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 8] = [
+    pub const ALL: [Fault; 9] = [
         Fault::Uninspected,
         Fault::Asymmetric,
         Fault::Circles,
         Fault::LostAfterInspection,
+        Fault::LostBehindGateway,
         Fault::LostReturn,
         Fault::Blackhole,
         Fault::EgressOnly,
@@ -106,6 +108,8 @@ enum End {
 struct Way {
     stretches: Vec<BTreeSet<EndpointId>>,
     nat: Vec<InterfaceId>,
+    /// Whether a transit gateway is on it.
+    transit: bool,
     crossings: Vec<EndpointId>,
     last: Entry,
     /// Which choices it depends on.
@@ -220,6 +224,12 @@ impl<'t> Naive<'t> {
                     }
                 } else if hole && (wanted.is_some() || outside && default) {
                     faults.push((Fault::Blackhole, self.blamed(packet)));
+                } else if !hole && reason != NextHop::NoSubnet && self.is_led(packet, &way) {
+                    let on_the_way = transit && reason == NextHop::NoRoute && exits;
+                    let meant = if wanted.is_some() { !transit } else { outside && !on_the_way };
+                    if meant {
+                        faults.push((Fault::LostBehindGateway, Vec::new()));
+                    }
                 }
             }
             End::Out(attachment) => match self.arrival(attachment, packet.destination) {
@@ -228,6 +238,19 @@ impl<'t> Naive<'t> {
                 None => {}
             },
         }
+    }
+
+    /// Whether a packet is led to a NAT gateway, or by a default route to a transit gateway; the
+    /// latter does not matter for what is in a VPC.
+    fn is_led(&self, packet: &Packet, way: &Way) -> bool {
+        let table = self.topology.table(self.topology.table_for(packet.at));
+        let target = table.target(packet.destination);
+        let any: IpNet =
+            if packet.destination.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.parse().unwrap();
+        let default =
+            table.routes().any(|route| route.destination == any && Some(route.target) == target);
+        let known = matches!(packet.at, Entry::Subnet(place) if self.wanted(place, packet.destination).is_some());
+        !way.nat.is_empty() || way.transit && (default || known)
     }
 
     fn delivered(
@@ -352,6 +375,7 @@ impl<'t> Naive<'t> {
         let mut way = Way {
             stretches: vec![BTreeSet::new()],
             nat: Vec::new(),
+            transit: false,
             crossings: Vec::new(),
             last: from,
             asked: [false; 3],
@@ -362,6 +386,7 @@ impl<'t> Naive<'t> {
         for _ in 0..100 {
             let at = way.last;
             let hop = self.topology.lookup(at, to);
+            way.transit |= matches!(hop, NextHop::Transit(_));
             match self.topology.step(at, to, &chooser) {
                 Step::Onward(next) => {
                     match next {

@@ -514,6 +514,50 @@ fn a_range_is_handed_over_from_subnet_to_subnet() {
     }
 }
 
+/// A public address that stands for one in a subnet holds the subnet.
+#[rstest]
+#[case::comes("../examples/east-west.toml", "verify/elastic-address-behind-nat.toml", "web")]
+#[case::stays("verify/answers-through-a-nat-gateway.toml", "../examples/multi-zone.toml", "app-b")]
+fn an_address_is_associated_where_it_stays(
+    #[case] old: &str,
+    #[case] new: &str,
+    #[case] subnet: &str,
+) {
+    let plan = plan(old, new);
+    assert!(plan.impossible.is_empty(), "{plan}");
+    let deletion = place(&plan, &format!("delete subnet {subnet}"));
+    let last = plan.steps.iter().rposition(|it| it.text.starts_with("associate address"));
+    assert!(last > Some(deletion), "{plan}");
+}
+
+/// The same address in a subnet in another zone is another machine's.
+#[test]
+fn an_address_leaves_with_its_subnet_and_comes_back() {
+    let text = |zone: &str| {
+        let address = "addresses = [{ public = \"198.51.100.9\", private = \"10.0.4.9\" }]";
+        let igw = "[[internet_gateway]]\nname = \"igw\"\nvpc = \"app\"\n";
+        let subnet = "name = \"empty\"\nvpc = \"app\"\nzone = \"az1\"";
+        let there = NETWORK.replace(igw, &format!("{igw}{address}\n"));
+        network(AWS, &there.replace(subnet, &subnet.replace("az1", zone)))
+    };
+    let (old, new) = (text("az1"), text("az2"));
+    let plan = Plan::new(&old, &new);
+    assert!(plan.apply(&old).unwrap() == new, "{plan}");
+    let order = [
+        "disassociate address 198.51.100.9",
+        "delete subnet empty",
+        "create subnet empty.new",
+        "associate address 198.51.100.9",
+    ];
+    assert!(order.map(|text| place(&plan, text)).is_sorted(), "{plan}");
+    let same = Operation::AssociateAddress {
+        gateway: "igw".into(),
+        public: "198.51.100.9".into(),
+        private: "10.0.4.9".into(),
+    };
+    assert_eq!(same.apply(&mut old.clone()).unwrap_err().message(), "it is there already");
+}
+
 /// The entry is for the range of a vSwitch that is made anew in another zone. It would have to be
 /// edited to local and back, which is not among the operations.
 #[test]

@@ -1,5 +1,9 @@
 //! What an operation does to a network, and when a cloud refuses it.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::kind::{Kind, Named, Place, Resource, remove, rename};
 use super::network::{Network, destination};
 use super::operation::Operation;
@@ -73,6 +77,19 @@ impl Operation {
             | Operation::DeleteTransitGatewayRoute { route_table, .. } => {
                 is(Kind::TransitGatewayRouteTable, route_table)
             }
+            _ => false,
+        }
+    }
+
+    /// Whether it would keep another from being possible: an address that stands for one in a subnet
+    /// holds the subnet, and belongs to one that comes in its place.
+    pub(super) fn holds_up(&self, other: &Operation, network: &Network) -> bool {
+        match (self, other) {
+            (
+                Operation::AssociateAddress { gateway, private, .. },
+                Operation::Delete { resource },
+            ) if resource.kind == Kind::Subnet => holder(network.file(), gateway, private)
+                .is_some_and(|subnet| subnet.name() == resource.name),
             _ => false,
         }
     }
@@ -183,7 +200,7 @@ impl Change<'_> {
             Operation::AssociateAddress { gateway, public, private } => {
                 let list = &mut self.file.internet_gateways;
                 let addresses = &mut form(list, Kind::InternetGateway, gateway)?.addresses;
-                addresses.retain(|it| it.public.get() != public);
+                addresses.retain(|it| it.public.get() != public || it.private.get() == private);
                 insert(addresses, &mapping(public, private))
             }
             Operation::DisassociateAddress { gateway, public, private } => {
@@ -439,6 +456,16 @@ pub(super) fn users(file: &RouterFile, table: &str) -> Vec<Place> {
         .chain(internet.map(|it| Place::new(Kind::InternetGateway, it.name())))
         .chain(private.map(|it| Place::new(Kind::VirtualPrivateGateway, it.name())))
         .collect()
+}
+
+/// The subnet of a gateway's VPC whose range an address is in.
+pub(super) fn holder<'f>(file: &'f RouterFile, gateway: &str, address: &str) -> Option<&'f Subnet> {
+    let vpc = &file.internet_gateways.iter().find(|it| it.name() == gateway)?.vpc;
+    let address: IpAddr = address.parse().ok()?;
+    let holds =
+        |cidr: &Located<String>| cidr.parse::<IpNet>().is_ok_and(|range| range.contains(&address));
+    let mut subnets = file.subnets.iter().map(Located::get).filter(|it| it.vpc == *vpc);
+    subnets.find(|it| it.cidrs.iter().any(holds))
 }
 
 fn form<'a, T: Named>(

@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::apply::holder;
 use super::kind::{Kind, Named, Place, Resource};
 use super::network::destination;
 use super::operation::Operation;
 use super::rank::Ranks;
-use crate::config::{Route, RouteTable, RouterFile, TransitGatewayRouteTable, TransitRoute};
+use crate::config::{
+    AddressMapping, Route, RouteTable, RouterFile, TransitGatewayRouteTable, TransitRoute,
+};
 use crate::rules::Rule;
 use crate::source::Located;
 
@@ -31,6 +34,7 @@ pub(super) fn difference(old: &RouterFile, new: &RouterFile) -> Vec<Operation> {
         leave(resource, &after, &mut operations);
         operations.push(Operation::Delete { resource: place.clone() });
     }
+    associate_anew(old, new, &mut operations);
     let vpcs: BTreeSet<&str> = old.vpcs.iter().chain(&new.vpcs).map(|it| it.name()).collect();
     for vpc in vpcs {
         let place = Place::new(Kind::Vpc, vpc);
@@ -45,6 +49,29 @@ pub(super) fn difference(old: &RouterFile, new: &RouterFile) -> Vec<Operation> {
 
 fn by_place(file: &RouterFile) -> BTreeMap<Place, Resource> {
     Resource::all(file).into_iter().map(|it| (it.place(), it)).collect()
+}
+
+/// Addresses that stay as they are, but for ones in another subnet than before.
+fn associate_anew(old: &RouterFile, new: &RouterFile, operations: &mut Vec<Operation>) {
+    for gateway in &new.internet_gateways {
+        let there = old.internet_gateways.iter().find(|it| it.name() == gateway.name());
+        let stay = |it: &&Located<AddressMapping>| {
+            let subnet = |file| holder(file, gateway.name(), it.private.get()).map(Named::name);
+            there.is_some_and(|there| there.addresses.contains(it)) && subnet(old) != subnet(new)
+        };
+        for mapping in gateway.addresses.iter().filter(stay) {
+            let gateway = gateway.name().to_owned();
+            let (public, private) = (mapping.public.get().clone(), mapping.private.get().clone());
+            operations.extend([
+                Operation::DisassociateAddress {
+                    gateway: gateway.clone(),
+                    public: public.clone(),
+                    private: private.clone(),
+                },
+                Operation::AssociateAddress { gateway, public, private },
+            ]);
+        }
+    }
 }
 
 fn main<'a>(file: &'a RouterFile, vpc: &str) -> Option<&'a Located<String>> {

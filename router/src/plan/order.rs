@@ -130,6 +130,10 @@ impl Search<'_> {
             if self.seen.contains(&done) {
                 continue;
             }
+            let mut later = self.operations.iter().zip(&done).filter(|(_, done)| !**done);
+            if later.any(|(other, _)| operation.holds_up(other, network)) {
+                continue;
+            }
             let Ok(after) = operation.applied_to(network) else { continue };
             // Until now nobody is.
             if operation.goes_unnoticed(network)
@@ -153,9 +157,13 @@ pub(super) fn least_evil(
     let mut order = Order::default();
     let mut network = start.clone();
     let mut now = Exposed::default();
+    let mut patient = true;
     while !rest.is_empty() {
         let mut best: Option<(usize, Network, Exposed)> = None;
         for (index, operation) in rest.iter().enumerate() {
+            if patient && rest.iter().any(|other| operation.holds_up(other, &network)) {
+                continue;
+            }
             let Ok(after) = operation.applied_to(&network) else { continue };
             let unnoticed = operation.goes_unnoticed(&network);
             let exposed = if unnoticed { now.clone() } else { checker.exposed(after.topology()) };
@@ -180,6 +188,7 @@ pub(super) fn least_evil(
                 let halves = |it: &Operation| split(it).map_or(vec![it.clone()], Vec::from);
                 rest = rest.iter().flat_map(halves).collect();
             }
+            None if patient => patient = false,
             None => {
                 let why = |it: Operation| {
                     let problem = it.applied_to(&network).err()?;

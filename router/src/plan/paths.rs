@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use super::kind::Place;
 use crate::space::{Family, Ranges, bits, starts};
 use crate::topology::{
-    Attachment, Choose, EdgeKind, EndpointGroup, Entry, GroupId, GroupMode, InterfaceKind, NextHop,
-    Step, SubnetId, Topology, TransitAttachmentId,
+    Attachment, Choose, EdgeKind, Entry, GroupId, InterfaceKind, NextHop, Step, SubnetId, Topology,
+    TransitAttachmentId,
 };
 
 /// All addresses, cut where any table of some networks makes a difference.
@@ -111,7 +111,7 @@ pub(super) struct Way {
 
 /// The ways of a packet from where it enters, one for each of the choices that can be made on it.
 pub(super) fn ways(network: &Topology, from: Entry, to: IpAddr) -> Vec<Way> {
-    let chooser = Chooser { network, made: RefCell::default() };
+    let chooser = Chooser { made: RefCell::default() };
     let mut ways = Vec::new();
     loop {
         ways.push(walk(network, from, to, &chooser));
@@ -125,7 +125,7 @@ pub(super) fn ways(network: &Topology, from: Entry, to: IpAddr) -> Vec<Way> {
     }
 }
 
-fn walk(network: &Topology, from: Entry, to: IpAddr, chooser: &Chooser<'_>) -> Way {
+fn walk(network: &Topology, from: Entry, to: IpAddr, chooser: &Chooser) -> Way {
     let destination = network.translated(from, to).unwrap_or(to);
     let mut places = vec![from];
     let mut at = from;
@@ -144,8 +144,7 @@ fn walk(network: &Topology, from: Entry, to: IpAddr, chooser: &Chooser<'_>) -> W
 }
 
 /// Makes each choice once for a flow, and remembers which there were.
-struct Chooser<'n> {
-    network: &'n Topology,
+struct Chooser {
     made: RefCell<Vec<Choice>>,
 }
 
@@ -162,7 +161,7 @@ enum Point {
     Member(GroupId),
 }
 
-impl Chooser<'_> {
+impl Chooser {
     fn choose(&self, point: Point, of: usize) -> usize {
         let mut made = self.made.borrow_mut();
         if let Some(choice) = made.iter().find(|choice| choice.point == point) {
@@ -173,19 +172,13 @@ impl Chooser<'_> {
     }
 }
 
-impl Choose for Chooser<'_> {
+impl Choose for Chooser {
     fn zone(&self, attachment: TransitAttachmentId, zones: usize) -> usize {
         self.choose(Point::Zone(attachment), zones)
     }
 
-    /// A standby may be chosen, and a member of a weighted group if it has a weight.
-    fn member(&self, group: GroupId, _: usize) -> usize {
-        let EndpointGroup { mode, members, .. } = self.network.endpoint_group(group);
-        let can_be = |(_, weight): &(_, u8)| *mode == GroupMode::ActiveStandby || *weight > 0;
-        let which: Vec<usize> =
-            (0..members.len()).filter(|index| can_be(&members[*index])).collect();
-        let taken = self.choose(Point::Member(group), which.len());
-        which.get(taken).copied().unwrap_or_default()
+    fn member(&self, group: GroupId, members: usize) -> usize {
+        self.choose(Point::Member(group), members)
     }
 }
 

@@ -118,9 +118,6 @@ rules! {
     PrefixListEndpoint = "prefix-list-endpoint",
         "A route for a prefix list does not lead to a Gateway Load Balancer endpoint.",
         aws: Some("AWS PrivateLink, Gateway Load Balancer endpoints"), alibaba: None;
-    EndpointFamily = "endpoint-family",
-        "An endpoint carries the families that its subnet has.",
-        aws: Some("AWS PrivateLink, Gateway Load Balancer endpoints (IP address type)"), alibaba: None;
     GroupMembers = "group-members",
         "A route target group has exactly two members in different zones, of weight 100 and 0.",
         aws: None, alibaba: Some("CreateRouteTargetGroup, ConfigMode Active-Standby");

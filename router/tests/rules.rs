@@ -105,19 +105,6 @@ MORE
 /// A list with the range of a subnet.
 const INNER: &str = "[[prefix_list]]\nname = \"inner\"\nentries = [\"10.0.2.0/24\"]";
 
-/// An endpoint for both families.
-const SIX: &str = r#"
-[[subnet]]
-name = "gwlbe-6"
-vpc = "app"
-zone = "az1"
-cidrs = ["10.0.106.0/28", "fd00:10:0:106::/64"]
-
-[[endpoint]]
-name = "vpce-6"
-subnet = "gwlbe-6"
-service = "inspection""#;
-
 /// What differs from one case to the next.
 #[derive(Clone, Copy, Default)]
 struct Parts {
@@ -136,12 +123,6 @@ fn subnet(subnet: &'static str) -> Parts {
 
 fn more(more: &'static str) -> Parts {
     Parts { more, ..Parts::default() }
-}
-
-impl Parts {
-    fn with(self, more: &'static str) -> Parts {
-        Parts { more, ..self }
-    }
 }
 
 fn build(rules: RuleSet, parts: Parts) -> Result<Topology, Problems> {
@@ -257,11 +238,6 @@ fn cases() -> Vec<(Rule, Parts, Parts)> {
             PrefixListEndpoint,
             subnet(r#"routes = [{ prefix_list = "offices", endpoint = "vpce-a" }]"#),
             subnet(r#"routes = [{ destination = "203.0.113.0/24", endpoint = "vpce-a" }]"#),
-        ),
-        (
-            EndpointFamily,
-            subnet(r#"routes = [{ destination = "::/0", endpoint = "vpce-b" }]"#),
-            subnet(r#"routes = [{ destination = "::/0", endpoint = "vpce-6" }]"#).with(SIX),
         ),
         (
             GroupMembers,

@@ -7,7 +7,7 @@ use std::ops::Range;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::super::ids::Id;
-use super::super::{EndpointId, InterfaceKind, Target, VpcId};
+use super::super::{InterfaceKind, Target, VpcId};
 use super::Draft;
 use super::space::list;
 use crate::rules::{Rule, RuleSet};
@@ -34,9 +34,6 @@ impl Draft<'_> {
         target_place: Range<usize>,
     ) -> Option<Problem> {
         if let Some(problem) = self.reserved(text, destination) {
-            return Some(problem);
-        }
-        if let Some(problem) = self.wrong_endpoint_family(destination, target, &target_place) {
             return Some(problem);
         }
         let vpc = self.tables[table].vpc();
@@ -228,39 +225,6 @@ impl Draft<'_> {
         let within = || subnets.children(&destination).next().map(|(range, id)| (range, *id));
         around.or_else(within).map_or(String::new(), |(range, id)| {
             format!(", such as {range} of subnet \"{}\"", self.subnets[id.index()].name)
-        })
-    }
-
-    /// "IP address type ipv4/ipv6/dualstack must match subnet" (semantics 1c).
-    fn wrong_endpoint_family(
-        &self,
-        destination: IpNet,
-        target: Target,
-        place: &Range<usize>,
-    ) -> Option<Problem> {
-        let ids = match target {
-            Target::Endpoint(id) => vec![id],
-            Target::EndpointGroup(id) => {
-                self.groups.get(id.index())?.members.iter().map(|(id, _)| *id).collect()
-            }
-            _ => return None,
-        };
-        let is_ipv4 = destination.addr().is_ipv4();
-        let lacks = |id: &EndpointId| {
-            let endpoint = self.endpoints.get(id.index())?;
-            let subnet = self.subnets.get(endpoint.subnet.index())?;
-            let has = subnet.cidrs.iter().any(|cidr| cidr.addr().is_ipv4() == is_ipv4);
-            (!has && !subnet.cidrs.is_empty()).then_some((&endpoint.name, &subnet.name))
-        };
-        let (endpoint, subnet) = ids.iter().find_map(lacks)?;
-        let family = if is_ipv4 { "IPv4" } else { "IPv6" };
-        Rule::EndpointFamily.is_in(self.rules).then(|| {
-            Problem::at(place.clone(), format!("endpoint \"{endpoint}\" does not carry {family}"))
-                .label(format!("its subnet \"{subnet}\" has no range of {family}"))
-                .help(format!(
-                    "give subnet \"{subnet}\" a range of {family}, or leave the route out"
-                ))
-                .rule(Rule::EndpointFamily, self.rules)
         })
     }
 

@@ -66,6 +66,7 @@ const MISTAKES: &[(&str, &[FindingKind])] = &[
     ("transit-route-past-the-hub", &[OneWayInspection]),
     ("unused-endpoint", &[UnusedEndpoint]),
     ("virtual-private-gateway-without-table", &[UninspectedIngress]),
+    ("zone-without-the-attachment", &[LostReturn]),
 ];
 
 fn folder() -> PathBuf {

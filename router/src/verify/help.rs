@@ -121,6 +121,13 @@ impl Judge<'_> {
     fn help_for_loss(&self, at: Spot, reason: NextHop, finding: &Finding) -> String {
         let hop = finding.way_back.last().or(finding.path.last());
         let Some(hop) = hop else { return String::new() };
+        if let (Spot::Entry(entry), NextHop::NoRoute, Some(route)) = (at, reason, &hop.route) {
+            // There is a route, to a transit gateway that the zone has no way to.
+            let zone = self.topology.zone(entry).unwrap_or_default();
+            return format!(
+                "{route} is of no use in zone {zone}: give the VPC's attachment a subnet there"
+            );
+        }
         let (table, route) = match at {
             Spot::Entry(_) => (format!("table {}", hop.table), hop.route.clone()),
             Spot::Transit(id) => {

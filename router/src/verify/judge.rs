@@ -425,7 +425,10 @@ impl<'t> Judge<'t> {
     pub fn spot(&self, at: Entry, class: ClassId) -> Spot {
         let address = self.classes.get(class).address;
         match self.topology.lookup(at, address) {
-            NextHop::Transit(from) => Spot::Transit(self.topology.transit_attachment(from).table),
+            // What does not reach the transit gateway is lost before its table is asked.
+            NextHop::Transit(from) if self.topology.reaches_transit(at, from) => {
+                Spot::Transit(self.topology.transit_attachment(from).table)
+            }
             _ => Spot::Entry(at),
         }
     }

@@ -167,6 +167,15 @@ impl Inner {
     }
 }
 
+/// The flow of a packet of which at least the start is at hand: what a capture has cut short, or what
+/// lies in pieces. With ports wherever they can be read, a first fragment's too. `None` if its headers
+/// are not there, or say what cannot be.
+///
+/// For those who look at packets; what becomes of a packet is decided by [`Inner`].
+pub fn flow_of_start(start: &[u8]) -> Option<FlowKey> {
+    transport::quoted_key(start)
+}
+
 /// Which part of a fragmented packet a packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fragment {

@@ -59,7 +59,8 @@ pub use dialect::{Dialect, DialectError, Tags};
 pub use flow::{CanonicalKey, FlowKey, MixedVersions, Stickiness};
 pub use header::{BuildError, Header, HeaderBuilder, HeaderError, ProtocolType, Vni, VniError};
 pub use inner::{
-    Fragment, IcmpErrorKind, Inner, InnerError, IpVersion, TcpFlags, Transport, protocol,
+    Fragment, IcmpErrorKind, Inner, InnerError, IpVersion, TcpFlags, Transport, flow_of_start,
+    protocol,
 };
 pub use options::{GeneveOption, OptionClass, OptionType, Options};
 

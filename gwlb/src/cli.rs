@@ -1,25 +1,38 @@
 //! The `gwlb` command: arguments in, exit status out; one file for each subcommand.
 //!
 //! Exit status: 0 done, 1 the answer is no or something failed, 2 wrong usage or configuration,
-//! 130 interrupted while waiting.
+//! 130 interrupted while waiting. What a gateway says no to, or does not answer, is told apart in
+//! `client.rs` for all commands.
 //! Errors go to stderr, data to stdout, and a closed pipe is a clean end.
 
 mod bypass;
+mod capture;
 mod check;
 mod client;
+mod completions;
 mod diff;
 mod endpoint_group;
+mod events;
+mod explain;
+mod flow;
+mod flows;
+mod log;
+mod man;
+mod ping;
 mod reload;
 mod run;
 mod schema;
+mod service;
 mod shown;
 mod status;
 mod target;
+mod top;
 mod trace;
 mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -44,11 +57,13 @@ const AFTER_HELP: &str = "\
 See it work, on this machine and in a minute:   gwlb demo
 Look over a configuration before it runs:       gwlb check gateway.toml
 Then run it, until Ctrl-C:                      gwlb run gateway.toml
+Watch it:                                       gwlb top
 See what it does, and take an appliance out:    gwlb status
                                                 gwlb target deregister fw 192.0.2.11 --wait
 
-Exit status: 0 done; 1 something failed, or a check found something; 2 wrong usage or
-configuration. GWLB_LOG sets what is logged (error, warn, info, debug).";
+Exit status: 0 done; 1 the answer is no, or something failed, as when the gateway cannot be
+reached; 2 wrong usage or configuration, as a name that the gateway does not know.
+GWLB_LOG, or else RUST_LOG, sets what is logged (error, warn, info, debug).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -60,8 +75,18 @@ enum Command {
     Target(target::TargetArgs),
     Bypass(bypass::BypassArgs),
     EndpointGroup(endpoint_group::EndpointGroupArgs),
+    Top(top::TopArgs),
     Trace(trace::TraceArgs),
+    Explain(explain::ExplainArgs),
+    Ping(ping::PingArgs),
+    Flows(flows::FlowsArgs),
+    Flow(flow::FlowArgs),
+    Events(events::EventsArgs),
+    Log(log::LogArgs),
+    Capture(capture::CaptureArgs),
     Schema(schema::SchemaArgs),
+    Man(man::ManArgs),
+    Completions(completions::CompletionsArgs),
     #[cfg(feature = "lab")]
     Demo(crate::lab::DemoArgs),
     #[cfg(feature = "lab")]
@@ -96,8 +121,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Target(arguments) => target::run(&arguments),
         Command::Bypass(arguments) => bypass::run(&arguments),
         Command::EndpointGroup(arguments) => endpoint_group::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Ping(arguments) => ping::run(&arguments),
+        Command::Flows(arguments) => flows::run(&arguments),
+        Command::Flow(arguments) => flow::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
+        Command::Log(arguments) => log::run(&arguments),
+        Command::Capture(arguments) => capture::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
         #[cfg(feature = "lab")]
         Command::Demo(arguments) => crate::lab::run(&arguments),
         #[cfg(feature = "lab")]
@@ -126,12 +161,21 @@ fn for_people(json: bool) -> bool {
 
 /// Writes data to stdout. A reader that went away has seen enough: that is no failure.
 pub(crate) fn print(text: &str) -> ExitCode {
+    match say(text) {
+        ControlFlow::Continue(()) => ExitCode::SUCCESS,
+        ControlFlow::Break(ended) => ended,
+    }
+}
+
+/// The same for what goes on, and with nobody who reads on it ends.
+fn say(text: &str) -> ControlFlow<ExitCode> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            fail(&format!("cannot write to stdout: {error}"))
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ControlFlow::Break(ExitCode::SUCCESS)
         }
-        _ => ExitCode::SUCCESS,
+        Err(error) => ControlFlow::Break(fail(&format!("cannot write to stdout: {error}"))),
     }
 }
 
@@ -139,22 +183,4 @@ pub(crate) fn print(text: &str) -> ExitCode {
 pub(crate) fn fail(message: &str) -> ExitCode {
     let _ = writeln!(io::stderr(), "gwlb: {message}");
     ExitCode::from(FAILED)
-}
-
-/// Logs to stderr, as `GWLB_LOG` says.
-pub(crate) fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::Level::INFO.into())
-        .with_env_var("GWLB_LOG")
-        .from_env_lossy();
-    // A second call, as in tests, finds a subscriber in place and leaves it there.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        // Of a line that cannot be written it would tell on stderr, which is where it could not be
-        // written: on a full disk, that is a panic in whichever thread had something to say.
-        .log_internal_errors(false)
-        .try_init();
 }

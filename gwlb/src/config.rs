@@ -15,10 +15,12 @@ mod carried;
 mod diff;
 mod endpoint_group;
 mod field;
+mod flow_log;
 mod form;
 mod gateway;
 mod health_check;
 mod load_balancer;
+mod log_format;
 mod names;
 mod notes;
 mod preset;
@@ -43,6 +45,7 @@ use router::source::{Document, Located, Problem, Problems, Source};
 use serde::de::DeserializeOwned;
 
 pub use diff::{Change, ChangeKind, diff};
+pub use log_format::{FormatError, LogField, LogFormat};
 pub use reader::Note;
 pub use report::{Place, ProblemReport};
 pub use schema::schema;
@@ -51,8 +54,10 @@ pub use values::*;
 
 use attachment::{AttachmentDraft, Places};
 use field::Field;
+use flow_log::FlowLogDraft;
 use form::{
-    AttachmentForm, EndpointServiceForm, GatewayForm, LoadBalancerForm, TargetForm, TargetGroupForm,
+    AttachmentForm, EndpointServiceForm, FlowLogForm, GatewayForm, LoadBalancerForm, TargetForm,
+    TargetGroupForm,
 };
 use load_balancer::LoadBalancerDraft;
 use names::Names;
@@ -101,6 +106,7 @@ struct Forms {
     target_groups: Tables<TargetGroupForm>,
     targets: Tables<TargetForm>,
     attachments: Tables<AttachmentForm>,
+    flow_logs: Tables<FlowLogForm>,
 }
 
 /// The tables of one kind.
@@ -120,6 +126,7 @@ impl Forms {
             target_groups: Tables::read(document, "target_group", tables_known, problems),
             targets: Tables::read(document, "target", tables_known, problems),
             attachments: Tables::read(document, "attachment", tables_known, problems),
+            flow_logs: Tables::read(document, "flow_log", tables_known, problems),
         }
     }
 }
@@ -155,6 +162,7 @@ struct Drafts {
     target_groups: Vec<TargetGroupDraft>,
     targets: Vec<TargetDraft>,
     attachments: Vec<AttachmentDraft>,
+    flow_logs: Vec<FlowLogDraft>,
 }
 
 /// The settings, or `None` with at least one problem reported.
@@ -172,6 +180,7 @@ fn check(
         forms.load_balancers.names(reader, "load_balancer", balancers, |form| &form.name);
     let groups = "target group";
     let groups = forms.target_groups.names(reader, "target_group", groups, |form| &form.name);
+    forms.flow_logs.names(reader, "flow_log", "flow log", |form| &form.name);
     let names = attachment::PlaceNames::of(router, router_complete);
     let places = names.places(router);
     let gateway = gateway::check(reader, forms.gateway);
@@ -192,6 +201,9 @@ fn check(
         attachments: (forms.attachments.list.into_iter())
             .map(|form| attachment::check(reader, form, &places))
             .collect(),
+        flow_logs: (forms.flow_logs.list.into_iter())
+            .map(|form| flow_log::check(reader, form, &balancers, router, &gateway))
+            .collect(),
     };
     service::check_together(reader, &drafts.services, &balancers);
     load_balancer::check_together(reader, &drafts.load_balancers);
@@ -199,6 +211,7 @@ fn check(
     target::check_together(reader, &drafts.targets, &groups, &ports);
     target_group::check_together(reader, &drafts, &groups);
     attachment::check_together(reader, &drafts.attachments, &places);
+    flow_log::check_together(reader, &drafts.flow_logs);
     let bindings =
         service::bind(reader, router, &drafts.services, &services, &drafts.load_balancers);
     if let Some(bindings) = &bindings {
@@ -249,6 +262,9 @@ impl Drafts {
                 .map(|(group, targets)| group.finish(targets))
                 .collect::<Option<_>>()?,
             attachments,
+            flow_logs: (self.flow_logs.into_iter())
+                .map(FlowLogDraft::finish)
+                .collect::<Option<_>>()?,
             bindings,
             topology: Arc::new(topology),
             notes: Vec::new(),

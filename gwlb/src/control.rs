@@ -23,12 +23,14 @@
 mod agenda;
 mod checking;
 mod command;
+mod counts;
 pub mod event;
 mod failover;
 mod health;
 mod lifecycle;
 mod member;
 pub mod overview;
+mod ping;
 mod pool;
 mod probe;
 mod reload;
@@ -56,6 +58,7 @@ pub use event::Event;
 pub use failover::{EndpointGroupStatus, GroupMemberStatus};
 pub use health::{CheckId, ProbeRequest};
 pub use overview::{LoadBalancerStatus, NodePackets, NodeStatus};
+pub use ping::{Ping, PingError};
 pub use probe::ProbeOutcome;
 pub use silence::{Diagnosis, Symptoms};
 pub use status::TargetStatus;
@@ -92,6 +95,13 @@ pub enum Input {
         check: CheckId,
         /// How.
         outcome: ProbeOutcome,
+    },
+    /// A probe was passed within this time. Told besides its outcome, and for nothing but to be shown.
+    ProbeTook {
+        /// Whose it was.
+        check: CheckId,
+        /// From the connection's beginning to the end of the answer.
+        took: Duration,
     },
     /// A probe through the tunnel has ended.
     TunnelProbe {
@@ -141,6 +151,8 @@ pub struct Control {
     workers: u16,
     /// By [`PoolId`].
     nodes: Vec<Node>,
+    /// What is counted for endpoints.
+    counts: counts::Counts,
     registry: Registry,
     members: BTreeMap<(TargetSlot, PoolId), Member>,
     checks: AHashMap<CheckId, (TargetSlot, PoolId)>,
@@ -212,6 +224,7 @@ impl Control {
             epoch,
             workers,
             nodes: places(&settings).map(|place| Node::at(&settings, place)).collect(),
+            counts: counts::Counts::new(workers),
             registry: Registry::default(),
             members: BTreeMap::new(),
             checks: AHashMap::new(),
@@ -230,6 +243,7 @@ impl Control {
             settings,
         };
         control.turn_keys();
+        control.counts.take(&control.settings.topology, 0);
         let settings = Arc::clone(&control.settings);
         for (index, group) in settings.target_groups.iter().enumerate() {
             for target in &group.targets {
@@ -251,6 +265,7 @@ impl Control {
             }
             Input::PathMtu { target, mtu } => self.set_path_mtu(target, mtu),
             Input::Probe { check, outcome } => self.record_probe(check, outcome),
+            Input::ProbeTook { check, took } => self.record_probe_time(check, took),
             Input::TunnelProbe { check, sequence, outcome } => {
                 self.record_tunnel(check, sequence, outcome);
             }
@@ -396,8 +411,8 @@ impl Control {
         self.outputs.push_back(Output::Event(event));
     }
 
-    /// The inner addresses of a node's probes, and the wire id of their endpoint, if its tunnels
-    /// are probed.
+    /// The inner addresses of a node's probes and pings, and the wire id of the endpoint that probes
+    /// come through; `None` if it serves none.
     fn flow_of(&self, pool: PoolId) -> Option<(TunnelFlow, u64)> {
         tunnel::flow(&self.settings, self.nodes.get(usize::from(pool.0))?.place?)
     }

@@ -21,6 +21,9 @@
 
 pub mod by_attachment;
 pub mod encap;
+pub mod explain;
+pub mod filter;
+pub mod flow_log;
 pub mod flow_table;
 pub mod fragmentation;
 pub mod fragments;

@@ -58,5 +58,6 @@ pub mod dataplane;
 pub mod fault;
 #[cfg(feature = "lab")]
 pub mod lab;
+mod logging;
 pub mod runtime;
 mod sync;

@@ -10,16 +10,25 @@
 
 mod admin;
 mod build;
+mod capture;
 pub mod clock;
 mod control_handle;
 mod control_loop;
+mod datagrams;
 mod devices;
+mod drops;
 mod error;
+mod events;
 mod exchange;
 mod exit;
+mod flow_logs;
+mod flows;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod inquiry;
 mod metrics;
+mod minutes;
+mod pings;
 mod private_file;
 mod prober;
 mod rig;
@@ -30,17 +39,19 @@ mod shared;
 mod status;
 mod steering;
 mod underlay;
+mod witness;
 mod worker;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use netio::process::privileges;
 
 pub use control_handle::{ControlError, ControlHandle, ReloadError, ReloadReport};
 pub use error::StartError;
-pub use status::{AttachmentStatus, GatewayState, Status};
+pub use status::{AttachmentStatus, EndpointStatus, GatewayState, Status};
 #[cfg(feature = "lab")]
 pub(crate) use worker::TUN_BATCH;
 
@@ -49,6 +60,8 @@ use admin::AdminServer;
 use build::Built;
 use control_handle::ConfigFile;
 use control_loop::ControlLoop;
+use events::GatewayEvent;
+use flow_logs::FlowLogWriter;
 use shared::Shared;
 
 /// A gateway that is running.
@@ -59,6 +72,7 @@ pub struct Gateway {
     control: ControlLoop,
     handle: ControlHandle,
     admin: AdminServer,
+    logs: Option<FlowLogWriter>,
 }
 
 impl Gateway {
@@ -84,7 +98,7 @@ impl Gateway {
     }
 
     fn build_and_run(settings: Settings, file: Option<PathBuf>) -> Result<Self, StartError> {
-        let Built { shared, workers, control, listeners } = build::build(settings)?;
+        let Built { shared, workers, control, listeners, log } = build::build(settings)?;
         privileges::give_up().map_err(StartError::Privileges)?;
         let (control, handle) = ControlLoop::start(control, Arc::clone(&shared), ConfigFile(file))?;
         let admin = match AdminServer::start(listeners, Arc::clone(&shared), &handle) {
@@ -94,7 +108,16 @@ impl Gateway {
                 return Err(error);
             }
         };
-        let mut gateway = Self { shared, workers: Vec::new(), control, handle, admin };
+        let logs = log.map(|tap| FlowLogWriter::start(tap, Arc::clone(&shared)));
+        let logs = match logs.transpose() {
+            Ok(logs) => logs,
+            Err(error) => {
+                admin.stop();
+                control.stop();
+                return Err(error);
+            }
+        };
+        let mut gateway = Self { shared, workers: Vec::new(), control, handle, admin, logs };
         for (number, worker) in workers.into_iter().enumerate() {
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             match thread.spawn(move || worker.run()) {
@@ -105,6 +128,8 @@ impl Gateway {
                 }
             }
         }
+        let (workers, version) = (gateway.workers.len(), env!("CARGO_PKG_VERSION"));
+        gateway.shared.events.publish(GatewayEvent::GatewayStarted { workers, version });
         Ok(gateway)
     }
 
@@ -112,6 +137,11 @@ impl Gateway {
     /// the gateway is to be stopped then.
     pub fn is_whole(&self) -> bool {
         !self.workers.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Whether every worker answers within this time, which takes it between two batches of packets.
+    pub fn workers_answer(&self, within: Duration) -> bool {
+        inquiry::all_answer(&self.shared, within)
     }
 
     /// What the gateway is doing now. Not for use within an asynchronous task.
@@ -125,14 +155,19 @@ impl Gateway {
     }
 
     /// Takes in no more packets, waits for those that are with the appliances, and removes
-    /// everything. Takes at most two seconds.
+    /// everything. Takes at most two seconds; with flow logs, up to half a second more until workers
+    /// have told what they know, and one more until that is written.
     pub fn stop(self) -> Status {
+        self.shared.events.publish(GatewayEvent::GatewayDraining {});
         self.shared.drain();
         for worker in self.workers {
             // A worker that panicked has said so on stderr; nobody takes its packets any more.
             let _ = worker.join();
         }
         self.shared.empty_inboxes();
+        if let Some(logs) = self.logs {
+            logs.stop();
+        }
         let status = Status::of(&self.shared, &self.handle.view_blocking());
         self.admin.stop();
         self.control.stop();

@@ -88,6 +88,9 @@ fn everything_is_measured_in_every_set_up() {
         "syscalls_per_packet",
         "rtt_vs_hairpin",
         "flood_goodput",
+        "observed_tcp1",
+        "observed_udp64_runs",
+        "observed_udp64_interleaved",
     ]);
     assert_eq!(names, expected);
     for bar in bars {

@@ -7,6 +7,7 @@
 
 mod by_hand;
 mod exits;
+mod explained;
 pub mod journal;
 mod probes;
 mod time;
@@ -26,7 +27,7 @@ use gwlb::control::{
 use gwlb::dataplane::fragments::{FragmentTable, HostileTotals};
 use gwlb::dataplane::keys::Secret;
 use gwlb::dataplane::snapshot::{Snapshot, TargetSlot};
-use gwlb::dataplane::stats::{TargetTotals, Totals};
+use gwlb::dataplane::stats::{EndpointCounts, EndpointTotals, TargetTotals, Totals};
 use gwlb::dataplane::verdict::WorkerId;
 use netio::offload::{Limits, MAX_HEADERS, Offload, Segmenter};
 use router::Attachment;
@@ -528,6 +529,13 @@ impl Gateway {
             target.counters.iter().for_each(|counters| totals.add(counters));
         }
         all
+    }
+
+    /// What each endpoint has counted, and each that is gone and has flows.
+    pub fn endpoint_totals(&self) -> Vec<EndpointTotals> {
+        let view = &self.exits.snapshot;
+        let there = view.endpoints.iter().map(|endpoint| &endpoint.counters);
+        there.chain(view.departed.values()).map(EndpointCounts::totals).collect()
     }
 
     fn now(&mut self) -> Instant {

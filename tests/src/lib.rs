@@ -30,5 +30,6 @@ pub mod notice;
 pub mod packets;
 pub mod scenario;
 pub mod simulation;
+pub mod tmux;
 pub mod tshark;
 pub mod world;

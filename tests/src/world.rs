@@ -242,6 +242,31 @@ impl Gateway {
             .unwrap_or_else(|error| panic!("no status: {error}\n{}", self.process.log()))
     }
 
+    /// What has happened so far, as far as the gateway keeps it.
+    ///
+    /// # Panics
+    /// If it does not say.
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        let answer = status::get(&self.admin, "/v1/events?follow=false");
+        let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", self.process.log()));
+        let list: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+        list["items"].as_array().expect("a list").clone()
+    }
+
+    /// The events of this name, as soon as there are so many.
+    ///
+    /// # Panics
+    /// If there are fewer within [`LIMIT`].
+    pub fn wait_for_events(&self, name: &str, count: usize) -> Vec<serde_json::Value> {
+        let mut events = Vec::new();
+        wait_until(name, || {
+            events = self.events();
+            events.retain(|event| event["event"] == name);
+            events.len() >= count
+        });
+        events
+    }
+
     /// The first status for which `condition` holds.
     ///
     /// # Panics

@@ -16,6 +16,7 @@ use geneve::{Inner, IpVersion, TcpFlags};
 use gwlb::bench::lane::BATCH;
 use gwlb::control::Control;
 use gwlb::dataplane::encap::{Batch, Encapsulator};
+use gwlb::dataplane::flow_log::FlowLogTap;
 use gwlb::dataplane::fragments::FragmentTable;
 use gwlb::dataplane::frame::Frame;
 use gwlb::dataplane::gather::{self, Gatherer};
@@ -43,8 +44,8 @@ const PORT: u16 = 443;
 
 #[test]
 fn a_hit_takes_no_memory_there_or_back() {
-    for way in [ByWay::Short, ByWay::Long] {
-        let mut worker = Worker::new(way);
+    for (way, keeps) in WAYS {
+        let mut worker = Worker::new(way, keeps);
         for (from, packets) in handshakes() {
             worker.forward(from, &packets);
         }
@@ -64,7 +65,7 @@ fn a_hit_takes_no_memory_there_or_back() {
             worker.by_short_way = 0;
             let warm = measure(|| round(&mut worker));
             assert_eq!(worker.segments, expected, "all of it has come back");
-            assert_eq!((warm.count_total, warm.bytes_total), (0, 0), "{way:?}");
+            assert_eq!((warm.count_total, warm.bytes_total), (0, 0), "{way:?}, {keeps:?}");
             let packets = traffic.iter().map(|(_, packets)| packets.len()).sum();
             assert_eq!(worker.by_short_way, if way == ByWay::Short { packets } else { 0 });
         }
@@ -73,8 +74,8 @@ fn a_hit_takes_no_memory_there_or_back() {
 
 #[test]
 fn a_flow_that_begins_takes_no_memory_that_the_table_has_held() {
-    for way in [ByWay::Short, ByWay::Long] {
-        let mut worker = Worker::new(way);
+    for (way, keeps) in WAYS {
+        let mut worker = Worker::new(way, keeps);
         // As many timers lie at as many times as ever will.
         for round in 0..3 {
             worker.begin(&beginning(round));
@@ -84,9 +85,16 @@ fn a_flow_that_begins_takes_no_memory_that_the_table_has_held() {
             let packets = beginning(round);
             let begun = measure(|| worker.begin(&packets));
             assert_eq!(worker.ingress.flows().len(), packets.len(), "all are in the table");
-            assert_eq!((begun.count_total, begun.bytes_total), (0, 0), "{way:?}");
+            assert_eq!((begun.count_total, begun.bytes_total), (0, 0), "{way:?}, {keeps:?}");
             let forgotten = measure(|| worker.forget());
-            assert_eq!((forgotten.count_total, forgotten.bytes_total), (0, 0), "{way:?}");
+            assert_eq!(
+                (forgotten.count_total, forgotten.bytes_total),
+                (0, 0),
+                "{way:?}, {keeps:?}"
+            );
+            let told = worker.stats.flow_log.records.get();
+            assert_eq!(told > 0, keeps == Keeps::Logs, "{told} records for flow logs");
+            assert_eq!(worker.stats.flow_log.lost.get(), 0);
             let short = if way == ByWay::Short { packets.len() } else { 0 };
             assert_eq!(worker.by_short_way, short);
         }
@@ -96,7 +104,7 @@ fn a_flow_that_begins_takes_no_memory_that_the_table_has_held() {
 /// What the data plane does take is counted: a fragment that waits for its first is copied.
 #[test]
 fn what_is_taken_on_the_way_is_seen() {
-    let mut worker = Worker::new(ByWay::Short);
+    let mut worker = Worker::new(ByWay::Short, Keeps::Nothing);
     let whole = ip(IpVersion::V4, false).udp((1, PORT), &[7; 2000]);
     let later = [Packet::plain(fragments(&whole, 9, 1000).remove(1))];
     let taken = measure(|| worker.forward(From::Internet, &later));
@@ -110,6 +118,25 @@ enum ByWay {
     Short,
     Long,
 }
+
+/// What is kept of flows besides where they go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    Nothing,
+    /// A record of each.
+    Records,
+    /// The same, in windows that are closed.
+    Logs,
+}
+
+const WAYS: [(ByWay, Keeps); 6] = [
+    (ByWay::Short, Keeps::Nothing),
+    (ByWay::Long, Keeps::Nothing),
+    (ByWay::Short, Keeps::Records),
+    (ByWay::Long, Keeps::Records),
+    (ByWay::Short, Keeps::Logs),
+    (ByWay::Long, Keeps::Logs),
+];
 
 /// Where packets enter.
 #[derive(Debug, Clone, Copy)]
@@ -135,6 +162,7 @@ impl gather::Lane for Lane {
 /// One worker and the appliances that it sends to.
 struct Worker {
     way: ByWay,
+    log: Option<FlowLogTap>,
     ingress: Ingress,
     returns: Return,
     snapshot: Arc<Snapshot>,
@@ -173,7 +201,7 @@ impl Wire {
 }
 
 impl Worker {
-    fn new(way: ByWay) -> Self {
+    fn new(way: ByWay, keeps: Keeps) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/gateway.toml");
         let settings = gwlb::config::parse(&Source::read(&path).unwrap()).unwrap();
         let device = |name: &str| {
@@ -184,17 +212,21 @@ impl Worker {
         let start = clock::now();
         let control = Control::new(Arc::new(settings), SECRET, 1, Duration::ZERO, start);
         let (snapshot, stats) = (control.snapshot(), Arc::new(WorkerStats::default()));
+        let log = (keeps == Keeps::Logs).then(|| FlowLogTap::new(Duration::from_mins(1), start));
         let config = IngressConfig {
             worker: WorkerId(0),
             max_flows: 1 << 16,
             commit: Commit::Lazily,
+            records: keeps == Keeps::Records,
+            log: log.clone(),
             fragments: Arc::new(FragmentTable::default()),
             stats: Arc::clone(&stats),
         };
         Self {
             way,
+            log,
             ingress: Ingress::new(config, Arc::clone(&snapshot), start).unwrap(),
-            returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
+            returns: Return::new(WorkerId(0), Arc::clone(&snapshot), Arc::clone(&stats)),
             snapshot,
             stats,
             internet,
@@ -305,9 +337,12 @@ impl Worker {
 
     /// Lets the time pass in which all flows are forgotten.
     fn forget(&mut self) {
-        while let Some(due) = self.ingress.poll_timeout() {
+        while !self.ingress.flows().is_empty()
+            && let Some(due) = self.ingress.poll_timeout()
+        {
             self.now = self.now.max(due);
             self.ingress.handle_timeout(self.now);
+            while self.log.as_ref().is_some_and(|log| log.take().is_some()) {}
         }
         assert!(self.ingress.flows().is_empty());
     }

@@ -212,7 +212,7 @@ impl History {
         let fleet = Fleet::new();
         let both = setups.map(|setup| {
             let setup = Setup { journal: true, ..setup };
-            let settings = policy.settings(Variant::AsItWas);
+            let settings = policy.settings(Variant::AsItWas, |_| {});
             let model = Model::new(&settings, &setup, &fleet);
             Followed { gateway: Gateway::new(settings, setup), model, held: Vec::new() }
         });
@@ -231,7 +231,7 @@ impl History {
             Event::Echo => self.echo(),
             Event::Reload(variant) => {
                 for it in &mut self.both {
-                    it.gateway.reload(self.policy.settings(variant));
+                    it.gateway.reload(self.policy.settings(variant, |_| {}));
                 }
             }
             _ => {

@@ -503,3 +503,18 @@ fn quoted_and_parsed_packets_have_one_key_behind_extension_headers() {
         assert_eq!(error.transport, Transport::IcmpError { kind, about: key });
     }
 }
+
+#[test]
+fn the_start_of_a_packet_tells_its_flow() {
+    let packet = ipv4(protocol::TCP, &TCP);
+    let key = Inner::parse(&packet).unwrap().flow_key();
+    for len in 24..=packet.len() {
+        assert_eq!(flow_of_start(&packet[..len]), Some(key), "{len} bytes of it");
+    }
+    // What is too short for ports has none, and what is too short for addresses is nothing.
+    assert_eq!(flow_of_start(&packet[..20]), Some(key.portless()));
+    assert_eq!(flow_of_start(&packet[..19]), None);
+    assert_eq!(flow_of_start(&[]), None);
+    let first = with(packet, 6, 0x20);
+    assert_eq!(flow_of_start(&first), Some(key), "a first fragment shows its ports");
+}

@@ -94,7 +94,7 @@ fn icmp(network: Network, message: &[u8], kind: fn([u8; 8]) -> Option<IcmpErrorK
 }
 
 /// The flow of a packet whose start is quoted. RFC 792 promises the IP header and eight bytes.
-fn quoted_key(quote: &[u8]) -> Option<FlowKey> {
+pub(super) fn quoted_key(quote: &[u8]) -> Option<FlowKey> {
     let key = network::parse(quote, Extent::Quoted, |network| {
         let transport = match (network.fragment, network.protocol) {
             (Fragment::Later { .. }, _) => Transport::None,

@@ -17,6 +17,7 @@ mod results;
 mod setup;
 mod stage;
 mod traffic;
+mod watched;
 
 use std::time::Duration;
 
@@ -73,6 +74,9 @@ enum Part {
     Connections,
     /// A connection beside a flood of new flows.
     Flood,
+    /// What it costs to be looked at: a gateway that keeps records of all flows, writes a flow log
+    /// and is asked for everything each second, beside one that does nothing of it.
+    Observability,
 }
 
 /// Measures it.

@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::handshake;
 use hyper::header::HeaderValue;
 use hyper::http::uri::Scheme;
-use hyper::{Method, Request, StatusCode, Uri, header};
+use hyper::{Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -20,7 +21,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::fail;
+use super::{FAILED, WRONG_USE, fail};
 use crate::config::{Change, ProblemReport};
 
 /// How long an answer may take. A reload makes devices and sockets, and takes longest.
@@ -36,7 +37,7 @@ pub(super) struct GatewayArgs {
     /// The gateway's admin socket (`admin` in its configuration).
     #[arg(long, value_name = "PATH", default_value = "/run/gwlb/main.sock")]
     socket: PathBuf,
-    /// The gateway's admin API over TCP, such as <http://127.0.0.1:9960>, in place of the socket.
+    /// The gateway's admin API over TCP, such as `http://127.0.0.1:9960`, in place of the socket.
     #[arg(long, value_name = "URL", requires = "token_file", conflicts_with = "socket")]
     url: Option<Uri>,
     /// The file with the token that the API over TCP asks for.
@@ -45,13 +46,16 @@ pub(super) struct GatewayArgs {
 }
 
 impl GatewayArgs {
-    /// Does what is to be done with the gateway's API, and says what failed.
+    /// Does what is to be done with the gateway's API, and says what failed. Every command that asks
+    /// a gateway does so by this, so that one thing ends all of them with the same exit status.
     pub fn ask(&self, ask: impl AsyncFnOnce(&Client) -> Result<ExitCode, AskError>) -> ExitCode {
-        self.try_ask(ask).unwrap_or_else(|error| fail(&error.to_string()))
+        self.try_ask(ask).unwrap_or_else(|error| {
+            fail(&error.to_string());
+            ExitCode::from(error.exit_status())
+        })
     }
 
-    /// The same, and what failed is for the caller to say.
-    pub fn try_ask(
+    fn try_ask(
         &self,
         ask: impl AsyncFnOnce(&Client) -> Result<ExitCode, AskError>,
     ) -> Result<ExitCode, AskError> {
@@ -70,7 +74,7 @@ impl GatewayArgs {
         let plain = url.scheme() == Some(&Scheme::HTTP);
         let Some(host) = url.host().filter(|_| plain) else {
             let example = "http://127.0.0.1:9960";
-            return Err(AskError::Other(format!("--url is such as {example}, and not {url}")));
+            return Err(AskError::Usage(format!("--url is such as {example}, and not {url}")));
         };
         let address = format!("{host}:{}", url.port_u16().unwrap_or(80));
         let token = self.token_file.as_deref().map(read_token).transpose()?;
@@ -81,7 +85,7 @@ impl GatewayArgs {
 /// What is sent of the token. It does not show where this is printed for debugging.
 fn read_token(file: &Path) -> Result<HeaderValue, AskError> {
     let wrong = |error: &dyn fmt::Display| {
-        AskError::Other(format!("cannot read the token file {}: {error}", file.display()))
+        AskError::Usage(format!("cannot read the token file {}: {error}", file.display()))
     };
     let token = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
     let header = HeaderValue::try_from(format!("Bearer {}", token.trim()));
@@ -129,9 +133,35 @@ pub(super) enum AskError {
     /// The gateway says no.
     #[error("{0}")]
     Refused(Box<Refusal>),
+    /// What the command line says cannot be used, and nobody was asked.
+    #[error("{0}")]
+    Usage(String),
     /// Something else.
     #[error("{0}")]
     Other(String),
+}
+
+impl AskError {
+    /// What a command ends with for which this is the end: [`WRONG_USE`] if it was asked for
+    /// something wrong, or for something that there is not, and [`FAILED`] for everything else. Who
+    /// tries again what has [`FAILED`] may succeed.
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Usage(_) => WRONG_USE,
+            Self::Refused(refusal) if refusal.is_of_wrong_use() => WRONG_USE,
+            Self::Refused(_) | Self::Unreachable { .. } | Self::Other(_) => FAILED,
+        }
+    }
+
+    /// What an answer says that is no good one.
+    fn refused(status: StatusCode, body: &[u8]) -> Self {
+        let refusal = serde_json::from_slice(body).unwrap_or_else(|_| Refusal {
+            status: status.as_u16(),
+            detail: format!("{status}: {}", String::from_utf8_lossy(body).trim()),
+            ..Refusal::default()
+        });
+        Self::Refused(Box::new(refusal))
+    }
 }
 
 /// What the gateway says of a request that it refuses.
@@ -151,6 +181,18 @@ pub(super) struct Refusal {
     /// What it would change.
     #[serde(default)]
     pub changes: Vec<Change>,
+}
+
+impl Refusal {
+    /// Whether what was asked for is wrong, whatever the gateway does.
+    fn is_of_wrong_use(&self) -> bool {
+        match StatusCode::from_u16(self.status) {
+            Ok(StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) => true,
+            // Where no field is to blame, the gateway does not know the path: it is an older one.
+            Ok(StatusCode::NOT_FOUND) => self.field.is_some(),
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -176,6 +218,11 @@ pub(super) fn segment(name: &str) -> impl fmt::Display + '_ {
 }
 
 impl Client {
+    /// The gateway's socket, or host and port.
+    pub fn place(&self) -> String {
+        self.place.to_string()
+    }
+
     pub async fn get(&self, path: &str) -> Result<Value, AskError> {
         self.send(Method::GET, path, None).await
     }
@@ -195,30 +242,80 @@ impl Client {
         self.send(Method::POST, path, body).await
     }
 
+    /// Asks for JSON lines that come as long as the gateway has any, and gives each to `take` until
+    /// that wants no more or the gateway ends.
+    pub async fn follow(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&str) -> ControlFlow<ExitCode>,
+    ) -> Result<ExitCode, AskError> {
+        let cut = |error: hyper::Error| self.lost(&error);
+        let accept = Some("application/x-ndjson");
+        let mut body = self.begin(Method::GET, path, None, accept).await?;
+        let mut rest = Vec::new();
+        // It says something every few seconds, be it an empty line.
+        while let Some(frame) = self.in_time(body.frame()).await? {
+            let Ok(data) = frame.map_err(cut)?.into_data() else { continue };
+            rest.extend_from_slice(&data);
+            while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                let line = String::from_utf8_lossy(&line);
+                let line = line.trim();
+                if !line.is_empty()
+                    && let ControlFlow::Break(done) = take(line)
+                {
+                    return Ok(done);
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn in_time<T>(&self, asked: impl Future<Output = T>) -> Result<T, AskError> {
+        tokio::time::timeout(PATIENCE, asked).await.map_err(|_| {
+            let seconds = PATIENCE.as_secs();
+            AskError::Other(format!(
+                "the gateway at {} has not answered in {seconds} s",
+                self.place
+            ))
+        })
+    }
+
+    /// Posts JSON for an answer that comes over a long time.
+    pub async fn open(&self, path: &str, body: &Value) -> Result<Incoming, AskError> {
+        let body = Some(("application/json", body.to_string()));
+        self.begin(Method::POST, path, body, None).await
+    }
+
+    /// Asks for something whose answer comes over a long time.
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, String)>,
+        accept: Option<&str>,
+    ) -> Result<Incoming, AskError> {
+        let response = self.in_time(self.request(method, path, body, accept)).await??;
+        let (status, body) = (response.status(), response.into_body());
+        if status.is_success() {
+            return Ok(body);
+        }
+        let body = self.in_time(body.collect()).await?.map_err(|error| self.lost(&error))?;
+        Err(AskError::refused(status, &body.to_bytes()))
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
         body: Option<(&str, String)>,
     ) -> Result<Value, AskError> {
-        let answer = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
-        let (status, body) = answer.map_err(|_| {
-            let seconds = PATIENCE.as_secs();
-            AskError::Other(format!(
-                "the gateway at {} has not answered in {seconds} s",
-                self.place
-            ))
-        })??;
+        let (status, body) = self.in_time(self.exchange(method, path, body)).await??;
         if status.is_success() {
             return serde_json::from_slice(&body)
                 .map_err(|error| AskError::Other(format!("the gateway's answer: {error}")));
         }
-        let refusal = serde_json::from_slice(&body).unwrap_or_else(|_| Refusal {
-            status: status.as_u16(),
-            detail: format!("{status}: {}", String::from_utf8_lossy(&body).trim()),
-            ..Refusal::default()
-        });
-        Err(AskError::Refused(Box::new(refusal)))
+        Err(AskError::refused(status, &body))
     }
 
     async fn exchange(
@@ -227,16 +324,29 @@ impl Client {
         path: &str,
         body: Option<(&str, String)>,
     ) -> Result<(StatusCode, Bytes), AskError> {
+        let response = self.request(method, path, body, None).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|error| self.lost(&error))?;
+        Ok((status, body.to_bytes()))
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, String)>,
+        accept: Option<&str>,
+    ) -> Result<Response<Incoming>, AskError> {
         match &self.place {
             Place::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
                 let stream = stream.map_err(|error| self.unreachable(error))?;
-                self.over(stream, "gwlb", method, path, body).await
+                self.over(stream, "gwlb", (method, path), body, accept).await
             }
             Place::Tcp(address) => {
                 let stream = TcpStream::connect(address).await;
                 let stream = stream.map_err(|error| self.unreachable(error))?;
-                self.over(stream, address, method, path, body).await
+                self.over(stream, address, (method, path), body, accept).await
             }
         }
     }
@@ -245,13 +355,11 @@ impl Client {
         &self,
         stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
         host: &str,
-        method: Method,
-        path: &str,
+        (method, path): (Method, &str),
         body: Option<(&str, String)>,
-    ) -> Result<(StatusCode, Bytes), AskError> {
-        let lost = |error: hyper::Error| {
-            AskError::Other(format!("the connection to the gateway at {}: {error}", self.place))
-        };
+        accept: Option<&str>,
+    ) -> Result<Response<Incoming>, AskError> {
+        let lost = |error: hyper::Error| self.lost(&error);
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(lost)?;
         tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
@@ -261,14 +369,18 @@ impl Client {
         if let Some((of_type, _)) = body {
             request = request.header(header::CONTENT_TYPE, of_type);
         }
+        if let Some(accept) = accept {
+            request = request.header(header::ACCEPT, accept);
+        }
         let body = body.map(|(_, text)| text).unwrap_or_default();
         let request = request
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| AskError::Other(format!("cannot ask for {path}: {error}")))?;
-        let response = sender.send_request(request).await.map_err(lost)?;
-        let status = response.status();
-        let body = response.into_body().collect().await.map_err(lost)?.to_bytes();
-        Ok((status, body))
+        sender.send_request(request).await.map_err(lost)
+    }
+
+    fn lost(&self, error: &hyper::Error) -> AskError {
+        AskError::Other(format!("the connection to the gateway at {}: {error}", self.place))
     }
 
     fn unreachable(&self, error: io::Error) -> AskError {
@@ -287,5 +399,52 @@ impl Client {
             (Place::Tcp(_), _) => "Does its configuration have `admin` with this address?",
         };
         AskError::Unreachable { place: self.place.to_string(), error, advice: advice.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case::value(400, Some("weight"), WRONG_USE)]
+    #[case::body(400, None, WRONG_USE)]
+    #[case::configuration(422, None, WRONG_USE)]
+    #[case::name(404, Some("group"), WRONG_USE)]
+    #[case::path(404, None, FAILED)]
+    #[case::token(401, None, FAILED)]
+    #[case::restart(409, None, FAILED)]
+    #[case::name_in_conflict(409, Some("to"), FAILED)]
+    #[case::broken(500, None, FAILED)]
+    #[case::busy(503, None, FAILED)]
+    fn a_refusal_ends_each_command_alike(
+        #[case] status: u16,
+        #[case] field: Option<&str>,
+        #[case] expected: u8,
+    ) {
+        let body = json!({ "status": status, "detail": "no", "field": field }).to_string();
+        let status = StatusCode::from_u16(status).unwrap();
+        assert_eq!(AskError::refused(status, body.as_bytes()).exit_status(), expected);
+    }
+
+    #[test]
+    fn a_refusal_in_words_of_a_proxy_ends_it_too() {
+        assert_eq!(AskError::refused(StatusCode::BAD_GATEWAY, b"<html>").exit_status(), FAILED);
+        assert_eq!(AskError::refused(StatusCode::BAD_REQUEST, b"no").exit_status(), WRONG_USE);
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_wrong_use_and_a_wrong_url_is() {
+        let unreachable = AskError::Unreachable {
+            place: "here".to_owned(),
+            error: io::ErrorKind::ConnectionRefused.into(),
+            advice: String::new(),
+        };
+        assert_eq!(unreachable.exit_status(), FAILED);
+        assert_eq!(AskError::Other("late".to_owned()).exit_status(), FAILED);
+        assert_eq!(AskError::Usage("--url".to_owned()).exit_status(), WRONG_USE);
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::{AskError, Client, GatewayArgs};
 use super::reload::{read, wrong};
-use super::{FAILED, WRONG_USE, fail, for_people, lines, print};
+use super::{FAILED, for_people, lines, print};
 use crate::config::Change;
 
 /// Show what a reload would change, and change nothing.
@@ -17,8 +17,8 @@ use crate::config::Change;
 /// The file is compared with what is in force: a target that was registered, deregistered or changed
 /// by command, and a bypass that was switched, is a difference, too, which a reload would undo.
 ///
-/// Exit status: 0 no difference; 1 there are some; 2 the file is wrong, or the gateway cannot be
-/// asked.
+/// Exit status: 0 no difference; 1 there are some, or the gateway cannot be asked, and then nothing is
+/// printed; 2 the file is wrong.
 #[derive(Debug, Args)]
 pub(super) struct DiffArgs {
     /// The configuration file; absent: the one that the gateway was started from.
@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &DiffArgs) -> ExitCode {
         Ok(source) => source,
         Err(problems) => return wrong(&problems),
     };
-    let compared = arguments.gateway.try_ask(async |client: &Client| {
+    arguments.gateway.ask(async |client: &Client| {
         let text = source.as_ref().map(Source::text);
         let changes = match client.post("/v1/reload?dry_run=true", text).await {
             Ok(mut report) => changes(report["changes"].take())?,
@@ -44,15 +44,11 @@ pub(super) fn run(arguments: &DiffArgs) -> ExitCode {
             Err(error) => return Err(error),
         };
         let printed = if for_people(arguments.json) {
-            print(&lines(&changes))
+            print(&if changes.is_empty() { "no difference\n".to_owned() } else { lines(&changes) })
         } else {
             print(&format!("{:#}\n", json!({ "changes": changes })))
         };
         Ok(if changes.is_empty() { printed } else { ExitCode::from(FAILED) })
-    });
-    compared.unwrap_or_else(|error| {
-        fail(&error.to_string());
-        ExitCode::from(WRONG_USE)
     })
 }
 

@@ -19,7 +19,7 @@ use crate::runtime::ReloadReport;
 /// that need not. SIGHUP to `gwlb run` does the same.
 ///
 /// Exit status: 0 done, even if nothing has changed; 1 the gateway refuses, as for what takes a
-/// restart; 2 the file is wrong.
+/// restart, or cannot be asked; 2 the file is wrong.
 #[derive(Debug, Args)]
 pub(super) struct ReloadArgs {
     /// Another file, in place of the one that the gateway was started from.
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &ReloadArgs) -> ExitCode {
         Ok(source) => source,
         Err(problems) => return wrong(&problems),
     };
-    let done = arguments.gateway.try_ask(async |client: &Client| {
+    arguments.gateway.ask(async |client: &Client| {
         let report = client.post("/v1/reload", source.as_ref().map(Source::text)).await?;
         if !for_people(arguments.json) {
             return Ok(print(&format!("{report:#}\n")));
@@ -45,8 +45,7 @@ pub(super) fn run(arguments: &ReloadArgs) -> ExitCode {
         let report = ReloadReport::deserialize(&report)
             .map_err(|error| AskError::Other(format!("the report: {error}")))?;
         Ok(print(&text(&report)))
-    });
-    done.unwrap_or_else(|error| failed(&error))
+    })
 }
 
 /// Reads a file and checks it here, where it can be shown line by line.
@@ -60,15 +59,6 @@ pub(super) fn read(file: &Path) -> Result<Source, Box<Problems>> {
 pub(super) fn wrong(problems: &Problems) -> ExitCode {
     let _ = io::stderr().write_all(problems.render(Look::of_stderr()).as_bytes());
     ExitCode::from(WRONG_USE)
-}
-
-/// Says what the gateway refuses.
-fn failed(error: &AskError) -> ExitCode {
-    let failed = super::fail(&error.to_string());
-    match error {
-        AskError::Refused(refusal) if !refusal.problems.is_empty() => ExitCode::from(WRONG_USE),
-        _ => failed,
-    }
 }
 
 fn text(report: &ReloadReport) -> String {

@@ -4,15 +4,17 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use clap::Args;
 use netio::process::{Preflight, Start, privileges};
 use nix::sys::stat::{Mode, umask};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::service::{self, Service};
 use super::{FAILED, WRONG_USE, fail};
 use crate::config::{self, ProblemReport};
+use crate::logging::{self, LogFormat};
 use crate::runtime::{ControlHandle, Gateway, ReloadError, ReloadReport, Status};
 
 /// Run the gateway that a configuration file describes, in the foreground.
@@ -31,10 +33,17 @@ use crate::runtime::{ControlHandle, Gateway, ReloadError, ReloadReport, Status};
 pub(super) struct RunArgs {
     /// The configuration file (TOML); `gwlb check` looks it over.
     file: PathBuf,
+    /// How the log on stderr looks: lines of text, a JSON object in each line, or the former at a
+    /// terminal and the latter otherwise.
+    #[arg(long, value_enum, default_value_t, env = "GWLB_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: LogFormat,
 }
 
 pub(super) fn run(arguments: &RunArgs) -> ExitCode {
-    super::start_logging();
+    if let Err(error) = logging::start(arguments.log_format) {
+        fail(&error.to_string());
+        return ExitCode::from(WRONG_USE);
+    }
     // What is made from here on is for nobody else: files, and memory, which holds the keys.
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     if let Err(error) = privileges::hide_memory() {
@@ -43,13 +52,18 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
     let settings = match config::load(&arguments.file) {
         Ok(settings) => settings,
         Err(problems) => {
-            let _ = write!(io::stderr(), "{problems}");
+            let _ = writeln!(io::stderr(), "{problems}");
             return ExitCode::from(WRONG_USE);
         }
     };
     for note in &settings.notes {
         tracing::warn!("{}", note.message);
     }
+    // From here on a signal is not lost, and ends nothing by halves: it waits until all is there.
+    let signals = match Signals::heed() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("cannot take signals: {error}")),
+    };
     let gateway = match Gateway::start(settings, Some(arguments.file.clone())) {
         Ok(gateway) => gateway,
         Err(error) => {
@@ -64,33 +78,33 @@ pub(super) fn run(arguments: &RunArgs) -> ExitCode {
             return failed;
         }
     };
+    let mut service = Service::new();
     // Its threads have none any more; this one and those that it is about to start follow.
     let served = privileges::give_up().and_then(|left| {
         tracing::info!("privileges are given up: {left}");
-        wait(&gateway)
+        wait(&gateway, signals, &mut service)
     });
-    tracing::info!("draining");
+    service::stopping();
     let status = gateway.stop();
-    let _ = write!(io::stderr(), "{}", farewell(&status));
+    for line in farewell(&status).lines() {
+        tracing::info!("{line}");
+    }
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("cannot go on: {error}")),
     }
 }
 
-/// How often it is looked whether every worker is still there.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// Until the first signal, or until a worker ends by itself; a second signal ends the process.
-fn wait(gateway: &Gateway) -> io::Result<()> {
-    let first = take_signals(gateway.control().clone())?;
-    tracing::info!(workers = gateway.status().workers, "packets flow");
+fn wait(gateway: &Gateway, signals: Signals, service: &mut Service) -> io::Result<()> {
+    let first = signals.take(gateway.control().clone())?;
     let mut stdout = io::stdout();
     // Whoever started us may not be listening.
     let _ = stdout.write_all(b"ready\n").and_then(|()| stdout.flush());
+    service.ready(gateway);
     loop {
-        match first.recv_timeout(LOOK) {
-            Err(mpsc::RecvTimeoutError::Timeout) if gateway.is_whole() => {}
+        match first.recv_timeout(service.look()) {
+            Err(mpsc::RecvTimeoutError::Timeout) if gateway.is_whole() => service.look_at(gateway),
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 return Err(io::Error::other("a worker thread ended by itself"));
             }
@@ -99,42 +113,59 @@ fn wait(gateway: &Gateway) -> io::Result<()> {
     }
 }
 
-/// Takes signals on a thread of its own: it tells of the first, and ends the process at the second.
-/// One thread takes both, so that none is lost in between. At a SIGHUP the configuration is read
-/// again, which holds up no other signal.
-fn take_signals(control: ControlHandle) -> io::Result<mpsc::Receiver<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt, mut hang_up) = {
-        let _context = runtime.enter();
-        (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::hangup())?,
-        )
-    };
-    let reloads = async move {
-        while hang_up.recv().await.is_some() {
-            tell_of_reload(control.reload(None, false).await);
-        }
-    };
-    let mut next = async move || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    let (tell, first) = mpsc::channel();
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.spawn(reloads);
-        runtime.block_on(async {
-            next().await;
-            // Whoever waits for it does so until the end.
-            let _ = tell.send(());
-            next().await;
-            std::process::exit(FAILED.into());
-        });
-    })?;
-    Ok(first)
+/// The signals that the program minds.
+struct Signals {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Has them wait from now on for who takes them.
+    fn heed() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let [terminate, interrupt, hang_up] = {
+            let _context = runtime.enter();
+            let [terminate, interrupt, hang_up] =
+                [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
+                    .map(signal);
+            [terminate?, interrupt?, hang_up?]
+        };
+        Ok(Self { runtime, terminate, interrupt, hang_up })
+    }
+
+    /// Takes them on a thread of its own: it tells of the first that is to end the gateway, and ends
+    /// the process at the second. One thread takes both, so that none is lost in between. At a SIGHUP
+    /// the configuration is read again, which holds up no other signal.
+    fn take(self, control: ControlHandle) -> io::Result<mpsc::Receiver<()>> {
+        let Self { runtime, mut terminate, mut interrupt, mut hang_up } = self;
+        let reloads = async move {
+            while hang_up.recv().await.is_some() {
+                service::reloading();
+                tell_of_reload(control.reload(None, false).await);
+                service::reloaded();
+            }
+        };
+        let mut next = async move || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let (tell, first) = mpsc::channel();
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            runtime.spawn(reloads);
+            runtime.block_on(async {
+                next().await;
+                // Whoever waits for it does so until the end.
+                let _ = tell.send(());
+                next().await;
+                std::process::exit(FAILED.into());
+            });
+        })?;
+        Ok(first)
+    }
 }
 
 /// Logs what a reload has changed, or why it has changed nothing.
@@ -154,10 +185,9 @@ fn tell_of_reload(done: Result<ReloadReport, ReloadError>) {
             for problem in ProblemReport::list(&problems) {
                 tracing::error!("reload: {}", problem.line(file));
             }
-            let problems = problems.len();
-            tracing::error!(problems, "not reloaded: the file is wrong, and nothing has changed");
         }
-        Err(error) => tracing::error!("not reloaded, and nothing has changed: {error}"),
+        // That it was refused, and why, is an event, which is logged.
+        Err(_) => {}
     }
 }
 
@@ -166,16 +196,24 @@ fn farewell(status: &Status) -> String {
     use std::fmt::Write;
     let (tun, udp) = (&status.totals.tun, &status.totals.udp);
     let mut text = format!(
-        "gwlb: {} packets came in, {} went to appliances, {} came back, {} were delivered\n",
+        "{} packets came in, {} went to appliances, {} came back, {} were delivered\n",
         tun.flow.received,
         tun.flow.encapsulated,
         udp.flow.received,
         tun.flow.delivered + udp.flow.delivered,
     );
-    for (side, ledger) in [("before", tun), ("after", udp)] {
+    // Writing to a String cannot fail.
+    let past = tun.flow.bypassed + udp.flow.bypassed;
+    if past > 0 {
+        let _ = writeln!(text, "{past} were delivered uninspected");
+    }
+    let probes = tun.flow.probes + udp.flow.probes;
+    if probes > 0 {
+        let _ = writeln!(text, "{probes} of those that came back were probes of the gateway's own");
+    }
+    for (side, ledger) in [("the networks", tun), ("appliances", udp)] {
         for (reason, count) in &ledger.drops {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "gwlb: {count} dropped {side} inspection: {reason}");
+            let _ = writeln!(text, "{count} from {side} dropped: {reason}");
         }
     }
     text

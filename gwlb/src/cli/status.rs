@@ -31,6 +31,11 @@ pub(super) fn run(arguments: &StatusArgs) -> ExitCode {
     })
 }
 
+/// What comes in, what is made, and what becomes of it but for drops: it balances, as long as nothing
+/// waits.
+const LEDGER: [&str; 7] =
+    ["received", "generated", "encapsulated", "delivered", "bypassed", "replied", "probes"];
+
 fn tables(status: &Value, shown: &[Target]) -> String {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -38,7 +43,7 @@ fn tables(status: &Value, shown: &[Target]) -> String {
     };
     let sides = ["from the networks", "from appliances"];
     let mut packets = table(&["packets", sides[0], sides[1]], &sides);
-    for name in ["received", "generated", "encapsulated", "delivered", "replied"] {
+    for name in LEDGER {
         packets.add_row([name.to_owned(), text(&status["tun"][name]), text(&status["udp"][name])]);
     }
     let mut reasons: Vec<&String> = Vec::new();
@@ -79,12 +84,12 @@ fn tables(status: &Value, shown: &[Target]) -> String {
         status["uptime_seconds"],
         status["workers"],
         status["active_flows"],
-        warnings(status, shown),
+        lines(warnings(status, shown)),
     )
 }
 
 /// What nobody should overlook, a line each.
-fn warnings(status: &Value, targets: &[Target]) -> String {
+pub(super) fn warnings(status: &Value, targets: &[Target]) -> Vec<String> {
     let mut warnings = Vec::new();
     for balancer in status["load_balancers"].as_array().into_iter().flatten() {
         let name = balancer["name"].as_str().unwrap_or_default();
@@ -121,5 +126,46 @@ fn warnings(status: &Value, targets: &[Target]) -> String {
                 .push(format!("!!! {}: {}: {}", target.address, diagnosis.code, diagnosis.text));
         }
     }
-    lines(warnings)
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::stats::{Totals, WorkerStats};
+    use crate::dataplane::verdict::DropReason;
+
+    #[test]
+    fn every_packet_is_in_a_row() {
+        let worker = WorkerStats::default();
+        let sides = [&worker.tun, &worker.udp];
+        for (ledger, factor) in sides.into_iter().zip([1, 100]) {
+            let flow = &ledger.flow;
+            let ends = [&flow.encapsulated, &flow.delivered, &flow.bypassed, &flow.replied];
+            for (count, counter) in (2..).zip(ends.into_iter().chain([&flow.probes])) {
+                counter.add(count * factor);
+            }
+            ledger.drops.add(DropReason::NoRoute, 7 * factor);
+            flow.received.add(26 * factor);
+            flow.generated.add(factor);
+        }
+        let totals = Totals::of([&worker]);
+        assert_eq!(totals.tun.balance(), (27, 27));
+        let shown = tables(&serde_json::to_value(totals).unwrap(), &[]);
+        let row = |name: &str| -> [u64; 2] {
+            let row = shown.lines().find(|line| line.trim_start().starts_with(name));
+            let words = row.unwrap_or_else(|| panic!("{name}: {shown}")).split_whitespace().rev();
+            let numbers: Vec<u64> = words.take(2).map(|word| word.parse().unwrap()).collect();
+            [numbers[1], numbers[0]]
+        };
+        let sum = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| row(name))
+                .fold([0, 0], |sum, it| [sum[0] + it[0], sum[1] + it[1]])
+        };
+        let [came, went] =
+            [&LEDGER[..2], &[&LEDGER[2..], &["dropped: no_route"]].concat()].map(sum);
+        assert_eq!((came, went), ([27, 2700], [27, 2700]), "{shown}");
+    }
 }

@@ -54,7 +54,8 @@ impl Which {
     }
 }
 
-fn path(group: &str, address: IpAddr, port: Option<u16>) -> String {
+/// Where the API has a target.
+pub(super) fn path(group: &str, address: IpAddr, port: Option<u16>) -> String {
     let port = port.map(|port| format!("?port={port}")).unwrap_or_default();
     format!("{}/{}{port}", targets(group), segment(&address.to_string()))
 }

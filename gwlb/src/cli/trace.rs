@@ -8,8 +8,8 @@ use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::client::{AskError, Client, GatewayArgs};
-use super::{FAILED, WRONG_USE, fail, for_people, print};
+use super::client::{Client, GatewayArgs};
+use super::{FAILED, for_people, print};
 
 /// Follow a packet through the tables, and ask which target its flow would get; nothing is sent.
 ///
@@ -17,8 +17,8 @@ use super::{FAILED, WRONG_USE, fail, for_people, print};
 /// target a flow gets that begins now. A flow that there is may be with another. `router trace` does
 /// the same with a file alone, but for the targets.
 ///
-/// Exit status: 0 the packet is delivered, and its answer too; 1 one is dropped; 2 the gateway cannot
-/// be asked, or it is asked wrongly.
+/// Exit status: 0 the packet is delivered, and its answer too; 1 one is dropped, or the gateway cannot
+/// be asked; 2 it is asked for something wrong.
 #[derive(Debug, Args)]
 pub(super) struct TraceArgs {
     /// Where the packet enters: `internet_gateway:NAME`, `subnet:NAME`, `endpoint:NAME`, …
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &TraceArgs) -> ExitCode {
         "answer": arguments.answer,
         "text": for_people(arguments.json),
     });
-    let traced = arguments.gateway.try_ask(async |client: &Client| {
+    arguments.gateway.ask(async |client: &Client| {
         let answer = client.json(Method::POST, "/v1/trace", &body).await?;
         let trace = &answer["trace"];
         let lost = |trace: &Value| trace["delivered"] == false;
@@ -70,9 +70,5 @@ pub(super) fn run(arguments: &TraceArgs) -> ExitCode {
             None => print(&format!("{trace:#}\n")),
         };
         Ok(if arrived { printed } else { ExitCode::from(FAILED) })
-    });
-    traced.unwrap_or_else(|error: AskError| {
-        fail(&error.to_string());
-        ExitCode::from(WRONG_USE)
     })
 }

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use super::by_name::ByName;
 use super::field::Field;
 use super::settings::{
-    AfterBypass, Failover, HealthProtocol, Semantics, TrafficMode, UnknownFlow, WhenNoneHealthy,
+    AfterBypass, Failover, HealthProtocol, Semantics, TrafficMode, TrafficType, UnknownFlow,
+    WhenNoneHealthy,
 };
 
 /// Several tables of one kind, each under its own `[[header]]`.
@@ -33,12 +34,21 @@ pub(super) struct GatewayFile {
     target: Tables<TargetForm>,
     #[serde(default)]
     attachment: Tables<AttachmentForm>,
+    #[serde(default)]
+    flow_log: Tables<FlowLogForm>,
 }
 
 impl GatewayFile {
     /// The keys of the top level that are the gateway's.
-    pub(super) const TABLES: [&str; 6] =
-        ["gateway", "endpoint_service", "load_balancer", "target_group", "target", "attachment"];
+    pub(super) const TABLES: [&str; 7] = [
+        "gateway",
+        "endpoint_service",
+        "load_balancer",
+        "target_group",
+        "target",
+        "attachment",
+        "flow_log",
+    ];
 }
 
 /// The gateway process itself.
@@ -111,6 +121,52 @@ pub(super) struct GatewayForm {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     pub(super) huge_pages: Field<bool>,
+    /// Whether each flow has a record of when it began, who began it, and what went each way: what
+    /// `gwlb flows` shows besides the flows' targets, and what flow logs are made of. It takes 64
+    /// bytes for each flow.
+    #[serde(default)]
+    #[schemars(extend("default" = true))]
+    pub(super) flow_records: Field<bool>,
+}
+
+/// Records of flows, written window by window.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "FlowLog")]
+pub(super) struct FlowLogForm {
+    /// Its name.
+    pub(super) name: Field<String>,
+    /// Whose flows: `all`, `endpoint:NAME` or `load_balancer:NAME`.
+    #[serde(default)]
+    #[schemars(extend("default" = "all", "examples" = ["endpoint:vpce-a", "load_balancer:fw"]))]
+    pub(super) resource: Field<String>,
+    /// Packets that went on, such that were rejected, or both.
+    #[serde(default)]
+    #[schemars(extend("default" = "ALL"))]
+    pub(super) traffic_type: Field<TrafficType>,
+    /// The fields of a line, as AWS writes them. Absent: those of version 2.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["${srcaddr} ${dstaddr} ${action} ${target} ${drop-reason}"]))]
+    pub(super) format: Field<String>,
+    /// How long packets of a flow are put together in one record at most: 60 or 600.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 600), extend("default" = 600))]
+    pub(super) max_aggregation_interval_seconds: Field<i64>,
+    /// Whether the interval may be any number of seconds up to 600.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) extended_ranges: Field<bool>,
+    /// `stdout`, or the absolute path of a file.
+    #[schemars(extend("examples" = ["stdout", "/var/log/gwlb/flows.log"]))]
+    pub(super) destination: Field<String>,
+    /// When a file has so many bytes a new one is begun.
+    #[serde(default)]
+    #[schemars(range(min = 4096, max = 1_099_511_627_776_i64), extend("default" = 104_857_600))]
+    pub(super) max_file_bytes: Field<i64>,
+    /// How many older files are kept.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1000), extend("default" = 5))]
+    pub(super) max_files: Field<i64>,
 }
 
 /// What GWLB endpoints connect to.

@@ -106,6 +106,7 @@ pub(super) fn check(reader: &mut Reader<'_>, form: GatewayForm) -> GatewaySettin
         ),
         udp_send_buffer: buffer(reader, "udp_send_buffer_bytes", form.udp_send_buffer_bytes),
         huge_pages: reader.or_default("huge_pages", form.huge_pages, false),
+        flow_records: reader.or_default("flow_records", form.flow_records, true),
     }
 }
 

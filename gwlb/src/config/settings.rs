@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use router::{EndpointId, Topology};
 use serde::{Deserialize, Serialize};
 
+use super::log_format::LogFormat;
 use super::reader::Note;
 use super::values::{AdminAddress, DeviceName, Matcher, Mtu, Name, NetnsName, Port, Weight};
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub target_groups: Vec<TargetGroup>,
     /// Where packets enter and leave, in the order of the file.
     pub attachments: Vec<AttachmentSettings>,
+    /// Where records of flows are written, in the order of the file.
+    pub flow_logs: Vec<FlowLogSettings>,
     /// For each endpoint of the topology, in its order, the node that serves it.
     pub bindings: Vec<Binding>,
     /// What is allowed and may surprise, for a human to read.
@@ -107,6 +110,8 @@ pub struct GatewaySettings {
     pub busy_poll: Duration,
     /// Whether flow tables take all of their memory at the start, on huge pages where there are any.
     pub huge_pages: bool,
+    /// Whether each flow has a record of what went each way. True unless told otherwise.
+    pub flow_records: bool,
     /// What each socket of the underlay asks the kernel to buffer of what it receives, in bytes.
     /// 65,536–1,073,741,823; 4 MiB unless told otherwise.
     pub udp_receive_buffer: usize,
@@ -193,6 +198,76 @@ pub struct FlowTimers {
     pub tcp_closed: Duration,
     /// Everything that is not TCP. 120 s (semantics 1a).
     pub other_idle: Duration,
+}
+
+/// `[[flow_log]]`: which records of flows are written where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowLogSettings {
+    /// Unique among its kind.
+    pub name: Name,
+    /// Whose flows.
+    pub resource: LogResource,
+    /// Which packets.
+    pub traffic_type: TrafficType,
+    /// What a line has.
+    pub format: LogFormat,
+    /// How long packets of a flow are put together at most. 60 or 600 s, as in AWS
+    /// (`MaxAggregationInterval`), 600 s unless told otherwise; 1–600 s with extended ranges.
+    pub interval: Duration,
+    /// Where lines go.
+    pub destination: LogDestination,
+}
+
+/// Whose flows a log has, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogResource {
+    /// All, and packets that a route drops before they come to any endpoint.
+    All,
+    /// Those through an endpoint.
+    Endpoint(String),
+    /// Those through the endpoints that a load balancer serves.
+    LoadBalancer(String),
+}
+
+impl fmt::Display for LogResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Endpoint(name) => write!(f, "endpoint:{name}"),
+            Self::LoadBalancer(name) => write!(f, "load_balancer:{name}"),
+        }
+    }
+}
+
+/// Which packets a log has, as AWS has it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TrafficType {
+    /// All.
+    #[default]
+    All,
+    /// Those that went on.
+    Accept,
+    /// Those that were dropped, or answered in place of going on.
+    Reject,
+}
+
+/// Where the lines of a log go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogDestination {
+    /// To the gateway's stdout.
+    Stdout,
+    /// To a file.
+    File {
+        /// Absolute.
+        path: PathBuf,
+        /// When a new one is begun. 4 KiB–1 TiB; 100 MiB unless told otherwise.
+        max_bytes: u64,
+        /// How many older ones are kept. 1–1000; 5 unless told otherwise.
+        files: u32,
+    },
 }
 
 /// Whether a load balancer hands packets to its targets: Alibaba's `TrafficMode` (semantics 2a).

@@ -252,6 +252,13 @@ impl Control {
         }
     }
 
+    pub(super) fn record_probe_time(&mut self, id: CheckId, took: Duration) {
+        let target = self.checks.get(&id).and_then(|(slot, _)| self.registry.get_mut(*slot));
+        if let Some(target) = target {
+            target.probes.record(took);
+        }
+    }
+
     pub(super) fn record_tunnel(&mut self, id: CheckId, sequence: u32, outcome: TunnelOutcome) {
         let now = self.now;
         let Some(&key) = self.checks.get(&id) else { return };

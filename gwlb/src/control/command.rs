@@ -179,7 +179,7 @@ fn nearest(name: &str, known: &[String]) -> Option<String> {
     router::source::nearest(name, known.iter().map(String::as_str)).map(str::to_owned)
 }
 
-fn meant(known: &[String], nearest: Option<&str>) -> String {
+pub(super) fn meant(known: &[String], nearest: Option<&str>) -> String {
     match nearest {
         Some(nearest) => format!("; did you mean {nearest:?}?"),
         None if known.is_empty() => "; there is none at all".to_owned(),

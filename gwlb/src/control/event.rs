@@ -5,20 +5,23 @@ use std::net::SocketAddr;
 
 use router::failover::{Cause, State};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::silence::{Diagnosis, DiagnosisCode};
 use super::target::{Standing, TargetState};
 use crate::dataplane::snapshot::ResetCause;
 
 /// Something that has happened.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[schema(as = ControlEvent)]
 pub enum Event {
     /// A target was registered.
     Registered {
         /// The target group.
         target_group: String,
         /// The target.
+        #[schema(value_type = String)]
         target: SocketAddr,
         /// The zone that it stands in.
         zone: String,
@@ -30,6 +33,7 @@ pub enum Event {
         /// The target group.
         target_group: String,
         /// The target.
+        #[schema(value_type = String)]
         target: SocketAddr,
         /// The load balancer.
         load_balancer: String,
@@ -45,6 +49,7 @@ pub enum Event {
         /// The target group.
         target_group: String,
         /// The target.
+        #[schema(value_type = String)]
         target: SocketAddr,
         /// Flows that it has.
         flows: u64,
@@ -56,6 +61,7 @@ pub enum Event {
         /// The target group.
         target_group: String,
         /// The target.
+        #[schema(value_type = String)]
         target: SocketAddr,
         /// Why.
         cause: DrainEnd,
@@ -69,6 +75,7 @@ pub enum Event {
         /// The zone of the node.
         zone: String,
         /// The target.
+        #[schema(value_type = String)]
         target: SocketAddr,
         /// What becomes of the flows.
         action: FailoverAction,
@@ -91,12 +98,15 @@ pub enum Event {
         /// The group.
         endpoint_group: String,
         /// How it was.
+        #[schema(value_type = String)]
         from: State,
         /// How it is.
+        #[schema(value_type = String)]
         to: State,
         /// The endpoint that gets all new flows, if one does.
         active: Option<String>,
         /// Why.
+        #[schema(value_type = String)]
         cause: Cause,
     },
     /// Another configuration is in force.
@@ -113,6 +123,7 @@ pub enum Event {
         /// The target group.
         target_group: String,
         /// The target.
+        #[schema(value_type = String)]
         target: SocketAddr,
         /// The length of the inner packet in bytes; absent: not even the smallest came back.
         usable_mtu: Option<u16>,
@@ -122,15 +133,17 @@ pub enum Event {
         /// The target group.
         target_group: String,
         /// The target.
+        #[schema(value_type = String)]
         target: SocketAddr,
         /// What.
         diagnosis: Diagnosis,
     },
-    /// That is over.
+    /// What was wrong with a target, and its health did not show, is over.
     Cleared {
         /// The target group.
         target_group: String,
         /// The target.
+        #[schema(value_type = String)]
         target: SocketAddr,
         /// What it was.
         code: DiagnosisCode,
@@ -138,7 +151,7 @@ pub enum Event {
 }
 
 /// Why a target drains no longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DrainEnd {
     /// Its last flow has ended.
@@ -150,7 +163,7 @@ pub enum DrainEnd {
 }
 
 /// What becomes of flows that lose their target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailoverAction {
     /// They move to others.
@@ -171,7 +184,7 @@ impl From<ResetCause> for FailoverAction {
 }
 
 /// Why packets go past the appliances.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BypassCause {
     /// Somebody wants it (`traffic_mode`).
@@ -263,9 +276,12 @@ impl fmt::Display for Event {
                 }
                 write!(f, "{endpoint_group} is {to}, it was {from}{active}: {why}")
             }
+            Self::Reload { registered: 0, deregistered: 0, changed: 0 } => {
+                f.write_str("another configuration is in force, with the same targets")
+            }
             Self::Reload { registered, deregistered, changed } => write!(
                 f,
-                "another configuration is in force: {registered} targets registered, \
+                "another configuration is in force; targets: {registered} registered, \
                  {deregistered} deregistered, {changed} changed"
             ),
             Self::UsableMtu { target_group, target, usable_mtu } => match usable_mtu {

@@ -25,6 +25,7 @@ impl Control {
         self.see(now);
         let before = std::mem::replace(&mut self.settings, settings);
         self.take_topology(&before.topology);
+        self.counts.take(&self.settings.topology, self.next_generation());
         self.take_nodes();
         self.take_endpoint_groups(&before);
         self.take_traffic_modes(&before);

@@ -23,6 +23,7 @@ impl Control {
         let (pools, health): (Vec<_>, Vec<_>) =
             (0..self.nodes.len()).map(|pool| self.pool(PoolId(pool as u16))).unzip();
         self.report_to_groups(&health);
+        self.counts.prune(self.acknowledged);
         let next = Arc::new(self.view(pools));
         let before = std::mem::replace(&mut self.snapshot, next);
         // Of several views that nobody has taken yet, only the last one counts.
@@ -50,6 +51,7 @@ impl Control {
                     // Every place has its node.
                     pool: PoolId(pool.unwrap_or_default() as u16),
                     addresses: endpoint.addresses.clone(),
+                    counters: self.counts.of(endpoint.wire_id),
                 }
             })
             .collect();
@@ -69,6 +71,7 @@ impl Control {
                 .map(|(id, endpoint)| (endpoint.wire_id, id))
                 .collect(),
             endpoints,
+            departed: self.counts.departed(),
             groups: settings
                 .topology
                 .endpoint_groups()
@@ -253,6 +256,7 @@ pub(super) fn nothing(
         earlier_topology: None,
         keys,
         endpoints: Vec::new(),
+        departed: ahash::AHashMap::new(),
         groups: Vec::new(),
         pools: Vec::new(),
         targets: Vec::new(),

@@ -10,7 +10,7 @@ use super::pool::slow_weight;
 use super::silence::{Diagnosis, Watch};
 use super::target::{Life, ReasonCode, Registration, Standing, TargetState};
 use crate::dataplane::snapshot::TargetSlot;
-use crate::dataplane::stats::TargetTotals;
+use crate::dataplane::stats::{HistogramTotals, RoundTrips, TargetTotals};
 
 /// One target: what it is thought of, and what happened with it.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
@@ -52,6 +52,18 @@ pub struct TargetStatus {
     pub diagnosis: Option<Diagnosis>,
     /// What probes through the tunnel have found out, if there are any.
     pub tunnel: Option<TunnelStatus>,
+    /// How long the last health check took that it passed.
+    pub probe_latency_ms: Option<f64>,
+    /// How long the last packet took to it and back that was timed.
+    pub appliance_latency_us: Option<u64>,
+    /// All such checks, in microseconds.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub probe_times: HistogramTotals,
+    /// All such packets, in microseconds.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub round_trips: HistogramTotals,
 }
 
 /// How far a deregistration has come.
@@ -147,6 +159,10 @@ impl Control {
                 .filter(|group| group.tunnel_check.is_some())
                 .zip(home)
                 .map(|(_, (_, member))| tunnel(member, usable_mtu)),
+            probe_latency_ms: target.probes.last.map(|last| last.as_secs_f64() * 1000.0),
+            appliance_latency_us: RoundTrips::last_of(&target.round_trips),
+            probe_times: target.probes.totals(),
+            round_trips: HistogramTotals::of(target.round_trips.iter().map(|it| &it.times)),
         }
     }
 

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Port, Target, TargetGroup, Weight};
 use crate::dataplane::select::TargetId;
 use crate::dataplane::snapshot::{TargetSlot, TargetView, Templates};
-use crate::dataplane::stats::{TargetCounters, TargetTotals};
+use crate::dataplane::stats::{
+    Histogram, HistogramTotals, PROBE_BOUNDS, RoundTrips, TargetCounters, TargetTotals,
+};
 use crate::fault::{self, Fault};
 
 /// Outer packets on an ordinary Ethernet, until the underlay is asked.
@@ -128,7 +130,7 @@ impl fmt::Display for ReasonCode {
 }
 
 /// A state with its reason. Only `healthy` needs none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Standing {
     /// The state.
     pub state: TargetState,
@@ -194,9 +196,35 @@ pub(super) struct Registration {
     pub dialect: &'static Dialect,
     pub path_mtu: u16,
     pub counters: Arc<[TargetCounters]>,
+    pub round_trips: Arc<[RoundTrips]>,
+    pub probes: ProbeTimes,
     pub life: Life,
     /// When `life` last changed, since 1970.
     pub since: Duration,
+}
+
+/// How long the probes of a target took that it has passed.
+#[derive(Debug, Clone)]
+pub(super) struct ProbeTimes {
+    histogram: Arc<Histogram>,
+    pub last: Option<Duration>,
+}
+
+impl ProbeTimes {
+    pub fn record(&mut self, took: Duration) {
+        self.histogram.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.last = Some(took);
+    }
+
+    pub fn totals(&self) -> HistogramTotals {
+        HistogramTotals::of([&*self.histogram])
+    }
+}
+
+impl Default for ProbeTimes {
+    fn default() -> Self {
+        Self { histogram: Arc::new(Histogram::new(PROBE_BOUNDS)), last: None }
+    }
 }
 
 /// What a file or a command says of a target.
@@ -234,6 +262,8 @@ impl Registration {
             dialect: group.dialect,
             path_mtu: ETHERNET_MTU,
             counters: (0..workers).map(|_| TargetCounters::default()).collect(),
+            round_trips: (0..workers).map(|_| RoundTrips::default()).collect(),
+            probes: ProbeTimes::default(),
             life: Life::Registered,
             since,
         }
@@ -279,6 +309,7 @@ impl Registration {
             dialect: self.dialect,
             templates: Templates::of(self.dialect),
             counters: Arc::clone(&self.counters),
+            round_trips: Arc::clone(&self.round_trips),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::dataplane::snapshot::{PoolId, TargetSlot, TunnelFlow};
 use mtu::{Fit, Progress, Search};
 
 pub use packet::{PORT, Recognised, recognise};
-pub(super) use packet::{Way, write};
+pub(super) use packet::{Way, smallest, write};
 
 /// A packet that is to be sent at once from the sockets of a pool. Exactly one
 /// [`Input::TunnelProbe`](super::Input::TunnelProbe) answers it, within its timeout.
@@ -80,33 +80,36 @@ pub(super) fn pace(settings: &TunnelCheck) -> Pace {
 /// The addresses of a node's probes and the wire id of the endpoint that they seem to come
 /// through: the first that the node serves. `None` if it serves none.
 ///
-/// What the settings do not say is that endpoint's address and its neighbour in the subnet: both
+/// They are the same whether tunnels are checked or not, so that pings are always known when they come
+/// back. What the settings do not say is that endpoint's address and its neighbour in the subnet: both
 /// belong to nobody else, and an appliance has a route to them, since packets come from there.
 pub(super) fn flow(
     settings: &Settings,
     (load_balancer, node): (usize, usize),
 ) -> Option<(TunnelFlow, u64)> {
     let group = settings.load_balancers[load_balancer].target_group;
-    let check = settings.target_groups[group].tunnel_check.as_ref()?;
+    let check = settings.target_groups[group].tunnel_check.as_ref();
+    let [source, destination] =
+        [check.and_then(|it| it.source), check.and_then(|it| it.destination)];
     let (_, endpoint) = settings.topology.endpoints().find(|&(id, _)| {
         let binding = settings.binding(id);
         (binding.load_balancer, binding.node) == (load_balancer, node)
     })?;
-    let wanted = check.source.or(check.destination).map(|ip| ip.is_ipv4());
+    let wanted = source.or(destination).map(|ip| ip.is_ipv4());
     let addresses = || endpoint.addresses.iter().copied();
     let own = match wanted {
         Some(v4) => addresses().find(|ip| ip.is_ipv4() == v4),
         None => addresses().find(IpAddr::is_ipv4).or_else(|| addresses().next()),
     };
     let subnet = &settings.topology.subnet(endpoint.subnet).cidrs;
-    let source = check.source.or(own)?;
+    let source = source.or(own)?;
     // Neither may be the broadcast address, and the first addresses of a subnet are the router's:
     // an endpoint has room below it, if none above.
     let neighbour = || {
         let mut both = neighbours(own.unwrap_or(source)).into_iter().flatten();
         both.find(|ip| *ip != source && subnet.iter().any(|cidr| holds(cidr, *ip)))
     };
-    let destination = check.destination.or_else(neighbour)?;
+    let destination = destination.or_else(neighbour)?;
     Some((TunnelFlow { source, destination, port: PORT }, endpoint.wire_id))
 }
 

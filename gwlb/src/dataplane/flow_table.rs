@@ -7,6 +7,7 @@
 
 mod entry;
 mod index;
+pub mod record;
 #[cfg(test)]
 mod tests;
 mod wheel;
@@ -22,6 +23,7 @@ use super::snapshot::TargetSlot;
 use super::tcp_state::TcpState;
 use crate::fault::{self, Fault};
 use index::Index;
+use record::{Gone, Records};
 use wheel::Wheel;
 
 /// What identifies a flow: the same tuple through two endpoints is two flows, since two consumers
@@ -88,7 +90,7 @@ pub struct Placement {
 }
 
 /// Who inspects a flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Inspector {
     /// An appliance.
     Target(TargetSlot),
@@ -123,6 +125,13 @@ pub struct Settled {
 /// A flow's number in the table, good until the flow is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowNumber(u32);
+
+impl FlowNumber {
+    /// The number: flows are gone through in the order of theirs.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
 
 /// That a flow is not in the table, which may [begin](FlowTable::begin) therefore.
 #[derive(Debug, Clone, Copy)]
@@ -171,6 +180,8 @@ pub struct FlowTable {
     /// By number, what resets at both ends need; empty as long as nobody wants such.
     ends: Vec<Ends>,
     keeps_ends: bool,
+    /// By number, what went each way; there only if it is wanted.
+    records: Option<Records>,
 }
 
 /// Of a flow, by number: the tick of the wheel at which it is looked at next, since what the wheel
@@ -222,6 +233,7 @@ impl FlowTable {
             cookies_of_now: u32::MAX,
             ends: Vec::new(),
             keeps_ends: false,
+            records: None,
         })
     }
 
@@ -243,6 +255,9 @@ impl FlowTable {
     pub fn prefetch(&self, hash: FlowHash) -> Option<FlowNumber> {
         let number = self.index.guess(hash.place)?;
         prefetch(self.entries.get(number as usize)?);
+        if let Some(records) = &self.records {
+            records.prefetch(number);
+        }
         Some(FlowNumber(number))
     }
 
@@ -254,6 +269,22 @@ impl FlowTable {
         let stale =
             fault::on(Fault::StaleFlowUsed) || fault::on(Fault::ExpiryOffByOne) && deadline == now;
         (deadline > now || stale).then_some(FlowNumber(number))
+    }
+
+    /// The flow's number in the table, be it that it has idled out; nothing is changed by asking.
+    pub fn look(&self, id: &FlowId, hash: FlowHash) -> Option<FlowNumber> {
+        self.number_of(&entry::identity(id), hash).map(FlowNumber)
+    }
+
+    /// The longest time that the flow was remembered for after any of its packets, in whole
+    /// milliseconds.
+    pub fn longest(&self, number: FlowNumber) -> Duration {
+        Duration::from_millis(self.timers[number.0 as usize][LONGEST].into())
+    }
+
+    /// How many more flows it takes.
+    pub fn room(&self) -> usize {
+        self.entries.len() - self.len()
     }
 
     /// What a further packet of a flow needs, if it is this one that has the number, goes to a target
@@ -384,7 +415,7 @@ impl FlowTable {
         flow: Flow,
         idle_timeout: Duration,
         hash: FlowHash,
-    ) -> Result<(FlowNumber, Option<Flow>), Full> {
+    ) -> Result<(FlowNumber, Option<Gone>), Full> {
         let identity = entry::identity(&flow.id);
         if let Some(number) = self.number_of(&identity, hash) {
             let number = FlowNumber(number);
@@ -421,14 +452,14 @@ impl FlowTable {
         cookie: u32,
         idle: Idle,
         now: Instant,
-    ) -> Result<(), Full> {
+    ) -> Result<FlowNumber, Full> {
         let number = self.take_place().ok_or(Full)?;
         let deadline = self.turn(now).saturating_add(idle.nanos);
         // As in `keep_cookie`.
         let cookie = if number < self.cookies_of_now { cookie } else { entry::NO_COOKIE };
         self.entries[number as usize] = entry::new(identity, tcp, placement, deadline, cookie);
         self.enlist(number, deadline, idle, *hash);
-        Ok(())
+        Ok(FlowNumber(number))
     }
 
     /// Takes the number of a place for a flow, if there is one.
@@ -464,11 +495,14 @@ impl FlowTable {
             prefetch(entry);
             prefetch(timer);
         }
+        if let Some(records) = &self.records {
+            records.prefetch(next);
+        }
     }
 
     /// Puts a flow in the place of one with the same identity.
-    pub fn replace(&mut self, number: FlowNumber, flow: Flow, idle_timeout: Duration) -> Flow {
-        let before = self.get(number);
+    pub fn replace(&mut self, number: FlowNumber, flow: Flow, idle_timeout: Duration) -> Gone {
+        let before = self.going(number);
         let deadline = self.time(flow.deadline);
         entry::write(&mut self.entries[number.0 as usize], &flow, deadline);
         self.timers[number.0 as usize][LONGEST] = milliseconds(idle_timeout);
@@ -482,18 +516,18 @@ impl FlowTable {
     }
 
     /// Forgets a flow.
-    pub fn remove(&mut self, number: FlowNumber) -> Flow {
-        let flow = self.get(number);
-        let hash = self.hash(&flow.id);
+    pub fn remove(&mut self, number: FlowNumber) -> Gone {
+        let gone = self.going(number);
+        let hash = self.hash(&gone.flow.id);
         entry::vacate(&mut self.entries[number.0 as usize]);
         self.index.remove(hash.place, number.0);
         self.free.push(number.0);
-        flow
+        gone
     }
 
     /// Forgets flows that have idled out, a bounded number at a time, and tells each, with what was
     /// kept of its ends.
-    pub fn handle_timeout(&mut self, now: Instant, mut expired: impl FnMut(Flow, Ends)) {
+    pub fn handle_timeout(&mut self, now: Instant, mut expired: impl FnMut(Gone, Ends)) {
         self.clear_cookies();
         let now = self.time(now);
         for _ in 0..Wheel::BUDGET {
@@ -509,8 +543,9 @@ impl FlowTable {
                 }
                 self.timers[number as usize][ARMED] = self.wheel.schedule(number, deadline);
             } else {
-                let ends = self.ends(FlowNumber(number));
-                expired(self.remove(FlowNumber(number)), ends);
+                let number = FlowNumber(number);
+                let ends = self.ends(number);
+                expired(self.remove(number), ends);
             }
         }
     }

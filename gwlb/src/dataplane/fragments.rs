@@ -45,6 +45,13 @@ pub struct Waiting {
     pub packet: PacketBuf,
 }
 
+impl Waiting {
+    fn copy(&self) -> Self {
+        let Self { from, epoch, packet } = self;
+        Self { from: *from, epoch: *epoch, packet: PacketBuf::from_slice(packet.bytes()) }
+    }
+}
+
 /// The packets of which the first fragment was seen a short while ago, and the fragments that
 /// came before theirs.
 #[derive(Debug)]
@@ -66,6 +73,8 @@ struct State {
     queues: AHashMap<FragmentId, Vec<Age>>,
     /// Memory of the packets in `held`, in bytes.
     bytes: usize,
+    /// In an [excerpt](FragmentTable::excerpt): how many others wait in the table that it is of.
+    others: usize,
     /// Counts up, so that what came at the same moment keeps its order.
     number: u64,
 }
@@ -167,7 +176,7 @@ impl FragmentTable {
         }
         let bytes = memory(&waiting);
         let queued = state.queues.get(&id).map_or(0, Vec::len);
-        if state.held.len() >= Self::HELD_PACKETS
+        if state.held.len() + state.others >= Self::HELD_PACKETS
             || queued >= Self::HELD_PER_PACKET
             || state.bytes + bytes > Self::HELD_BYTES
         {
@@ -204,6 +213,32 @@ impl FragmentTable {
         }
         self.waiting.store(state.held.len(), Ordering::Relaxed);
         over
+    }
+
+    /// A table of its own that decides about fragments of these packets as this one would now.
+    #[must_use]
+    pub fn excerpt(&self, ids: &[FragmentId]) -> Self {
+        let excerpt = Self::new(self.limit);
+        {
+            let (from, mut to) = (self.state.lock(), excerpt.state.lock());
+            to.number = from.number;
+            for id in ids {
+                if let Some(&Known { flow, age }) = from.known.get(id) {
+                    to.known.insert(*id, Known { flow, age });
+                    to.ages.insert(age, *id);
+                }
+                for age in from.queues.get(id).into_iter().flatten() {
+                    let Some((_, waiting)) = from.held.get(age) else { continue };
+                    if to.held.insert(*age, (*id, waiting.copy())).is_none() {
+                        to.queues.entry(*id).or_default().push(*age);
+                    }
+                }
+            }
+            to.bytes = from.bytes;
+            to.others = from.held.len() - to.held.len();
+            excerpt.waiting.store(to.held.len(), Ordering::Relaxed);
+        }
+        excerpt
     }
 
     /// When [`expire`](Self::expire) should be called next; `None`, without the lock, where nothing

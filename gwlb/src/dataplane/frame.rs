@@ -37,6 +37,17 @@ impl<'a> Frame<'a> {
     pub fn segments(&self) -> u64 {
         self.shape.segments.into()
     }
+
+    /// Bytes of the packets that it stands for, IP headers included.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        let transport = match self.inner.transport {
+            Transport::Tcp { header_len, .. } => header_len,
+            Transport::Udp { .. } => UDP_HEADER,
+            _ => 0,
+        };
+        self.shape.bytes(self.inner.total_len, self.inner.header_len + transport)
+    }
 }
 
 /// UDP's header (RFC 768).
@@ -74,6 +85,12 @@ impl Shape {
             _ => 0,
         };
         Self::cut(plain.total_len(), plain.header_len(), size)
+    }
+
+    /// Bytes of all segments of a packet of so many bytes, of which so many are headers.
+    #[inline]
+    pub fn bytes(self, total_len: usize, headers: usize) -> u64 {
+        total_len as u64 + u64::from(self.segments - 1) * headers as u64
     }
 
     /// Of so many bytes, of which so many are headers that each segment has; with as much payload in

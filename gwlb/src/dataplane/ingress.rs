@@ -7,8 +7,12 @@
 
 mod admission;
 mod begun;
+#[cfg(test)]
+mod counted;
+mod excerpt;
 mod flows;
 mod groups;
+mod logged;
 mod reset;
 mod settled;
 #[cfg(test)]
@@ -24,7 +28,9 @@ use geneve::inner::{Fragment, Inner, Transport};
 use netio::mem::Commit;
 use router::{Attachment, EndpointId, Entry, NextHop};
 
-use super::flow_table::{Ends, Flow, FlowHash, FlowId, FlowNumber, FlowTable, Inspector};
+use super::flow_log::{FlowLog, FlowLogTap};
+use super::flow_table::record::Gone;
+use super::flow_table::{Ends, FlowHash, FlowId, FlowNumber, FlowTable, Inspector};
 use super::fragmentation::may_fragment;
 use super::fragments::{FragmentId, FragmentTable, Waiting};
 use super::frame::Frame;
@@ -41,6 +47,8 @@ use flows::Way;
 use reset::Sweep;
 use settled::{Shortcuts, fits, of_version, stickiness};
 
+pub use excerpt::Excerpt;
+pub(super) use settled::fits as largest;
 pub use settled::{Entrance, Glance};
 
 /// The half of the data plane that owns flows; one per worker.
@@ -67,6 +75,8 @@ struct State {
     fragments: Arc<FragmentTable>,
     /// Fragments whose first one has come, to be handled by whoever has this.
     released: VecDeque<Waiting>,
+    /// Some that have ended while they waited.
+    dropped: VecDeque<(DropReason, Waiting)>,
     /// Goes through the table after targets whose flows are reset at both ends.
     sweep: Sweep,
     /// Whether the packet in hand was handed over.
@@ -74,10 +84,15 @@ struct State {
     /// Whether the flow of the packet in hand comes from another endpoint of a group, and is taken on
     /// in its middle.
     moved: bool,
+    /// The endpoint at which the packet in hand is, or came to its end; none before the first one,
+    /// and behind one that let it pass.
+    at: Option<EndpointId>,
     /// Packets that answer no packet.
     replies: VecDeque<Reply>,
     /// Flows that are being forgotten; empty, and kept for its room.
-    gone: Vec<(Flow, Ends)>,
+    gone: Vec<(Gone, Ends)>,
+    /// What flow logs are made of, if there are any.
+    log: Option<Box<FlowLog>>,
     errors: RateLimit,
     resets: RateLimit,
     stats: Arc<WorkerStats>,
@@ -92,6 +107,10 @@ pub struct IngressConfig {
     pub max_flows: usize,
     /// When the flow table takes its memory.
     pub commit: Commit,
+    /// Whether it keeps a [record](crate::dataplane::flow_table::record) of each flow.
+    pub records: bool,
+    /// Where what flow logs are made of goes, if it is wanted; that takes records.
+    pub log: Option<FlowLogTap>,
     /// Shared by all workers.
     pub fragments: Arc<FragmentTable>,
     /// The worker's counters.
@@ -120,6 +139,8 @@ const IPV6_MIN_MTU: u16 = 1280;
 /// How many endpoints a packet may bypass in a row. Routes do not lead in circles; this is for a
 /// topology that nobody would draw.
 const MAX_BYPASSED: usize = 8;
+/// Fragments that ended while they waited, of which it is told.
+const MAX_NOTED: usize = 16;
 
 impl Ingress {
     /// A worker's ingress, without flows.
@@ -128,17 +149,24 @@ impl Ingress {
     /// If there is no memory for the flow table.
     pub fn new(config: IngressConfig, snapshot: Arc<Snapshot>, now: Instant) -> io::Result<Self> {
         let key = snapshot.keys.ownership.clone();
+        let mut flows = FlowTable::new(config.max_flows, key, config.commit, now)?;
+        if config.records || config.log.is_some() {
+            flows = flows.with_records(config.log.is_some(), config.commit)?;
+        }
         let state = State {
             worker: config.worker,
-            flows: FlowTable::new(config.max_flows, key, config.commit, now)?,
+            flows,
             admission: Admission::new(now),
             fragments: config.fragments,
             released: VecDeque::new(),
+            dropped: VecDeque::new(),
             sweep: Sweep::default(),
             handed_over: false,
             moved: false,
+            at: None,
             replies: VecDeque::new(),
             gone: Vec::new(),
+            log: config.log.map(|tap| Box::new(FlowLog::new(tap, config.worker))),
             errors: RateLimit::new(now),
             resets: RateLimit::for_resets(now),
             stats: config.stats,
@@ -169,6 +197,7 @@ impl Ingress {
         let Self { snapshot, state, shortcuts } = self;
         let aim = glance.and_then(|glance| glance.aim(shortcuts));
         let ending = state.route(snapshot, origin, frame, aim.as_ref(), now);
+        state.log_ending(snapshot, frame, &ending, now);
         let ledger = state.stats.ledger(origin.side);
         match ending {
             Ok(Ending::ToAppliance(course, change)) => {
@@ -209,7 +238,7 @@ impl Ingress {
     /// their target that they do not.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Instant) {
         let Self { snapshot: before, state, shortcuts } = self;
-        *shortcuts = Shortcuts::new(&snapshot);
+        *shortcuts = Shortcuts::new(&snapshot, state.worker);
         state.sweep.begin_if(before, &snapshot, now);
         state.flows.keep_ends(snapshot.pools.iter().any(|pool| pool.reset_both_ends));
         if snapshot.keys.cookie.epoch() != before.keys.cookie.epoch() {
@@ -221,18 +250,34 @@ impl Ingress {
     }
 
     /// Does what is due: forgets flows that have idled out, resets such as have lost their target,
-    /// and gives up fragments whose first one did not come.
+    /// gives up fragments whose first one did not come, and closes windows of flow logs.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.state.expire(&self.snapshot, now);
         self.state.sweep(&self.snapshot, now);
-        self.state.give_up_fragments(now);
+        self.state.give_up_fragments(&self.snapshot, now);
+        self.state.close_windows(&self.snapshot, now);
     }
 
     /// When [`Self::handle_timeout`] should be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let State { flows, sweep, fragments, .. } = &self.state;
-        let times = [flows.poll_timeout(), sweep.due(), fragments.poll_timeout()];
+        let State { flows, sweep, fragments, log, .. } = &self.state;
+        let windows = log.as_ref().map(|log| log.due());
+        let times = [flows.poll_timeout(), sweep.due(), fragments.poll_timeout(), windows];
         times.into_iter().flatten().min()
+    }
+
+    /// Tells what flow logs do not have yet, a piece at a time, since no further packet comes; says
+    /// whether that is all.
+    pub fn finish_logs(&mut self, now: Instant) -> bool {
+        self.state.finish_windows(&self.snapshot, now)
+    }
+
+    /// Has what flow logs do not have yet, and have no room for, counted as lost;
+    /// [`Self::finish_logs`] is to be called on, until that is all.
+    pub fn give_up_logs(&mut self) {
+        if let Some(log) = &mut self.state.log {
+            log.give_up();
+        }
     }
 
     /// A packet to be sent that answers none.
@@ -249,14 +294,29 @@ impl Ingress {
             match self.snapshot.entry(waiting.from.at, waiting.epoch) {
                 Some(at) => return Some((Origin { at, ..waiting.from }, waiting)),
                 None if fault::on(Fault::ReconfiguredUncounted) => {}
-                None => ledger.drops.add(DropReason::Reconfigured, 1),
+                None => {
+                    ledger.drops.add(DropReason::Reconfigured, 1);
+                    self.state.note_dropped(DropReason::Reconfigured, waiting);
+                }
             }
         }
+    }
+
+    /// A fragment that waited and was dropped, which no verdict tells: it is counted, and this is
+    /// for those who look at what was dropped. Of many at a time there are only some.
+    pub fn poll_dropped(&mut self) -> Option<(DropReason, Waiting)> {
+        self.state.dropped.pop_front()
     }
 
     /// The flows, for those who look at them.
     pub fn flows(&self) -> &FlowTable {
         &self.state.flows
+    }
+
+    /// The same for tests that want many at once.
+    #[cfg(test)]
+    pub(crate) fn flows_mut(&mut self) -> &mut FlowTable {
+        &mut self.state.flows
     }
 }
 
@@ -271,6 +331,7 @@ impl State {
         now: Instant,
     ) -> Result<Ending, DropReason> {
         let came_from = origin;
+        self.at = None;
         let (mut next, mut flow) = match aim {
             Some(Aim { endpoint, flow }) => (NextHop::Endpoint(*endpoint), Some(flow)),
             None => (view.topology.lookup(origin.at, frame.inner.dst), None),
@@ -310,9 +371,45 @@ impl State {
         Err(DropReason::RoutingLoop)
     }
 
-    /// What becomes of a packet at an endpoint; `flow` is its flow, if that is known.
+    /// What becomes of a packet at an endpoint, and counts it there; `flow` is its flow, if that is
+    /// known.
     #[inline]
     fn balance(
+        &mut self,
+        view: &Snapshot,
+        at: &Passage,
+        frame: &Frame<'_>,
+        flow: Option<&Sought>,
+        now: Instant,
+    ) -> Result<Balanced, DropReason> {
+        self.at = Some(at.endpoint);
+        let balanced = self.decide(view, at, frame, flow, now);
+        if matches!(balanced, Ok(Balanced::Passes)) {
+            self.at = None;
+        }
+        if let Some(counters) = view.endpoint(at.endpoint).counters.get(self.worker.0) {
+            let segments = frame.segments();
+            match &balanced {
+                Ok(Balanced::Ends(Ending::ToAppliance(..))) => {
+                    counters.inspected_packets.add(segments);
+                    counters.inspected_bytes.add(frame.bytes());
+                }
+                Ok(Balanced::Passes) => counters.bypassed_packets.add(segments),
+                Ok(Balanced::Ends(Ending::Reply(_))) => counters.answered_packets.add(segments),
+                Err(_) => counters.dropped_packets.add(segments),
+                // Whoever owns the flow counts it, and what waits for its first fragment is seen
+                // here again. Nothing else ends at an endpoint.
+                Ok(Balanced::Ends(
+                    Ending::HandOver(..) | Ending::Held | Ending::Deliver(_) | Ending::Bypass(_),
+                )) => {}
+            }
+        }
+        balanced
+    }
+
+    /// What becomes of a packet at an endpoint.
+    #[inline]
+    fn decide(
         &mut self,
         view: &Snapshot,
         at: &Passage,
@@ -356,7 +453,10 @@ impl State {
                 return Ok(Balanced::Ends(reply));
             }
         };
-        let Inspector::Target(slot) = placement.inspector else { return Ok(Balanced::Passes) };
+        let Inspector::Target(slot) = placement.inspector else {
+            self.note_passing(view, flow, number, placement.inspector, frame, now);
+            return Ok(Balanced::Passes);
+        };
         let fits = of_version(fits(view.target(slot)), frame.inner.version);
         let mut change = None;
         if frame.shape.largest > u32::from(fits) {
@@ -378,6 +478,7 @@ impl State {
             _ => frame.inner.flow_key(),
         };
         let cookie = self.cookie(view, flow, number, key, slot);
+        self.note_passing(view, flow, number, placement.inspector, frame, now);
         let course = Course {
             pool: pool_id,
             port: placement.port,
@@ -480,11 +581,20 @@ impl State {
         }
     }
 
-    fn give_up_fragments(&mut self, now: Instant) {
+    fn give_up_fragments(&mut self, view: &Snapshot, now: Instant) {
         for waiting in self.fragments.expire(now) {
             let ledger = self.stats.ledger(waiting.from.side);
             ledger.flow.released.add(1);
             ledger.drops.add(DropReason::FragmentWithoutFirst, 1);
+            self.log_given_up(view, &waiting, now);
+            self.note_dropped(DropReason::FragmentWithoutFirst, waiting);
+        }
+    }
+
+    /// Remembers a fragment that has ended while it waited.
+    fn note_dropped(&mut self, reason: DropReason, waiting: Waiting) {
+        if self.dropped.len() < MAX_NOTED {
+            self.dropped.push_back((reason, waiting));
         }
     }
 
@@ -499,11 +609,7 @@ impl State {
         mtu: u16,
         now: Instant,
     ) -> Result<Ending, DropReason> {
-        let refused = match cause {
-            ReplyCause::PacketTooBig => DropReason::ExceedsMtu,
-            ReplyCause::UnknownTcpFlow | ReplyCause::IdleTimeout => DropReason::UnknownTcpFlow,
-            ReplyCause::TargetGone(_) => DropReason::TargetGone,
-        };
+        let refused = cause.refusal();
         let to = match at.came_from.at {
             from @ Entry::Endpoint(_) => match view.topology.lookup(from, frame.inner.src) {
                 NextHop::Deliver(to) => Some(to),
@@ -532,7 +638,7 @@ impl State {
         if limit.is_some_and(|limit| !limit.take(now)) {
             return Err(refused);
         }
-        self.count_reset(cause, 1);
+        self.count_reset(view, view.endpoint(at.endpoint).wire_id, cause);
         Ok(Ending::Reply(Reply { to, packet, cause }))
     }
 }

@@ -162,7 +162,7 @@ impl Reset {
 }
 
 /// Bounds how many packets the gateway makes: a bucket of tokens.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct RateLimit {
     tokens: u32,
     filled: Instant,

@@ -23,7 +23,7 @@ use super::ingress::no_way;
 use super::select::TargetId;
 use super::snapshot::{Pool, Snapshot, TargetSlot, TunnelFlow};
 use super::stats::WorkerStats;
-use super::verdict::{DropReason, ReturnVerdict, Returned, Way};
+use super::verdict::{DropReason, ReturnVerdict, Returned, Way, WorkerId};
 use crate::fault::{self, Fault};
 
 #[cfg(test)]
@@ -35,6 +35,7 @@ const PEERS: usize = 32;
 /// The half of the data plane that takes packets back; one per worker, without flow state.
 #[derive(Debug)]
 pub struct Return {
+    worker: WorkerId,
     snapshot: Arc<Snapshot>,
     stats: Arc<WorkerStats>,
     /// Where packets can leave.
@@ -172,14 +173,14 @@ fn range(header_len: usize, total_len: usize, len: usize) -> Range<usize> {
 
 impl Return {
     /// A worker's return path.
-    pub fn new(snapshot: Arc<Snapshot>, stats: Arc<WorkerStats>) -> Self {
+    pub fn new(worker: WorkerId, snapshot: Arc<Snapshot>, stats: Arc<WorkerStats>) -> Self {
         let attached = snapshot.attachments.keys().map(|at| (*at, ())).collect();
-        Self { snapshot, stats, attached, peers: Box::new([const { None }; PEERS]) }
+        Self { worker, snapshot, stats, attached, peers: Box::new([const { None }; PEERS]) }
     }
 
     /// Takes a new view of the configuration.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
-        *self = Self::new(snapshot, Arc::clone(&self.stats));
+        *self = Self::new(self.worker, snapshot, Arc::clone(&self.stats));
     }
 
     /// Decides about one UDP payload that came `from` an appliance to our address `local`.
@@ -239,7 +240,8 @@ impl Return {
             (peer.flow, peer.cookie) = (flow, cookie);
         }
         let range = range(peer.header.len, total_len, datagram.len());
-        Some(Returned { way: peer.way, target: peer.target, range, plain })
+        let Peer { way, target, endpoint, .. } = *peer;
+        Some(Returned { way, target, endpoint, range, plain })
     }
 
     /// Accepts what is genuine, and says of all else what is wrong with it.
@@ -266,10 +268,14 @@ impl Return {
         }
         let (tags, endpoint, target) = self.verify(slots, local, &header, &inner)?;
         let flow = inner.flow_key();
-        let way = way(&self.snapshot, &self.attached, endpoint, &flow)?;
+        let way = way(&self.snapshot, &self.attached, endpoint, &flow).inspect_err(|_| {
+            if let Some(counters) = self.snapshot.endpoint(endpoint).counters.get(self.worker.0) {
+                counters.dropped_returns.add(1);
+            }
+        })?;
         let range = range(header.len(), inner.total_len, datagram.len());
         let plain = Plain::read(payload);
-        let returned = Returned { way, target, range, plain };
+        let returned = Returned { way, target, endpoint, range, plain };
         // Of a packet that can be of several flows, the next one may be of another.
         if has_one_flow(&inner) {
             let view = self.snapshot.target(target);

@@ -4,6 +4,7 @@
 //! else, so every gateway that shares the secret chooses alike, and a change of the set moves
 //! exactly the flows that it must. No float takes part: results would differ between CPUs.
 
+use std::cmp::Ordering;
 use std::hash::Hasher;
 use std::ops::Deref;
 
@@ -121,20 +122,67 @@ pub fn choose<T: Copy>(
 }
 
 fn choose_by_weight<T: Copy>(flow: u64, candidates: &[Candidate<T>]) -> Option<T> {
-    let weight =
-        |it: &Candidate<T>| if fault::on(Fault::WeightIgnored) { 1 } else { u64::from(it.weight) };
     candidates
         .iter()
         .filter(|candidate| candidate.weight > 0)
         .map(|candidate| (minus_log2(mix(flow, spread(candidate.id))), candidate))
-        .min_by(|(cost_a, a), (cost_b, b)| {
-            // cost_a / weight_a against cost_b / weight_b, multiplied out: costs stay below 2^39
-            // and weights below 2^16, so nothing overflows and nothing is rounded.
-            let left = cost_a * weight(b);
-            let right = cost_b * weight(a);
-            left.cmp(&right).then(a.id.cmp(&b.id))
-        })
+        .min_by(|a, b| by_cost(*a, *b))
         .map(|(_, candidate)| candidate.target)
+}
+
+/// Which of two candidates a flow with these costs goes to: the lesser one.
+fn by_cost<T>((cost_a, a): (u64, &Candidate<T>), (cost_b, b): (u64, &Candidate<T>)) -> Ordering {
+    let weight =
+        |it: &Candidate<T>| if fault::on(Fault::WeightIgnored) { 1 } else { u64::from(it.weight) };
+    // cost_a / weight_a against cost_b / weight_b, multiplied out: costs stay below 2^39 and weights
+    // below 2^16, so nothing overflows and nothing is rounded.
+    let left = cost_a * weight(b);
+    let right = cost_b * weight(a);
+    left.cmp(&right).then(a.id.cmp(&b.id))
+}
+
+/// What [`choose`] weighs: one candidate's claim on a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Score<T> {
+    /// The candidate.
+    pub candidate: Candidate<T>,
+    /// `u`, in units of 2⁻⁶⁴.
+    pub draw: u64,
+    /// `−log2(u)` with 32 bits of fraction. Divided by the weight it is what is compared, and the
+    /// smallest wins.
+    pub cost: u64,
+}
+
+impl<T> Score<T> {
+    /// `−log2(u) / weight`, for people: the smallest wins.
+    pub fn value(&self) -> f64 {
+        let scale = (1u64 << FRACTION) as f64;
+        self.cost as f64 / scale / f64::from(self.candidate.weight)
+    }
+}
+
+/// The claims of all candidates with a weight on a flow, the one that is chosen first: for those who
+/// ask why.
+pub fn scores<T: Copy>(
+    key: &PlacementKey,
+    flow: &CanonicalKey,
+    candidates: &Candidates<T>,
+) -> Vec<Score<T>> {
+    let flow = key.hash_flow(flow);
+    let score = |candidate: &Candidate<T>| {
+        let draw = mix(flow, spread(candidate.id));
+        Score { candidate: *candidate, draw, cost: minus_log2(draw) }
+    };
+    let all = candidates.iter().filter(|candidate| candidate.weight > 0);
+    let mut scores: Vec<_> = all.map(score).collect();
+    scores.sort_by(|a, b| {
+        if candidates.equal.is_empty() {
+            by_cost((a.cost, &a.candidate), (b.cost, &b.candidate))
+        } else {
+            b.draw.cmp(&a.draw).then(a.candidate.id.cmp(&b.candidate.id))
+        }
+    });
+    scores
 }
 
 /// What of a target is combined with a flow.
@@ -308,6 +356,19 @@ mod tests {
                 let after = choose(&key(), &flow, &rest).unwrap();
                 prop_assert!(before == removed || before == after);
             }
+        }
+
+        #[test]
+        fn the_best_score_is_chosen(
+            weights in prop::collection::vec(0u16..=1000, 0..20), equal in 0u16..3, n: u32,
+        ) {
+            let weights = if equal == 0 { vec![100; weights.len()] } else { weights };
+            let all = candidates(&weights);
+            let scores = scores(&key(), &flow(n), &all);
+            let best = scores.first().map(|score| score.candidate.target);
+            prop_assert_eq!(best, choose(&key(), &flow(n), &all));
+            prop_assert_eq!(scores.len(), weights.iter().filter(|weight| **weight > 0).count());
+            prop_assert!(scores.is_sorted_by(|a, b| a.value() <= b.value()));
         }
 
         #[test]

@@ -16,7 +16,7 @@ use router::{Attachment, EndpointId, Entry, GroupId, Topology};
 use super::flow_table::FlowHash;
 use super::keys::Keys;
 use super::select::{Candidates, TargetId};
-use super::stats::TargetCounters;
+use super::stats::{EndpointCounters, EndpointCounts, RoundTrips, TargetCounters};
 use super::translate::Translation;
 use super::verdict::WorkerId;
 use crate::config::{AfterBypass, FlowTimers, TrafficMode, UnknownFlow};
@@ -45,6 +45,9 @@ pub struct Snapshot {
     pub keys: Keys,
     /// By [`EndpointId`].
     pub endpoints: Vec<EndpointView>,
+    /// What is counted for endpoints that are there no more, as long as they have flows; by the id on
+    /// the wire.
+    pub departed: AHashMap<u64, EndpointCounts>,
     /// By [`router::GroupId`].
     pub groups: Vec<GroupView>,
     /// By [`PoolId`].
@@ -77,6 +80,8 @@ pub struct EndpointView {
     pub pool: PoolId,
     /// Its addresses in its subnet: ICMP that the gateway makes comes from here.
     pub addresses: Vec<IpAddr>,
+    /// What happened at it.
+    pub counters: EndpointCounts,
 }
 
 /// What the data plane knows of a group of endpoints.
@@ -129,7 +134,8 @@ pub struct Pool {
     pub fates: Vec<Fate>,
     /// Whether both ends of a flow are reset at once, rather than who sends the next packet.
     pub reset_both_ends: bool,
-    /// What an in-tunnel probe looks like when it comes back, if any are sent.
+    /// What an in-tunnel probe or a ping looks like when it comes back; `None` if the node serves no
+    /// endpoint.
     pub probe: Option<TunnelFlow>,
 }
 
@@ -212,6 +218,8 @@ pub struct TargetView {
     pub templates: Templates,
     /// What was sent and returned, by worker.
     pub counters: Arc<[TargetCounters]>,
+    /// How long packets were with it, by worker.
+    pub round_trips: Arc<[RoundTrips]>,
 }
 
 /// A dialect's Geneve headers for IPv4 and for IPv6, ready for the tags.
@@ -250,9 +258,34 @@ impl TargetView {
 }
 
 impl Snapshot {
+    /// The same view, but whoever decides by this one counts nothing that others see.
+    #[must_use]
+    pub fn uncounted(&self) -> Self {
+        let mut view = self.clone();
+        let counters: Arc<[TargetCounters]> =
+            (0..self.workers).map(|_| TargetCounters::default()).collect();
+        for target in &mut view.targets {
+            target.counters = Arc::clone(&counters);
+        }
+        let endpoints = view.endpoints.iter_mut().map(|endpoint| &mut endpoint.counters);
+        for counters in endpoints.chain(view.departed.values_mut()) {
+            *counters = EndpointCounts::new(self.workers);
+        }
+        view
+    }
+
     /// The endpoint with this number.
     pub fn endpoint(&self, id: EndpointId) -> &EndpointView {
         &self.endpoints[id.index()]
+    }
+
+    /// What a worker counts for the endpoint with this id on the wire, whose flows may outlive it.
+    pub fn endpoint_counters(&self, wire_id: u64, worker: WorkerId) -> Option<&EndpointCounters> {
+        let counters = match self.wire_ids.get(&wire_id) {
+            Some(endpoint) => &self.endpoint(*endpoint).counters,
+            None => self.departed.get(&wire_id)?,
+        };
+        counters.get(worker.0)
     }
 
     /// The group of endpoints with this number.

@@ -4,13 +4,22 @@
 //! prefix; readers sum over workers whenever they like. Packets are counted in segments: a
 //! super-packet of 42 segments counts 42.
 
+mod endpoint;
+mod histogram;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::verdict::{DropReason, Side};
 use crate::sync::AtomicU64;
+
+pub use endpoint::EndpointCounts;
+pub use histogram::{
+    BATCH_BOUNDS, FLOW_LIFE_BOUNDS, Histogram, HistogramTotals, PROBE_BOUNDS, ROUND_TRIP_BOUNDS,
+};
 
 /// A counter with a single writer.
 #[derive(Debug, Default)]
@@ -141,6 +150,55 @@ impl TargetTotals {
 }
 
 counters! {
+    /// What happened at one endpoint, as the owners of its flows saw it. What routes led there is
+    /// `inspected + bypassed + answered + dropped`; a packet is counted once, at the worker that owns
+    /// its flow, and a fragment that waits for its first one not before that has come.
+    EndpointCounters summed as EndpointTotals {
+        /// Packets from consumers that were given a target to go to.
+        inspected_packets,
+        /// Bytes of these, each segment with its headers.
+        inspected_bytes,
+        /// Packets that appliances returned to the endpoint and that were accepted.
+        returned_packets,
+        /// Bytes of these.
+        returned_bytes,
+        /// Flows that began, or were taken on.
+        new_flows,
+        /// Flows that ended, idled out or went to another endpoint.
+        ended_flows,
+        /// Packets from consumers that passed the endpoint uninspected, as the configuration has it.
+        bypassed_packets,
+        /// Packets from consumers that were ended by an answer of the gateway's own.
+        answered_packets,
+        /// Packets from consumers that were dropped at the endpoint.
+        dropped_packets,
+        /// Packets that were genuine when an appliance returned them, and then had nowhere to go.
+        dropped_returns,
+        /// Packets that would have begun a flow, and were dropped or reset instead.
+        refused_flows,
+        /// Of these, TCP segments.
+        refused_tcp_flows,
+        /// TCP resets that the gateway sent to either end of a flow.
+        tcp_resets,
+    }
+}
+
+impl EndpointTotals {
+    /// Flows that the endpoint has now.
+    pub const fn active_flows(&self) -> u64 {
+        self.new_flows.saturating_sub(self.ended_flows)
+    }
+
+    /// Packets that routes led to the endpoint.
+    pub const fn received_packets(&self) -> u64 {
+        self.inspected_packets
+            + self.bypassed_packets
+            + self.answered_packets
+            + self.dropped_packets
+    }
+}
+
+counters! {
     /// What the flow table did.
     FlowTableCounters summed as FlowTableTotals {
         /// Flows made.
@@ -158,6 +216,10 @@ counters! {
         reset,
         /// Packets placed without a flow, since the table was full or took no more in that second.
         untracked,
+        /// Of these, packets for which the table had no room.
+        table_full,
+        /// The others of these: more flows began in that second than are admitted.
+        too_fast,
     }
 }
 
@@ -179,6 +241,19 @@ counters! {
         on_idle_timeout,
         /// Because the flow was not known (`tcp_unknown_flow`).
         on_unknown_flow,
+    }
+}
+
+counters! {
+    /// What the worker told of its flows for flow logs.
+    FlowLogCounters summed as FlowLogTotals {
+        /// Records of what went one way of a flow in a window.
+        records,
+        /// Records that were lost, since those before them were not written in time.
+        lost,
+        /// Packets without a flow that came into no record: a worker keeps 4096 kinds of such apart in
+        /// a window.
+        strays_lost,
     }
 }
 
@@ -213,6 +288,11 @@ impl Drops {
     pub fn add(&self, reason: DropReason, segments: u64) {
         self.0[reason as usize].add(segments);
     }
+
+    /// How many segments were dropped for `reason` so far.
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize].get()
+    }
 }
 
 /// One side's flow of packets, with the drops by name.
@@ -222,6 +302,97 @@ pub struct Ledger {
     pub flow: Flow,
     /// Dropped, by reason.
     pub drops: Drops,
+}
+
+/// How many packets a worker handles together.
+#[derive(Debug)]
+pub struct Batches {
+    /// Packets and super-packets of each batch that was read from a TUN device.
+    pub read: Histogram,
+    /// Datagrams of each buffer that was received from appliances.
+    pub received: Histogram,
+    /// Datagrams of each send to an appliance.
+    pub sent: Histogram,
+}
+
+impl Default for Batches {
+    fn default() -> Self {
+        let [read, received, sent] = std::array::from_fn(|_| Histogram::new(BATCH_BOUNDS));
+        Self { read, received, sent }
+    }
+}
+
+/// The sums of [`Batches`] at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BatchTotals {
+    /// As in [`Batches`].
+    pub read: HistogramTotals,
+    /// As in [`Batches`].
+    pub received: HistogramTotals,
+    /// As in [`Batches`].
+    pub sent: HistogramTotals,
+}
+
+impl BatchTotals {
+    /// Sums over workers.
+    pub fn of<'a>(workers: impl IntoIterator<Item = &'a WorkerStats>) -> Self {
+        let mut totals = Self::default();
+        for WorkerStats { batches, .. } in workers {
+            totals.read.add(&batches.read);
+            totals.received.add(&batches.received);
+            totals.sent.add(&batches.sent);
+        }
+        totals
+    }
+}
+
+/// How long flows were there, from the first packet to the last, in milliseconds; known only where
+/// [records](crate::dataplane::flow_table::record) are kept.
+#[derive(Debug)]
+pub struct FlowLife(Histogram);
+
+impl Default for FlowLife {
+    fn default() -> Self {
+        Self(Histogram::new(FLOW_LIFE_BOUNDS))
+    }
+}
+
+impl FlowLife {
+    /// Counts a flow that has ended; only the one writer may.
+    pub fn record(&self, life: Duration) {
+        self.0.record(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// Sums over workers.
+    pub fn of<'a>(workers: impl IntoIterator<Item = &'a WorkerStats>) -> HistogramTotals {
+        HistogramTotals::of(workers.into_iter().map(|worker| &worker.flow_life.0))
+    }
+}
+
+/// How long packets are with a target, as a worker has sampled it.
+#[derive(Debug)]
+pub struct RoundTrips {
+    /// In microseconds.
+    pub times: Histogram,
+    /// The last one, in microseconds.
+    pub last: Counter,
+    /// When that was, in nanoseconds since the gateway started; 0: never.
+    pub at: Counter,
+}
+
+impl Default for RoundTrips {
+    fn default() -> Self {
+        let times = Histogram::new(ROUND_TRIP_BOUNDS);
+        Self { times, last: Counter::default(), at: Counter::default() }
+    }
+}
+
+impl RoundTrips {
+    /// The last one of several workers', in microseconds.
+    pub fn last_of(workers: &[Self]) -> Option<u64> {
+        let seen = workers.iter().filter(|it| it.at.get() > 0);
+        seen.max_by_key(|it| it.at.get()).map(|it| it.last.get())
+    }
 }
 
 /// Everything that one worker counts.
@@ -236,8 +407,14 @@ pub struct WorkerStats {
     pub flows: FlowTableCounters,
     /// TCP resets.
     pub resets: ResetCounters,
+    /// Flow logs.
+    pub flow_log: FlowLogCounters,
     /// System calls, and what the kernel lost.
     pub io: IoCounters,
+    /// How many packets are handled together.
+    pub batches: Batches,
+    /// How long flows were there, from the first packet to the last.
+    pub flow_life: FlowLife,
     /// The generation of the snapshot that the worker holds.
     pub generation: Generation,
 }
@@ -299,6 +476,8 @@ pub struct Totals {
     pub flows: FlowTableTotals,
     /// TCP resets.
     pub resets: ResetTotals,
+    /// Flow logs.
+    pub flow_log: FlowLogTotals,
     /// System calls, and what the kernel lost.
     pub io: IoTotals,
 }
@@ -312,6 +491,7 @@ impl Totals {
             totals.udp.add(&worker.udp);
             totals.flows.add(&worker.flows);
             totals.resets.add(&worker.resets);
+            totals.flow_log.add(&worker.flow_log);
             totals.io.add(&worker.io);
         }
         totals

@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam::queue::ArrayQueue;
 use etherparse::PacketBuilder;
 use netio::mem::Commit;
 use netio::offload::Offload;
 use router::source::Source;
 use router::{Attachment, Entry};
 
+use super::flow_log::FlowLogTap;
 use super::fragments::FragmentTable;
 use super::frame::Frame;
 use super::keys::Secret;
@@ -26,7 +28,7 @@ pub(super) const SERVER: [u8; 4] = [10, 0, 1, 11];
 pub(super) const PUBLIC: [u8; 4] = [198, 51, 100, 11];
 pub(super) const GATEWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-const CONFIGURATION: &str = r#"
+pub(super) const CONFIGURATION: &str = r#"
 [[vpc]]
 name = "app"
 cidrs = ["10.0.0.0/16", "fd00:10::/48"]
@@ -122,6 +124,25 @@ impl Plane {
 
     /// The same of another configuration, which has an internet gateway `igw` and a subnet `app-a`.
     pub fn of_file(text: String, worker: WorkerId, workers: u16) -> Self {
+        Self::of_file_logged(text, worker, workers, None)
+    }
+
+    /// The usual one, whose flows are logged in windows of so long, in a queue of so many.
+    pub fn logged(window: Duration, queue: usize) -> (Self, FlowLogTap) {
+        let (queue, start) = (Arc::new(ArrayQueue::new(queue)), start());
+        let tap = FlowLogTap { queue, window, start };
+        let text = CONFIGURATION.replace("UNKNOWN_FLOW", "drop");
+        let mut plane = Self::of_file_logged(text, WorkerId(0), 1, Some(tap.clone()));
+        plane.now = start;
+        (plane, tap)
+    }
+
+    pub fn of_file_logged(
+        text: String,
+        worker: WorkerId,
+        workers: u16,
+        log: Option<FlowLogTap>,
+    ) -> Self {
         let settings = crate::config::parse(&Source::new("test.toml", text)).unwrap();
         let topology = Arc::clone(&settings.topology);
         let secret = Secret::from_bytes([9; Secret::LEN]);
@@ -133,12 +154,14 @@ impl Plane {
             worker,
             max_flows: 100,
             commit: Commit::Lazily,
+            records: true,
+            log,
             fragments: Arc::new(FragmentTable::default()),
             stats: Arc::clone(&stats),
         };
         Self {
             ingress: Ingress::new(config, Arc::clone(&snapshot), now).unwrap(),
-            returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
+            returns: Return::new(worker, Arc::clone(&snapshot), Arc::clone(&stats)),
             snapshot,
             stats,
             now,

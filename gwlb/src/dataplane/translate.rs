@@ -58,15 +58,20 @@ impl Translation {
         translate(&self.to_public, [End::Source, End::Destination], packet, partial)
     }
 
+    /// What [`inward`](Self::inward) makes of the start of a packet that is only looked at. `None` if
+    /// it stays as it is.
+    pub fn inward_head(&self, start: &[u8], offload: &Offload) -> Option<Head> {
+        let mut head = Head::of(start);
+        self.inward(&mut head.bytes[..head.len], offload).then_some(head)
+    }
+
     /// What [`outward`](Self::outward) makes of the start of a packet, for one that cannot be changed
     /// where it lies; the rest of it stays as it is. `None` if all of it does.
     ///
     /// `start` is the packet, or its headers, as those of a super-packet lie apart.
     pub fn outward_head(&self, start: &[u8], offload: &Offload) -> Option<Head> {
-        let len = start.len().min(Head::MAX);
-        let mut head = Head { bytes: [0; Head::MAX], len };
-        head.bytes[..len].copy_from_slice(&start[..len]);
-        self.outward(&mut head.bytes[..len], offload).then_some(head)
+        let mut head = Head::of(start);
+        self.outward(&mut head.bytes[..head.len], offload).then_some(head)
     }
 }
 
@@ -81,6 +86,19 @@ impl Head {
     /// All that a translation changes lies in so many bytes: an ICMP error, and the packet that it
     /// quotes up to the end of TCP's checksum, with all the options that two IPv4 headers can have.
     pub const MAX: usize = IPV4_MAX + ICMP_HEADER + IPV4_MAX + TCP_CHECKSUM + 2;
+
+    /// A copy of a packet's start.
+    fn of(start: &[u8]) -> Self {
+        let len = start.len().min(Self::MAX);
+        let mut head = Self { bytes: [0; Self::MAX], len };
+        head.bytes[..len].copy_from_slice(&start[..len]);
+        head
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 
     /// A packet as it leaves: the head, if it has one, in place of as many of its bytes, then the
     /// rest.

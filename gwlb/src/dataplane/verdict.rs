@@ -84,6 +84,8 @@ pub struct Returned {
     pub way: Way,
     /// The target that returned it.
     pub target: TargetSlot,
+    /// The endpoint that it was returned to.
+    pub endpoint: EndpointId,
     /// Where in the datagram the inner packet lies.
     pub range: Range<usize>,
     /// The inner packet at a glance, if it is an ordinary one.
@@ -236,9 +238,21 @@ pub enum ReplyCause {
     TargetGone(ResetCause),
 }
 
-/// Makes the enumeration of drop reasons together with the tables about it.
+impl ReplyCause {
+    /// Why a packet with this cause is dropped where it cannot be answered.
+    pub const fn refusal(self) -> DropReason {
+        match self {
+            Self::PacketTooBig => DropReason::ExceedsMtu,
+            Self::UnknownTcpFlow | Self::IdleTimeout => DropReason::UnknownTcpFlow,
+            Self::TargetGone(_) => DropReason::TargetGone,
+        }
+    }
+}
+
+/// Makes the enumeration of drop reasons together with the tables about it: of each, its name and what
+/// to do about it.
 macro_rules! drop_reasons {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $advice:literal;)+) => {
         /// Why a packet was dropped; every drop has exactly one reason, and every reason a counter.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
@@ -259,6 +273,11 @@ macro_rules! drop_reasons {
             pub const fn help(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
             }
+
+            /// What to look at, and what to change, so that such packets go on.
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $advice,)+ }
+            }
         }
     };
 }
@@ -266,61 +285,142 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// The bytes are no valid IP packet: a wrong version, or lengths that contradict each other.
     MalformedPacket = "malformed_packet",
+        "Look at what sends it: `gwlb capture` shows the packets. If they are right where they \
+         are sent, look at the device or the appliance that they came through. Offload that is \
+         done by halves makes such packets: `offload = false` of the `[[attachment]]` leaves it \
+         out, which takes a restart.";
     /// No route matches the destination.
     NoRoute = "no_route",
+        "Add a route for the destination to the table that was asked (`[[route_table]]`, \
+         `routes`), then `gwlb reload`. `gwlb trace --from PLACE --to ADDRESS` names that table. \
+         For a transit gateway there is no way in a gateway: route to an endpoint or to another \
+         place.";
     /// The route that matches is a blackhole.
     Blackhole = "blackhole",
+        "If it is to go on, replace `blackhole = true` of this route in `[[route_table]]` with a \
+         place, then `gwlb reload`. If it is not, nothing is to be done.";
     /// The destination is inside of the VPC, and no subnet there holds the address.
     NoSubnet = "no_subnet",
+        "Send to an address that a subnet has, or add a `[[subnet]]` whose `cidrs` hold it, \
+         then `gwlb reload`. To reach that subnet it needs an `[[attachment]]`, which takes a \
+         restart.";
     /// The table of the endpoint's subnet leads back to the same endpoint.
     RoutingLoop = "routing_loop",
+        "Have the table of the endpoint's subnet lead the packet on: to the internet gateway, a \
+         `local` route, or an endpoint of another group. What enters must not come from behind an \
+         endpoint of the group that it is routed to.";
     /// The packet would leave through an attachment that the configuration does not have.
     NotAttached = "not_attached",
+        "Lead the route to a place that is attached (`routes` of the `[[route_table]]`), then \
+         `gwlb reload`. Or add an `[[attachment]]` with a device for the place that it leads to, \
+         which takes a restart.";
     /// The endpoint's load balancer has no target that may take a new flow: none is registered in
     /// the zone, or none is healthy and `when_none_healthy` is not `fail_open`.
     NoTarget = "no_target",
+        "`gwlb target health` says which targets there are and what is wrong with them. \
+         Register one in the endpoint's zone (`gwlb target register GROUP ADDRESS --zone ZONE`) \
+         with a weight above 0. Or set `cross_zone = true` of the `[[load_balancer]]`, or choose \
+         with `when_none_healthy` of the `[[target_group]]` what becomes of flows meanwhile, \
+         then `gwlb reload`.";
     /// A TCP packet without SYN for a flow that is not in the table (`tcp_unknown_flow = "drop"`).
     UnknownTcpFlow = "unknown_tcp_flow",
+        "The flow idled out, or began elsewhere. Raise `tcp_idle_timeout_seconds` of the \
+         `[[load_balancer]]`, have the hosts send keep-alives more often than that, or set \
+         `tcp_unknown_flow = \"adopt\"` (take such flows on) or `tcp_unknown_flow = \"reset\"` \
+         (have the sender begin anew), then `gwlb reload`.";
     /// A packet of a TCP flow that is reset because its target is gone, and that cannot be answered:
     /// a reset, or a fragment.
     TargetGone = "target_gone",
+        "The sender has to open the connection anew. To have flows move to another target in \
+         place of being reset, set `target_failover = { on_unhealthy = \"rebalance\", \
+         on_deregistration = \"rebalance\" }` of the `[[target_group]]` and leave \
+         `send_tcp_reset` out, then `gwlb reload`.";
     /// A fragment whose first fragment did not come: nothing says to which flow it belongs.
     FragmentWithoutFirst = "fragment_without_first",
+        "Find where the first fragment is lost, with a capture before the gateway: often a \
+         filter that wants ports, or a path that drops the longest packets. Have the sender send \
+         shorter packets: by path MTU discovery, or for TCP with `tcp_mss_clamp = true` of the \
+         `[[load_balancer]]`, then `gwlb reload`.";
     /// A fragment that came before its first one, and too many wait already.
     FragmentQueueFull = "fragment_queue_full",
+        "Many fragments come without their first one: a loss on the way, or a flood. Find the \
+         sender (`gwlb explain --drops` shows examples) and filter it before the gateway, or have \
+         it send packets that need no fragments.";
     /// The configuration has changed while the packet was between two workers, and where it came
     /// from is no longer there.
     Reconfigured = "reconfigured",
+        "Nothing, if it happened at a reload: senders repeat what was lost. If it goes on, the \
+         configuration is changed all the time: look at who calls `gwlb reload`.";
     /// The packet does not fit on the way to the appliance.
     ExceedsMtu = "exceeds_mtu",
+        "Raise the MTU of the underlay to the appliances by the Geneve overhead (68 bytes over \
+         IPv4 with the AWS dialect). Or, for TCP, set `tcp_mss_clamp = true` of the \
+         `[[load_balancer]]`, then `gwlb reload`. A lower `mtu` of the `[[attachment]]` has all \
+         packets fit, and takes a restart. See that ICMP \"packet too big\" reaches the sender.";
     /// The queue to the worker that owns the flow is full.
     HandoverFull = "handover_full",
+        "The worker that owns the flows gets more than it can do. Give the gateway more \
+         `workers`, or CPUs of their own with `pin_workers`, either of which takes a restart. \
+         See whether one flow alone is that fast: a flow has one worker.";
     /// The gateway stopped before the owner of the flow could take the packet.
     GatewayStopping = "gateway_stopping",
+        "Nothing: the gateway was told to end, and senders repeat what was lost. Before planned \
+         stops, have routes lead to another gateway first.";
     /// The kernel refused to send to the appliance.
     SendFailed = "send_failed",
+        "`ip route get ADDRESS` and `ip link`, in the network namespace of the load balancer, \
+         show a route that is missing or an interface that is down. If these are right, a \
+         firewall rule refuses it, or there is no room: raise `udp_send_buffer_bytes`, which \
+         takes a restart. `gwlb explain --drops` shows what was to be sent. If packets are too \
+         long for the path, the gateway measures it anew by itself.";
     /// The kernel refused to take the packet on the TUN device.
     DeliveryFailed = "delivery_failed",
+        "Set the device up (`ip link set DEVICE up`), in the namespace that the `[[attachment]]` \
+         names. If it is up, its queue is full: whoever reads there is too slow.";
     /// The datagram came from an address that is no target.
     UnknownSource = "unknown_source",
+        "If it is an appliance, register it with the address that it sends from (`gwlb target \
+         register GROUP ADDRESS`), or have it answer from the address that it was sent to. If it \
+         is not, keep strangers from UDP port 6081 with a firewall.";
     /// The Geneve header is cut short, or its option lengths contradict each other.
     MalformedGeneve = "malformed_geneve",
+        "The appliance cuts or breaks headers: it has to return the Geneve header just as it came \
+         (RFC 8926 section 3). Look at a capture of what it sends, and at its version.";
     /// The Geneve version is not 0 (RFC 8926 section 3.4).
     GeneveVersion = "geneve_version",
+        "Have the appliance send Geneve version 0. Mostly this is something else that talks to \
+         UDP port 6081.";
     /// A control packet (O bit): it must not be forwarded (RFC 8926 section 3.4).
     GeneveControl = "geneve_control",
+        "Have the appliance clear the O bit: it has to return the Geneve header just as it came.";
     /// Geneve carries neither IPv4 nor IPv6, or not what its protocol type says.
     ProtocolType = "protocol_type",
+        "Have the appliance set the Geneve protocol type to that of the packet inside: 0x0800 for \
+         IPv4, 0x86dd for IPv6. It must not send Ethernet frames.";
     /// An option that is critical and unknown (RFC 8926 section 3.5).
     CriticalOption = "critical_option",
+        "Have the appliance add no critical options of its own, and return those that it got. \
+         If it speaks another dialect, set `dialect` of the `[[target_group]]`, which takes a \
+         restart.";
     /// An option that the dialect needs is missing, appears twice, or has a wrong length.
     DialectOptions = "dialect_options",
+        "The appliance has to return all options just as it got them. If it speaks another \
+         dialect, set `dialect` of the `[[target_group]]` to that (\"aws\", \"tencent\", \
+         \"google\"), which takes a restart.";
     /// No endpoint has the id that the datagram carries.
     UnknownEndpoint = "unknown_endpoint",
+        "Was the endpoint removed or its `wire_id` changed? Then what is still under way is lost, \
+         and this ends by itself. If not, two gateways use one appliance: have it return packets \
+         to whom they came from.";
     /// The datagram came to a gateway address that does not serve the endpoint it names.
     WrongGatewayAddress = "wrong_gateway_address",
+        "Have the appliance return packets to the address that they came from, which is the node \
+         of the endpoint's zone (`nodes` of the `[[load_balancer]]`), and not to another node.";
     /// The flow cookie was not made for this inner flow, endpoint and target.
     BadCookie = "bad_cookie",
+        "The appliance has to return each packet behind the header of its own flow, and must \
+         not change addresses or ports inside. If gateways share it, have them run at the same \
+         time of day (NTP) and with one `secret_file`, a change of which takes a restart.";
 }
 
 impl DropReason {
@@ -348,22 +448,4 @@ impl std::fmt::Display for DropReason {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasons_are_numbered_in_order_and_named_once() {
-        let mut names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
-        for (number, reason) in DropReason::ALL.iter().enumerate() {
-            assert_eq!(*reason as usize, number);
-        }
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), DropReason::ALL.len());
-    }
-
-    #[test]
-    fn help_is_the_documentation() {
-        assert_eq!(DropReason::NoRoute.help(), "No route matches the destination.");
-    }
-}
+mod tests;

@@ -65,6 +65,8 @@ impl Process {
         let child = Command::new("/proc/self/exe")
             .arg0("gwlb")
             .args(arguments)
+            // People read it, if anybody does.
+            .env("GWLB_LOG_FORMAT", "human")
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)

@@ -4,7 +4,7 @@
 //! what they find out is judged elsewhere (`super::trial`).
 
 pub(super) mod bulk;
-pub(super) mod http;
+pub(crate) mod http;
 pub(super) mod ping;
 pub(super) mod udp;
 

@@ -5,14 +5,22 @@
 //! slow they are: each takes one of a bounded number of places, for a bounded time.
 
 mod accept;
+mod answers;
 mod api;
 mod balancers;
+mod capture;
+mod drops;
 mod endpoint_groups;
+mod events;
+mod explain;
+mod flows;
 #[cfg(feature = "fuzz")]
 pub(super) mod fuzz;
 mod groups;
 mod intake;
 mod listen;
+mod log;
+mod ping;
 mod probes;
 mod problem;
 mod reload;
@@ -37,7 +45,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
 
 use super::control_handle::{ControlHandle, View};
 use super::error::StartError;
@@ -63,6 +71,14 @@ struct Limits {
     body: Duration,
     /// For taking a piece of an answer.
     answer: Duration,
+    /// Room of the large answers of a listener that wait for their readers, in bytes; who finds none
+    /// is told so.
+    answers: u32,
+    /// Clients that follow the events at a time, each with a connection; further ones are told so.
+    streams: usize,
+    /// Who follows the events hears so often that the gateway is still there; who has gone without a
+    /// word, or does not listen, is found out by it.
+    alive: Duration,
 }
 
 impl Default for Limits {
@@ -72,6 +88,9 @@ impl Default for Limits {
             head: Duration::from_secs(5),
             body: Duration::from_secs(10),
             answer: Duration::from_secs(10),
+            answers: 64 << 20,
+            streams: 32,
+            alive: Duration::from_secs(10),
         }
     }
 }
@@ -84,12 +103,30 @@ struct Served {
     /// Whose turn it is to ask for a change: a crowd of clients does not fill the control plane's
     /// queue.
     turn: Arc<Mutex<()>>,
+    /// Who may have flows looked for: few at a time, so that no crowd fills the workers' queues.
+    searches: Arc<Semaphore>,
+    /// Who may have packets explained, for the same reason.
+    explanations: Arc<Semaphore>,
     limits: Limits,
+    /// The places of those who follow the events.
+    streams: Arc<Semaphore>,
+    /// Whether the server is to end, and with it what never ends by itself. Before it has started it
+    /// has ended.
+    stopped: watch::Receiver<bool>,
 }
 
 impl Served {
     fn new(shared: Arc<Shared>, control: &ControlHandle, limits: Limits) -> Self {
-        Self { shared, control: control.apart(), turn: Arc::default(), limits }
+        Self {
+            shared,
+            control: control.apart(),
+            turn: Arc::default(),
+            searches: Arc::new(Semaphore::new(flows::SEARCHES)),
+            explanations: Arc::new(Semaphore::new(explain::EXPLANATIONS)),
+            limits,
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            stopped: watch::Sender::new(true).subscribe(),
+        }
     }
 
     async fn view(&self) -> Arc<View> {
@@ -127,6 +164,7 @@ impl AdminServer {
         let places = listen::places();
         served.limits.connections = served.limits.connections.min(places);
         let (stop, stopped) = watch::channel(false);
+        served.stopped = stopped.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -159,7 +197,7 @@ async fn run(
     let Listeners { admin, metrics } = listeners;
     let limits = served.limits;
     let admin = async {
-        let api = api::router(served.clone());
+        let api = answers::bounded(api::router(served.clone()), limits.answers);
         match admin {
             None => Ok(()),
             Some(Admin::Unix(listener, _file)) => {
@@ -179,7 +217,8 @@ async fn run(
         let Some(listener) = metrics else { return Ok(()) };
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let probes: Router = probes::router().with_state(served.clone()).into();
-        serve(listener, api::with_fallbacks(probes), limits, stopped.clone()).await;
+        let probes = answers::bounded(api::with_fallbacks(probes), limits.answers);
+        serve(listener, probes, limits, stopped.clone()).await;
         Ok(())
     };
     let both = async {
@@ -190,8 +229,10 @@ async fn run(
         until(stopped.clone()).await;
         tokio::time::sleep(GRACE).await;
     };
+    let shared = Arc::clone(&served.shared);
     tokio::select! {
         ended = both => ended,
+        never = drops::remember(&shared) => match never {},
         // A client that does not take its answer would keep the gateway from ending.
         () = too_late => Ok(()),
     }

@@ -5,6 +5,7 @@
 //! Everything that takes privileges is done here, and they are given up when it is done.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use netio::mem::Commit;
 use netio::process::affinity;
@@ -21,6 +22,7 @@ use super::worker::{Worker, WorkerConfig};
 use super::{clock, secret};
 use crate::config::Settings;
 use crate::control::{Control, Input};
+use crate::dataplane::flow_log::FlowLogTap;
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::verdict::WorkerId;
 
@@ -31,6 +33,8 @@ pub(super) struct Built {
     pub workers: Vec<Worker>,
     pub control: ControlParts,
     pub listeners: super::admin::Listeners,
+    /// Where the workers' parts of the flow logs go, if there are any.
+    pub log: Option<FlowLogTap>,
 }
 
 /// Builds everything that `settings` name.
@@ -75,6 +79,7 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
     let snapshot = control.snapshot();
     let rig = rigging.rig(&snapshot);
     shared.publish(Published { snapshot, rig });
+    let log = flow_log(settings, now);
     let workers = (0..workers)
         .map(|number| {
             Worker::new(WorkerConfig {
@@ -84,6 +89,8 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
                 limits: limits.clone(),
                 cpu: settings.gateway.pin_workers.get(usize::from(number)).copied(),
                 busy_poll: settings.gateway.busy_poll,
+                records: settings.gateway.flow_records,
+                log: log.clone(),
                 commit: if settings.gateway.huge_pages { Commit::AtOnce } else { Commit::Lazily },
             })
             .map_err(StartError::Worker)
@@ -91,7 +98,14 @@ pub(super) fn build(mut settings: Settings) -> Result<Built, StartError> {
         .collect::<Result<_, _>>()?;
     rigging.settle()?;
     let control = ControlParts { control, rigging, probing };
-    Ok(Built { shared, workers, control, listeners })
+    Ok(Built { shared, workers, control, listeners, log })
+}
+
+/// Where flows are told of, if the configuration has flow logs: in windows as long as in the log
+/// with the shortest.
+fn flow_log(settings: &Settings, now: Instant) -> Option<FlowLogTap> {
+    let window = settings.flow_logs.iter().map(|log| log.interval).min()?;
+    Some(FlowLogTap::new(window, now))
 }
 
 fn worker_count(settings: &Settings) -> u16 {

@@ -15,7 +15,9 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::StartError;
 use super::clock;
-use crate::config::{self, Change, Port, Settings, TrafficMode};
+use super::minutes::Told;
+use super::pings::{PingRefused, Pinged, Wanted};
+use crate::config::{self, Change, Port, ProblemReport, Settings, TrafficMode};
 use crate::control::{
     CommandError, Control, EndpointGroupStatus, LoadBalancerStatus, TargetSpec, TargetStatus,
 };
@@ -47,15 +49,18 @@ pub(super) struct View {
     pub endpoint_groups: Vec<EndpointGroupStatus>,
     /// What the workers were given last; `None` once the control thread has ended.
     pub snapshot: Option<Arc<Snapshot>>,
+    /// The last whole minute.
+    pub minutes: Told,
 }
 
 impl View {
-    pub fn of(control: &Control) -> Self {
+    pub fn of(control: &Control, minutes: Told) -> Self {
         Self {
             targets: Arc::new(control.targets()),
             load_balancers: control.load_balancers(),
             endpoint_groups: control.endpoint_groups(),
             snapshot: Some(control.snapshot()),
+            minutes,
         }
     }
 }
@@ -84,6 +89,10 @@ pub(super) enum Request {
         group: String,
         to: Option<String>,
         reply: Reply<(), ControlError>,
+    },
+    Ping {
+        wanted: Wanted,
+        reply: Reply<Vec<Pinged>, PingRefused>,
     },
     Reload {
         source: Option<Source>,
@@ -138,6 +147,31 @@ pub enum ReloadError {
     /// The gateway is ending.
     #[error("the gateway is ending")]
     Ending,
+}
+
+impl ReloadError {
+    /// The same in one line, of bounded length: of a file that is wrong, the first problem.
+    pub(super) fn in_a_line(&self) -> String {
+        const LONGEST: usize = 500;
+        let mut line = match self {
+            Self::Wrong(problems) => {
+                let file = problems.source().name();
+                let listed = ProblemReport::list(problems);
+                let first = listed.first().map(|first| first.line(file).to_string());
+                let first = first.unwrap_or_default();
+                match listed.len() {
+                    0 | 1 => first,
+                    count => format!("{first} (the first of {count} problems)"),
+                }
+            }
+            other => other.to_string(),
+        };
+        if let Some((end, _)) = line.char_indices().nth(LONGEST) {
+            line.truncate(end);
+            line.push('…');
+        }
+        line
+    }
 }
 
 fn listing(changes: &[Change]) -> String {
@@ -251,6 +285,12 @@ impl ControlHandle {
     ) -> Result<ReloadReport, ReloadError> {
         let ask = |reply| Request::Reload { source, dry_run, reply };
         self.change(ask).await.unwrap_or(Err(ReloadError::Ending))
+    }
+
+    /// Sends a ping to each target that is wanted.
+    pub(super) async fn ping(&self, wanted: Wanted) -> Result<Vec<Pinged>, PingRefused> {
+        let answer = self.ask(|reply| Request::Ping { wanted, reply }).await;
+        answer.unwrap_or(Err(PingRefused::Ending))
     }
 
     /// Asks for a change, and forgets what was seen before it.

@@ -4,7 +4,8 @@
 //! so that no load on it delays a probe.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,18 +20,23 @@ use super::control_handle::{
     ConfigFile, ControlError, ControlHandle, Plan, ReloadError, ReloadReport, Request, View,
 };
 use super::error::StartError;
-use super::prober::ProbeJob;
+use super::events::GatewayEvent;
+use super::events::floods::Floods;
+use super::minutes::Minutes;
+use super::pings::{Outcome, PingRefused, Pinged, Pings, Wanted};
+use super::prober::{ProbeJob, Probed};
 use super::rigging::{Answering, Planned, Probing, Rigging};
 use super::shared::{Published, Shared};
 use super::{build, clock};
 use crate::config::Settings;
 use crate::control::{
-    CheckId, Control, Input, Output, ProbeRequest, Symptoms, TargetSpec, TunnelOutcome,
-    TunnelRequest,
+    CheckId, Control, Input, Output, Ping, PingError, ProbeRequest, Symptoms, TargetSpec,
+    TunnelOutcome, TunnelRequest,
 };
-use crate::dataplane::snapshot::TargetSlot;
+use crate::dataplane::snapshot::{PoolId, TargetSlot};
 use crate::dataplane::stats::Totals;
 use crate::dataplane::verdict::DropReason;
+use crate::logging::{Throttle, throttled};
 
 /// How often the loop looks after what nobody calls it for.
 const TICK: Duration = Duration::from_secs(1);
@@ -117,6 +123,12 @@ struct Driver {
     events: mpsc::Receiver<Event>,
     /// Probes through tunnels that have neither come back nor run out of time.
     under_way: HashMap<(CheckId, u32), TargetSlot>,
+    pings: Pings,
+    minutes: Minutes,
+    floods: Floods,
+    /// Whoever asks for a wrong reload again and again does not push everything else out of the
+    /// events.
+    refusals: Throttle,
     /// To be told when the first look at the targets is over.
     looked: Option<oneshot::Sender<()>>,
 }
@@ -125,6 +137,7 @@ struct Driver {
 enum Event {
     Input(Input),
     TunnelTime(CheckId, u32),
+    PingTime(CheckId),
 }
 
 impl Driver {
@@ -137,8 +150,21 @@ impl Driver {
         let ControlParts { control, rigging, probing } = parts;
         let (results, events) = mpsc::channel(RESULTS);
         let under_way = HashMap::new();
-        let looked = Some(looked);
-        Self { control, rigging, probing, shared, file, results, events, under_way, looked }
+        Self {
+            control,
+            rigging,
+            probing,
+            shared,
+            file,
+            results,
+            events,
+            under_way,
+            pings: Pings::default(),
+            minutes: Minutes::new(clock::now(), clock::wall_clock()),
+            floods: Floods::default(),
+            refusals: Throttle::new(3, 10),
+            looked: Some(looked),
+        }
     }
 
     async fn run(
@@ -181,7 +207,7 @@ impl Driver {
                 Output::Publish(latest) => snapshot = Some(latest),
                 Output::Probe(request) => self.probe(request),
                 Output::TunnelProbe(request) => self.probe_tunnel(&request, now),
-                Output::Event(event) => log(&event),
+                Output::Event(event) => self.shared.events.publish(event),
             }
         }
         if let Some(snapshot) = snapshot {
@@ -203,8 +229,11 @@ impl Driver {
         let prober = Arc::clone(&self.probing.prober);
         let results = self.results.clone();
         tokio::spawn(async move {
-            let outcome = prober.probe(job).await;
+            let Probed { outcome, took } = prober.probe(job).await;
             // The loop may have ended.
+            if let Some(took) = took {
+                let _ = results.send(Event::Input(Input::ProbeTook { check, took })).await;
+            }
             let _ = results.send(Event::Input(Input::Probe { check, outcome })).await;
         });
     }
@@ -212,14 +241,7 @@ impl Driver {
     fn probe_tunnel(&mut self, request: &TunnelRequest, now: Instant) {
         let TunnelRequest { check, sequence, pool, address, packet, timeout, .. } = request;
         let (check, sequence, timeout) = (*check, *sequence, *timeout);
-        let snapshot = self.control.snapshot();
-        let of = snapshot.pool(*pool);
-        let mut nodes = self.probing.nodes.iter_mut();
-        let node = nodes.find(|node| node.of.0 == of.load_balancer && node.of.1 == of.zone);
-        let meta = Datagram { peer: *address, ..Datagram::default() };
-        let gone = || Err(std::io::Error::other("the node is gone"));
-        let sent = node.map_or_else(gone, |node| node.socket.send(&meta, &[IoSlice::new(packet)]));
-        let outcome = match sent {
+        let outcome = match self.send(*pool, *address, packet) {
             Ok(()) => {
                 self.under_way.insert((check, sequence), request.target);
                 let results = self.results.clone();
@@ -233,17 +255,63 @@ impl Driver {
                 TunnelOutcome::TooLong
             }
             Err(error) => {
-                tracing::debug!(%address, %error, "cannot send a probe through the tunnel");
+                throttled!(DEBUG, %address, %error, "cannot send a probe through the tunnel");
                 TunnelOutcome::Local
             }
         };
         self.control.handle(Input::TunnelProbe { check, sequence, outcome }, now);
     }
 
+    /// Sends a datagram from a node's own socket, which no worker uses.
+    fn send(&mut self, pool: PoolId, address: SocketAddr, packet: &[u8]) -> io::Result<()> {
+        let snapshot = self.control.snapshot();
+        let of = snapshot.pool(pool);
+        let mut nodes = self.probing.nodes.iter_mut();
+        let node = nodes.find(|node| node.of.0 == of.load_balancer && node.of.1 == of.zone);
+        let meta = Datagram { peer: address, ..Datagram::default() };
+        let gone = || Err(io::Error::other("the node is gone"));
+        node.map_or_else(gone, |node| node.socket.send(&meta, &[IoSlice::new(packet)]))
+    }
+
+    fn ping(&mut self, wanted: &Wanted) -> Result<Vec<Pinged>, PingRefused> {
+        let Wanted { endpoint, target, size, .. } = wanted;
+        let pings = match self.control.ping(endpoint, *target, *size, self.pings.room()) {
+            Err(PingError::TooMany { .. }) => return Err(PingRefused::TooMany),
+            pings => pings?,
+        };
+        let mut sent = Vec::new();
+        for Ping { check, pool, target, address, size, packet } in pings {
+            let (tell, outcome) = oneshot::channel();
+            let begun = clock::now();
+            match self.send(pool, address, &packet) {
+                Ok(()) => {
+                    self.pings.sent((check, target), (begun, clock::now()), tell);
+                    let (results, timeout) = (self.results.clone(), wanted.timeout);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(timeout).await;
+                        let _ = results.send(Event::PingTime(check)).await;
+                    });
+                }
+                Err(error) => {
+                    let outcome = if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
+                        Outcome::TooLong
+                    } else {
+                        Outcome::NotSent(error.to_string())
+                    };
+                    // The other end is below.
+                    let _ = tell.send(outcome);
+                }
+            }
+            sent.push(Pinged { target: address, size, outcome });
+        }
+        Ok(sent)
+    }
+
     fn take(&mut self, event: &Event) {
         let now = clock::now();
         match *event {
             Event::Input(input) => self.control.handle(input, now),
+            Event::PingTime(check) => self.pings.lost(check),
             Event::TunnelTime(check, sequence) => {
                 if self.under_way.remove(&(check, sequence)).is_some() {
                     let outcome = TunnelOutcome::Lost;
@@ -260,8 +328,11 @@ impl Driver {
         while let Some(target) = self.shared.notices.suspects.pop() {
             self.control.handle(Input::Suspect(target), now);
         }
-        while let Some((by, probe)) = self.shared.notices.probes.pop() {
+        while let Some((by, probe, at)) = self.shared.notices.probes.pop() {
             let (check, sequence) = (probe.check, probe.sequence);
+            if self.pings.returned(check, by, at, clock::now()) {
+                continue;
+            }
             // Nobody can vouch for another.
             if self.under_way.get(&(check, sequence)) == Some(&by) {
                 self.under_way.remove(&(check, sequence));
@@ -274,7 +345,9 @@ impl Driver {
     /// Once a second: the calendar, the paths, and what went wrong.
     fn look_after(&mut self, ticks: u64) {
         let now = clock::now();
-        self.control.handle(Input::WallClock(clock::wall_clock()), now);
+        let wall_clock = clock::wall_clock();
+        self.control.handle(Input::WallClock(wall_clock), now);
+        self.minutes.look(&self.control, now, wall_clock);
         self.control.handle(Input::Acknowledged(self.shared.acknowledged()), now);
         let mut too_long = Vec::new();
         while let Some(target) = self.shared.notices.too_long.pop() {
@@ -287,6 +360,11 @@ impl Driver {
         if ticks.is_multiple_of(SYMPTOM_TICKS) {
             let symptoms = self.symptoms();
             self.control.handle(Input::Symptoms(symptoms), now);
+        }
+        for (worker, stats) in self.shared.stats.iter().enumerate() {
+            for event in self.floods.look(worker, &stats.flows, now) {
+                self.shared.events.publish(event);
+            }
         }
     }
 
@@ -322,7 +400,9 @@ impl Driver {
     fn answer(&mut self, request: Request) {
         // Whoever asked may be gone; what was asked for is done all the same.
         match request {
-            Request::View(reply) => drop(reply.send(View::of(&self.control))),
+            Request::View(reply) => {
+                drop(reply.send(View::of(&self.control, self.minutes.told())));
+            }
             Request::Register { group, target, reply } => {
                 let _ = reply.send(self.register(&group, &target));
             }
@@ -339,8 +419,19 @@ impl Driver {
                 let done = self.control.switch_endpoint_group(&group, to.as_deref(), now);
                 let _ = reply.send(done.map_err(ControlError::from));
             }
+            Request::Ping { wanted, reply } => {
+                let _ = reply.send(self.ping(&wanted));
+            }
             Request::Reload { source, dry_run, reply } => {
-                let _ = reply.send(self.reload(source, dry_run));
+                let done = self.reload(source, dry_run);
+                if let Err(error) = &done
+                    && !dry_run
+                    && let Some(left_out) = self.refusals.admit()
+                {
+                    let reason = error.in_a_line();
+                    self.shared.events.publish(GatewayEvent::ReloadRefused { reason, left_out });
+                }
+                let _ = reply.send(done);
             }
         }
     }
@@ -400,13 +491,5 @@ async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn log(event: &crate::control::Event) {
-    if event.is_grave() {
-        tracing::warn!("{event}");
-    } else {
-        tracing::info!("{event}");
     }
 }

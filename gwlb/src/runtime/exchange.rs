@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use crossbeam::queue::SegQueue;
 use netio::poll::Waker;
 
+use super::inquiry::{Asked, INQUIRIES};
 use super::rig::Parts;
 use crate::dataplane::stats::{Flow, WorkerStats};
 use crate::sync::{ArcSwap, ArrayQueue, AtomicBool, Cache};
@@ -70,13 +71,23 @@ pub(super) fn acknowledged(workers: &[Arc<WorkerStats>]) -> u64 {
     workers.iter().map(|stats| stats.generation.get()).min().unwrap_or(u64::MAX)
 }
 
-/// Where other workers put packets of flows that a worker owns, and the control plane new devices
-/// and sockets.
+/// Where other workers put packets of flows that a worker owns, the control plane new devices and
+/// sockets, and whoever wants to know something what they ask.
 #[derive(Debug)]
 pub(super) struct Inbox<H> {
     packets: ArrayQueue<H>,
     pub parts: SegQueue<Parts>,
+    asked: Questions,
     pub waker: Waker,
+}
+
+/// What was asked and not taken up yet.
+struct Questions(crossbeam::queue::ArrayQueue<Asked>);
+
+impl std::fmt::Debug for Questions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Questions").field(&self.0.len()).finish()
+    }
 }
 
 /// The inbox takes no more.
@@ -87,7 +98,24 @@ impl<H> Inbox<H> {
     /// An inbox for so many packets at a time.
     pub fn new(capacity: usize) -> io::Result<Self> {
         let packets = ArrayQueue::new(capacity);
-        Ok(Self { packets, parts: SegQueue::new(), waker: Waker::new()? })
+        let asked = Questions(crossbeam::queue::ArrayQueue::new(INQUIRIES));
+        Ok(Self { packets, parts: SegQueue::new(), asked, waker: Waker::new()? })
+    }
+
+    /// Asks the worker whose inbox it is something, and wakes it.
+    ///
+    /// # Errors
+    /// [`Full`]: so many ask already that it has to be asked again later.
+    pub fn ask(&self, question: Asked) -> Result<(), Full> {
+        self.asked.0.push(question).map_err(|_| Full)?;
+        // As with all who wake: a worker that cannot be woken finds out at its next packet.
+        let _ = self.waker.wake();
+        Ok(())
+    }
+
+    /// The next question.
+    pub fn asked(&self) -> Option<Asked> {
+        self.asked.0.pop()
     }
 
     /// Hands a packet of so many segments to the worker whose inbox it is, and wakes it; `ledger`

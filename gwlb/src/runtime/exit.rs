@@ -3,8 +3,10 @@
 //! It does what the data plane decided and counts what was really done; it decides nothing.
 
 mod cut;
+mod sampler;
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use geneve::buffer::PacketBuf;
@@ -13,11 +15,14 @@ use netio::tun::TunQueue;
 use netio::udp::Datagram;
 use netio::{Device, Slot};
 use nix::errno::Errno;
-use router::Attachment;
+use router::{Attachment, EndpointId};
 
+use super::capture::Point;
+use super::clock;
 use super::rig::{Parts, Rig};
 use super::shared::{Handover, Shared};
 use super::underlay::Underlay;
+use super::witness::{Dropped, Whereabouts, Witness};
 use crate::dataplane::Glance;
 use crate::dataplane::by_attachment::ByAttachment;
 use crate::dataplane::encap::{Batch, Encapsulator};
@@ -30,6 +35,8 @@ use crate::dataplane::translate::Head;
 use crate::dataplane::verdict::{
     Change, Course, DropReason, Hop, Origin, Reply, Side, Verdict, WorkerId,
 };
+
+use sampler::Sampler;
 
 /// What a worker sends with.
 #[derive(Debug)]
@@ -49,6 +56,9 @@ pub(super) struct Exit {
     /// A packet that is changed before it goes out.
     scratch: Vec<u8>,
     gatherer: Gatherer<Lane>,
+    /// Sees what is done with packets.
+    pub witness: Witness,
+    pub sampler: Sampler,
 }
 
 /// What small packets have to have in common to go out together.
@@ -70,8 +80,11 @@ impl gather::Lane for Lane {
 impl Exit {
     /// The exits of one worker, with nothing to send with yet.
     pub fn new(id: WorkerId, shared: Arc<Shared>, snapshot: Arc<Snapshot>) -> Self {
+        let record = Arc::clone(&shared.drops[usize::from(id.0)]);
+        let sampler = Sampler::new(shared.started, snapshot.targets.len());
         Self {
             id,
+            witness: Witness::new(id, shared.captures.plan(), record, shared.started),
             stats: Arc::clone(&shared.stats[usize::from(id.0)]),
             snapshot,
             rig: Arc::default(),
@@ -82,7 +95,14 @@ impl Exit {
             encapsulator: Encapsulator::default(),
             scratch: Vec::new(),
             gatherer: Gatherer::default(),
+            sampler,
         }
+    }
+
+    /// Takes up another view.
+    pub fn take_up(&mut self, snapshot: Arc<Snapshot>) {
+        self.sampler.make_room(snapshot.targets.len());
+        self.snapshot = snapshot;
     }
 
     /// Takes up what is new, and lets go of the sockets that `rig` has no use for.
@@ -104,7 +124,7 @@ impl Exit {
     /// Does what the data plane decided for a packet, and counts what was done.
     pub fn execute(&mut self, origin: Origin, frame: &Frame<'_>, verdict: Verdict) {
         match verdict {
-            Verdict::ToAppliance(hop) => self.send(origin.side, frame, &hop),
+            Verdict::ToAppliance(hop) => self.send(origin, frame, &hop),
             Verdict::Deliver(to) | Verdict::Bypass(to) => {
                 let uninspected = matches!(verdict, Verdict::Bypass(_));
                 let (bytes, offload) = (frame.packet, frame.offload);
@@ -116,8 +136,35 @@ impl Exit {
             Verdict::HandOver(owner, from) => self.hand_over(from, frame, owner),
             Verdict::Reply(reply) => self.reply(origin.side, &reply),
             // Counted where it was decided.
-            Verdict::Drop(_) | Verdict::Held => {}
+            Verdict::Drop(reason) => {
+                let segments = frame.segments();
+                let at = Whereabouts::At(origin);
+                self.dropped(reason, segments, at, frame.packet, frame.offload);
+            }
+            Verdict::Held => {}
         }
+    }
+
+    /// Tells those who look that a packet was dropped, once that is counted.
+    #[inline]
+    pub fn dropped(
+        &mut self,
+        reason: DropReason,
+        segments: u64,
+        whereabouts: Whereabouts,
+        bytes: &[u8],
+        offload: &Offload,
+    ) {
+        let pieces = &[IoSlice::new(bytes)];
+        let dropped = Dropped { reason, segments, whereabouts, pieces, offload };
+        self.witness.dropped(&self.snapshot, &dropped);
+    }
+
+    /// Counts a packet that is dropped here, and tells of it.
+    pub fn drop_packet(&mut self, reason: DropReason, from: Origin, frame: &Frame<'_>) {
+        let segments = frame.segments();
+        self.stats.ledger(from.side).drops.add(reason, segments);
+        self.dropped(reason, segments, Whereabouts::At(from), frame.packet, frame.offload);
     }
 
     /// Sends a packet that the gateway made.
@@ -127,34 +174,33 @@ impl Exit {
         self.stats.ledger(side).flow.delivered.add(written);
     }
 
-    fn send(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
+    fn send(&mut self, origin: Origin, frame: &Frame<'_>, hop: &Hop) {
         match hop.change {
-            None => self.encapsulate(side, frame, hop),
+            None => self.encapsulate(origin, frame, hop),
             Some(Change::ClampMss(mtu)) => {
                 let mut packet = std::mem::take(&mut self.scratch);
                 packet.clear();
                 packet.extend_from_slice(frame.packet);
                 mss::clamp(&mut packet, &frame.inner, frame.offload, mtu);
-                self.encapsulate(side, &Frame { packet: &packet, ..*frame }, hop);
+                self.encapsulate(origin, &Frame { packet: &packet, ..*frame }, hop);
                 self.scratch = packet;
             }
-            Some(Change::Fragment(mtu)) => self.fragment(side, frame, hop, mtu),
+            Some(Change::Fragment(mtu)) => self.fragment(origin, frame, hop, mtu),
         }
     }
 
     /// Sends a packet in fragments. Those that it becomes more than it was are counted as made
     /// here.
-    fn fragment(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop, mtu: u16) {
-        let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
+    fn fragment(&mut self, origin: Origin, frame: &Frame<'_>, hop: &Hop, mtu: u16) {
+        let lane = Lane { side: origin.side, pool: hop.pool, port: hop.port, target: hop.target };
         let (mut sender, gatherer, encapsulator) = self.split();
         gatherer.flush_lane(lane, |lane, batch| sender.transmit(&lane, batch));
         let result = encapsulator.encapsulate_fragmented(&hop.header, frame, mtu, |batch| {
             sender.transmit(&lane, batch);
         });
-        let ledger = self.stats.ledger(side);
         match result {
-            Ok(more) => ledger.flow.generated.add(more),
-            Err(_) => ledger.drops.add(DropReason::MalformedPacket, frame.segments()),
+            Ok(more) => self.stats.ledger(origin.side).flow.generated.add(more),
+            Err(_) => self.drop_packet(DropReason::MalformedPacket, origin, frame),
         }
     }
 
@@ -162,7 +208,7 @@ impl Exit {
     #[inline]
     pub fn send_settled(
         &mut self,
-        side: Side,
+        origin: Origin,
         packet: &[u8],
         offload: &Offload,
         glance: &Glance,
@@ -171,19 +217,19 @@ impl Exit {
         if *offload != Offload::NONE {
             // It is to be segmented, or has a checksum to be completed.
             let hop = course.hop(&self.snapshot);
-            return self.encapsulate(side, &glance.frame(packet, offload), &hop);
+            return self.encapsulate(origin, &glance.frame(packet, offload), &hop);
         }
         // What lies behind the packet is no part of it.
         let packet = &packet[..glance.total_len()];
         let header = course.header(&self.snapshot);
-        let lane =
-            Lane { side, pool: course.pool, port: course.port.into(), target: course.target };
+        let Course { pool, port, target, .. } = *course;
+        let lane = Lane { side: origin.side, pool, port: port.into(), target };
         let (mut sender, gatherer, _) = self.split();
         gatherer.send_whole(lane, &header, packet, |lane, batch| sender.transmit(&lane, batch));
     }
 
-    fn encapsulate(&mut self, side: Side, frame: &Frame<'_>, hop: &Hop) {
-        let lane = Lane { side, pool: hop.pool, port: hop.port, target: hop.target };
+    fn encapsulate(&mut self, origin: Origin, frame: &Frame<'_>, hop: &Hop) {
+        let lane = Lane { side: origin.side, pool: hop.pool, port: hop.port, target: hop.target };
         let (mut sender, gatherer, encapsulator) = self.split();
         let result = if Gatherer::<Lane>::takes(frame) {
             let send = |lane, batch: &Batch<'_>| sender.transmit(&lane, batch);
@@ -195,7 +241,7 @@ impl Exit {
             encapsulator.encapsulate(&hop.header, frame, send)
         };
         if result.is_err() {
-            self.stats.ledger(side).drops.add(DropReason::MalformedPacket, frame.segments());
+            self.drop_packet(DropReason::MalformedPacket, origin, frame);
         }
     }
 
@@ -208,8 +254,21 @@ impl Exit {
     /// What sends, and what makes that which is sent.
     #[inline]
     fn split(&mut self) -> (Sender<'_>, &mut Gatherer<Lane>, &mut Encapsulator) {
-        let Self { id, shared, snapshot, stats, rig, underlays, gatherer, encapsulator, .. } = self;
-        (Sender { id: *id, shared, snapshot, stats, rig, underlays }, gatherer, encapsulator)
+        let Self {
+            id,
+            shared,
+            snapshot,
+            stats,
+            rig,
+            underlays,
+            gatherer,
+            encapsulator,
+            witness,
+            sampler,
+            ..
+        } = self;
+        let sender = Sender { id: *id, shared, snapshot, stats, rig, underlays, witness, sampler };
+        (sender, gatherer, encapsulator)
     }
 
     fn hand_over(&mut self, from: Origin, frame: &Frame<'_>, to: WorkerId) {
@@ -220,7 +279,7 @@ impl Exit {
         let inbox = &self.shared.exchange.inboxes[usize::from(to.0)];
         let ledger = self.stats.ledger(from.side);
         if inbox.give(handover, &ledger.flow, segments).is_err() {
-            ledger.drops.add(DropReason::HandoverFull, segments);
+            self.drop_packet(DropReason::HandoverFull, from, frame);
         }
     }
 
@@ -234,10 +293,11 @@ impl Exit {
         offload: &Offload,
         n: u64,
     ) -> u64 {
-        let drops = &self.stats.ledger(side).drops;
+        let leaving = Whereabouts::Leaving { to, side };
         let queue = self.port_of.get(to).and_then(|port| self.ports.get_mut(port));
         let Some(queue) = queue else {
-            drops.add(DropReason::NotAttached, n);
+            self.stats.ledger(side).drops.add(DropReason::NotAttached, n);
+            self.dropped(DropReason::NotAttached, n, leaving, bytes, offload);
             return 0;
         };
         let translation = self.snapshot.translation(to);
@@ -248,7 +308,16 @@ impl Exit {
         } else {
             cut::send(queue, &pieces.concat(), offload)
         };
-        drops.add(DropReason::DeliveryFailed, n.saturating_sub(written));
+        if written > 0 && self.witness.looks_at(Point::Out) {
+            let written_pieces = pieces.map(IoSlice::new);
+            let bytes = (bytes, &written_pieces[..]);
+            self.witness.left(&self.snapshot, (to, side), written, bytes, offload);
+        }
+        let failed = n.saturating_sub(written);
+        if failed > 0 {
+            self.stats.ledger(side).drops.add(DropReason::DeliveryFailed, failed);
+            self.dropped(DropReason::DeliveryFailed, failed, leaving, bytes, offload);
+        }
         written
     }
 
@@ -262,7 +331,17 @@ impl Exit {
         let packets = run.pieces.len() as u64;
         let at = self.rig.ports.get(run.tag).copied();
         let Some((at, queue)) = at.zip(self.ports.get_mut(run.tag)) else {
-            return self.stats.udp.drops.add(DropReason::NotAttached, packets);
+            // Its device is taken up and let go of together with the view, so this does not happen.
+            self.stats.udp.drops.add(DropReason::NotAttached, packets);
+            let pieces = std::iter::once(start).chain(others.iter().map(bytes_of));
+            let dropped = Dropped {
+                reason: DropReason::NotAttached,
+                segments: packets,
+                whereabouts: Whereabouts::Gone(Side::Udp),
+                pieces: &pieces.map(IoSlice::new).collect::<Vec<_>>(),
+                offload: &run.offload,
+            };
+            return self.witness.dropped(&self.snapshot, &dropped);
         };
         // Once for all packets that were joined.
         let translation = self.snapshot.translation(at);
@@ -276,16 +355,67 @@ impl Exit {
             *room = IoSlice::new(part);
             used += 1;
         }
-        match queue.send(&run.offload, &pieces[..used]) {
-            Ok(()) => self.stats.udp.flow.delivered.add(packets),
-            Err(_) => self.stats.udp.drops.add(DropReason::DeliveryFailed, packets),
+        let pieces = &pieces[..used];
+        if queue.send(&run.offload, pieces).is_ok() {
+            self.stats.udp.flow.delivered.add(packets);
+            if self.witness.looks_at(Point::Out) {
+                let bytes = (start, pieces);
+                let to = (at, Side::Udp);
+                self.witness.left(&self.snapshot, to, packets, bytes, &run.offload);
+            }
+            return;
+        }
+        self.stats.udp.drops.add(DropReason::DeliveryFailed, packets);
+        let dropped = Dropped {
+            reason: DropReason::DeliveryFailed,
+            segments: packets,
+            whereabouts: Whereabouts::Leaving { to: at, side: Side::Udp },
+            pieces,
+            offload: &run.offload,
+        };
+        self.witness.dropped(&self.snapshot, &dropped);
+    }
+
+    /// Counts packets that came back.
+    pub fn count_returns(&self, returns: &Returns) {
+        let Some((target, endpoint)) = returns.of else { return };
+        let counters = &self.snapshot.target(target).counters[usize::from(self.id.0)];
+        counters.returned_packets.add(returns.packets);
+        counters.returned_bytes.add(returns.bytes);
+        if let Some(counters) = self.snapshot.endpoint(endpoint).counters.get(self.id.0) {
+            counters.returned_packets.add(returns.packets);
+            counters.returned_bytes.add(returns.bytes);
         }
     }
 
-    pub fn count_return(&self, target: TargetSlot, bytes: usize) {
-        let counters = &self.snapshot.target(target).counters[usize::from(self.id.0)];
-        counters.returned_packets.add(1);
-        counters.returned_bytes.add(bytes as u64);
+    /// Notes a packet that came back, if one is waited for.
+    #[inline]
+    pub fn see_return(&mut self, target: TargetSlot, packet: &[u8]) {
+        if self.sampler.is_waiting() {
+            let view = self.snapshot.target(target);
+            self.sampler.see(target, packet, &view.round_trips[usize::from(self.id.0)]);
+        }
+    }
+}
+
+/// Packets that came back one after the other from one target to one endpoint: counted together.
+#[derive(Debug, Default)]
+pub(super) struct Returns {
+    of: Option<(TargetSlot, EndpointId)>,
+    packets: u64,
+    bytes: u64,
+}
+
+impl Returns {
+    /// Another packet. Those before it are to be counted if they are of another kind.
+    #[inline]
+    pub fn add(&mut self, of: (TargetSlot, EndpointId), bytes: usize, count: impl FnOnce(&Self)) {
+        if self.of != Some(of) {
+            count(self);
+            *self = Self { of: Some(of), packets: 0, bytes: 0 };
+        }
+        self.packets += 1;
+        self.bytes += bytes as u64;
     }
 }
 
@@ -293,42 +423,58 @@ impl Exit {
 struct Sender<'a> {
     id: WorkerId,
     shared: &'a Shared,
-    snapshot: &'a Snapshot,
+    snapshot: &'a Arc<Snapshot>,
     stats: &'a WorkerStats,
     rig: &'a Rig,
     underlays: &'a mut [Option<Underlay>],
+    witness: &'a mut Witness,
+    sampler: &'a mut Sampler,
 }
 
 impl Sender<'_> {
     fn transmit(&mut self, lane: &Lane, batch: &Batch<'_>) {
-        let Self { id, shared, snapshot, stats, rig, underlays } = self;
+        let Self { id, shared, snapshot, stats, rig, underlays, witness, sampler } = self;
         let ledger = stats.ledger(lane.side);
         let underlay = rig.underlay(lane.pool).and_then(|number| underlays.get_mut(number));
         let Some(Some(underlay)) = underlay else {
             // A snapshot is taken up together with what it needs, so this does not happen.
-            return ledger.drops.add(DropReason::SendFailed, batch.segments as u64);
+            ledger.drops.add(DropReason::SendFailed, batch.segments as u64);
+            // There is no socket, and so no port that it would have come from.
+            let local = SocketAddr::new(snapshot.pool(lane.pool).address, 0);
+            let peer = snapshot.target(lane.target).address;
+            let whereabouts = Whereabouts::To { peer, local, side: lane.side };
+            return unsent(witness, snapshot, whereabouts, batch);
         };
         let socket = &mut underlay.senders[usize::from(lane.port)];
         let target = snapshot.target(lane.target);
+        let (local, peer) = (socket.local_addr(), target.address);
+        let whereabouts = Whereabouts::To { peer, local, side: lane.side };
         let mut send = |batch: &Batch<'_>| {
             let segment_size = if batch.segments > 1 { batch.segment_size } else { 0 };
             let meta = Datagram { peer: target.address, segment_size, ..Datagram::default() };
             socket.send(&meta, batch.pieces)
         };
         let counters = &target.counters[usize::from(id.0)];
-        let count = |batch: &Batch<'_>, result: io::Result<()>| {
+        let mut count = |batch: &Batch<'_>, result: io::Result<()>| {
             let segments = batch.segments as u64;
             if let Err(error) = result {
                 if error.raw_os_error() == Some(Errno::EMSGSIZE as i32) {
                     let _ = shared.notices.too_long.push(lane.target);
                 }
-                return ledger.drops.add(DropReason::SendFailed, segments);
+                ledger.drops.add(DropReason::SendFailed, segments);
+                return unsent(witness, snapshot, whereabouts, batch);
+            }
+            if witness.looks_at(Point::ToAppliance) {
+                witness.sent(snapshot, whereabouts, batch);
             }
             let headers = batch.segments * target.dialect.header_len();
             ledger.flow.encapsulated.add(segments);
             counters.sent_packets.add(segments);
             counters.sent_bytes.add((batch.len() - headers) as u64);
         };
+        stats.batches.sent.record(batch.segments as u64);
+        // Before it is sent: with an appliance on this host, much happens within the call.
+        let sampled = sampler.is_due(lane.target).then(clock::now);
         match send(batch) {
             // The segments are longer than the route's MTU, or the device takes no batches.
             Err(error) if batch.segments > 1 && refuses_batches(&error) => {
@@ -336,9 +482,31 @@ impl Sender<'_> {
                 let _ = shared.notices.too_long.push(lane.target);
                 batch.singly(|single| count(single, send(single)));
             }
-            result => count(batch, result),
+            result => {
+                if let Some(begun) = sampled
+                    && result.is_ok()
+                {
+                    sampler.sent(lane.target, batch, target.dialect.header_len(), begun);
+                }
+                count(batch, result);
+            }
         }
     }
+}
+
+/// Tells of datagrams that could not be sent, once they are counted.
+#[cold]
+fn unsent(witness: &mut Witness, view: &Arc<Snapshot>, to: Whereabouts, batch: &Batch<'_>) {
+    batch.singly(|datagram| {
+        let dropped = Dropped {
+            reason: DropReason::SendFailed,
+            segments: 1,
+            whereabouts: to,
+            pieces: datagram.pieces,
+            offload: &Offload::NONE,
+        };
+        witness.dropped(view, &dropped);
+    });
 }
 
 /// Puts each thing in its numbered place.

@@ -13,7 +13,7 @@ mod tests;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netio::netns::Resident;
 use nix::errno::Errno;
@@ -23,8 +23,10 @@ use tokio::sync::Semaphore;
 
 pub(super) use tls::client_config;
 
+use super::clock;
 use crate::config::{HealthCheck, HealthProtocol};
 use crate::control::ProbeOutcome;
+use crate::logging::throttled;
 use http::HttpError;
 
 /// How many probes are under way at most. 300 targets (semantics 1a) that all keep silent are
@@ -65,41 +67,61 @@ impl Prober {
     /// Makes one probe. When this returns, nothing of it is left: the connection is closed.
     ///
     /// Waiting for its turn, when [`AT_ONCE`] others are under way, is part of its time.
-    pub async fn probe(&self, job: ProbeJob) -> ProbeOutcome {
+    pub async fn probe(&self, job: ProbeJob) -> Probed {
         let over = tokio::time::sleep(job.timeout);
         tokio::pin!(over);
         // What is there counts, even if the time is over by now: this thread may have been late.
-        let (_turn, stream) = tokio::select! {
+        let (_turn, begun, stream) = tokio::select! {
             biased;
             connecting = self.connecting(&job) => match connecting {
                 Ok(connecting) => connecting,
-                Err(error) => return at_once(&job, &error),
+                Err(error) => return at_once(&job, &error).into(),
             },
             // Nothing has been sent yet, so the target cannot be blamed.
-            () = &mut over => return local(&job, &"it did not come to its turn"),
+            () = &mut over => return local(&job, &"it did not come to its turn").into(),
         };
         let result = tokio::select! {
             biased;
             result = exchange(&job, stream) => result,
             () = &mut over => Err(ProbeError::TimedOut),
         };
-        let Err(error) = result else { return ProbeOutcome::Passed };
-        tracing::debug!(address = %job.address, %error, "a probe failed");
-        error.outcome()
+        let Err(error) = result else {
+            let took = clock::now().saturating_duration_since(begun);
+            return Probed { outcome: ProbeOutcome::Passed, took: Some(took) };
+        };
+        throttled!(DEBUG, address = %job.address, %error, "a probe failed");
+        error.outcome().into()
     }
 
-    /// Waits for the probe's turn, and begins to connect.
+    /// Waits for the probe's turn, and begins to connect; tells when.
     async fn connecting(
         &self,
         job: &ProbeJob,
-    ) -> io::Result<(tokio::sync::SemaphorePermit<'_>, TcpStream)> {
+    ) -> io::Result<(tokio::sync::SemaphorePermit<'_>, Instant, TcpStream)> {
         let turn = self.under_way.acquire().await.map_err(io::Error::other)?;
         let resident = self.residents.get(job.netns).ok_or_else(|| {
             let message = format!("the prober has no namespace number {}", job.netns);
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
+        let begun = clock::now();
         let stream = opener::connect(resident, job.source, job.address).await?;
-        Ok((turn, TcpStream::from_std(stream)?))
+        Ok((turn, begun, TcpStream::from_std(stream)?))
+    }
+}
+
+/// How a probe has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Probed {
+    /// What it says of the target.
+    pub outcome: ProbeOutcome,
+    /// How long it took, if it was passed: from the connection's beginning to the end of the answer's
+    /// head, without the wait for its turn.
+    pub took: Option<Duration>,
+}
+
+impl From<ProbeOutcome> for Probed {
+    fn from(outcome: ProbeOutcome) -> Self {
+        Self { outcome, took: None }
     }
 }
 
@@ -152,7 +174,7 @@ fn at_once(job: &ProbeJob, error: &io::Error) -> ProbeOutcome {
 
 fn local(job: &ProbeJob, error: &dyn std::fmt::Display) -> ProbeOutcome {
     let ProbeJob { source, address, .. } = job;
-    tracing::debug!(%source, %address, %error, "a probe could not be made");
+    throttled!(DEBUG, %source, %address, %error, "a probe could not be made");
     ProbeOutcome::Local
 }
 

@@ -25,6 +25,7 @@ use super::steering::{self, Pilot};
 use super::underlay::{Buffers, Underlay, Wanted};
 use crate::config::{AttachmentSettings, LoadBalancer, Name, NetnsName, Node, Port, Settings};
 use crate::dataplane::snapshot::{Pool, Snapshot, TargetSlot, TargetView};
+use crate::logging::throttled;
 
 /// The devices and sockets that there are.
 #[derive(Debug)]
@@ -158,7 +159,7 @@ impl NodeProbe {
             match self.socket.path_mtu(target.address) {
                 Ok(mtu) => Some((slot, mtu)),
                 Err(error) => {
-                    tracing::debug!(address = %target.address, %error, "no route to the target");
+                    throttled!(DEBUG, address = %target.address, %error, "no route to the target");
                     None
                 }
             }

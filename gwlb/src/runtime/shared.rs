@@ -1,6 +1,7 @@
 //! What the threads of a gateway share: the published snapshot, the counters, and the inboxes
 //! through which packets reach the owners of their flows.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,16 +13,22 @@ use netio::offload::Offload;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::capture::Captures;
 use super::clock;
-use super::exchange::{self, Exchange};
+use super::drops::{DropHistory, DropRecord};
+use super::events::Events;
+use super::exchange::{self, Exchange, Full};
+use super::flow_logs::LogCounters;
+use super::inquiry::Asked;
 use super::rig::Rig;
+use super::witness::{Dropped, Whereabouts};
 use crate::config::Settings;
 use crate::control::Recognised;
 use crate::dataplane::fragments::FragmentTable;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::snapshot::{Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
-use crate::dataplane::verdict::{DropReason, Origin};
+use crate::dataplane::verdict::{DropReason, Origin, WorkerId};
 
 /// Packets that wait for another worker.
 pub(super) const INBOX: usize = 1024;
@@ -33,11 +40,21 @@ pub(super) struct Shared {
     /// What is published to the workers, and their inboxes.
     pub exchange: Exchange<Published, Handover>,
     pub stats: Vec<Arc<WorkerStats>>,
+    /// Examples of what each worker dropped.
+    pub drops: Vec<Arc<DropRecord>>,
+    /// The captures that are on.
+    pub captures: Captures,
+    /// How many packets were dropped, second by second.
+    pub drop_history: Mutex<DropHistory>,
     pub fragments: Arc<FragmentTable>,
     /// What workers tell the control plane.
     pub notices: Notices,
+    /// What has happened, for whoever listens.
+    pub events: Arc<Events>,
     /// By port number: whom to ask for the device's counters.
     pub links: Mutex<Vec<PortLinks>>,
+    /// What each flow log has done, in the order of the configuration.
+    pub flow_logs: Box<[LogCounters]>,
     pub started: Instant,
 }
 
@@ -64,8 +81,8 @@ pub(super) struct Notices {
     pub too_long: ArrayQueue<TargetSlot>,
     /// Targets of which the underlay said that they cannot be reached.
     pub suspects: ArrayQueue<TargetSlot>,
-    /// Probes that came back, and through which target.
-    pub probes: ArrayQueue<(TargetSlot, Recognised)>,
+    /// Probes that came back, through which target, and when.
+    pub probes: ArrayQueue<(TargetSlot, Recognised, Instant)>,
     wake: Notify,
 }
 
@@ -89,9 +106,9 @@ impl Notices {
         }
     }
 
-    /// Tells of a probe that has come back through a target.
-    pub fn probe(&self, by: TargetSlot, probe: Recognised) {
-        if self.probes.push((by, probe)).is_ok() {
+    /// Tells of a probe that has come back through a target, now.
+    pub fn probe(&self, by: TargetSlot, probe: Recognised, now: Instant) {
+        if self.probes.push((by, probe, now)).is_ok() {
             self.wake.notify_one();
         }
     }
@@ -127,14 +144,22 @@ impl Shared {
         stats: Vec<Arc<WorkerStats>>,
         inboxes: Vec<Inbox>,
     ) -> Self {
+        let drops = stats.iter().map(|stats| Arc::new(DropRecord::new(Arc::clone(stats))));
+        let started = clock::now();
+        let flow_logs = settings.flow_logs.iter().map(|_| LogCounters::default()).collect();
         Self {
+            flow_logs,
             settings: ArcSwap::new(settings),
             exchange: Exchange::new(published, inboxes),
+            drops: drops.collect(),
+            captures: Captures::default(),
+            drop_history: Mutex::new(DropHistory::new(started)),
             stats,
             fragments: Arc::default(),
             notices: Notices::new(),
+            events: Arc::default(),
             links: Mutex::default(),
-            started: clock::now(),
+            started,
         }
     }
 
@@ -148,6 +173,14 @@ impl Shared {
         exchange::acknowledged(&self.stats)
     }
 
+    /// Asks a worker something.
+    ///
+    /// # Errors
+    /// [`Full`]: too many ask already.
+    pub fn inquire(&self, worker: WorkerId, question: Asked) -> Result<(), Full> {
+        self.exchange.inboxes.get(usize::from(worker.0)).ok_or(Full)?.ask(question)
+    }
+
     /// Tells the workers to take in nothing more and to end.
     pub fn drain(&self) {
         self.exchange.drain();
@@ -159,13 +192,32 @@ impl Shared {
 
     /// Drops by name what is left for workers that have ended; there is no other writer then.
     pub fn empty_inboxes(&self) {
-        for (inbox, stats) in self.exchange.inboxes.iter().zip(&self.stats) {
-            while let Some(Handover { from, packet, offload, .. }) = inbox.take() {
+        let published = self.exchange.published.load_full();
+        let view = &published.snapshot;
+        let keep = |worker: usize, reason, from, packet: &[u8], segments| {
+            let dropped = Dropped {
+                reason,
+                segments,
+                whereabouts: Whereabouts::At(from),
+                pieces: &[IoSlice::new(packet)],
+                offload: &Offload::NONE,
+            };
+            self.drops[worker].keep(WorkerId(worker as u16), view, &dropped);
+        };
+        for (worker, inbox) in self.exchange.inboxes.iter().enumerate() {
+            let Some(stats) = self.stats.get(worker) else { continue };
+            // Whoever waits for an answer hears that there is none.
+            while inbox.asked().is_some() {}
+            while let Some(Handover { from, epoch, packet, offload }) = inbox.take() {
                 // It was valid where it was handed over.
                 let segments = Frame::parse(packet.bytes(), &offload).map_or(1, |f| f.segments());
                 let ledger = stats.ledger(from.side);
                 ledger.flow.taken_over.add(segments);
                 ledger.drops.add(DropReason::GatewayStopping, segments);
+                if let Some(at) = view.entry(from.at, epoch) {
+                    let from = Origin { at, ..from };
+                    keep(worker, DropReason::GatewayStopping, from, packet.bytes(), segments);
+                }
             }
         }
         // The fragments that wait belong to no worker; the first one's ledger takes them.
@@ -174,6 +226,11 @@ impl Shared {
             let ledger = stats.ledger(waiting.from.side);
             ledger.flow.released.add(1);
             ledger.drops.add(DropReason::FragmentWithoutFirst, 1);
+            if let Some(at) = view.entry(waiting.from.at, waiting.epoch) {
+                let from = Origin { at, ..waiting.from };
+                let packet = waiting.packet.bytes();
+                keep(0, DropReason::FragmentWithoutFirst, from, packet, 1);
+            }
         }
     }
 }
@@ -233,6 +290,7 @@ members = [{ endpoint = "vpce-a", weight = 100 }, { endpoint = "vpce-b", weight 
         let secret = Secret::from_bytes([3; Secret::LEN]);
         let control = Control::new(Arc::clone(&settings), secret, 1, Duration::ZERO, clock::now());
         let published = Published { snapshot: control.snapshot(), rig: Arc::default() };
-        (Shared::new(settings, published, Vec::new(), Vec::new()), control)
+        let inboxes = vec![Inbox::new(INBOX).unwrap()];
+        (Shared::new(settings, published, Vec::new(), inboxes), control)
     }
 }

@@ -1,16 +1,20 @@
 //! What a gateway shows of itself: the sums of the workers' counters and the targets.
 
+use std::sync::Arc;
+
 use router::Attachment;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::clock;
 use super::control_handle::View;
+use super::minutes::Told;
 use super::shared::Shared;
 use crate::config::{NetnsName, Settings};
 use crate::control::{EndpointGroupStatus, LoadBalancerStatus, TargetStatus};
 use crate::dataplane::fragments::HostileTotals;
-use crate::dataplane::stats::Totals;
+use crate::dataplane::snapshot::Snapshot;
+use crate::dataplane::stats::{BatchTotals, EndpointTotals, FlowLife, HistogramTotals, Totals};
 
 /// The state of a gateway at one moment; `GET /v1/status`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -19,6 +23,8 @@ pub struct Status {
     pub version: &'static str,
     /// Seconds since it started.
     pub uptime_seconds: u64,
+    /// The same in milliseconds: what differences of counters between two answers are divided by.
+    pub uptime_ms: u64,
     /// How many worker threads carry packets.
     pub workers: usize,
     /// Whether it is running, or on its way out.
@@ -36,8 +42,75 @@ pub struct Status {
     pub endpoint_groups: Vec<EndpointGroupStatus>,
     /// Every target of every group.
     pub targets: Vec<TargetStatus>,
+    /// Every endpoint, and what happened at it.
+    pub endpoints: Vec<EndpointStatus>,
     /// Every attachment with its device.
     pub attachments: Vec<AttachmentStatus>,
+    /// Every flow log, and whether it is written.
+    pub flow_logs: Vec<FlowLogStatus>,
+    /// How long flows were there that are over, in milliseconds.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub flow_life: HistogramTotals,
+    /// How many packets are handled together.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub batches: BatchTotals,
+    /// The last whole minute.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(super) minutes: Told,
+}
+
+/// One endpoint: what routes led to it, and what became of that.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct EndpointStatus {
+    /// Its name.
+    pub name: String,
+    /// The VPC that it is in.
+    pub vpc: String,
+    /// The subnet that it is in.
+    pub subnet: String,
+    /// The endpoint service that it connects to.
+    pub service: String,
+    /// The load balancer that serves it.
+    pub load_balancer: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its id in the Geneve option.
+    #[schema(example = "0x0123456789abcdef")]
+    pub wire_id: String,
+    /// Flows that it has now.
+    pub active_flows: u64,
+    /// Packets that routes led to it: those that were inspected, bypassed, answered or dropped.
+    pub received_packets: u64,
+    /// Counters, summed over workers.
+    #[serde(flatten)]
+    pub totals: EndpointTotals,
+}
+
+impl EndpointStatus {
+    fn all(view: &Snapshot) -> Vec<Self> {
+        let topology = &view.topology;
+        let all = topology.endpoints().zip(&view.endpoints);
+        all.map(|((_, endpoint), known)| {
+            let (subnet, pool) = (topology.subnet(endpoint.subnet), view.pool(known.pool));
+            let totals = known.counters.totals();
+            Self {
+                name: endpoint.name.clone(),
+                vpc: topology.vpc(subnet.vpc).name.clone(),
+                subnet: subnet.name.clone(),
+                service: endpoint.service.clone(),
+                load_balancer: pool.load_balancer.clone(),
+                zone: endpoint.zone.clone(),
+                wire_id: format!("{:#018x}", endpoint.wire_id),
+                active_flows: totals.active_flows(),
+                received_packets: totals.received_packets(),
+                totals,
+            }
+        })
+        .collect()
+    }
 }
 
 /// Whether a gateway takes packets in.
@@ -48,6 +121,17 @@ pub enum GatewayState {
     Running,
     /// It waits for packets that are with the appliances.
     Draining,
+}
+
+/// One flow log.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct FlowLogStatus {
+    /// Its name.
+    pub name: String,
+    /// Lines that were written.
+    pub lines: u64,
+    /// Lines that could not be written.
+    pub lines_lost: u64,
 }
 
 /// One attachment, and what its device lost.
@@ -89,9 +173,11 @@ impl Status {
             })
             .collect();
         let totals = Totals::of(shared.stats.iter().map(AsRef::as_ref));
+        let uptime = clock::now().saturating_duration_since(shared.started);
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds: clock::now().saturating_duration_since(shared.started).as_secs(),
+            uptime_seconds: uptime.as_secs(),
+            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
             workers: shared.stats.len(),
             state: if shared.is_draining() {
                 GatewayState::Draining
@@ -104,7 +190,18 @@ impl Status {
             load_balancers: view.load_balancers.clone(),
             endpoint_groups: view.endpoint_groups.clone(),
             targets: view.targets.to_vec(),
+            endpoints: EndpointStatus::all(&shared.exchange.published.load_full().snapshot),
             attachments,
+            flow_logs: (settings.flow_logs.iter().zip(&shared.flow_logs))
+                .map(|(log, counters)| FlowLogStatus {
+                    name: log.name.to_string(),
+                    lines: counters.lines.get(),
+                    lines_lost: counters.lines_lost.get(),
+                })
+                .collect(),
+            flow_life: FlowLife::of(shared.stats.iter().map(AsRef::as_ref)),
+            batches: BatchTotals::of(shared.stats.iter().map(AsRef::as_ref)),
+            minutes: Arc::clone(&view.minutes),
         }
     }
 }

@@ -168,7 +168,7 @@ impl Underlay {
 
 /// The port in the n-th slot of a worker's slice: the ports of worker w are those that are w modulo
 /// the number of workers, which is how the kernel finds the owner of what comes back.
-fn source_port(worker: u16, slot: u16, workers: u16) -> u16 {
+pub(super) fn source_port(worker: u16, slot: u16, workers: u16) -> u16 {
     let first = FIRST_SOURCE_PORT.next_multiple_of(workers);
     first + slot * workers + worker
 }

@@ -3,6 +3,9 @@
 //! It carries packets between its TUN queues, its sockets and its half of the data plane, and
 //! counts what was really sent and delivered. It decides nothing about packets.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,17 +21,23 @@ use netio::udp::{Datagram, UdpSocket};
 use netio::{Device, Slot};
 use router::Entry;
 
+use super::capture::Point;
 use super::clock;
-use super::exit::Exit;
+use super::exit::{Exit, Returns};
+use super::inquiry::Inquiries;
 use super::rig::Parts;
 use super::shared::{Handover, INBOX, Published, Shared};
 use super::underlay::Underlay;
+use super::witness::Whereabouts;
 use crate::control::recognise;
+use crate::dataplane::flow_log::FlowLogTap;
+use crate::dataplane::fragments::Waiting;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::snapshot::{Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::verdict::{DropReason, Origin, ReturnVerdict, Side, Way, WorkerId};
 use crate::dataplane::{Glance, Ingress, IngressConfig, Return};
+use crate::logging::throttled;
 
 /// Under which the poller reports the waker of the worker's inbox: the first of its sources.
 const INBOX_TOKEN: u64 = 0;
@@ -49,6 +58,10 @@ const UDP_HEADER: usize = 8;
 const LOSS_CHECK: Duration = Duration::from_secs(1);
 /// A drain is over when nothing has come back for this long.
 const DRAIN_QUIET: Duration = Duration::from_millis(200);
+/// What flow logs do not have yet is told within this time, or lost.
+const LAST_LOGS: Duration = Duration::from_millis(500);
+/// What is lost then is counted within this time: some ten million flows.
+const LAST_COUNT: Duration = Duration::from_millis(200);
 /// A drain is over after this long in any case.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -61,6 +74,10 @@ pub(super) struct WorkerConfig {
     pub max_flows: usize,
     /// When its flow table takes its memory.
     pub commit: Commit,
+    /// Whether it keeps a record of each flow.
+    pub records: bool,
+    /// Where its part of the flow logs goes, if there are any.
+    pub log: Option<FlowLogTap>,
     /// What each device takes in one write, by number.
     pub limits: Vec<Limits>,
     /// The CPU that it stays on.
@@ -88,6 +105,8 @@ pub(super) struct Worker {
     taken_up: Arc<Published>,
     /// Devices and sockets that are not in use yet.
     waiting: Vec<Parts>,
+    /// What is to be answered.
+    inquiries: Inquiries,
     /// What sockets that are gone had counted.
     retired: Retired,
     cpu: Option<usize>,
@@ -125,7 +144,8 @@ struct Retired {
 impl Worker {
     /// A worker with what is published and what waits in its inbox.
     pub fn new(config: WorkerConfig) -> io::Result<Self> {
-        let WorkerConfig { id, shared, max_flows, commit, limits, cpu, busy_poll } = config;
+        let WorkerConfig { id, shared, max_flows, commit, records, log, limits, cpu, busy_poll } =
+            config;
         let published = shared.exchange.published.load_full();
         let snapshot = Arc::clone(&published.snapshot);
         let now = clock::now();
@@ -134,6 +154,8 @@ impl Worker {
             worker: id,
             max_flows,
             commit,
+            records,
+            log,
             fragments: Arc::clone(&shared.fragments),
             stats: Arc::clone(&stats),
         };
@@ -142,7 +164,7 @@ impl Worker {
         let mut worker = Self {
             id,
             ingress: Ingress::new(config, Arc::clone(&snapshot), now)?,
-            returns: Return::new(Arc::clone(&snapshot), stats),
+            returns: Return::new(id, Arc::clone(&snapshot), stats),
             exit: Exit::new(id, Arc::clone(&shared), snapshot),
             shared,
             poller,
@@ -153,6 +175,7 @@ impl Worker {
             coalescer: coalescer(&limits),
             taken_up: Arc::clone(&published),
             waiting: Vec::new(),
+            inquiries: Inquiries::default(),
             retired: Retired::default(),
             cpu,
             busy_poll,
@@ -170,7 +193,7 @@ impl Worker {
             tracing::error!(worker = self.id.0, %error, "cannot watch a new device");
         }
         let snapshot = Arc::clone(&published.snapshot);
-        self.exit.snapshot = Arc::clone(&snapshot);
+        self.exit.take_up(Arc::clone(&snapshot));
         self.returns.handle_snapshot(Arc::clone(&snapshot));
         self.ingress.handle_snapshot(snapshot, now);
         self.shared.notices.acknowledge();
@@ -255,6 +278,7 @@ impl Worker {
             let timeout = match &drain {
                 Some(drain) if drain.is_over(now) => break,
                 _ if !active.is_empty() || awake > Some(now) => Some(Duration::ZERO),
+                _ if !self.inquiries.is_empty() => Some(Duration::ZERO),
                 Some(drain) => Some(drain.next().saturating_duration_since(now)),
                 None => [self.ingress.poll_timeout(), loss_check]
                     .into_iter()
@@ -273,6 +297,7 @@ impl Worker {
             }
             // Once for each batch, not for each packet: the time and the configuration.
             let now = clock::now();
+            self.exit.witness.look(now);
             let latest = lookout.look(ready.contains(&INBOX_TOKEN));
             if !Arc::ptr_eq(latest, &self.taken_up) {
                 self.take_up(&Arc::clone(latest), now);
@@ -289,6 +314,12 @@ impl Worker {
                 loss_check = loss_check.or(Some(now + LOSS_CHECK));
                 awake = Some(now + self.busy_poll);
             }
+            if ready.contains(&INBOX_TOKEN) || !self.inquiries.is_empty() {
+                let inbox = &shared.exchange.inboxes[usize::from(self.id.0)];
+                self.inquiries.take_up(|| inbox.asked());
+            }
+            self.inquiries.serve(&self.ingress, now);
+            self.exit.sampler.tick(now);
             let before = self.exit.stats.udp.flow.received.get();
             active.retain(|&source| {
                 let more = self.serve(source, now);
@@ -296,6 +327,7 @@ impl Worker {
                 self.exit.flush();
                 more
             });
+            self.exit.witness.settle();
             if let Some(drain) = &mut drain
                 && self.exit.stats.udp.flow.received.get() != before
             {
@@ -304,6 +336,25 @@ impl Worker {
             self.count_io();
         }
         self.count_losses();
+        self.finish_logs();
+    }
+
+    /// Tells what flow logs do not have yet, as far as whoever writes them keeps up.
+    fn finish_logs(&mut self) {
+        let mut until = clock::now() + LAST_LOGS;
+        let mut given_up = false;
+        while !self.ingress.finish_logs(clock::now()) {
+            if clock::now() >= until {
+                if given_up {
+                    break;
+                }
+                // What there is no room for is counted, which takes no longer than to look at it.
+                given_up = true;
+                self.ingress.give_up_logs();
+                until = clock::now() + LAST_COUNT;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Takes a batch from one source; says whether there may be more.
@@ -344,6 +395,13 @@ impl Worker {
                 self.exit.execute(origin, &frame, verdict);
             }
         }
+        while let Some((reason, waiting)) = self.ingress.poll_dropped() {
+            let Waiting { from, epoch, packet } = &waiting;
+            let at = self.exit.snapshot.entry(from.at, *epoch);
+            let at = at.map(|at| Whereabouts::At(Origin { at, ..*from }));
+            let at = at.unwrap_or(Whereabouts::Gone(from.side));
+            self.exit.dropped(reason, 1, at, packet.bytes(), &Offload::NONE);
+        }
     }
 
     fn cannot_receive(&mut self, source: Source, error: &io::Error) {
@@ -362,10 +420,10 @@ impl Worker {
                     let socket = &mut underlay.receivers[socket];
                     take_errors(&exit.stats, &exit.snapshot, shared, socket);
                 }
-                tracing::debug!(worker = self.id.0, ?source, %error, "cannot receive");
+                throttled!(DEBUG, worker = self.id.0, ?source, %error, "cannot receive");
             }
             Source::BadChecksums { .. } => {
-                tracing::debug!(worker = self.id.0, ?source, %error, "cannot receive");
+                throttled!(DEBUG, worker = self.id.0, ?source, %error, "cannot receive");
             }
             Source::Inbox | Source::Sender { .. } => {}
         }
@@ -386,13 +444,15 @@ impl Worker {
             }
             let ledger = self.exit.stats.ledger(from.side);
             ledger.flow.taken_over.add(frame.segments());
-            match self.exit.snapshot.entry(from.at, epoch) {
-                Some(at) => {
-                    let origin = Origin { at, ..from };
-                    let verdict = self.ingress.handle_handover(origin, &frame, now);
-                    self.exit.execute(origin, &frame, verdict);
-                }
-                None => ledger.drops.add(DropReason::Reconfigured, frame.segments()),
+            if let Some(at) = self.exit.snapshot.entry(from.at, epoch) {
+                let origin = Origin { at, ..from };
+                let verdict = self.ingress.handle_handover(origin, &frame, now);
+                self.exit.execute(origin, &frame, verdict);
+            } else {
+                let segments = frame.segments();
+                ledger.drops.add(DropReason::Reconfigured, segments);
+                let (gone, bytes) = (Whereabouts::Gone(from.side), frame.packet);
+                self.exit.dropped(DropReason::Reconfigured, segments, gone, bytes, &offload);
             }
         }
         true
@@ -405,6 +465,12 @@ impl Worker {
             return Ok(false);
         };
         let (count, more) = read_batch(queue, tun_slots)?;
+        if count > 0 {
+            exit.stats.batches.read.record(count as u64);
+        }
+        if exit.witness.looks_at(Point::In) {
+            exit.witness.came_in(&exit.snapshot, at, &tun_slots[..count]);
+        }
         if let Some(translation) = exit.snapshot.translation(at) {
             for Slot { packet, meta } in &mut tun_slots[..count] {
                 translation.inward(packet.bytes_mut(), meta);
@@ -424,7 +490,7 @@ impl Worker {
                 Some(glance) => {
                     if let Some(course) = ingress.shortcut(glance, now) {
                         received.add(glance.shape.segments.into());
-                        exit.send_settled(origin.side, bytes, meta, glance, &course);
+                        exit.send_settled(origin, bytes, meta, glance, &course);
                         continue;
                     }
                     Ok(glance.frame(bytes, meta))
@@ -440,6 +506,7 @@ impl Worker {
                 Err(reason) => {
                     received.add(1);
                     exit.stats.tun.drops.add(reason, 1);
+                    exit.dropped(reason, 1, Whereabouts::At(origin), bytes, meta);
                 }
             }
         }
@@ -456,6 +523,7 @@ impl Worker {
         let Some(Some(underlay)) = exit.underlays.get_mut(number) else { return Ok(false) };
         let address = underlay.address;
         let Some(receiver) = receiver(underlay) else { return Ok(false) };
+        let port = receiver.port();
         let count = receiver.recv(udp_slots)?;
         if count == 0 {
             // Anybody can send an ICMP error about datagrams that a receiver never sent. As long as
@@ -463,18 +531,36 @@ impl Worker {
             receiver.take_errors(&exit.stats, &exit.snapshot, shared);
             return Ok(false);
         }
+        let looks = exit.witness.looks_at(Point::FromAppliance);
         let slots = &udp_slots[..count];
         let bytes = |buffer: u32| slots[buffer as usize].packet.bytes();
+        let mut taken = 0;
+        let mut returns_of_one = Returns::default();
         for (buffer, Slot { packet, meta }) in slots.iter().enumerate() {
             let local = meta.local.unwrap_or(address);
             let mut start = 0;
+            let mut segments = 0;
             for datagram in datagrams(packet.bytes(), meta.segment_size) {
-                exit.stats.udp.flow.received.add(1);
+                segments += 1;
+                let from = Whereabouts::from_peer(meta.peer, local, port);
                 let verdict = returns.handle_datagram(meta.peer, local, datagram);
-                if let ReturnVerdict::Accept(returned) = verdict {
+                if looks {
+                    exit.witness.came_back(&exit.snapshot, from, datagram, &verdict);
+                }
+                let returned = match verdict {
+                    ReturnVerdict::Accept(returned) => Some(returned),
+                    ReturnVerdict::Drop(reason) => {
+                        exit.dropped(reason, 1, from, datagram, &Offload::NONE);
+                        None
+                    }
+                };
+                if let Some(returned) = returned {
                     let packet = &datagram[returned.range.clone()];
                     if returned.way != Way::Probe {
-                        exit.count_return(returned.target, packet.len());
+                        let of = (returned.target, returned.endpoint);
+                        let count = |before: &Returns| exit.count_returns(before);
+                        returns_of_one.add(of, packet.len(), count);
+                        exit.see_return(returned.target, packet);
                     }
                     match returned.way {
                         Way::Deliver(to) => {
@@ -482,14 +568,16 @@ impl Worker {
                                 buffer: buffer as u32,
                                 start: (start + returned.range.start) as u32,
                             };
-                            match exit.port_of.get(to) {
-                                Some(port) => {
-                                    let plain = returned.plain.as_ref();
-                                    coalescer.push(packet, plain, place, port, bytes, |run| {
-                                        exit.deliver(slots, &run);
-                                    });
-                                }
-                                None => exit.stats.udp.drops.add(DropReason::NotAttached, 1),
+                            if let Some(port) = exit.port_of.get(to) {
+                                let plain = returned.plain.as_ref();
+                                coalescer.push(packet, plain, place, port, bytes, |run| {
+                                    exit.deliver(slots, &run);
+                                });
+                            } else {
+                                exit.stats.udp.drops.add(DropReason::NotAttached, 1);
+                                let leaving = Whereabouts::Leaving { to, side: Side::Udp };
+                                let none = &Offload::NONE;
+                                exit.dropped(DropReason::NotAttached, 1, leaving, packet, none);
                             }
                         }
                         Way::Onward(endpoint) => {
@@ -505,14 +593,19 @@ impl Worker {
                             let header = Inner::parse(packet).map_or(0, |inner| inner.header_len);
                             let payload = packet.get(header + UDP_HEADER..).unwrap_or_default();
                             if let Some(probe) = recognise(&exit.snapshot.keys, payload) {
-                                shared.notices.probe(returned.target, probe);
+                                shared.notices.probe(returned.target, probe, clock::now());
                             }
                         }
                     }
                 }
                 start += datagram.len();
             }
+            taken += segments;
+            exit.stats.batches.received.record(segments);
         }
+        exit.count_returns(&returns_of_one);
+        // Last, so that who sees a balance sees what the targets have returned, too.
+        exit.stats.udp.flow.received.add(taken);
         // The runs refer to the buffers, which the next batch overwrites.
         coalescer.flush(|run| exit.deliver(slots, &run));
         Ok(count == udp_slots.len())
@@ -603,17 +696,29 @@ fn datagrams(bytes: &[u8], segment_size: u16) -> impl Iterator<Item = &[u8]> {
 
 /// Something that gives datagrams.
 trait Receiver: Device<Meta = Datagram> {
+    /// The UDP port to which datagrams come.
+    fn port(&self) -> u16;
+
     /// Takes in what the underlay said about datagrams that were sent.
     fn take_errors(&mut self, stats: &WorkerStats, snapshot: &Snapshot, shared: &Shared);
 }
 
 impl Receiver for UdpSocket {
+    fn port(&self) -> u16 {
+        self.local_addr().port()
+    }
+
     fn take_errors(&mut self, stats: &WorkerStats, snapshot: &Snapshot, shared: &Shared) {
         take_errors(stats, snapshot, shared, self);
     }
 }
 
 impl Receiver for BadChecksums {
+    /// It is for all ports and does not tell them apart: the one that nearly everybody uses.
+    fn port(&self) -> u16 {
+        geneve::PORT
+    }
+
     fn take_errors(&mut self, _: &WorkerStats, _: &Snapshot, _: &Shared) {}
 }
 
@@ -621,7 +726,7 @@ impl Receiver for BadChecksums {
 /// error to this socket by the packet that it quotes; who could not be reached is looked at.
 fn take_errors(stats: &WorkerStats, snapshot: &Snapshot, shared: &Shared, socket: &mut UdpSocket) {
     while let Some(error) = socket.take_error() {
-        tracing::debug!(?error, "the underlay reports an error");
+        throttled!(DEBUG, ?error, "the underlay reports an error");
         stats.io.underlay_errors.add(1);
         let Some(peer) = error.peer else { continue };
         let at = snapshot.sources.get(&peer.ip()).into_iter().flatten().copied();
@@ -632,73 +737,5 @@ fn take_errors(stats: &WorkerStats, snapshot: &Snapshot, shared: &Shared, socket
                 None => shared.notices.suspect(slot),
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::IoSlice;
-
-    use netio::udp::UdpConfig;
-
-    use super::*;
-    use crate::runtime::rig::Rig;
-    use crate::runtime::shared::{Inbox, tests::idle};
-    use crate::runtime::underlay::Buffers;
-
-    /// A worker that has one receiver on the loopback and nothing else.
-    fn worker() -> Worker {
-        let Shared { settings, exchange, .. } = idle();
-        let snapshot = Arc::clone(&exchange.published.load_full().snapshot);
-        let rig = Rig { number: 1, underlays: vec![0], ..Rig::default() };
-        let published = Published { snapshot, rig: Arc::new(rig) };
-        let (inboxes, stats) = (vec![Inbox::new(INBOX).unwrap()], vec![Arc::default()]);
-        let shared = Shared::new(settings.load_full(), published, stats, inboxes);
-        let bind = "127.0.0.1:0".parse().unwrap();
-        let config_udp = UdpConfig {
-            bind,
-            reuse_port: false,
-            gro: true,
-            dont_fragment: false,
-            recv_buffer: 0,
-            send_buffer: 0,
-        };
-        let underlay = Underlay {
-            address: bind.ip(),
-            receivers: vec![UdpSocket::bind(&config_udp).unwrap()],
-            bad_checksums: Vec::new(),
-            senders: Vec::new(),
-            granted: Buffers { receive: 0, send: 0 },
-        };
-        let parts = Parts { rig: 1, ports: Vec::new(), underlays: vec![(0, underlay)] };
-        shared.exchange.inboxes[0].parts.push(parts);
-        let config = WorkerConfig {
-            id: WorkerId(0),
-            shared: Arc::new(shared),
-            max_flows: 1,
-            commit: Commit::Lazily,
-            limits: Vec::new(),
-            cpu: None,
-            busy_poll: Duration::ZERO,
-        };
-        Worker::new(config).unwrap()
-    }
-
-    #[test]
-    fn an_error_on_a_receiver_does_not_keep_the_worker_busy() {
-        let mut worker = worker();
-        let mut ready = Vec::new();
-        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let meta = Datagram { peer: closed, ..Datagram::default() };
-        let receiver = &mut worker.exit.underlays[0].as_mut().unwrap().receivers[0];
-        receiver.send(&meta, &[IoSlice::new(b"nobody is there")]).unwrap();
-
-        worker.poller.wait(&mut ready, Some(Duration::from_secs(10))).unwrap();
-        let source = Source::Receiver { underlay: 0, socket: 0 };
-        assert_eq!(ready.iter().map(|&n| worker.sources[n as usize]).collect::<Vec<_>>(), [source]);
-        assert!(!worker.serve(source, clock::now()));
-        worker.poller.wait(&mut ready, Some(Duration::ZERO)).unwrap();
-        assert!(ready.is_empty(), "it is still reported");
-        assert_eq!(worker.exit.stats.io.underlay_errors.get(), 1);
     }
 }

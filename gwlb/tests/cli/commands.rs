@@ -1,12 +1,14 @@
 //! Commands and a gateway: what is done, what is said, and the exit status.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use rstest::rstest;
 use serde_json::json;
 
-use crate::rig::{Gateway, at_terminal, command, text};
+use crate::rig::{Gateway, Script, at_terminal, command, text};
 
 #[test]
 fn targets_come_and_go() {
@@ -52,7 +54,7 @@ fn a_group_of_endpoints_is_switched_and_back() {
     let back = shown(&["endpoint-group", "switch", "inspection"]);
     assert!(back.contains("new flows go to vpce-a"), "{back}");
     let output = gateway.run(&["endpoint-group", "switch", "inspection", "--to", "vpce-c"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("gwlb: to: endpoint group \"inspection\" has no member"));
 }
 
@@ -117,28 +119,92 @@ fn people_get_tables() {
 }
 
 #[rstest]
-#[case::weight(&["target", "register", "fw", "192.0.2.13", "--weight", "1001"], 1,
+#[case::weight(&["target", "register", "fw", "192.0.2.13", "--weight", "1001"], 2,
     "gwlb: weight is 0 to 1000, and not 1001")]
-#[case::negative(&["target", "register", "fw", "192.0.2.13", "--weight", "-1"], 1, "and not -1")]
-#[case::zone(&["target", "register", "fw", "192.0.2.13", "--zone", "az9"], 1,
+#[case::negative(&["target", "register", "fw", "192.0.2.13", "--weight", "-1"], 2, "and not -1")]
+#[case::zone(&["target", "register", "fw", "192.0.2.13", "--zone", "az9"], 2,
     "gwlb: zone: no load balancer of the target group has a node in zone \"az9\"; there are nodes in: az1")]
-#[case::family(&["target", "register", "fw", "2001:db8::1"], 1, "gwlb: address: the target is IPv6")]
-#[case::group(&["target", "list", "fx"], 1, "there is no target group \"fx\"; did you mean \"fw\"?")]
-#[case::odd_group(&["target", "list", "a/b c?"], 1, "there is no target group \"a/b c?\"")]
-#[case::target(&["target", "deregister", "fw", "192.0.2.99", "--wait"], 1, "no target 192.0.2.99:6081")]
-#[case::port(&["target", "health", "fw", "192.0.2.99", "--port", "7"], 1, "no target 192.0.2.99:7")]
-#[case::balancer(&["bypass", "on", "nope"], 1, "there is no load balancer \"nope\"")]
+#[case::family(&["target", "register", "fw", "2001:db8::1"], 2, "gwlb: address: the target is IPv6")]
+#[case::group(&["target", "list", "fx"], 2, "there is no target group \"fx\"; did you mean \"fw\"?")]
+#[case::odd_group(&["target", "list", "a/b c?"], 2, "there is no target group \"a/b c?\"")]
+#[case::target(&["target", "deregister", "fw", "192.0.2.99", "--wait"], 2, "no target 192.0.2.99:6081")]
+#[case::port(&["target", "health", "fw", "192.0.2.99", "--port", "7"], 2, "no target 192.0.2.99:7")]
+#[case::balancer(&["bypass", "on", "nope"], 2, "there is no load balancer \"nope\"")]
 #[case::no_address(&["target", "register", "fw", "fw-1"], 2, "invalid value 'fw-1'")]
 #[case::no_port(&["target", "register", "fw", "192.0.2.1", "--port", "0"], 2, "1..=65535")]
 #[case::no_switch(&["bypass", "maybe", "fw"], 2, "possible values: on, off")]
+#[case::other_url(&["status", "--url", "https://gw", "--token-file", "/nowhere"], 2,
+    "--url is such as http://127.0.0.1:9960")]
+#[case::no_token(&["status", "--url", "http://127.0.0.1:1", "--token-file", "/nowhere"], 2,
+    "cannot read the token file /nowhere")]
 #[case::half_a_url(&["status", "--url", "http://127.0.0.1:1"], 2, "--token-file")]
 fn what_is_refused_is_said(#[case] arguments: &[&str], #[case] code: i32, #[case] said: &str) {
     let gateway = Gateway::start();
-    let output = gateway.run(arguments);
+    // Another way to the gateway than its socket is said here.
+    let output = if arguments.contains(&"--url") {
+        Command::new(env!("CARGO_BIN_EXE_gwlb")).args(arguments).output().unwrap()
+    } else {
+        gateway.run(arguments)
+    };
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(stderr.contains(said), "{stderr}");
     assert_eq!(text(&output.stdout), "");
+}
+
+/// A command of each kind that asks a gateway.
+const ASKING: &[&[&str]] = &[
+    &["status"],
+    &["reload"],
+    &["diff"],
+    &["target", "list"],
+    &["target", "health"],
+    &["target", "register", "fw", "192.0.2.13"],
+    &["target", "register", "fw", "192.0.2.13", "--wait"],
+    &["target", "deregister", "fw", "192.0.2.13"],
+    &["target", "deregister", "fw", "192.0.2.13", "--wait"],
+    &["bypass", "on", "fw"],
+    &["endpoint-group", "list"],
+    &["endpoint-group", "switch", "inspection"],
+    &["trace", "--from", "subnet:app-a", "--to", "10.0.1.11"],
+    &["explain", "--from", "subnet:app-a", "--hex", "45"],
+    &["explain", "--drops"],
+    &["ping", "vpce-a"],
+    &["flows"],
+    &["flows", "--all"],
+    &["flows", "--count"],
+    &["flow", "203.0.113.7:4711-10.0.1.11:443/tcp"],
+    &["events"],
+    &["events", "--follow"],
+    &["log"],
+    &["log", "info"],
+    &["capture"],
+];
+
+#[test]
+fn every_command_ends_with_the_same_status_for_the_same_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let nobody = directory.path().join("nobody.sock");
+    let statuses = |socket: &Path| -> Vec<(&[&str], Option<i32>)> {
+        let ended = |arguments: &&'static [&'static str]| {
+            let output = command(socket, arguments).output().unwrap();
+            assert_eq!(text(&output.stdout), "", "{arguments:?}");
+            assert!(text(&output.stderr).starts_with("gwlb: "), "{arguments:?}");
+            (*arguments, output.status.code())
+        };
+        ASKING.iter().map(ended).collect()
+    };
+    let all = |status: i32| -> Vec<_> {
+        ASKING.iter().map(|&arguments| (arguments, Some(status))).collect()
+    };
+    assert_eq!(statuses(&nobody), all(1), "nobody is there");
+    for (refused, field, status) in
+        [(503, None, 1), (409, None, 1), (400, Some("x"), 2), (404, Some("x"), 2), (422, None, 2)]
+    {
+        let refusal = json!({ "status": refused, "detail": "it says no", "field": field });
+        let script = Script::start(vec![(refused, refusal)]);
+        assert_eq!(statuses(&script.socket()), all(status), "{refused}");
+    }
 }
 
 #[test]
@@ -155,9 +221,6 @@ fn who_cannot_be_reached_is_named() {
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let left = said(1);
     assert!(left.contains("has ended") && left.contains("gwlb run"), "{left}");
-    // The other commands say the same; for diff it is no difference.
-    let output = command(&socket, &["diff"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
@@ -168,6 +231,8 @@ fn a_file_is_compared_and_taken_up() {
         (output.status.code(), text(&output.stdout).to_owned(), text(&output.stderr).to_owned())
     };
     assert_eq!(run(&["diff"]).0, Some(0));
+    let (code, none) = at_terminal(command(&gateway.socket(), &["diff"]));
+    assert_eq!((code, none.trim()), (Some(0), "no difference"));
     gateway.edit("weight = 100", "weight = 50");
     let (code, shown, _) = run(&["diff"]);
     assert_eq!(code, Some(1));
@@ -222,9 +287,39 @@ fn a_hang_up_reads_the_file_again() {
 
     gateway.edit("weight = 50", "weight = 1001\nwheight = 1");
     gateway.signal(Signal::SIGHUP);
-    let log = gateway.log_until("not reloaded").join("\n");
-    for place in ["gateway.toml:44:10", "gateway.toml:45:1"] {
+    let log = gateway.log_until("gateway.toml:45:1").join("\n");
+    for place in ["not reloaded", "(the first of 2 problems)", "gateway.toml:44:10"] {
         assert!(log.contains(place), "{place}: {log}");
     }
     assert_eq!(weight(), 50);
+}
+
+#[test]
+fn flows_are_asked_for() {
+    let gateway = Gateway::start();
+    for arguments in
+        [&["flows"][..], &["flows", "--all"], &["flows", "--sort", "-idle", "--state", "closed"]]
+    {
+        assert_eq!(gateway.json(arguments)["items"], json!([]), "nothing has come in");
+    }
+    let count = ["flows", "--count", "--address", "10.0.0.0/8", "--endpoint", "vpce-a"];
+    assert_eq!(gateway.json(&count), json!({ "matched": 0 }));
+    let (code, shown) = at_terminal(command(&gateway.socket(), &["flows", "--port", "443"]));
+    assert_eq!((code, shown.trim()), (Some(0), "0 flows"));
+    let flow = ["flow", "203.0.113.7:4711-10.0.1.11:443/tcp"];
+    let output = gateway.run(&flow);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("there is no such flow now"), "{}", text(&output.stderr));
+    for (arguments, status, said) in [
+        (&["flows", "--endpoint", "vpce-x"][..], 2, "did you mean \"vpce-a\"?"),
+        (&["flows", "--state", "open"], 2, "--state: \"open\" is no state"),
+        (&["flows", "--port", "http"], 2, "--port: \"http\" is no port"),
+        (&["flows", "--sort", "colour"], 2, "age, idle, packets, bytes, expires"),
+        (&["flow", "10.0.1.11:443/tcp"], 2, "write SOURCE:PORT-DESTINATION:PORT/tcp"),
+        (&["flow"], 2, "which flow?"),
+    ] {
+        let output = gateway.run(arguments);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    }
 }

@@ -5,5 +5,7 @@
 
 mod commands;
 mod documentation;
+mod explain;
 mod rig;
+mod telling;
 mod waits;

@@ -35,7 +35,12 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn start() -> Self {
-        Self::with("")
+        Self::with("", &[])
+    }
+
+    /// The same with this in its environment.
+    pub fn start_in(environment: &[(&str, &str)]) -> Self {
+        Self::with("", environment)
     }
 
     /// The same with a group of two endpoints, in az1 and az2, whose target there is not checked.
@@ -73,10 +78,11 @@ group = "fw-b"
 address = "192.0.2.21"
 zone = "az2"
 "#,
+            &[],
         )
     }
 
-    fn with(further: &str) -> Self {
+    fn with(further: &str, environment: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU8 = AtomicU8::new(64);
         let [high, low] = (std::process::id() as u16).to_be_bytes();
         let number = COUNT.fetch_add(3, Ordering::Relaxed);
@@ -167,6 +173,9 @@ routes = [{{ destination = "0.0.0.0/0", endpoint = "vpce-a" }}]
             .arg("run")
             .arg(directory.path().join("gateway.toml"))
             .env_remove("GWLB_LOG")
+            .env_remove("RUST_LOG")
+            .env("GWLB_LOG_FORMAT", "human")
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -297,10 +306,17 @@ impl Script {
                 let (status, body) = &answers[next.min(last)];
                 let mut stream = BufReader::new(stream);
                 let mut line = String::new();
-                // The requests of these tests have no body.
+                let mut length = 0;
                 while stream.read_line(&mut line).is_ok_and(|read| read > 2) {
+                    if let Some((name, value)) = line.split_once(": ")
+                        && name.eq_ignore_ascii_case("content-length")
+                    {
+                        length = value.trim().parse().unwrap();
+                    }
                     line.clear();
                 }
+                // A socket that is closed before its client has said all takes the answer back.
+                let _ = stream.read_exact(&mut vec![0; length]);
                 let body = body.to_string();
                 let answer = format!(
                     "HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

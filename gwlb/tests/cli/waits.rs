@@ -104,3 +104,14 @@ fn a_target_that_does_not_get_healthy_is_not_waited_for_for_ever() {
     // It is registered all the same.
     assert_eq!(gateway.json(&["target", "list"])["items"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn a_target_that_goes_while_it_is_waited_for_was_right_to_ask_for() {
+    let waiting = target("initial", 0, Value::Null);
+    let gone = (404, json!({ "status": 404, "detail": "gone", "field": "address" }));
+    let script = Script::start(vec![(200, waiting), gone]);
+    let register = ["target", "register", "fw", "192.0.2.11", "--wait"];
+    let output = command(&script.socket(), &register).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("somebody has deregistered the target"));
+}

@@ -17,7 +17,7 @@ use gwlb::dataplane::verdict::{
 use gwlb::dataplane::{Glance, Ingress, IngressConfig, Return};
 use netio::mem::Commit;
 use netio::offload::{Coalescer, Limits, Offload, Place};
-use router::{Attachment, Entry};
+use router::{Attachment, EndpointId, Entry};
 
 use super::exits::{By, Exits, Handover};
 use super::journal::{Happened, Judgement, Stage};
@@ -83,6 +83,8 @@ impl Worker {
             worker: id,
             max_flows: around.max_flows,
             commit: Commit::Lazily,
+            records: true,
+            log: None,
             fragments: Arc::clone(around.fragments),
             stats: Arc::clone(&stats),
         };
@@ -91,7 +93,7 @@ impl Worker {
             id,
             ingress: Ingress::new(config, Arc::clone(&snapshot), around.start)
                 .expect("memory for a few flows"),
-            returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
+            returns: Return::new(id, Arc::clone(&snapshot), Arc::clone(&stats)),
             snapshot,
             stats,
             encapsulator: Encapsulator::default(),
@@ -178,12 +180,13 @@ impl Worker {
                 bytes: bytes.clone(),
                 verdict: verdict.clone(),
             });
-            let ReturnVerdict::Accept(Returned { way, target, range, plain }) = verdict else {
+            let ReturnVerdict::Accept(Returned { way, target, endpoint, range, plain }) = verdict
+            else {
                 continue;
             };
             let packet = &bytes[range.clone()];
             if way != Way::Probe {
-                self.count_return(target, packet.len());
+                self.count_return((target, endpoint), packet.len());
             }
             match way {
                 Way::Probe => {
@@ -442,9 +445,13 @@ impl Worker {
         exits.send(self.by(), side, hop, batch);
     }
 
-    fn count_return(&self, target: TargetSlot, bytes: usize) {
+    fn count_return(&self, (target, endpoint): (TargetSlot, EndpointId), bytes: usize) {
         let counters = &self.snapshot.target(target).counters[usize::from(self.id.0)];
         counters.returned_packets.add(1);
         counters.returned_bytes.add(bytes as u64);
+        if let Some(counters) = self.snapshot.endpoint(endpoint).counters.get(self.id.0) {
+            counters.returned_packets.add(1);
+            counters.returned_bytes.add(bytes as u64);
+        }
     }
 }

@@ -238,7 +238,8 @@ impl Control {
                     self.look_at_leaving(number, books);
                 }
             }
-            Input::Acknowledged(_) | Input::Symptoms(_) => {}
+            // What is shown only: nothing depends on it.
+            Input::ProbeTook { .. } | Input::Acknowledged(_) | Input::Symptoms(_) => {}
         }
         self.settle(books, 0);
     }

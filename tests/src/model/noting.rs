@@ -134,6 +134,12 @@ impl Plane {
             let room = before.is_some() || self.flows.count(worker) < self.max_flows;
             if !admitted || !room {
                 self.books.flows.untracked += case.seen.segments;
+                let limit = if admitted {
+                    &mut self.books.flows.table_full
+                } else {
+                    &mut self.books.flows.too_fast
+                };
+                *limit += case.seen.segments;
                 if is_tcp(&case.seen.inner) {
                     let until = now + case.pool().timers.tcp_idle;
                     self.worker(worker).overloaded.insert(case.id.0, until);

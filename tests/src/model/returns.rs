@@ -108,7 +108,7 @@ impl Plane {
         let way = way(view, endpoint, &inner)?;
         let range = header.len()..header.len() + inner.total_len;
         let plain = Plain::read(payload);
-        Ok(Returned { way, target, range, plain })
+        Ok(Returned { way, target, endpoint, range, plain })
     }
 
     /// Whether it is genuine for one of the targets at its source: returns its endpoint.

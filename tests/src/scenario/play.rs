@@ -13,7 +13,7 @@ use geneve::outer;
 use gwlb::config::{Settings, Weight};
 use gwlb::control::{self, CommandError, Event, TargetSpec};
 use gwlb::dataplane::snapshot::TargetSlot;
-use gwlb::dataplane::stats::{LedgerTotals, TargetTotals, Totals};
+use gwlb::dataplane::stats::{EndpointTotals, LedgerTotals, TargetTotals, Totals};
 
 use netio::offload::Segmentation;
 
@@ -397,6 +397,11 @@ impl Player<'_> {
         let targets = self.gateway.target_totals();
         let with_targets: u64 = targets.values().map(TargetTotals::active_flows).sum();
         let flows = after.flows.active();
+        let endpoints = self.gateway.endpoint_totals();
+        let with_endpoints: u64 = endpoints.iter().map(EndpointTotals::active_flows).sum();
+        if with_endpoints != flows {
+            broken(format!("{flows} flows are in the tables, endpoints have {with_endpoints}"));
+        }
         let bypassed = after.tun.flow.bypassed + after.udp.flow.bypassed;
         if with_targets > flows || (with_targets < flows && bypassed == 0) {
             broken(format!("{flows} flows are in the tables, targets have {with_targets}"));

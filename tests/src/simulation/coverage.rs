@@ -124,6 +124,8 @@ impl Kind {
                 "rebalanced",
                 "reopened",
                 "reset",
+                "table_full",
+                "too_fast",
                 "untracked",
             ]),
             Kind::Event | Kind::World => Vec::new(),

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use gwlb::control::Input;
-use gwlb::dataplane::snapshot::{Snapshot, TargetView};
+use gwlb::dataplane::snapshot::{self, PoolId, Snapshot, TargetView};
 use gwlb::dataplane::verdict::ReturnVerdict;
 use siphasher::sip::SipHasher13;
 
@@ -133,6 +134,21 @@ fn judgement(hasher: &mut SipHasher13, verdict: &Judgement) {
     }
 }
 
+/// An endpoint in a view, but for its counters.
+#[derive(Debug)]
+#[expect(dead_code, reason = "it is said, and not read")]
+struct EndpointView<'a> {
+    wire_id: u64,
+    pool: PoolId,
+    addresses: &'a [IpAddr],
+}
+
+impl<'a> From<&'a snapshot::EndpointView> for EndpointView<'a> {
+    fn from(view: &'a snapshot::EndpointView) -> Self {
+        Self { wire_id: view.wire_id, pool: view.pool, addresses: &view.addresses }
+    }
+}
+
 /// A view, but for the counters in it, which count what other steps say. The order of what has none
 /// is that of its keys.
 fn view(hasher: &mut SipHasher13, snapshot: &Snapshot) {
@@ -143,6 +159,7 @@ fn view(hasher: &mut SipHasher13, snapshot: &Snapshot) {
         earlier_topology,
         keys,
         endpoints,
+        departed: _,
         groups,
         pools,
         targets,
@@ -161,6 +178,7 @@ fn view(hasher: &mut SipHasher13, snapshot: &Snapshot) {
     }
     // What is translated into what shows in the packets.
     let translated: Vec<_> = translations.iter().map(Option::is_some).collect();
+    let endpoints: Vec<_> = endpoints.iter().map(EndpointView::from).collect();
     say(hasher, &(keys.cookie.epoch(), endpoints, pools, translated));
     // Where there are none, a run is the same as before there were any.
     if !groups.is_empty() {
@@ -176,6 +194,7 @@ fn view(hasher: &mut SipHasher13, snapshot: &Snapshot) {
             dialect,
             templates: _,
             counters: _,
+            round_trips: _,
         } = target;
         say(hasher, &(id, group, address, path_mtu, usable_mtu, dialect));
     }

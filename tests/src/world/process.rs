@@ -68,6 +68,7 @@ impl Process {
         for variable in ["GWLB_LOG", "RUST_LOG", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"] {
             command.env_remove(variable);
         }
+        command.env("GWLB_LOG_FORMAT", "human");
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         command.die_with_parent();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {name}: {error}"));

@@ -70,6 +70,8 @@ fn a_million_spoofed_flows_harm_no_connection_and_fill_no_more_than_the_tables()
     assert!(status.flows.created >= TABLES, "the tables were not filled: {status:#?}");
     assert!(status.active_flows <= TABLES, "{status:#?}");
     assert!(status.flows.untracked > 0, "{status:#?}");
+    let told = ordeal.gateway.wait_for_events("flood_begun", 2);
+    assert!(told.iter().all(|event| event["limit"] == "flow_table"), "{told:#?}");
     // What begins while nothing is remembered goes on when there is room again.
     ordeal.open_streams(1);
     let full = ordeal.gateway.process.resident();
@@ -128,6 +130,12 @@ fn a_flood_fills_tables_no_faster_than_they_may_be_filled() {
     assert!(new <= workers * 1000 * seconds, "{new} new flows in {took:?}: {status:#?}");
     assert!(status.flows.untracked > 0, "{status:#?}");
     ordeal.breathe();
+    // Each worker tells of it when it begins and when it is over, and of each packet.
+    let begun = ordeal.gateway.wait_for_events("flood_begun", workers as usize);
+    let over = ordeal.gateway.wait_for_events("flood_over", begun.len());
+    assert!(begun.iter().all(|it| it["limit"] == "new_flows_per_second"), "{begun:#?}");
+    let told: u64 = over.iter().map(|event| event["packets"].as_u64().unwrap()).sum();
+    assert_eq!(told, ordeal.gateway.status().flows.untracked, "{over:#?}");
     let outcome = ordeal.end();
     outcome.assert_only(&["handover_full"]);
     tell("a flood and a cap of 1000 new flows a second", &outcome);

@@ -112,6 +112,23 @@ fn an_underlay_that_goes_away_is_used_again_when_it_is_back() {
 }
 
 #[test]
+fn what_a_device_that_is_down_does_not_take_is_counted() {
+    let Some(world) = world("a_device_that_is_down", Plan::default()) else { return };
+    let _nva = world.start_appliances();
+    let mut gateway = world.start_gateway();
+    let server = EchoServer::start(&world.servers[0], Family::V4);
+    let socket = traffic::datagrams(&world.client, server.address());
+    traffic::exchange(&socket, b"before").unwrap();
+
+    world.servers[0].links().set_down("app-a").unwrap();
+    socket.send(b"meanwhile").unwrap();
+    let status = gateway.wait_until("the failure is counted", |status| !status.drops().is_empty());
+    assert_eq!(status.drops(), BTreeMap::from([("delivery_failed", 1)]), "{status:#?}");
+    assert!(gateway.settled().is_balanced());
+    gateway.stop();
+}
+
+#[test]
 fn a_device_that_somebody_deletes_takes_nothing_else_with_it() {
     let plan = Plan { zones: 2, appliances: vec![0, 1], ..Plan::default() };
     let Some(world) = world("a_device_that_somebody_deletes", plan) else { return };

@@ -39,7 +39,9 @@ fn quoted(text: &str) -> String {
 /// "… 5 packets came in, 4 went to appliances, 4 came back, 4 were delivered"
 fn farewell(finished: &Finished) -> [u64; 4] {
     let line = finished.stderr.lines().find(|line| line.contains("packets came in")).unwrap();
-    let numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok());
+    // Behind the time, which has numbers, too.
+    let (_, said) = line.split_once("INFO").unwrap();
+    let numbers = said.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok());
     numbers.collect::<Vec<_>>().try_into().unwrap()
 }
 

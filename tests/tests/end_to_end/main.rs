@@ -7,19 +7,25 @@
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests, as in tests")]
 
 mod api;
+mod bad_requests;
+mod capture;
 mod carrying;
 mod commands;
 mod detours;
+mod explain;
 mod faults;
 mod firewall;
+mod flow_logs;
 mod health;
 mod idle;
 mod lifecycle;
+mod metrics;
 mod path_mtu;
 mod privileges;
 mod restart;
 mod samples;
 mod switches;
+mod top;
 mod translation;
 mod unprivileged;
 mod wire;

@@ -76,7 +76,14 @@ pub(crate) fn policy() -> impl Strategy<Value = Policy> {
 }
 
 impl Policy {
-    pub(crate) fn settings(&self, variant: Variant) -> Settings {
+    /// The configuration, with what else `edit` makes of the file.
+    pub(crate) fn settings(&self, variant: Variant, edit: impl FnOnce(&mut String)) -> Settings {
+        let mut text = self.text(variant);
+        edit(&mut text);
+        gwlb::config::parse(&Source::new("histories.toml", text)).unwrap()
+    }
+
+    fn text(&self, variant: Variant) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/gateway.toml");
         let mut text = std::fs::read_to_string(path).unwrap();
         let mut insert = |behind: &str, keys: &str| {
@@ -110,7 +117,7 @@ impl Policy {
                 text = text.replace("address = \"192.0.2.12\"\n", weight);
             }
         }
-        gwlb::config::parse(&Source::new("histories.toml", text)).unwrap()
+        text
     }
 
     fn group(&self) -> String {

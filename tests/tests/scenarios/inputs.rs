@@ -1,6 +1,7 @@
 //! The captures that enter the scenarios, as code: each file is what a function here makes. A
 //! scenario may as well bring a capture from elsewhere; then it is not listed here.
 
+mod drops;
 mod failover;
 mod flows;
 mod fragments;
@@ -47,6 +48,7 @@ impl Inputs {
         lifetimes::add(&mut inputs);
         narrow::add(&mut inputs);
         reload::add(&mut inputs);
+        drops::add(&mut inputs);
         inputs
     }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, and nothing else")]
 
 mod inputs;
+mod reasons;
 mod wrong;
 
 use std::fmt::Write as _;

@@ -123,6 +123,8 @@ impl Plane {
             worker: WorkerId(worker),
             max_flows,
             commit: Commit::Lazily,
+            records: false,
+            log: None,
             fragments: Arc::clone(&self.fragments),
             stats: Arc::clone(&stats),
         };
@@ -131,7 +133,7 @@ impl Plane {
             .map_err(BenchError::io(format!("have memory for {max_flows} flows")))?;
         Ok(Lane {
             ingress,
-            returns: Return::new(Arc::clone(&snapshot), Arc::clone(&stats)),
+            returns: Return::new(WorkerId(0), Arc::clone(&snapshot), Arc::clone(&stats)),
             snapshot,
             stats,
             internet: self.internet,

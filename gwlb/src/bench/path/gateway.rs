@@ -22,13 +22,63 @@ pub(super) struct Gateway {
     socket: PathBuf,
 }
 
-/// What it remembers at most; `None` leaves the defaults.
+/// What its configuration says besides; `None` leaves the defaults.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Limits {
-    /// Flows of each worker.
+pub(super) struct Options {
+    /// Flows that each worker remembers at most.
     pub flows: Option<u32>,
     /// New flows of each worker in a second.
     pub new_flows_per_second: Option<u32>,
+    /// How much it keeps to be looked at.
+    pub kept: Option<Kept>,
+}
+
+/// How much a gateway keeps to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// The counters that it cannot be without.
+    Counters,
+    /// All that it can keep all the time: records of flows, and a flow log of all of them, of which
+    /// a window ends each second.
+    Everything,
+}
+
+impl Options {
+    /// Lines of `[gateway]`.
+    fn gateway(self) -> String {
+        let limit = |key: &str, value: Option<u32>| {
+            value.map_or(String::new(), |value| format!("{key}_per_worker = {value}\n"))
+        };
+        let records = match self.kept {
+            None => "",
+            Some(Kept::Counters) => "flow_records = false\n",
+            Some(Kept::Everything) => "flow_records = true\n",
+        };
+        let flows = limit("max_flows", self.flows);
+        flows + &limit("max_new_flows_per_second", self.new_flows_per_second) + records
+    }
+
+    /// Further tables; what is written goes below `directory`.
+    fn tables(self, setup: &str, directory: &Path) -> String {
+        if self.kept != Some(Kept::Everything) {
+            return String::new();
+        }
+        let file = quoted(&directory.join(format!("{setup}.flows")).to_string_lossy());
+        format!(
+            r#"
+[[flow_log]]
+name = "everything"
+destination = {file}
+max_aggregation_interval_seconds = 1
+extended_ranges = true
+"#
+        )
+    }
+}
+
+/// As TOML has it.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
 }
 
 impl Gateway {
@@ -36,7 +86,7 @@ impl Gateway {
     pub(super) async fn start(
         setup: &str,
         detour: &Detour,
-        limits: Limits,
+        options: Options,
         directory: &RunDirectory,
     ) -> Result<Self, LabError> {
         let health = SocketAddr::from((APPLIANCE, HEALTH_PORT));
@@ -58,7 +108,7 @@ impl Gateway {
         appliance.wait_ready(answers).await?;
 
         let socket = at.join(format!("{setup}.sock"));
-        let text = configuration(setup, detour, limits, at, &socket);
+        let text = configuration(setup, detour, options, at, &socket);
         let file = directory.write(&format!("{setup}.toml"), &text)?;
         let arguments = [OsString::from("run"), file.into_os_string()];
         let mut process = Process::start(setup, &detour.node, &arguments, at, Ending::InOrder)?;
@@ -69,6 +119,11 @@ impl Gateway {
         };
         process.wait_ready(healthy).await?;
         Ok(Self { process, appliance, socket })
+    }
+
+    /// Where it is asked.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// What it has counted.
@@ -86,15 +141,11 @@ impl Gateway {
 fn configuration(
     setup: &str,
     detour: &Detour,
-    limits: Limits,
+    options: Options,
     directory: &Path,
     socket: &Path,
 ) -> String {
-    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let path = |path: &Path| quoted(&path.to_string_lossy());
-    let limit = |key: &str, value: Option<u32>| {
-        value.map_or(String::new(), |value| format!("{key}_per_worker = {value}\n"))
-    };
     let secret = directory.join(format!("{setup}.secret"));
     let ((client, client_prefix), (server, server_prefix)) = (CLIENT, SERVER);
     format!(
@@ -103,7 +154,7 @@ fn configuration(
 [gateway]
 secret_file = {secret}
 admin = {admin}
-{flows}{new_flows}
+{of_gateway}
 [[vpc]]
 name = "app"
 cidrs = ["10.0.0.0/16"]
@@ -180,11 +231,11 @@ netns = {server_netns}
 mtu = {MTU}
 addresses = ["{server}/{server_prefix}"]
 default_route = true
-"#,
+{tables}"#,
         secret = path(&secret),
         admin = path(socket),
-        flows = limit("max_flows", limits.flows),
-        new_flows = limit("max_new_flows_per_second", limits.new_flows_per_second),
+        of_gateway = options.gateway(),
+        tables = options.tables(setup, directory),
         node = quoted(detour.node.name()),
         client_netns = quoted(detour.ends.client.name()),
         server_netns = quoted(detour.ends.server.name()),
@@ -203,15 +254,19 @@ mod tests {
         let here = || Netns::current().unwrap();
         let ends = Ends { client: here(), server: here() };
         let detour = Detour { ends, node: here(), appliance: here() };
-        let limits = Limits { flows: Some(4096), new_flows_per_second: Some(500) };
+        let kept = [None, Some(Kept::Counters), Some(Kept::Everything)];
+        let options =
+            kept.map(|kept| Options { flows: Some(4096), new_flows_per_second: Some(500), kept });
         let (directory, socket) = (Path::new("/tmp/x"), Path::new("/tmp/x/gateway.sock"));
-        let text = configuration("gateway", &detour, limits, directory, socket);
-        // They are three namespaces, and none that a file may name is called as this one is.
-        let names = ["node", "client", "server"].into_iter();
-        let text = names.fold(text, |text, name| text.replacen("(current)", name, 1));
-        let source = router::source::Source::new("gateway.toml", text);
-        let settings = crate::config::parse(&source).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(settings.attachments.len(), 2);
-        assert_eq!(settings.notes.len(), 0, "{:?}", settings.notes);
+        for options in options {
+            let text = configuration("gateway", &detour, options, directory, socket);
+            // They are three namespaces, and none that a file may name is called as this one is.
+            let names = ["node", "client", "server"].into_iter();
+            let text = names.fold(text, |text, name| text.replacen("(current)", name, 1));
+            let source = router::source::Source::new("gateway.toml", text);
+            let settings = crate::config::parse(&source).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(settings.attachments.len(), 2);
+            assert_eq!(settings.notes.len(), 0, "{:?}", settings.notes);
+        }
     }
 }

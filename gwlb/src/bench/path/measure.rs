@@ -11,9 +11,11 @@ use super::super::report::figure;
 use super::Part;
 use super::case::{Case, Figure, Of, Series};
 use super::cpu;
+use super::gateway::Gateway;
 use super::setup::Setup;
-use super::stage::{FLOODED_NEW_FLOWS, Stage};
+use super::stage::{FLOODED_NEW_FLOWS, Path, Stage};
 use super::traffic::{Bulk, Churn, Datagrams, Echo, Flood, Pattern};
+use super::watched::Watched;
 use crate::lab::statistics::GatewayStatus;
 use crate::runtime::clock;
 
@@ -23,6 +25,10 @@ const WARM_UP: f64 = 0.25;
 const HALF: f64 = 0.5;
 /// New flows that a flood offers, for each that the gateway takes.
 const OVERFLOW: f64 = 1.5;
+
+/// What is sent through a gateway that is looked at, and through one that is not.
+pub(super) const OBSERVED: [Case; 3] =
+    [Case::Tcp { streams: 1 }, Case::Udp(Pattern::Runs), Case::Udp(Pattern::Interleaved)];
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -52,7 +58,7 @@ impl Plan {
                 vec![Case::Latency { loaded: false }, Case::Latency { loaded: true }]
             }
             Part::Connections => vec![Case::Connections],
-            Part::Flood => Vec::new(),
+            Part::Flood | Part::Observability => Vec::new(),
         };
         self.parts.iter().flat_map(cases)
     }
@@ -61,7 +67,9 @@ impl Plan {
     pub(super) fn steps(&self) -> usize {
         let rounds = self.cases().count() * self.setups.len();
         let floods = usize::from(self.measures(Part::Flood));
-        self.setups.len() + self.pairs * (rounds + floods)
+        let watched = usize::from(self.measures(Part::Observability));
+        let watched = watched * OBSERVED.len() * Watched::NAMES.len();
+        self.setups.len() + self.pairs * (rounds + floods + watched)
     }
 }
 
@@ -93,6 +101,9 @@ pub(super) async fn run(
     if plan.measures(Part::Flood) {
         flood(plan, stage, progress, &mut all).await?;
     }
+    if plan.measures(Part::Observability) {
+        observability(plan, stage, progress, &mut all).await?;
+    }
     Ok(all)
 }
 
@@ -122,8 +133,8 @@ async fn measure(
     capacity: f64,
 ) -> Result<Values, BenchError> {
     match case {
-        Case::Tcp { streams } => tcp(plan, stage, setup, streams).await,
-        Case::Udp(pattern) => udp(plan, stage, setup, pattern).await,
+        Case::Tcp { streams } => tcp(plan, stage.path(setup)?, streams).await,
+        Case::Udp(pattern) => udp(plan, stage.path(setup)?, pattern).await,
         Case::Latency { loaded } => {
             let load = loaded.then_some(capacity * HALF);
             latency(plan, stage, setup, load).await
@@ -188,13 +199,12 @@ async fn try_out(plan: &Plan, stage: &mut Stage, setup: Setup) -> Result<f64, Be
 
 async fn tcp(
     plan: &Plan,
-    stage: &mut Stage,
-    setup: Setup,
+    (ends, mut gateway): Path<'_>,
     streams: usize,
 ) -> Result<Values, BenchError> {
-    let bulk = Bulk::start(&stage.ends(setup)?, streams, None)?;
+    let bulk = Bulk::start(&ends, streams, None)?;
     warm_up(plan).await;
-    let status = status(stage, setup).await?;
+    let status = status(&mut gateway).await?;
     let (start, before, repeated) = (Moment::now()?, bulk.received(), bulk.repeated());
     sleep(plan.length).await;
     let (bytes, span) = (bulk.received() - before, start.until_now()?);
@@ -205,19 +215,18 @@ async fn tcp(
         (Figure::EFFICIENCY, gigabits / span.cpu),
         (Figure::REPEATED, repeated as f64 / span.wall),
     ];
-    values.extend(inside(stage, setup, status).await?);
+    values.extend(inside(&mut gateway, status).await?);
     Ok(values)
 }
 
 async fn udp(
     plan: &Plan,
-    stage: &mut Stage,
-    setup: Setup,
+    (ends, mut gateway): Path<'_>,
     pattern: Pattern,
 ) -> Result<Values, BenchError> {
-    let datagrams = Datagrams::start(&stage.ends(setup)?, pattern)?;
+    let datagrams = Datagrams::start(&ends, pattern)?;
     warm_up(plan).await;
-    let status = status(stage, setup).await?;
+    let status = status(&mut gateway).await?;
     let (start, sent, received) = (Moment::now()?, datagrams.sent(), datagrams.received());
     sleep(plan.length).await;
     let received = (datagrams.received() - received) as f64;
@@ -228,13 +237,13 @@ async fn udp(
         (Figure::LOSS, (1.0 - received / sent).max(0.0) * 100.0),
         (Figure::CPU, span.cpu * 1e6 / received),
     ];
-    values.extend(inside(stage, setup, status).await?);
+    values.extend(inside(&mut gateway, status).await?);
     Ok(values)
 }
 
 /// What the gateway has counted so far, where the set-up is one.
-async fn status(stage: &mut Stage, setup: Setup) -> Result<Option<GatewayStatus>, BenchError> {
-    match stage.gateway(setup) {
+async fn status(gateway: &mut Option<&mut Gateway>) -> Result<Option<GatewayStatus>, BenchError> {
+    match gateway {
         Some(gateway) => Ok(Some(gateway.status().await?)),
         None => Ok(None),
     }
@@ -242,11 +251,10 @@ async fn status(stage: &mut Stage, setup: Setup) -> Result<Option<GatewayStatus>
 
 /// What the gateway did meanwhile, packet for packet.
 async fn inside(
-    stage: &mut Stage,
-    setup: Setup,
+    gateway: &mut Option<&mut Gateway>,
     before: Option<GatewayStatus>,
 ) -> Result<Values, BenchError> {
-    let Some((now, before)) = status(stage, setup).await?.zip(before) else {
+    let Some((now, before)) = status(gateway).await?.zip(before) else {
         return Ok(Values::new());
     };
     let since = now.since(&before);
@@ -339,6 +347,34 @@ async fn flood(
                 progress.done(&told(Case::Flood, "flooded", &values));
             }
             record(all, Case::Flood, if flooded { "flooded" } else { "quiet" }, values);
+        }
+    }
+    Ok(())
+}
+
+/// The gateway that nobody looks at, and the other, in turns.
+async fn observability(
+    plan: &Plan,
+    stage: &mut Stage,
+    progress: &Progress,
+    all: &mut Vec<Series>,
+) -> Result<(), BenchError> {
+    let Some(both) = stage.watched() else { return Ok(()) };
+    for case in OBSERVED {
+        for _ in 0..plan.pairs {
+            for (number, name) in Watched::NAMES.into_iter().enumerate() {
+                progress.doing(format!("{}: {name}", case.name()));
+                let (gateway, ends) = both.gateway(number);
+                let path = (ends, Some(gateway));
+                let measured = match case {
+                    Case::Tcp { streams } => tcp(plan, path, streams).await?,
+                    Case::Udp(pattern) => udp(plan, path, pattern).await?,
+                    _ => continue,
+                };
+                both.check().await?;
+                progress.done(&told(case, name, &measured));
+                record(all, case, name, measured);
+            }
         }
     }
     Ok(())

@@ -4,8 +4,10 @@ use super::super::Measured;
 use super::super::report::{Bar, PERCENTILE, Row};
 use super::super::statistics::{Ratio, Samples, ratio_of_pairs};
 use super::case::{Case, Figure, Series};
+use super::measure::OBSERVED;
 use super::setup::Setup;
 use super::traffic::Pattern;
+use super::watched::Watched;
 
 /// What each bar compares, the gateway's with the hairpin's.
 const COMPARED: [(&str, Case, Figure); 6] = [
@@ -15,6 +17,13 @@ const COMPARED: [(&str, Case, Figure); 6] = [
     ("udp64_runs_vs_hairpin", Case::Udp(Pattern::Runs), Figure::PACKETS),
     ("udp64_interleaved_vs_hairpin", Case::Udp(Pattern::Interleaved), Figure::PACKETS),
     ("rtt_vs_hairpin", Case::Latency { loaded: false }, Figure::MEDIAN),
+];
+
+/// What a gateway that is looked at carries, compared with one that is not.
+const OBSERVATION: [(&str, Case, Figure); OBSERVED.len()] = [
+    ("observed_tcp1", OBSERVED[0], Figure::THROUGHPUT),
+    ("observed_udp64_runs", OBSERVED[1], Figure::PACKETS),
+    ("observed_udp64_interleaved", OBSERVED[2], Figure::PACKETS),
 ];
 
 /// All rows, and the bars that can be made of them.
@@ -32,6 +41,10 @@ pub(super) fn told(all: &[Series]) -> Measured {
         bars.push(Bar::alone("syscalls_per_packet", &samples));
     }
     bars.extend(flood_goodput(all));
+    let [off, on] = Watched::NAMES;
+    bars.extend(OBSERVATION.iter().filter_map(|&(name, case, figure)| {
+        ratio(all, case, figure, (on, off)).map(|ratio| Bar::of(name, &ratio))
+    }));
     (bars, all.iter().map(row).collect())
 }
 
@@ -113,6 +126,10 @@ mod tests {
 
     #[test]
     fn every_bar_that_is_compared_has_a_goal() {
-        assert!(COMPARED.iter().all(|(name, ..)| Goal::named(name).is_some()));
+        let all = COMPARED.iter().chain(&OBSERVATION);
+        assert!(all.clone().count() > 0);
+        for (name, ..) in all {
+            assert!(Goal::named(name).is_some(), "{name}");
+        }
     }
 }

@@ -10,20 +10,24 @@ use super::super::error::BenchError;
 use super::super::progress::Progress;
 use super::Part;
 use super::forwarder::Forwarder;
-use super::gateway::{Gateway, Limits};
+use super::gateway::{Gateway, Options};
 use super::measure::Plan;
 use super::network::{Detour, Ends, Network};
 use super::setup::Setup;
+use super::watched::Watched;
 use crate::lab::error::LabError;
 use crate::lab::process::RunDirectory;
 
 /// What the gateway remembers that is flooded. Its table is full after some seconds, and before
 /// that it takes no more than these in a second, so that floods need not be large: what they cost
 /// beyond that is the sender's work, which this machine has to do as well.
-pub(super) const FLOODED: Limits =
-    Limits { flows: Some(16_384), new_flows_per_second: Some(FLOODED_NEW_FLOWS) };
+pub(super) const FLOODED: Options =
+    Options { flows: Some(16_384), new_flows_per_second: Some(FLOODED_NEW_FLOWS), kept: None };
 /// New flows of each of its workers in a second.
 pub(super) const FLOODED_NEW_FLOWS: u32 = 4000;
+
+/// A client and a server, and the gateway between them, where there is one.
+pub(super) type Path<'a> = (Ends, Option<&'a mut Gateway>);
 
 /// The running set-ups. Fields are dropped in this order.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ pub(super) struct Stage {
     gateway: Option<Gateway>,
     /// Another one, of which little is measured: its table is small and is filled.
     flooded: Option<(Gateway, Ends)>,
+    watched: Option<Watched>,
     _forwarders: Vec<Forwarder>,
     ends: Vec<(Setup, Ends)>,
     /// Where the hairpin's appliance counts what it forwards.
@@ -53,8 +58,8 @@ impl Stage {
             let its = match setup {
                 Setup::Gateway => {
                     let detour = network.gateway(name)?;
-                    let limits = Limits::default();
-                    gateway = Some(Gateway::start(name, &detour, limits, &directory).await?);
+                    let options = Options::default();
+                    gateway = Some(Gateway::start(name, &detour, options, &directory).await?);
                     detour.ends
                 }
                 Setup::Hairpin => {
@@ -77,9 +82,15 @@ impl Stage {
             let its = Gateway::start("flooded", &detour, FLOODED, &directory).await?;
             flooded = Some((its, detour.ends));
         }
+        let watched = if plan.measures(Part::Observability) {
+            Some(Watched::start(&mut network, &directory).await?)
+        } else {
+            None
+        };
         Ok(Self {
             gateway,
             flooded,
+            watched,
             _forwarders: forwarders,
             ends,
             hairpin,
@@ -95,14 +106,20 @@ impl Stage {
         found.map(|(_, ends)| ends.clone()).ok_or_else(none)
     }
 
-    /// The gateway, where this set-up is one.
-    pub(super) fn gateway(&mut self, setup: Setup) -> Option<&mut Gateway> {
-        self.gateway.as_mut().filter(|_| setup == Setup::Gateway)
+    /// A set-up of the plan.
+    pub(super) fn path(&mut self, setup: Setup) -> Result<Path<'_>, BenchError> {
+        let ends = self.ends(setup)?;
+        Ok((ends, self.gateway.as_mut().filter(|_| setup == Setup::Gateway)))
     }
 
     /// The gateway that is flooded, with its client and server.
     pub(super) fn flooded(&mut self) -> Option<(&mut Gateway, Ends)> {
         self.flooded.as_mut().map(|(gateway, ends)| (gateway, ends.clone()))
+    }
+
+    /// The two gateways of which one is looked at.
+    pub(super) fn watched(&mut self) -> Option<&mut Watched> {
+        self.watched.as_mut()
     }
 
     /// Bytes that came back from the set-up's appliance so far, in either direction; `None` where

@@ -16,7 +16,8 @@ use crate::cli::{INTERRUPTED, fail, for_people, print};
 /// Deregister a target: it gets no new flows, and those that it has stay until they end, or until
 /// the group's deregistration delay is over.
 ///
-/// Exit status: 0 done, with --wait: and drained; 1 not; 130 interrupted while waiting.
+/// Exit status: 0 done, with --wait: and drained; 1 not, or the gateway cannot be asked; 2 there is no
+/// such target; 130 interrupted while waiting.
 #[derive(Debug, Args)]
 pub(super) struct DeregisterArgs {
     #[command(flatten)]

@@ -9,7 +9,8 @@ use serde_json::json;
 use super::list::all;
 use super::path;
 use crate::cli::client::{Client, GatewayArgs};
-use crate::cli::shown::{Target, Zone, age, table};
+use crate::cli::shown::{Target, Zone, age, narrow_table, terminal_width};
+use crate::cli::top::figures::exact;
 use crate::cli::{for_people, print};
 
 /// Show the state of targets, since when and why; where the nodes of a load balancer do not agree,
@@ -40,7 +41,7 @@ pub(super) fn run(arguments: &HealthArgs) -> ExitCode {
             (group, _) => all(client, group.as_deref()).await?,
         };
         if for_people(arguments.json) {
-            Ok(print(&text(&Target::list(&list["items"])?)))
+            Ok(print(&text(&Target::list(&list["items"])?, terminal_width())))
         } else {
             Ok(print(&format!("{list:#}\n")))
         }
@@ -48,19 +49,19 @@ pub(super) fn run(arguments: &HealthArgs) -> ExitCode {
 }
 
 /// One line per target, or per node where they do not agree.
-fn text(targets: &[Target]) -> String {
-    let header = [
-        "target",
-        "group",
-        "node",
-        "state",
-        "reason",
-        "description",
-        "since",
-        "flows",
-        "diagnosis",
+fn text(targets: &[Target], room: Option<u16>) -> String {
+    const COLUMNS: [(&str, u8); 9] = [
+        ("target", 0),
+        ("group", 5),
+        ("node", 0),
+        ("state", 0),
+        ("reason", 2),
+        ("description", 4),
+        ("since", 3),
+        ("flows", 6),
+        ("diagnosis", 1),
     ];
-    let mut table = table(&header, &["flows"]);
+    let mut rows = Vec::new();
     for target in targets {
         let own = Zone {
             load_balancer: String::new(),
@@ -82,7 +83,7 @@ fn text(targets: &[Target]) -> String {
             let described = node.state == target.state && node.reason == target.reason;
             let description = target.description.clone().filter(|_| described);
             let diagnosis = target.diagnosis.as_ref();
-            table.add_row([
+            rows.push(vec![
                 once(target.address.clone()),
                 once(target.target_group.clone()),
                 place,
@@ -90,10 +91,10 @@ fn text(targets: &[Target]) -> String {
                 node.reason.clone().unwrap_or_default(),
                 description.unwrap_or_default(),
                 age(node.since_unix_seconds),
-                once(target.active_flows.to_string()),
+                once(exact(target.active_flows)),
                 once(diagnosis.map(|it| format!("{}: {}", it.code, it.text)).unwrap_or_default()),
             ]);
         }
     }
-    format!("{table}\n")
+    format!("{}\n", narrow_table(&COLUMNS, &["flows"], &rows, room))
 }

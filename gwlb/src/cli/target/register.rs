@@ -18,7 +18,8 @@ use crate::runtime::clock;
 /// Register a target, or change zone or weight of one that is registered. One that drains is
 /// restored with the flows that it has.
 ///
-/// Exit status: 0 done, with --wait: and healthy; 1 not; 130 interrupted while waiting.
+/// Exit status: 0 done, with --wait: and healthy; 1 not, or the gateway cannot be asked; 2 it is asked
+/// for something wrong; 130 interrupted while waiting.
 #[derive(Debug, Args)]
 pub(super) struct RegisterArgs {
     #[command(flatten)]
@@ -84,7 +85,14 @@ async fn healthy(client: &Client, path: &str, seconds: u32) -> Result<Value, Ask
     let deadline = clock::now() + Duration::from_secs(seconds.into());
     let progress = ProgressBar::new_spinner();
     loop {
-        let status = client.get(path).await?;
+        let status = match client.get(path).await {
+            Err(AskError::Refused(refusal)) if refusal.status == 404 => {
+                // It was right to ask for it.
+                let detail = "somebody has deregistered the target meanwhile, and it is gone";
+                return Err(AskError::Other(detail.to_owned()));
+            }
+            answer => answer?,
+        };
         let target = Target::of(&status)?;
         let hopeless = ["unused", "draining"].contains(&target.state.as_str());
         if takes_flows(&target) || hopeless || clock::now() >= deadline {

@@ -17,8 +17,8 @@ use serde::Serialize;
 
 use crate::config::reader::in_words;
 use crate::config::settings::{
-    AttachmentSettings, Causes, EndpointService, FlowTimers, GatewaySettings, HealthCheck,
-    LoadBalancer, Settings, Target, TargetGroup, TunnelCheck,
+    AttachmentSettings, Causes, EndpointService, FlowLogSettings, FlowTimers, GatewaySettings,
+    HealthCheck, LoadBalancer, LogDestination, Settings, Target, TargetGroup, TunnelCheck,
 };
 use crate::config::values::{AdminAddress, NetnsName, Port};
 
@@ -28,7 +28,7 @@ use crate::config::values::{AdminAddress, NetnsName, Port};
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// The tables that rows come from, in the order of the reference.
-pub(super) const TABLES: [&str; 22] = [
+pub(super) const TABLES: [&str; 23] = [
     "gateway",
     "routing",
     "vpc",
@@ -51,6 +51,7 @@ pub(super) const TABLES: [&str; 22] = [
     "target_group",
     "target",
     "attachment",
+    "flow_log",
 ];
 
 /// A table of the file.
@@ -135,6 +136,7 @@ pub(super) fn of(settings: &Settings) -> Vec<Row> {
         load_balancers,
         target_groups,
         attachments,
+        flow_logs,
         bindings: _,
         notes: _,
     } = settings;
@@ -153,6 +155,7 @@ pub(super) fn of(settings: &Settings) -> Vec<Row> {
         rows.extend(group.targets.iter().map(target));
     }
     rows.extend(attachments.iter().map(|attachment| attachment_row(attachment, topology)));
+    rows.extend(flow_logs.iter().map(flow_log_row));
     rows
 }
 
@@ -171,6 +174,7 @@ fn gateway_row(gateway: &GatewaySettings) -> Row {
         udp_receive_buffer,
         udp_send_buffer,
         huge_pages,
+        flow_records,
     } = gateway;
     let cpus: Vec<String> = pin_workers.iter().map(ToString::to_string).collect();
     let cpus = Some(cpus.join(" ")).filter(|cpus| !cpus.is_empty());
@@ -196,6 +200,7 @@ fn gateway_row(gateway: &GatewaySettings) -> Row {
         one("udp_receive_buffer_bytes", udp_receive_buffer).restarting(),
         one("udp_send_buffer_bytes", udp_send_buffer).restarting(),
         one("huge_pages", huge_pages).restarting(),
+        one("flow_records", flow_records).restarting(),
     ];
     Row::new("gateway", String::new(), cells)
 }
@@ -567,6 +572,27 @@ fn attachment_row(attachment: &AttachmentSettings, topology: &Topology) -> Row {
     ];
     let row = Row::new("attachment", topology.entry_name((*at).into()), cells);
     Row { fixed: true, ..row }
+}
+
+fn flow_log_row(log: &FlowLogSettings) -> Row {
+    let FlowLogSettings { name, resource, traffic_type, format, interval, destination } = log;
+    let (path, max_bytes, files) = match destination {
+        LogDestination::Stdout => ("stdout".to_owned(), None, None),
+        LogDestination::File { path, max_bytes, files } => {
+            (shown(path), Some(*max_bytes), Some(*files))
+        }
+    };
+    // Who writes is started with the gateway.
+    let cells = vec![
+        one("resource", resource).restarting(),
+        one("traffic_type", word(traffic_type)).restarting(),
+        one("format", format).restarting(),
+        one("max_aggregation_interval", in_words(*interval)).restarting(),
+        one("destination", path).restarting(),
+        maybe("max_file_bytes", max_bytes).restarting(),
+        maybe("max_files", files).restarting(),
+    ];
+    Row { fixed: true, ..Row::new("flow_log", name.to_string(), cells) }
 }
 
 impl Cell {

@@ -63,6 +63,8 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
      "changed gateway: udp_send_buffer_bytes: 2000000 -> 1500000 (takes a restart)"),
     ("gateway.huge_pages", "huge_pages = true", "huge_pages = false",
      "changed gateway: huge_pages: true -> false (takes a restart)"),
+    ("gateway.flow_records", "flow_records = true\n\n[routing]", "flow_records = false\n\n[routing]",
+     "changed gateway: flow_records: true -> false (takes a restart)"),
 
     ("vpc.name", "\"third\"", "\"fourth\"",
      "removed vpc third\nadded vpc fourth"),
@@ -395,6 +397,25 @@ const EDITS: &[(&str, &str, &str, &str)] = &[
      "changed attachment internet_gateway:igw: gso_max_size: 30000 -> 40000 (takes a restart)"),
     ("attachment.big_tcp", "big_tcp = false", "big_tcp = true",
      "changed attachment internet_gateway:igw: big_tcp: false -> true (takes a restart)"),
+
+    ("flow_log.name", "name = \"records\"", "name = \"lines\"",
+     "removed flow_log records (takes a restart)\nadded flow_log lines (takes a restart)"),
+    ("flow_log.resource", "resource = \"load_balancer:fw\" # logged", "resource = \"endpoint:vpce-a\"",
+     "changed flow_log records: resource: load_balancer:fw -> endpoint:vpce-a (takes a restart)"),
+    ("flow_log.traffic_type", "traffic_type = \"REJECT\"", "traffic_type = \"ALL\"",
+     "changed flow_log records: traffic_type: REJECT -> ALL (takes a restart)"),
+    ("flow_log.format", "format = \"${srcaddr} ${dstaddr}\"", "format = \"${target}\"",
+     "changed flow_log records: format: ${srcaddr} ${dstaddr} -> ${target} (takes a restart)"),
+    ("flow_log.max_aggregation_interval_seconds", "max_aggregation_interval_seconds = 7", "max_aggregation_interval_seconds = 60",
+     "changed flow_log records: max_aggregation_interval: 7 s -> 60 s (takes a restart)"),
+    ("flow_log.extended_ranges", "max_aggregation_interval_seconds = 7\nextended_ranges = true # of records", "extended_ranges = false",
+     "changed flow_log records: max_aggregation_interval: 7 s -> 600 s (takes a restart)"),
+    ("flow_log.destination", "/var/log/gwlb/flows.log", "/var/log/flows.log",
+     "changed flow_log records: destination: /var/log/gwlb/flows.log -> /var/log/flows.log (takes a restart)"),
+    ("flow_log.max_file_bytes", "max_file_bytes = 1000000", "max_file_bytes = 2000000",
+     "changed flow_log records: max_file_bytes: 1000000 -> 2000000 (takes a restart)"),
+    ("flow_log.max_files", "max_files = 3", "max_files = 4",
+     "changed flow_log records: max_files: 3 -> 4 (takes a restart)"),
 ];
 
 /// Keys that no two right files can differ in, or that are no setting.
@@ -540,6 +561,7 @@ fn only_what_a_running_gateway_cannot_change_takes_a_restart() {
             "gateway.udp_receive_buffer_bytes",
             "gateway.udp_send_buffer_bytes",
             "gateway.huge_pages",
+            "gateway.flow_records",
             // Their attachments go by other names then.
             "nat_gateway.name",
             "network_interface.name",
@@ -563,6 +585,15 @@ fn only_what_a_running_gateway_cannot_change_takes_a_restart() {
             "attachment.offload",
             "attachment.gso_max_size",
             "attachment.big_tcp",
+            "flow_log.name",
+            "flow_log.resource",
+            "flow_log.traffic_type",
+            "flow_log.format",
+            "flow_log.max_aggregation_interval_seconds",
+            "flow_log.extended_ranges",
+            "flow_log.destination",
+            "flow_log.max_file_bytes",
+            "flow_log.max_files",
         ]
     );
 }

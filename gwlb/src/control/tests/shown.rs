@@ -62,6 +62,8 @@ fn a_target_as_json() {
             "zones": [],
             "diagnosis": null,
             "tunnel": null,
+            "probe_latency_ms": null,
+            "appliance_latency_us": null,
         })
     );
     world.deregister(11);

@@ -34,7 +34,8 @@ fn put(
     let deadline = now + idle_timeout;
     let flow = Flow { id: id(n), placement: placement(target), tcp: None, deadline };
     let hash = table.hash(&id(n));
-    table.insert(flow, idle_timeout, hash)
+    let (number, gone) = table.insert(flow, idle_timeout, hash)?;
+    Ok((number, gone.map(|gone| gone.flow)))
 }
 
 fn find(table: &mut FlowTable, n: u16, now: Instant) -> Option<FlowNumber> {
@@ -44,7 +45,7 @@ fn find(table: &mut FlowTable, n: u16, now: Instant) -> Option<FlowNumber> {
 
 fn expire(table: &mut FlowTable, now: Instant) -> Vec<FlowId> {
     let mut expired = Vec::new();
-    table.handle_timeout(now, |flow, _| expired.push(flow.id));
+    table.handle_timeout(now, |gone, _| expired.push(gone.flow.id));
     expired
 }
 
@@ -233,7 +234,7 @@ fn every_timeout_is_kept_to() {
                     while let Some(next) = table.poll_timeout() {
                         assert!(next > now, "time goes on");
                         now = next;
-                        table.handle_timeout(now, |flow, _| assert!(flow.deadline <= now));
+                        table.handle_timeout(now, |gone, _| assert!(gone.flow.deadline <= now));
                     }
                     assert!(now >= deadline, "{turned} {beside:?} {timeout:?}");
                     assert!(
@@ -261,7 +262,7 @@ proptest! {
             let timeout = Duration::from_secs(timeout);
             twin.retain(|&(_, seen, _, timeout)| seen + timeout > now);
             if sweep {
-                table.handle_timeout(now, |flow, _| {
+                table.handle_timeout(now, |Gone { flow, .. }, _| {
                     assert!(flow.deadline <= now, "not yet");
                 });
             }
@@ -293,7 +294,7 @@ fn a_flow_begins_as_if_it_was_inserted() {
         vacancy.map(|it| table.begin(&it, placement(target), None, cookie, IDLE.into(), now))
     };
     for n in 1..=3 {
-        assert_eq!(begin(&mut short, n, n.into(), 17), Some(Ok(())));
+        assert!(begin(&mut short, n, n.into(), 17).unwrap().is_ok());
         assert_eq!(begin(&mut short, n, 9, 18), None, "it is there");
         let (number, _) = put(&mut inserted, n, n.into(), IDLE, now).unwrap();
         inserted.keep_cookie(number, 17);
@@ -317,7 +318,7 @@ fn a_flow_begins_as_if_it_was_inserted() {
 
     // While cookies are forgotten, one that is kept would be cleared, or mistaken for old.
     short.forget_cookies();
-    assert_eq!(begin(&mut short, 1, 1, 17), Some(Ok(())));
+    assert!(begin(&mut short, 1, 1, 17).unwrap().is_ok());
     let number = find(&mut short, 1, now).unwrap();
     assert_eq!(short.cookie(number), None);
     expire(&mut short, now);

@@ -28,6 +28,12 @@ impl Admission {
         Self { started: now, overloaded: AHashMap::new(), per_second: 0, tokens: 0, filled: now }
     }
 
+    /// What of it packets of these endpoints depend on.
+    pub fn excerpt(&self, endpoints: impl Iterator<Item = u64>) -> Self {
+        let of = |endpoint| Some((endpoint, *self.overloaded.get(&endpoint)?));
+        Self { overloaded: endpoints.filter_map(of).collect(), ..*self }
+    }
+
     /// Takes in at most so many new flows a second; 0: as many as come.
     pub fn limit(&mut self, per_second: u32, now: Instant) {
         if self.per_second != per_second {

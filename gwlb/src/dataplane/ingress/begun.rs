@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::Ingress;
 use super::settled::{Glance, of_version};
+use crate::dataplane::flow_table::record::Placed;
 use crate::dataplane::flow_table::{FlowId, Inspector, Placement};
 use crate::dataplane::select::choose;
 use crate::dataplane::tcp_state::{TcpState, opens};
@@ -44,14 +45,26 @@ impl Ingress {
         }
         let placement = Placement { inspector: Inspector::Target(target), port };
         let cookie = view.keys.cookie.stamp(at.wire_id, view.target(target).id, &id.tuple);
-        if state.admission.take(now)
-            && state.flows.begin(&vacancy, placement, tcp, cookie, idle, now).is_ok()
-        {
+        let admitted = state.admission.take(now);
+        let begun = if admitted {
+            state.flows.begin(&vacancy, placement, tcp, cookie, idle, now).ok()
+        } else {
+            None
+        };
+        if let Some(number) = begun {
+            at.counters.new_flows.add(1);
             state.count_begun(view, placement.inspector);
+            if state.flows.keeps_records() {
+                let seen = glance.seen(&id.tuple);
+                state.flows.begin_record(number, Placed::New, Some(seen.end), now);
+                state.flows.note(number, &seen, now);
+            }
         } else {
             let packet = (glance.shape.segments.into(), plain.is_tcp());
-            state.pass_untracked(&id, packet, pool, now);
+            state.pass_untracked(&id, packet, admitted, pool, now);
+            state.log_untracked(view, glance, at.wire_id, placement.inspector, now);
         }
+        at.count(glance);
         Some(Course { pool: at.pool, port, target, endpoint: at.wire_id, cookie, version })
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use geneve::flow::Stickiness;
+use geneve::flow::{FlowKey, Stickiness};
 use geneve::inner::{Fragment, TcpFlags, Transport, protocol};
 
 use super::{Sought, State};
 use crate::config::{AfterBypass, TrafficMode, UnknownFlow};
+use crate::dataplane::flow_table::record::{Gone, Placed};
 use crate::dataplane::flow_table::{
     Flow, FlowHash, FlowId, FlowNumber, Inspector, LastWord, Placement,
 };
@@ -62,7 +63,15 @@ impl State {
         {
             return Ok(way);
         }
-        self.begin(view, flow, port, segment, found, frame, pool, now)
+        let begun = self.begin(view, flow, port, segment, found, frame, pool, now);
+        if !matches!(begun, Ok(Way::Placed(..)))
+            && begins(&frame.inner.transport)
+            && let Some(counters) = view.endpoint_counters(flow.id.endpoint, self.worker)
+        {
+            counters.refused_flows.add(frame.segments());
+            counters.refused_tcp_flows.add(if is_tcp(frame) { frame.segments() } else { 0 });
+        }
+        begun
     }
 
     /// Where a packet of a flow in the table goes; `None` if the flow is no more, and the packet
@@ -90,7 +99,8 @@ impl State {
                     self.note(number, segment, frame, pool, now);
                 }
                 let inspector = Inspector::Bypass;
-                return Ok(Some(Way::Placed(Placement { inspector, ..placement }, None)));
+                let passing = Placement { inspector, ..placement };
+                return Ok(Some(Way::Placed(passing, Some(number))));
             }
             Inspector::Target(target) => match pool.fate(target) {
                 Fate::Stay
@@ -138,9 +148,11 @@ impl State {
         }
         if placement != before {
             self.stats.flows.rebalanced.add(1);
-            self.count_ended(view, before.inspector);
+            self.count_lost(view, before.inspector);
             self.count_new(view, placement.inspector);
+            self.log_window(view, number);
             self.flows.place(number, placement);
+            self.flows.note_placed(number, Placed::Rebalanced, now);
         }
         self.note(number, segment, frame, pool, now);
         Ok(Some(Way::Placed(placement, Some(number))))
@@ -203,12 +215,7 @@ impl State {
         let reset = matches!(frame.inner.transport, Transport::Tcp { flags, .. }
             if flags.contains(TcpFlags::RST));
         let mut adopted = false;
-        // The last word of a flow is nothing to remember it for.
-        let mut tracked = !reset;
         match frame.inner.transport {
-            // An error about a flow that nobody knows begins none: it goes where the flow would, if
-            // that were to begin now.
-            Transport::IcmpError { .. } => tracked = false,
             transport if is_tcp(frame) && !opening(&transport) && !bypass => {
                 let lost = self.moved || self.admission.adopts(id.endpoint, pool, now);
                 match pool.unknown_flow {
@@ -229,10 +236,16 @@ impl State {
         };
         let placement = Placement { inspector, port };
         let mut number = None;
-        if tracked {
+        if begins(&frame.inner.transport) {
             let tcp = segment.map(|segment| TcpState::begin(segment.flags, segment.end));
             let idle_timeout = idle_timeout(tcp, frame, pool);
             let flow = Flow { id, placement, tcp, deadline: now + idle_timeout };
+            let placed = match before {
+                Some(_) => Placed::Reopened,
+                None if self.moved => Placed::Moved,
+                None if adopted => Placed::Adopted,
+                None => Placed::New,
+            };
             number = if let Some(before) = before {
                 self.reopen(view, before, flow, idle_timeout);
                 Some(before)
@@ -243,6 +256,8 @@ impl State {
             if let Some(number) = number {
                 self.stats.flows.adopted.add(u64::from(adopted && before.is_none()));
                 self.note_end(number, segment, frame);
+                let initiator = (!adopted).then(|| end_of(&id, &sought.tuple));
+                self.flows.begin_record(number, placed, initiator, now);
             }
         }
         Ok(Way::Placed(placement, number))
@@ -262,8 +277,8 @@ impl State {
     fn reopen(&mut self, view: &Snapshot, before: FlowNumber, flow: Flow, idle_timeout: Duration) {
         let old = self.flows.replace(before, flow, idle_timeout);
         self.stats.flows.reopened.add(1);
-        self.count_ended(view, old.placement.inspector);
-        self.count_begun(view, flow.placement.inspector);
+        self.end(view, &old);
+        self.count_entered(view, &flow);
     }
 
     /// Takes a flow into the table, if there is room and it is not too many at once. A flow that is
@@ -279,33 +294,35 @@ impl State {
         pool: &Pool,
         now: Instant,
     ) -> Option<FlowNumber> {
-        let inserted = if self.admission.take(now) {
-            self.flows.insert(flow, idle_timeout, hash).ok()
-        } else {
-            None
-        };
+        let admitted = self.admission.take(now);
+        let inserted =
+            if admitted { self.flows.insert(flow, idle_timeout, hash).ok() } else { None };
         let Some((number, expired)) = inserted else {
-            self.pass_untracked(&flow.id, packet, pool, now);
+            self.pass_untracked(&flow.id, packet, admitted, pool, now);
             return None;
         };
         if let Some(expired) = expired {
             self.stats.flows.expired.add(1);
-            self.count_ended(view, expired.placement.inspector);
+            self.end(view, &expired);
         }
-        self.count_begun(view, flow.placement.inspector);
+        self.count_entered(view, &flow);
         Some(number)
     }
 
-    /// Counts a packet, so many segments of it, whose flow is not taken in.
+    /// Counts a packet, so many segments of it, whose flow is not taken in: the table is full, or
+    /// takes no more in that second.
     #[inline(never)]
     pub(super) fn pass_untracked(
         &mut self,
         id: &FlowId,
         (segments, is_tcp): (u64, bool),
+        full: bool,
         pool: &Pool,
         now: Instant,
     ) {
         self.stats.flows.untracked.add(segments);
+        let limit = if full { &self.stats.flows.table_full } else { &self.stats.flows.too_fast };
+        limit.add(segments);
         if is_tcp {
             self.admission.overflow(id.endpoint, pool.timers.tcp_idle, now);
         }
@@ -322,12 +339,38 @@ impl State {
         }
     }
 
-    pub(super) fn count_ended(&self, view: &Snapshot, inspector: Inspector) {
+    /// A flow is no more: it was taken from the table, or replaced.
+    pub(super) fn end(&mut self, view: &Snapshot, gone: &Gone) {
+        self.count_ended(view, &gone.flow);
+        if let Some(life) = gone.life {
+            self.stats.flow_life.record(life);
+        }
+        self.log_gone(view, gone);
+    }
+
+    /// A flow is in the table no more.
+    fn count_ended(&self, view: &Snapshot, flow: &Flow) {
+        if let Some(counters) = view.endpoint_counters(flow.id.endpoint, self.worker) {
+            counters.ended_flows.add(1);
+        }
+        self.count_lost(view, flow.placement.inspector);
+    }
+
+    /// A flow is in the table.
+    fn count_entered(&self, view: &Snapshot, flow: &Flow) {
+        if let Some(counters) = view.endpoint_counters(flow.id.endpoint, self.worker) {
+            counters.new_flows.add(1);
+        }
+        self.count_begun(view, flow.placement.inspector);
+    }
+
+    fn count_lost(&self, view: &Snapshot, inspector: Inspector) {
         if let Inspector::Target(target) = inspector {
             self.counters(view, target).ended_flows.add(1);
         }
     }
 
+    /// The same, but for its endpoint.
     #[inline]
     pub(super) fn count_begun(&self, view: &Snapshot, inspector: Inspector) {
         self.stats.flows.created.add(1);
@@ -343,6 +386,28 @@ impl State {
 
     fn counters<'v>(&self, view: &'v Snapshot, target: TargetSlot) -> &'v TargetCounters {
         &view.target(target).counters[usize::from(self.worker.0)]
+    }
+}
+
+/// Which end of a flow a packet with this tuple comes from: 0 for the one that the flow's tuple names
+/// first.
+pub(super) fn end_of(id: &FlowId, tuple: &FlowKey) -> usize {
+    let first = id.tuple.directed();
+    // Where the stickiness looks at no ports, addresses tell the ends apart.
+    let ported = (first.src_port(), first.dst_port()) != (0, 0);
+    let same = first.src() == tuple.src() && (!ported || first.src_port() == tuple.src_port());
+    usize::from(!same)
+}
+
+/// Whether a packet begins a flow if there is none that it belongs to.
+const fn begins(transport: &Transport) -> bool {
+    match transport {
+        // An error about a flow that nobody knows begins none: it goes where the flow would, if that
+        // were to begin now.
+        Transport::IcmpError { .. } => false,
+        // The last word of a flow is nothing to remember it for.
+        Transport::Tcp { flags, .. } => !flags.contains(TcpFlags::RST),
+        _ => true,
     }
 }
 

@@ -117,10 +117,10 @@ impl State {
     /// A flow has begun at another member, so that this one has nothing of it any more: once it is
     /// chosen again, it would take the flow back.
     fn leave(&mut self, view: &Snapshot, before: FlowNumber, moved: bool) {
-        let flow = self.flows.remove(before);
+        let gone = self.flows.remove(before);
         self.stats.flows.reopened.add(1);
         self.stats.flows.rebalanced.add(moved.into());
-        self.count_ended(view, flow.placement.inspector);
+        self.end(view, &gone);
     }
 }
 

@@ -51,9 +51,10 @@ impl State {
     pub(super) fn expire(&mut self, view: &Snapshot, now: Instant) {
         let mut gone = std::mem::take(&mut self.gone);
         self.flows.handle_timeout(now, |flow, ends| gone.push((flow, ends)));
-        for (flow, ends) in gone.drain(..) {
+        for (over, ends) in gone.drain(..) {
             self.stats.flows.expired.add(1);
-            self.count_ended(view, flow.placement.inspector);
+            self.end(view, &over);
+            let flow = over.flow;
             let over = flow.tcp.is_some_and(TcpState::is_closed);
             if !over && pool_of(view, &flow.id).is_some_and(|p| p.reset_idle && p.reset_both_ends) {
                 self.reset_ends(view, &flow.id, ends, ReplyCause::IdleTimeout);
@@ -123,22 +124,25 @@ impl State {
                 continue;
             };
             if view.attachments.contains_key(&attachment) {
-                self.count_reset(cause, 1);
+                self.count_reset(view, flow.endpoint, cause);
                 self.replies.push_back(Reply { to: attachment, packet, cause });
             }
         }
     }
 
-    pub(super) fn count_reset(&self, cause: ReplyCause, count: u64) {
+    /// Counts an answer that is a reset, at the endpoint with this id on the wire.
+    pub(super) fn count_reset(&self, view: &Snapshot, endpoint: u64, cause: ReplyCause) {
         let resets = &self.stats.resets;
-        match cause {
-            ReplyCause::PacketTooBig => {}
-            ReplyCause::UnknownTcpFlow => resets.on_unknown_flow.add(count),
-            ReplyCause::IdleTimeout => resets.on_idle_timeout.add(count),
-            ReplyCause::TargetGone(ResetCause::Unhealthy) => resets.on_unhealthy.add(count),
-            ReplyCause::TargetGone(ResetCause::Deregistration) => {
-                resets.on_deregistration.add(count);
-            }
+        let counter = match cause {
+            ReplyCause::PacketTooBig => return,
+            ReplyCause::UnknownTcpFlow => &resets.on_unknown_flow,
+            ReplyCause::IdleTimeout => &resets.on_idle_timeout,
+            ReplyCause::TargetGone(ResetCause::Unhealthy) => &resets.on_unhealthy,
+            ReplyCause::TargetGone(ResetCause::Deregistration) => &resets.on_deregistration,
+        };
+        counter.add(1);
+        if let Some(counters) = view.endpoint_counters(endpoint, self.worker) {
+            counters.tcp_resets.add(1);
         }
     }
 }

@@ -8,9 +8,11 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use geneve::flow::Stickiness;
+use crossbeam::utils::CachePadded;
+use geneve::flow::{CanonicalKey, Stickiness};
 use geneve::inner::{IpVersion, Plain, TcpFlags};
 use netio::mem::prefetch;
 use netio::offload::Offload;
@@ -18,11 +20,13 @@ use router::{EndpointId, Near, NextHop, Routes};
 
 use super::{Aim, IPV6_MIN_MTU, Ingress, Sought};
 use crate::config::TrafficMode;
+use crate::dataplane::flow_table::record::Seen;
 use crate::dataplane::flow_table::{FlowHash, FlowId, FlowNumber, Idle};
 use crate::dataplane::frame::{Frame, Shape};
-use crate::dataplane::snapshot::{Fate, PoolId, Snapshot, TargetView};
+use crate::dataplane::snapshot::{EndpointView, Fate, PoolId, Snapshot, TargetView};
+use crate::dataplane::stats::EndpointCounters;
 use crate::dataplane::tcp_state::TcpState;
-use crate::dataplane::verdict::{Course, Origin};
+use crate::dataplane::verdict::{Course, Origin, WorkerId};
 use crate::fault::{self, Fault};
 
 /// An ordinary packet at an endpoint, and what can be told of its flow without having it at hand.
@@ -45,6 +49,24 @@ impl Glance {
     #[inline]
     pub fn total_len(&self) -> usize {
         self.plain.total_len()
+    }
+
+    /// What is noted of it in the record of its flow, whose tuple is this one.
+    #[inline]
+    pub(super) fn seen(&self, tuple: &CanonicalKey) -> Seen {
+        let plain = &self.plain;
+        Seen {
+            end: usize::from(tuple.directed() != plain.flow_key()),
+            segments: self.shape.segments,
+            bytes: self.bytes(),
+            flags: plain.flags(),
+        }
+    }
+
+    /// Bytes of all packets that it stands for, each with its headers.
+    #[inline]
+    fn bytes(&self) -> u64 {
+        self.shape.bytes(self.plain.total_len(), self.plain.header_len())
     }
 
     /// A closer look at the packet, which is the one that was glanced at.
@@ -142,17 +164,28 @@ pub(super) struct AtEndpoint {
     /// Whether all targets keep their flows.
     all_stay: bool,
     pub pool: PoolId,
+    /// The worker's own.
+    pub counters: Arc<CachePadded<EndpointCounters>>,
+}
+
+impl AtEndpoint {
+    /// Counts a packet that goes to a target.
+    #[inline]
+    pub fn count(&self, glance: &Glance) {
+        self.counters.inspected_packets.add(glance.shape.segments.into());
+        self.counters.inspected_bytes.add(glance.bytes());
+    }
 }
 
 /// With any of these, a packet does more than go on.
 const NOT_PLAIN: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0);
 
 impl Shortcuts {
-    pub fn new(view: &Snapshot) -> Self {
+    pub fn new(view: &Snapshot, worker: WorkerId) -> Self {
         let pools = view.pools.iter();
         let all_stay: Vec<_> =
             pools.map(|pool| pool.fates.iter().all(|fate| *fate == Fate::Stay)).collect();
-        let at = |wire_id, pool: PoolId| {
+        let at = |&EndpointView { wire_id, pool, ref counters, .. }: &EndpointView| {
             let it = view.pool(pool);
             AtEndpoint {
                 wire_id,
@@ -165,10 +198,11 @@ impl Shortcuts {
                 clamps: it.mss_clamp,
                 all_stay: all_stay[usize::from(pool.0)],
                 pool,
+                counters: counters.of(worker.0),
             }
         };
         Self {
-            endpoints: view.endpoints.iter().map(|it| at(it.wire_id, it.pool)).collect(),
+            endpoints: view.endpoints.iter().map(at).collect(),
             fits: view.targets.iter().map(fits).collect(),
         }
     }
@@ -186,7 +220,7 @@ pub(super) fn stickiness(configured: Stickiness) -> Stickiness {
 }
 
 /// The largest inner packet that goes to a target, of IPv4 and of IPv6.
-pub(super) fn fits(target: &TargetView) -> [u16; 2] {
+pub(in crate::dataplane) fn fits(target: &TargetView) -> [u16; 2] {
     let mtu = target.inner_mtu();
     // Every link has to carry as much of IPv6 (RFC 8200 section 5), and hosts believe no router that
     // says less; where it does not fit, the outer packet is fragmented.
@@ -247,13 +281,18 @@ impl Ingress {
             (None, at.other_idle.nanos)
         };
         let id = FlowId { endpoint: at.wire_id, tuple: plain.flow_key().canonical() };
-        let found = state.flows.pass(glance.guess?, &id, tcp, idle, now, |target| {
+        let number = glance.guess?;
+        let found = state.flows.pass(number, &id, tcp, idle, now, |target| {
             let fits =
                 shortcuts.fits.get(target.0 as usize).map_or(0, |it| of_version(*it, version));
             let stays = at.all_stay || snapshot.pool(at.pool).fate(target) == Fate::Stay;
             (glance.shape.largest <= u32::from(fits) || fault::on(Fault::SettledDespiteLength))
                 && (stays || fault::on(Fault::SettledDespiteFate))
         })?;
+        if state.flows.keeps_records() {
+            state.flows.note(number, &glance.seen(&id.tuple), now);
+        }
+        at.count(glance);
         Some(Course {
             pool: at.pool,
             port: found.port,

@@ -169,6 +169,10 @@ fn later_fragments_follow_the_first_and_strangers_are_dropped() {
     let totals = plane.totals().tun;
     assert_eq!(totals.drops["fragment_without_first"], 1);
     assert_eq!(totals.queued(), 0);
+    let (reason, dropped) = plane.ingress.poll_dropped().unwrap();
+    assert_eq!(reason, DropReason::FragmentWithoutFirst);
+    assert_eq!(dropped.packet.bytes(), fragment(false, 9, 9), "it is told which one it was");
+    assert!(plane.ingress.poll_dropped().is_none());
 }
 
 #[test]

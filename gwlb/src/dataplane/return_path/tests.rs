@@ -263,7 +263,7 @@ proptest! {
                 _ => {}
             }
             let verdict = plane.returns.handle_datagram(from, local, &datagram);
-            let mut started = Return::new(Arc::clone(&plane.snapshot), Arc::default());
+            let mut started = Return::new(WorkerId(0), Arc::clone(&plane.snapshot), Arc::default());
             prop_assert_eq!(verdict, started.handle_datagram(from, local, &datagram));
         }
     }

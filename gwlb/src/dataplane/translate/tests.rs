@@ -269,7 +269,15 @@ proptest! {
         let any = translation.outward(&mut changed, &Offload::NONE);
         let head = translation.outward_head(&bytes, &Offload::NONE);
         prop_assert_eq!(head.is_some(), any);
-        prop_assert_eq!(Head::before(head.as_ref(), &bytes).concat(), changed);
+        prop_assert_eq!(Head::before(head.as_ref(), &bytes).concat(), changed.clone());
+
+        // The same the other way round.
+        let back = translation.inward_head(&changed, &Offload::NONE);
+        let mut inward = changed.clone();
+        prop_assert_eq!(back.is_some(), translation.inward(&mut inward, &Offload::NONE));
+        prop_assert_eq!(Head::before(back.as_ref(), &changed).concat(), inward.clone());
+        let len = back.as_ref().map_or(0, |back| back.bytes().len());
+        prop_assert_eq!(back.as_ref().map_or(&[][..], Head::bytes), &inward[..len]);
     }
 
     /// Noise, with or without headers that let it in, never panics, and is left alone unless it

@@ -74,7 +74,7 @@ async fn exchange(stream: std::net::TcpStream, to: SocketAddr) -> io::Result<Gre
 }
 
 /// Gets `path` over a fresh connection: the body of a good answer.
-pub(in crate::lab) async fn get<S>(stream: S, host: &str, path: &str) -> io::Result<Bytes>
+pub(crate) async fn get<S>(stream: S, host: &str, path: &str) -> io::Result<Bytes>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {

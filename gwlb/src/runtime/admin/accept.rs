@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 
 use super::{GRACE, Limits, until};
+use crate::logging::throttled;
 
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -82,7 +83,7 @@ pub(super) async fn answer(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a client of the admin API");
+        throttled!(DEBUG, %error, "a client of the admin API");
     }
 }
 

@@ -13,7 +13,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Problem, Refusals};
-use super::{Served, balancers, endpoint_groups, groups, probes, reload, targets, trace};
+use super::{
+    Served, balancers, capture, drops, endpoint_groups, events, explain, flows, groups, log, ping,
+    probes, reload, targets, trace,
+};
 use crate::runtime::status::Status;
 
 /// A list, as every listing of the API has it.
@@ -21,7 +24,7 @@ use crate::runtime::status::Status;
 pub(super) struct List<T> {
     /// What there is.
     pub items: Vec<T>,
-    /// Where the list goes on; always null: every list is whole.
+    /// Where the list goes on, for a parameter of the same name; null where it is whole.
     pub next: Option<String>,
 }
 
@@ -52,9 +55,16 @@ fn described() -> OpenApiRouter<Served> {
         .merge(targets::router())
         .merge(balancers::router())
         .merge(endpoint_groups::router())
+        .merge(flows::router())
+        .merge(events::router())
+        .merge(log::router())
         .merge(reload::router())
         .merge(probes::router())
         .merge(trace::router())
+        .merge(drops::router())
+        .merge(capture::router())
+        .merge(explain::router())
+        .merge(ping::router())
         .routes(routes!(describe))
 }
 

@@ -71,7 +71,7 @@ impl Query {
         Ok(())
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
@@ -82,9 +82,35 @@ impl Query {
         port.map(Some).ok_or_else(wrong)
     }
 
+    /// A number from 0 on.
+    pub fn number(&self, name: &'static str) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let wrong =
+            |_| Problem::bad(name, format!("{name} is a number from 0 on, and not {text:?}"));
+        text.parse().map(Some).map_err(wrong)
+    }
+
+    /// A whole number within these bounds.
+    pub fn number_within(
+        &self,
+        name: &'static str,
+        least: u64,
+        most: u64,
+    ) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        let wrong = || Problem::bad(name, format!("{name} is {least} to {most}, and not {text:?}"));
+        number.map(Some).ok_or_else(wrong)
+    }
+
     pub fn flag(&self, name: &'static str) -> Result<bool, Problem> {
+        self.flag_or(name, false)
+    }
+
+    pub fn flag_or(&self, name: &'static str, usual: bool) -> Result<bool, Problem> {
         match self.get(name) {
-            None | Some("false") => Ok(false),
+            None => Ok(usual),
+            Some("false") => Ok(false),
             Some("true") => Ok(true),
             Some(other) => {
                 Err(Problem::bad(name, format!("{name} is true or false, and not {other:?}")))

@@ -5,14 +5,22 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use netio::mem::Commit;
+use netio::poll::Poller;
 use serde_json::Value;
 
 use super::listen::Listeners;
 use super::{AdminServer, Limits, Served};
 use crate::config::{AdminAddress, GatewaySettings};
+use crate::dataplane::verdict::WorkerId;
+use crate::dataplane::{Ingress, IngressConfig};
+use crate::runtime::clock;
 use crate::runtime::control_handle::ControlHandle;
 use crate::runtime::control_handle::tests::answered;
+use crate::runtime::inquiry::Inquiries;
 use crate::runtime::shared::Shared;
 use crate::runtime::shared::tests::idle_with_control;
 
@@ -29,7 +37,48 @@ pub(super) struct Api {
     pub control: ControlHandle,
     pub socket: PathBuf,
     server: Option<AdminServer>,
+    worker: Option<Worker>,
     _directory: tempfile::TempDir,
+}
+
+/// A worker that carries no packets and answers who asks it something.
+struct Worker {
+    thread: JoinHandle<()>,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    fn start(shared: &Arc<Shared>) -> Self {
+        let shared = Arc::clone(shared);
+        let of = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            let (inbox, now) = (&of.exchange.inboxes[0], clock::now());
+            let config = IngressConfig {
+                worker: WorkerId(0),
+                max_flows: 1024,
+                commit: Commit::Lazily,
+                records: true,
+                log: None,
+                fragments: Arc::clone(&of.fragments),
+                stats: Arc::default(),
+            };
+            let view = Arc::clone(&of.exchange.published.load_full().snapshot);
+            let ingress = Ingress::new(config, view, now).unwrap();
+            let (mut poller, mut ready) = (Poller::new().unwrap(), Vec::new());
+            poller.add(&inbox.waker, 0).unwrap();
+            let mut inquiries = Inquiries::default();
+            while !of.is_draining() {
+                let timeout = (!inquiries.is_empty()).then_some(Duration::ZERO);
+                poller.wait(&mut ready, timeout).unwrap();
+                if !ready.is_empty() {
+                    inbox.waker.drain().unwrap();
+                }
+                inquiries.take_up(|| inbox.asked());
+                inquiries.serve(&ingress, clock::now());
+            }
+        });
+        Self { thread, shared }
+    }
 }
 
 impl Api {
@@ -46,7 +95,8 @@ impl Api {
         let listeners = Listeners::bind(&settings).unwrap();
         let of = Served::new(Arc::clone(&shared), &control, limits);
         let server = Some(AdminServer::start_with(listeners, of).unwrap());
-        Self { shared, control, socket, server, _directory: directory }
+        let worker = Some(Worker::start(&shared));
+        Self { shared, control, socket, server, worker, _directory: directory }
     }
 
     pub fn connect(&self) -> UnixStream {
@@ -68,11 +118,22 @@ impl Api {
     }
 }
 
-impl Drop for Api {
-    fn drop(&mut self) {
+impl Api {
+    /// Ends the server, as the gateway does.
+    pub fn stop(&mut self) {
         if let Some(server) = self.server.take() {
             server.stop();
         }
+        if let Some(Worker { thread, shared }) = self.worker.take() {
+            shared.drain();
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -380,6 +380,9 @@ fn a_packet_is_followed_to_its_target_and_back() {
     "fw"
 )]
 #[case::balancer_shown("GET", "/v1/load-balancers/x", "", 404, "load_balancer", "fw")]
+#[case::follow("GET", "/v1/events?follow=yes", "", 400, "follow", "true or false")]
+#[case::since("GET", "/v1/events?since=-1", "", 400, "since", "a number from 0 on")]
+#[case::since_what("GET", "/v1/events?sinc=1", "", 400, "sinc", "it takes follow, since")]
 #[case::dry_run("POST", "/v1/reload?dry_run=yes", "", 400, "dry_run", "true or false")]
 #[case::no_file("POST", "/v1/reload", "", 409, "", "was not started from a file")]
 #[case::method("POST", TARGET, "", 405, "", "does not take POST")]

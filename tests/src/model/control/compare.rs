@@ -151,7 +151,7 @@ impl Control {
             && pool.mss_clamp == balancer.tcp_mss_clamp
             && pool.after_bypass == group.after_bypass
             && pool.reset_both_ends == group.reset_both_ends
-            && pool.probe.is_some() == (group.tunnel_check.is_some() && self.serves(name));
+            && pool.probe.is_some() == self.serves(name);
         hold(settings_right, Clause::Documented, || {
             format!("{name:?} is not as configured: {pool:?}")
         })?;

@@ -11,6 +11,7 @@ use super::*;
 use crate::dataplane::inspection::Balancer;
 use crate::dataplane::select::Candidate;
 use crate::dataplane::snapshot::GroupView;
+use crate::dataplane::stats::EndpointTotals;
 use crate::dataplane::verdict::{Hop, ReturnVerdict, Verdict, Way, WorkerId};
 
 /// Two zones behind one group, and a further endpoint in front of it for who comes from
@@ -394,4 +395,27 @@ fn fragments_of_a_packet_stay_together_whatever_is_chosen_meanwhile() {
     };
     assert_eq!((member(&plane, &first), member(&plane, &rest)), (0, 0));
     assert_eq!((first.port, first.target), (rest.port, rest.target));
+}
+
+#[test]
+fn what_is_dropped_before_a_member_is_chosen_is_no_members() {
+    let mut plane = plane(PAIR);
+    let igw = plane.igw;
+    let front = plane.snapshot.topology.endpoint_by_name("vpce-first").unwrap();
+    regroup(&mut plane, |group| {
+        group.members[0] = front;
+        group.chosen = Candidates::default();
+    });
+    let packet = udp(SERVER, [203, 0, 113, 200], (53, 1000), b"answers");
+    let verdict = plane.send(Entry::Endpoint(front), &packet);
+    assert!(matches!(verdict, Verdict::Drop(DropReason::RoutingLoop)), "{verdict:?}");
+    let verdict = plane.send(igw, &udp(CLIENT, SERVER, (1, 2), b"there"));
+    assert!(matches!(verdict, Verdict::Drop(DropReason::NoTarget)), "{verdict:?}");
+    let totals = plane.totals();
+    let drops = [totals.udp.drops, totals.tun.drops];
+    let one = |reason| BTreeMap::from([(reason, 1)]);
+    assert_eq!(drops, [one("routing_loop"), one("no_target")]);
+    for endpoint in &plane.snapshot.endpoints {
+        assert_eq!(endpoint.counters.totals(), EndpointTotals::default());
+    }
 }

@@ -19,7 +19,7 @@ use super::traffic::http;
 pub(crate) use nva_sample::report::Report as ApplianceReport;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The gateway's counters: the part of `GET /v1/status` that the lab needs.
 #[derive(Clone, Debug, Default, Deserialize)]

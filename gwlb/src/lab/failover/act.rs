@@ -245,15 +245,27 @@ impl<'a> Act<'a> {
         each.collect::<Vec<_>>().join(", ")
     }
 
-    /// Of the connections in `homes`, those of which somebody else was sent a packet since.
+    /// How many of the connections in `homes` had a packet at somebody else's since.
     pub(super) fn strayed(&self, homes: &HashMap<usize, usize>, since: Instant) -> usize {
+        self.strays(homes, since).len()
+    }
+
+    /// Of the connections in `homes`, those of which somebody else was sent a packet since; each in
+    /// words, with when it first came there.
+    pub(super) fn strays(&self, homes: &HashMap<usize, usize>, since: Instant) -> Vec<String> {
         let connections = self.load.connections();
-        let strays = |(id, home): &(&usize, &usize)| {
-            let flow = connections.get(**id).and_then(|it| it.flow);
-            let visited = flow.map(|flow| self.witness.visited_since(flow, since));
-            visited.unwrap_or_default().iter().any(|visited| visited != *home)
+        let stray = |(id, home): (&usize, &usize)| {
+            let flow = connections.get(*id)?.flow?;
+            let visited = self.witness.visited_since(flow, since);
+            let (elsewhere, at) = visited.into_iter().find(|(visited, _)| visited != home)?;
+            let (home, elsewhere) = (self.name(*home), self.name(elsewhere));
+            let came = match at.checked_duration_since(since) {
+                Some(after) => format!("{:.3} s later", after.as_secs_f64()),
+                None => "where it had been before".to_owned(),
+            };
+            Some(format!("{flow} of {home} came to {elsewhere}, {came}"))
         };
-        homes.iter().filter(strays).count()
+        homes.iter().filter_map(stray).collect()
     }
 
     /// When an appliance was found unhealthy, if it is.
@@ -419,7 +431,7 @@ pub(super) fn target<'s>(
 }
 
 /// When a target's state changed last, by its own account.
-fn since(target: &Target) -> Instant {
+pub(super) fn since(target: &Target) -> Instant {
     monotonic(Duration::try_from_secs_f64(target.since_unix_seconds).unwrap_or_default())
 }
 

@@ -51,6 +51,7 @@ struct Seen {
 /// A flow at an appliance.
 #[derive(Clone, Copy, Debug)]
 struct Sighting {
+    first: Instant,
     last: Instant,
     /// When a packet of each direction came last: from the lower of the two ends, and from the
     /// higher.
@@ -94,11 +95,17 @@ impl Witness {
         at.map(|sighting| sighting.last).max()
     }
 
-    /// Everybody who was sent a packet of the flow at this time or later.
-    pub(super) fn visited_since(&self, flow: CanonicalKey, since: Instant) -> Vec<usize> {
+    /// Everybody who was sent a packet of the flow at this time or later, and when each got the
+    /// first one of it ever.
+    pub(super) fn visited_since(
+        &self,
+        flow: CanonicalKey,
+        since: Instant,
+    ) -> Vec<(usize, Instant)> {
         let seen = self.seen.lock();
         let all = seen.flows.get(&flow).into_iter().flatten();
-        all.filter(|(_, it)| it.last >= since).map(|(appliance, _)| *appliance).collect()
+        let recent = all.filter(|(_, it)| it.last >= since);
+        recent.map(|(appliance, it)| (*appliance, it.first)).collect()
     }
 
     /// Whether packets of both directions came to this appliance at this time or later.
@@ -210,7 +217,7 @@ impl Seen {
         let homes = self.flows.entry(flow).or_default();
         let sighting = homes.entry(appliance).or_insert_with(|| {
             self.arrivals.push(Arrival { at, appliance, flow });
-            Sighting { last: at, ways: [None; 2] }
+            Sighting { first: at, last: at, ways: [None; 2] }
         });
         sighting.last = sighting.last.max(at);
         sighting.ways[from_low] = Some(at);
@@ -274,7 +281,7 @@ mod tests {
         note(true, 1, 3);
         assert_eq!(witness.home(flow), Some(1));
         assert_eq!((witness.last_at(0), witness.last_at(2)), (Some(at(2)), None));
-        assert_eq!(witness.visited_since(flow, at(3)), [1]);
+        assert_eq!(witness.visited_since(flow, at(3)), [(1, at(3))]);
         assert_eq!(witness.arrivals_since(at(2)).len(), 1);
         assert!(witness.knew(flow, at(3)) && !witness.knew(flow, at(1)));
     }

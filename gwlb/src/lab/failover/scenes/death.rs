@@ -136,7 +136,8 @@ fn moves(
         let visited = connection.flow.map(|flow| act.witness.visited_since(flow, settled));
         let visited = visited.unwrap_or_default();
         let goes_on = connection.near.last_received.is_some_and(|last| last > settled);
-        let elsewhere = !visited.is_empty() && !visited.contains(&victims.appliance);
+        let back = visited.iter().any(|(appliance, _)| *appliance == victims.appliance);
+        let elsewhere = !visited.is_empty() && !back;
         let right = connection.near.wrong == 0 && connection.far.is_some_and(|far| far.wrong == 0);
         on += usize::from(connection.is_open() && goes_on && elsewhere && right);
         twice += usize::from(visited.len() > 1);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::super::act::{Act, Harm};
+use super::super::act::{Act, Harm, since};
 use super::super::load::Mode;
 use super::steady::CONNECTIONS;
 use crate::lab::error::LabError;
@@ -76,14 +76,27 @@ pub(in crate::lab::failover) async fn play(act: &mut Act<'_>) -> Result<(), LabE
             outage.as_secs_f64()
         ),
     );
-    let strayed = act.strayed(&homes, ready);
-    let adopted = act.look().await?.flows.adopted;
+    let strays = act.strays(&homes, ready);
+    let status = act.look().await?;
+    let adopted = status.flows.adopted;
+    if !strays.is_empty() {
+        strays.iter().for_each(|stray| act.say(stray));
+        for target in &status.targets {
+            let settled = since(target).saturating_duration_since(began).as_secs_f64();
+            let what = format!(
+                "{} is {} since {settled:.3} s after the kill",
+                target.address, target.state
+            );
+            act.say(what);
+        }
+    }
     scene.check(
         "same-appliance",
-        strayed == 0 && adopted >= homes.len() as u64,
+        strays.is_empty() && adopted >= homes.len() as u64,
         format!(
-            "{strayed} of {} flows are with another appliance than before; {adopted} were taken on \
+            "{} of {} flows are with another appliance than before; {adopted} were taken on \
              in their middle",
+            strays.len(),
             homes.len()
         ),
     );

@@ -137,6 +137,11 @@ impl Gateway {
     }
 }
 
+/// The name of the file with its secret.
+pub(super) fn secret_file(setup: &str) -> String {
+    format!("{setup}.secret")
+}
+
 /// What a user would write who has everything between an internet gateway and one subnet inspected.
 fn configuration(
     setup: &str,
@@ -146,7 +151,7 @@ fn configuration(
     socket: &Path,
 ) -> String {
     let path = |path: &Path| quoted(&path.to_string_lossy());
-    let secret = directory.join(format!("{setup}.secret"));
+    let secret = directory.join(secret_file(setup));
     let ((client, client_prefix), (server, server_prefix)) = (CLIENT, SERVER);
     format!(
         r#"# A network of `gwlb bench path`.

@@ -359,12 +359,16 @@ async fn observability(
     progress: &Progress,
     all: &mut Vec<Series>,
 ) -> Result<(), BenchError> {
-    let Some(both) = stage.watched() else { return Ok(()) };
-    for case in OBSERVED {
-        for _ in 0..plan.pairs {
-            for (number, name) in Watched::NAMES.into_iter().enumerate() {
+    let Some((both, directory)) = stage.watched() else { return Ok(()) };
+    for pair in 0..plan.pairs {
+        progress.doing("new gateways, one of which is looked at");
+        both.renew(directory).await?;
+        for case in OBSERVED {
+            // Neither is always the first.
+            for number in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
+                let name = Watched::NAMES[number];
                 progress.doing(format!("{}: {name}", case.name()));
-                let (gateway, ends) = both.gateway(number);
+                let Some((gateway, ends)) = both.path(number) else { continue };
                 let path = (ends, Some(gateway));
                 let measured = match case {
                     Case::Tcp { streams } => tcp(plan, path, streams).await?,

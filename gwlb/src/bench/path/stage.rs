@@ -41,7 +41,7 @@ pub(super) struct Stage {
     /// Where the hairpin's appliance counts what it forwards.
     hairpin: Option<Links>,
     _network: Network,
-    _directory: RunDirectory,
+    directory: RunDirectory,
 }
 
 impl Stage {
@@ -83,7 +83,7 @@ impl Stage {
             flooded = Some((its, detour.ends));
         }
         let watched = if plan.measures(Part::Observability) {
-            Some(Watched::start(&mut network, &directory).await?)
+            Some(Watched::build(&mut network)?)
         } else {
             None
         };
@@ -95,7 +95,7 @@ impl Stage {
             ends,
             hairpin,
             _network: network,
-            _directory: directory,
+            directory,
         })
     }
 
@@ -117,9 +117,9 @@ impl Stage {
         self.flooded.as_mut().map(|(gateway, ends)| (gateway, ends.clone()))
     }
 
-    /// The two gateways of which one is looked at.
-    pub(super) fn watched(&mut self) -> Option<&mut Watched> {
-        self.watched.as_mut()
+    /// The two gateways of which one is looked at, and where their files are.
+    pub(super) fn watched(&mut self) -> Option<(&mut Watched, &RunDirectory)> {
+        self.watched.as_mut().map(|watched| (watched, &self.directory))
     }
 
     /// Bytes that came back from the set-up's appliance so far, in either direction; `None` where

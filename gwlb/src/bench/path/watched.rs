@@ -3,6 +3,7 @@
 //!
 //! Capturing packets is not part of it: that copies them, for as long as somebody wants them.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,12 +11,14 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::super::error::BenchError;
-use super::gateway::{Gateway, Kept, Options};
-use super::network::{Ends, Network};
+use super::gateway::{Gateway, Kept, Options, secret_file};
+use super::network::{Detour, Ends, Network};
+use crate::lab::error::LabError;
 use crate::lab::process::RunDirectory;
 use crate::lab::traffic::http;
 
@@ -27,64 +30,106 @@ const ASKED: [&str; 3] = ["/metrics", "/v1/status", "/v1/flows?sort=bytes&limit=
 /// What is read all along.
 const FOLLOWED: &str = "/v1/events";
 
-/// Both gateways. Fields are dropped in this order.
+/// Both gateways, started anew for each pair of measurements.
+///
+/// Which worker has a flow, and by which port it goes to which thread of the appliance, follows from
+/// a secret. With few flows the one gateway fares better by it than the other, for as long as it
+/// runs. So both of a pair have the same secret, and each pair has a new one.
 #[derive(Debug)]
 pub(super) struct Watched {
+    running: Option<Running>,
+    detours: [Detour; 2],
+}
+
+/// Fields are dropped in this order.
+#[derive(Debug)]
+struct Running {
     watcher: Watcher,
-    /// The one that nobody looks at, then the other.
-    gateways: [(Gateway, Ends); 2],
+    gateways: [Gateway; 2],
 }
 
 impl Watched {
-    /// What the two are called in tables.
+    /// What the two are called in tables: the one that nobody looks at, and the other.
     pub(super) const NAMES: [&str; 2] = ["unobserved", "observed"];
 
-    /// Starts both.
-    pub(super) async fn start(
-        network: &mut Network,
-        directory: &RunDirectory,
-    ) -> Result<Self, BenchError> {
-        let mut gateways = Vec::new();
-        for (name, kept) in Self::NAMES.into_iter().zip([Kept::Counters, Kept::Everything]) {
-            let detour = network.gateway(name)?;
-            let options = Options { kept: Some(kept), ..Options::default() };
-            let gateway = Gateway::start(name, &detour, options, directory).await?;
-            gateways.push((gateway, detour.ends));
-        }
-        let [off, on] = gateways
-            .try_into()
-            .map_err(|_| BenchError::Wrong("there are two gateways to compare".to_owned()))?;
-        let watcher = Watcher::start(on.0.socket().to_owned());
-        Ok(Self { watcher, gateways: [off, on] })
+    /// Builds the networks of both.
+    pub(super) fn build(network: &mut Network) -> Result<Self, BenchError> {
+        let [off, on] = Self::NAMES.map(|name| network.gateway(name));
+        Ok(Self { running: None, detours: [off?, on?] })
     }
 
-    /// One of them, by its place in [`Self::NAMES`], with its client and server.
-    pub(super) fn gateway(&mut self, number: usize) -> (&mut Gateway, Ends) {
-        let (gateway, ends) = &mut self.gateways[number];
-        (gateway, ends.clone())
+    /// Starts both anew.
+    pub(super) async fn renew(&mut self, directory: &RunDirectory) -> Result<(), BenchError> {
+        self.running = None;
+        let [off, on] = Self::NAMES;
+        let secret = |name| directory.path().join(secret_file(name));
+        remove(&secret(off)).map_err(LabError::io("forget a secret"))?;
+        let first = self.gateway(0, Kept::Counters, directory).await?;
+        fs::copy(secret(off), secret(on)).map_err(LabError::io("share a secret"))?;
+        let second = self.gateway(1, Kept::Everything, directory).await?;
+        let watcher = Watcher::start(second.socket().to_owned());
+        self.running = Some(Running { watcher, gateways: [first, second] });
+        Ok(())
+    }
+
+    async fn gateway(
+        &self,
+        number: usize,
+        kept: Kept,
+        directory: &RunDirectory,
+    ) -> Result<Gateway, LabError> {
+        let options = Options { kept: Some(kept), ..Options::default() };
+        Gateway::start(Self::NAMES[number], &self.detours[number], options, directory).await
+    }
+
+    /// One of them, by its place in [`Self::NAMES`], with its client and server. As long as it is
+    /// the first one's turn, nobody asks the other: that would cost both.
+    pub(super) fn path(&mut self, number: usize) -> Option<(&mut Gateway, Ends)> {
+        let Running { watcher, gateways } = self.running.as_mut()?;
+        watcher.looks(number > 0);
+        Some((&mut gateways[number], self.detours[number].ends.clone()))
     }
 
     /// That whoever looks still does, or what has stopped it.
     pub(super) async fn check(&mut self) -> Result<(), BenchError> {
-        self.watcher.check().await
+        match &mut self.running {
+            Some(running) => running.watcher.check().await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 
 /// Who looks all the time.
 #[derive(Debug)]
-struct Watcher(Option<JoinHandle<io::Error>>);
+struct Watcher {
+    task: Option<JoinHandle<io::Error>>,
+    looks: watch::Sender<bool>,
+}
 
 impl Watcher {
     fn start(socket: PathBuf) -> Self {
-        Self(Some(tokio::spawn(async move {
+        let (looks, wanted) = watch::channel(false);
+        let task = tokio::spawn(async move {
             // Neither ends but by failing.
-            let ended = tokio::try_join!(ask(&socket), follow(&socket));
+            let ended = tokio::try_join!(ask(&socket, wanted), follow(&socket));
             ended.err().unwrap_or_else(|| io::Error::other("it has ended"))
-        })))
+        });
+        Self { task: Some(task), looks }
+    }
+
+    fn looks(&self, now: bool) {
+        self.looks.send_replace(now);
     }
 
     async fn check(&mut self) -> Result<(), BenchError> {
-        match self.0.take_if(|task| task.is_finished()) {
+        match self.task.take_if(|task| task.is_finished()) {
             None => Ok(()),
             Some(task) => {
                 let why = task.await.map_or_else(|error| error.to_string(), |it| it.to_string());
@@ -96,17 +141,18 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
+        if let Some(task) = &self.task {
             task.abort();
         }
     }
 }
 
-async fn ask(socket: &Path) -> io::Result<()> {
+async fn ask(socket: &Path, mut wanted: watch::Receiver<bool>) -> io::Result<()> {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        wanted.wait_for(|wanted| *wanted).await.map_err(io::Error::other)?;
         for path in ASKED {
             let stream = UnixStream::connect(socket).await?;
             http::get(TokioIo::new(stream), "gwlb", path).await?;

@@ -10,7 +10,7 @@
 
 mod sip;
 
-use geneve::flow::{CanonicalKey, KEY_LEN};
+use geneve::flow::{CanonicalKey, HashWords, KEY_LEN};
 use siphasher::sip::SipHasher13;
 use zeroize::Zeroize;
 
@@ -211,9 +211,9 @@ impl std::fmt::Debug for CookieKeys {
     }
 }
 
-/// Bytes that a MAC is over: endpoint and target, big-endian, and the flow's.
-const MAC_LEN: usize = 8 + 8 + KEY_LEN;
-
+/// SipHash-2-4 over endpoint, target and flow: ids, then the addresses of [the flow's
+/// words](CanonicalKey::to_hash_words), then the six bytes of their first word that are not zero, all
+/// little-endian. The version is in these, so no two flows make one message.
 #[inline]
 fn mac(key: &Key, mut endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
     let mut target = target.get();
@@ -223,9 +223,17 @@ fn mac(key: &Key, mut endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u
     if fault::on(Fault::CookieWithoutTarget) {
         target = 0;
     }
-    let [a, b, c, d, last] = flow.to_byte_words();
-    let words = [endpoint.swap_bytes(), target.swap_bytes(), a, b, c, d];
-    sip::hash::<2, 4, 6>(&key.0, words, last | (MAC_LEN as u64) << 56) as u32 & MAC_MASK
+    let hash = match flow.to_hash_words() {
+        HashWords::V4([rest, ends]) => mac_of(key, [endpoint, target, ends], rest),
+        HashWords::V6([rest, a, b, c, d]) => mac_of(key, [endpoint, target, a, b, c, d], rest),
+    };
+    hash as u32 & MAC_MASK
+}
+
+/// That of some words and of six bytes.
+#[inline]
+fn mac_of<const WORDS: usize>(key: &Key, words: [u64; WORDS], rest: u64) -> u64 {
+    sip::hash::<2, 4, WORDS>(&key.0, words, rest | (8 * WORDS as u64 + 6) << 56)
 }
 
 #[cfg(test)]
@@ -331,6 +339,7 @@ mod tests {
         }
         hold::<0>();
         hold::<2>();
+        hold::<3>();
         hold::<4>();
         hold::<5>();
         hold::<6>();
@@ -351,9 +360,11 @@ mod tests {
             flow in arbitrary::flow_key(),
         ) {
             let (flow, target) = (flow.canonical(), TargetId::new(&group, address.0));
-            let mut message = endpoint.to_be_bytes().to_vec();
-            message.extend(target.get().to_be_bytes());
-            message.extend(flow.to_bytes());
+            let mut message = endpoint.to_le_bytes().to_vec();
+            message.extend(target.get().to_le_bytes());
+            let words: Vec<u8> = flow.to_hash_words().bytes().collect();
+            prop_assert_eq!(&words[6..8], &[0; 2]);
+            message.extend(words[8..].iter().chain(&words[..6]));
             let expected = siphash::<2, 4>(&key, &message);
             prop_assert_eq!(mac(&Wiped(key), endpoint, target, &flow), expected as u32 & 0x3fff_ffff);
             let keys = CookieKeys { epoch: 6, keys: [[0; 16], key, [0; 16]].map(Wiped) };

@@ -1,11 +1,12 @@
 //! What a program needs from the system around it: privileges, a private world where it has none
 //! ([`preflight`]), giving them up when they are not needed any more ([`privileges`]), the CPUs that a
-//! thread runs on ([`affinity`]), child processes inside a namespace that never outlive it, and the
+//! thread runs on ([`affinity`]), giving way to all others ([`idle`]), child processes inside a namespace that never outlive it, and the
 //! processor time that a thread or a child has spent.
 //!
 //! Processes are known by their handles here; none is ever searched for by its name.
 
 pub mod affinity;
+pub mod idle;
 pub mod preflight;
 pub mod privileges;
 

@@ -3,6 +3,7 @@
 mod blocks;
 mod line;
 
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use clap::Args;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use netio::process::idle::give_way;
 use serde_json::{Value, json};
 
 use super::client::{AskError, Client, GatewayArgs};
@@ -98,6 +100,8 @@ pub(super) fn run(arguments: &CaptureArgs) -> ExitCode {
         let _ = fail("a capture is nothing for a terminal: give -w a file, or leave it out");
         return ExitCode::from(WRONG_USE);
     }
+    // It may run beside the gateway, whose packets come first. If it cannot, it goes on all the same.
+    let _ = give_way();
     arguments.gateway.ask(async |client: &Client| {
         // The file is made when the gateway has said yes.
         let answer = client.open("/v1/capture", &arguments.body()).await?;
@@ -170,9 +174,14 @@ async fn follow(mut answer: Incoming, mut to: Output) -> ExitCode {
     {
         failure = failure.or(Some(format!("cannot write the capture: {error}")));
     }
-    let (packets, lost) = (blocks.packets(), blocks.lost());
+    let (packets, lost, passed_by) = (blocks.packets(), blocks.lost(), blocks.passed_by());
     let noun = if packets == 1 { "packet" } else { "packets" };
-    let _ = writeln!(io::stderr(), "gwlb: {packets} {noun} captured, {lost} lost for want of room");
+    let mut said = format!("gwlb: {packets} {noun} captured, {lost} lost for want of room");
+    if passed_by > 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(said, ", {passed_by} not looked at for want of time");
+    }
+    let _ = writeln!(io::stderr(), "{said}");
     match failure {
         Some(failure) => fail(&failure),
         None => ExitCode::SUCCESS,

@@ -3,10 +3,13 @@
 //! A capture that is asked for is published to the workers. Each takes it up before its next batch
 //! and from then on puts copies of what is meant into chunks of memory that were made beforehand
 //! (`tap`); who writes the capture takes the full chunks and gives back empty ones (`pump`). A
-//! worker waits for nobody: what finds no room is counted as lost, and the packet goes its way.
+//! worker waits for nobody: what finds no room is counted as lost, and the packet goes its way. Nor
+//! does it look at packets for more than a part of its time (`budget`), and who writes has what time
+//! nobody else wants.
 //!
 //! While nobody captures, a worker looks once for each batch whether anybody does.
 
+mod budget;
 mod file;
 mod flows_seen;
 mod pump;
@@ -26,7 +29,8 @@ use parking_lot::Mutex;
 use super::shared::Shared;
 use crate::dataplane::filter::{FlowFilter, FlowMatcher};
 use crate::dataplane::stats::Counter;
-pub(super) use pump::pump;
+pub(super) use budget::Budget;
+pub(super) use pump::start;
 use tap::Chunk;
 pub(super) use tap::{Seen, Taps};
 
@@ -167,6 +171,8 @@ struct Lane {
     /// By point: packets that were meant, and those of them that found no room.
     meant: [Counter; Point::ALL.len()],
     lost: [Counter; Point::ALL.len()],
+    /// By point: packets that nobody looked at, since captures had had their share of the time.
+    passed_by: [Counter; Point::ALL.len()],
 }
 
 impl Lane {
@@ -182,6 +188,7 @@ impl Lane {
             open: AtomicBool::new(false),
             meant: Default::default(),
             lost: Default::default(),
+            passed_by: Default::default(),
         }
     }
 }
@@ -194,13 +201,27 @@ impl Capture {
         Self { tapped: wanted.tapped(), wanted, begun, lanes }
     }
 
-    /// Packets at a point that were meant, and those of them that were lost.
-    fn counts(&self, point: Point) -> (u64, u64) {
+    fn counts(&self, point: Point) -> Counts {
         let sum = |of: fn(&Lane) -> &[Counter; Point::ALL.len()]| {
             self.lanes.iter().map(|lane| of(lane)[point as usize].get()).sum()
         };
-        (sum(|lane| &lane.meant), sum(|lane| &lane.lost))
+        Counts {
+            meant: sum(|lane| &lane.meant),
+            lost: sum(|lane| &lane.lost),
+            passed_by: sum(|lane| &lane.passed_by),
+        }
     }
+}
+
+/// Packets at a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    /// Looked at, and meant.
+    meant: u64,
+    /// Of these, those that found no room.
+    lost: u64,
+    /// Not looked at, so that nobody knows whether they were meant.
+    passed_by: u64,
 }
 
 /// What workers look at: the captures that are on.

@@ -16,7 +16,7 @@ use netio::Slot;
 use netio::offload::Offload;
 use router::{Attachment, Entry};
 
-use super::capture::{Plan, Point, Seen, Taps};
+use super::capture::{Budget, Plan, Point, Seen, Taps};
 use super::drops::DropRecord;
 use crate::dataplane::encap::Batch;
 use crate::dataplane::frame::Frame;
@@ -93,6 +93,8 @@ pub(super) struct Witness {
     /// The number of that which was taken up.
     taken_up: u64,
     taps: Option<Box<Taps>>,
+    /// How long the taps may look.
+    budget: Budget,
     /// When the present batch came.
     now: Instant,
     record: Arc<DropRecord>,
@@ -109,7 +111,8 @@ impl Witness {
         now: Instant,
     ) -> Self {
         let (plan, quiet_until) = (Cache::new(plan), [now; DropReason::ALL.len()]);
-        Self { id, plan, taken_up: 0, taps: None, now, record, quiet_until }
+        let budget = Budget::new(now);
+        Self { id, plan, taken_up: 0, taps: None, budget, now, record, quiet_until }
     }
 
     /// Before each batch: looks what is asked for.
@@ -120,6 +123,9 @@ impl Witness {
         if plan.number != self.taken_up {
             self.taken_up = plan.number;
             self.taps = Taps::for_plan(plan, usize::from(self.id.0), self.taps.take());
+        }
+        if self.taps.is_some() {
+            self.budget.refill(now);
         }
     }
 
@@ -137,19 +143,42 @@ impl Witness {
         self.taps.as_ref().is_some_and(|taps| taps.has(point))
     }
 
+    /// Whether captures look at so many packets more at a point; if not, they are told how many they
+    /// have missed.
+    fn has_time(&mut self, point: Point, packets: usize) -> bool {
+        if !self.budget.is_spent() {
+            return true;
+        }
+        if let Some(taps) = &mut self.taps {
+            taps.pass_by(point, packets as u64);
+        }
+        false
+    }
+
+    fn is_meant(&self, point: Point, flow: Option<&FlowKey>, shown: Option<&FlowKey>) -> bool {
+        self.taps.as_ref().is_some_and(|taps| taps.mean(point, flow, shown))
+    }
+
     /// Sees packets as they have come from a device, before anything is done with them.
     #[cold]
     pub fn came_in(&mut self, view: &Arc<Snapshot>, at: Attachment, slots: &[Slot<Offload>]) {
+        if !self.has_time(Point::In, slots.len()) {
+            return;
+        }
+        let look = self.budget.begin();
         let whereabouts = Whereabouts::At(Entry::from(at).into());
         for Slot { packet, meta } in slots {
             let bytes = packet.bytes();
-            let segments = Frame::parse(bytes, meta).map_or(1, |frame| frame.segments());
             let head = view.translation(at).and_then(|it| it.inward_head(bytes, meta));
             let shown = flow_of_start(bytes);
             let flow = head.as_ref().map_or(shown, |head| flow_of_start(head.bytes()));
-            let seen = self.seen(Point::In, whereabouts, segments, flow, meta);
-            self.see(view, &Seen { shown, ..seen }, &[IoSlice::new(bytes)]);
+            if self.is_meant(Point::In, flow.as_ref(), shown.as_ref()) {
+                let segments = Frame::parse(bytes, meta).map_or(1, |frame| frame.segments());
+                let seen = self.seen(Point::In, whereabouts, segments, flow, meta);
+                self.see(view, &Seen { shown, ..seen }, &[IoSlice::new(bytes)]);
+            }
         }
+        self.budget.end(&look);
     }
 
     /// Sees a packet that was written to a device: how it begins inside, and its pieces as they were
@@ -163,22 +192,34 @@ impl Witness {
         (inside, pieces): (&[u8], &[IoSlice<'_>]),
         offload: &Offload,
     ) {
+        if !self.has_time(Point::Out, 1) {
+            return;
+        }
+        let look = self.budget.begin_one(Point::Out);
         let whereabouts = Whereabouts::Leaving { to, side };
         let seen = self.seen(Point::Out, whereabouts, segments, flow_of_start(inside), offload);
         let shown = pieces.first().and_then(|start| flow_of_start(start));
         self.see(view, &Seen { shown, ..seen }, pieces);
+        self.budget.end(&look);
     }
 
     /// Sees datagrams that were sent to an appliance.
     #[cold]
     pub fn sent(&mut self, view: &Arc<Snapshot>, to: Whereabouts, batch: &Batch<'_>) {
+        if !self.has_time(Point::ToAppliance, batch.segments) {
+            return;
+        }
+        let look = self.budget.begin();
         // In several pieces there are the segments of one packet.
         let one = inner_flow(batch.pieces).filter(|_| batch.pieces.len() > 1);
-        batch.singly(|datagram| {
-            let flow = one.or_else(|| inner_flow(datagram.pieces));
-            let seen = self.seen(Point::ToAppliance, to, 1, flow, &Offload::NONE);
-            self.see(view, &seen, datagram.pieces);
-        });
+        if one.is_none_or(|flow| self.is_meant(Point::ToAppliance, Some(&flow), None)) {
+            batch.singly(|datagram| {
+                let flow = one.or_else(|| inner_flow(datagram.pieces));
+                let seen = self.seen(Point::ToAppliance, to, 1, flow, &Offload::NONE);
+                self.see(view, &seen, datagram.pieces);
+            });
+        }
+        self.budget.end(&look);
     }
 
     /// Sees a datagram that came from an appliance, and what was made of it.
@@ -190,6 +231,10 @@ impl Witness {
         datagram: &[u8],
         verdict: &ReturnVerdict,
     ) {
+        if !self.has_time(Point::FromAppliance, 1) {
+            return;
+        }
+        let look = self.budget.begin_one(Point::FromAppliance);
         let pieces = [IoSlice::new(datagram)];
         let flow = match verdict {
             ReturnVerdict::Accept(Returned { plain: Some(plain), .. }) => Some(plain.flow_key()),
@@ -197,10 +242,15 @@ impl Witness {
         };
         let seen = self.seen(Point::FromAppliance, from, 1, flow, &Offload::NONE);
         self.see(view, &seen, &pieces);
+        self.budget.end(&look);
     }
 
     #[cold]
     fn ended(&mut self, view: &Arc<Snapshot>, dropped: &Dropped<'_>) {
+        if !self.has_time(Point::Drop, 1) {
+            return;
+        }
+        let look = self.budget.begin_one(Point::Drop);
         let Dropped { reason, segments, whereabouts, pieces, offload } = *dropped;
         let flow = match whereabouts.outer() {
             Some(_) => inner_flow(pieces),
@@ -208,6 +258,7 @@ impl Witness {
         };
         let seen = self.seen(Point::Drop, whereabouts, segments, flow, offload);
         self.see(view, &Seen { reason: Some(reason), ..seen }, pieces);
+        self.budget.end(&look);
     }
 
     fn seen(

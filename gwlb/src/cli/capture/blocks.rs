@@ -23,8 +23,8 @@ pub(super) struct Blocks {
     preamble: Vec<u8>,
     interfaces: Vec<String>,
     packets: u64,
-    /// By interface.
-    lost: Vec<u64>,
+    /// By interface: packets that found no room, and packets that nobody looked at.
+    missed: Vec<(u64, u64)>,
 }
 
 /// A packet of a capture.
@@ -49,7 +49,12 @@ impl Blocks {
 
     /// How many more the gateway had no room for, as far as it has said.
     pub fn lost(&self) -> u64 {
-        self.lost.iter().sum()
+        self.missed.iter().map(|(lost, _)| lost).sum()
+    }
+
+    /// How many packets the gateway had no time to look at, as far as it has said.
+    pub fn passed_by(&self) -> u64 {
+        self.missed.iter().map(|(_, passed_by)| passed_by).sum()
     }
 
     /// Takes what has come; gives what there is of whole blocks.
@@ -95,13 +100,15 @@ impl Blocks {
                     self.interfaces.push(name.unwrap_or_default().into_owned());
                 }
                 Block::InterfaceStatistics(said) => {
-                    let lost = said.options.iter().find_map(|option| match option {
-                        InterfaceStatisticsOption::IsbIfDrop(lost) => Some(*lost),
-                        _ => None,
-                    });
-                    self.lost.resize(self.interfaces.len().max(self.lost.len()), 0);
-                    if let Some(known) = self.lost.get_mut(said.interface_id as usize) {
-                        *known = lost.unwrap_or_default();
+                    self.missed.resize(self.interfaces.len().max(self.missed.len()), (0, 0));
+                    if let Some(missed) = self.missed.get_mut(said.interface_id as usize) {
+                        for option in &said.options {
+                            match option {
+                                InterfaceStatisticsOption::IsbIfDrop(lost) => missed.0 = *lost,
+                                InterfaceStatisticsOption::IsbOsDrop(passed) => missed.1 = *passed,
+                                _ => {}
+                            }
+                        }
                     }
                 }
                 Block::EnhancedPacket(packet) => {
@@ -156,8 +163,8 @@ mod tests {
     fn a_file_in_any_pieces_is_the_same_file() {
         let interface = block(PREAMBLE[1], &[101 << 16, 64]);
         let packet = block(6, &[0, 0, 5, 4, 60, 0x4500_0000]);
-        // Option 5: lost, eight bytes.
-        let lost = block(5, &[0, 0, 5, 5 << 16 | 8, 0, 3, 0]);
+        // Options 5 and 7, of eight bytes each: lost, and not looked at.
+        let lost = block(5, &[0, 0, 5, 5 << 16 | 8, 0, 3, 7 << 16 | 8, 0, 4, 0]);
         let file = [section(), interface, packet.clone(), packet, lost].concat();
         for size in [1, 3, 50, file.len()] {
             let (mut blocks, mut seen, mut whole) = (Blocks::default(), 0, Vec::new());
@@ -172,7 +179,8 @@ mod tests {
                     .unwrap();
                 whole.extend(taken);
             }
-            assert_eq!((seen, blocks.packets(), blocks.lost()), (2, 2, 3), "pieces of {size}");
+            assert_eq!((seen, blocks.packets()), (2, 2), "pieces of {size}");
+            assert_eq!((blocks.lost(), blocks.passed_by()), (3, 4), "pieces of {size}");
             assert_eq!(whole, file);
         }
     }

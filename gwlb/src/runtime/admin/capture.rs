@@ -188,7 +188,8 @@ async fn capture(
         unavailable(format!("{CAPTURES} captures are on, and there may be no more at a time"))
     })?;
     let (to, pieces) = mpsc::channel(PIECES);
-    tokio::spawn(capture::pump(begun, to));
+    capture::start(begun, to)
+        .map_err(|error| unavailable(format!("there is no thread for a capture: {error}")))?;
     let of_type = [(header::CONTENT_TYPE, "application/x-pcapng")];
     Ok((of_type, Body::new(Pieces(pieces))).into_response())
 }

@@ -19,7 +19,7 @@ use pcap_file::{DataLink, Endianness, PcapError};
 
 use super::flows_seen::SeenWay;
 use super::tap::Record;
-use super::{Point, Points};
+use super::{Counts, Point, Points};
 use crate::dataplane::encap::HOP_LIMIT;
 use crate::dataplane::snapshot::Snapshot;
 use crate::runtime::datagrams::{Shown, endpoint_name};
@@ -96,20 +96,23 @@ impl CaptureFile {
         self.writer.write_block(&block.into_block()).map(drop)
     }
 
-    /// Writes how many packets were seen at a point, how many of them found no room, and how many
-    /// are in the capture.
+    /// Writes how many packets there were at a point, how many of them nobody looked at, how many of
+    /// the others were meant, how many of these found no room, and how many are in the capture.
     pub fn statistics(
         &mut self,
         point: Point,
         time: std::time::Duration,
-        (meant, lost, written): (u64, u64, u64),
+        Counts { meant, lost, passed_by }: Counts,
+        written: u64,
     ) -> Result<(), PcapError> {
         let block = InterfaceStatisticsBlock {
             interface_id: self.interface(point),
             timestamp: time.as_nanos() as u64,
             options: vec![
-                InterfaceStatisticsOption::IsbIfRecv(meant),
+                InterfaceStatisticsOption::IsbIfRecv(meant + passed_by),
                 InterfaceStatisticsOption::IsbIfDrop(lost),
+                InterfaceStatisticsOption::IsbFilterAccept(meant),
+                InterfaceStatisticsOption::IsbOsDrop(passed_by),
                 InterfaceStatisticsOption::IsbUsrDeliv(written),
             ],
         };

@@ -1,11 +1,14 @@
 //! From the workers' chunks to the bytes of a file, for as long as a capture is on.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::thread;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use geneve::flow_of_start;
+use netio::process::idle::give_way;
 use pcap_file::PcapError;
 use tokio::sync::mpsc::Sender;
 use tokio::time::sleep;
@@ -21,17 +24,36 @@ use crate::runtime::witness::Whereabouts;
 
 /// Between two looks at the workers' chunks, at least: what they hold is made for that.
 const LOOK: Duration = Duration::from_millis(10);
-/// How often as long as it writes all captures together rest, so that workers have the CPUs: what they
-/// see meanwhile finds no room, and so is lost, when it is too much.
-const REST: u32 = 9;
+/// How often as long as it works it rests, all captures taken together: what it wrote costs others
+/// more, who pass it on and store it. On a busy machine its work takes longer, and so do its rests.
+const REST: u32 = 4;
 /// How long workers have to give away the rest.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// At least so often the statistics say what was lost, if anything more was.
 const TELL: Duration = Duration::from_secs(1);
 
-/// Writes a capture `to` somebody until it is over: a bound is reached, the gateway drains, or
-/// nobody takes it any more. The workers look no longer as soon as that is known.
-pub(in crate::runtime) async fn pump(begun: Begun, to: Sender<Bytes>) {
+/// Starts a thread that writes a capture `to` somebody until it is over: a bound is reached, the
+/// gateway drains, or nobody takes it any more. The workers look no longer as soon as that is known.
+///
+/// The thread has the time that nobody else wants. What workers see meanwhile finds no room, and so
+/// is lost, when it is too much.
+///
+/// # Errors
+/// If there is no thread to be had.
+pub(in crate::runtime) fn start(begun: Begun, to: Sender<Bytes>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let thread = thread::Builder::new().name("capture".to_owned());
+    thread
+        .spawn(move || {
+            if let Err(error) = give_way() {
+                tracing::warn!(%error, "a capture takes time from others");
+            }
+            runtime.block_on(pump(begun, to));
+        })
+        .map(drop)
+}
+
+async fn pump(begun: Begun, to: Sender<Bytes>) {
     let gone = to.clone();
     tokio::select! {
         // That nobody reads any more ends it at once.
@@ -180,7 +202,8 @@ impl<'a> Writer<'a> {
 
     /// Says what was lost, if that has become more.
     fn tell_losses(&mut self, begun: &Begun) -> Result<(), PcapError> {
-        let lost = self.wanted.points.each().map(|point| begun.capture.counts(point).1).sum();
+        let counts = self.wanted.points.each().map(|point| begun.capture.counts(point));
+        let lost = counts.map(|it| it.lost + it.passed_by).sum();
         if lost == self.told {
             return Ok(());
         }
@@ -190,9 +213,8 @@ impl<'a> Writer<'a> {
 
     pub fn end(&mut self, begun: &Begun) -> Result<(), PcapError> {
         for point in self.wanted.points.each() {
-            let (meant, lost) = begun.capture.counts(point);
-            let counts = (meant, lost, self.written[point as usize]);
-            self.file.statistics(point, clock::wall_clock(), counts)?;
+            let (counts, written) = (begun.capture.counts(point), self.written[point as usize]);
+            self.file.statistics(point, clock::wall_clock(), counts, written)?;
         }
         Ok(())
     }

@@ -109,6 +109,21 @@ impl Taps {
         self.points.has(point)
     }
 
+    /// Whether any of them may mean a packet, by its flow inside and that which it shows.
+    #[inline]
+    pub fn mean(&self, point: Point, flow: Option<&FlowKey>, shown: Option<&FlowKey>) -> bool {
+        self.taps.iter().any(|tap| tap.means(point, flow, shown))
+    }
+
+    /// So many packets pass at a point that nobody looks at.
+    pub fn pass_by(&mut self, point: Point, packets: u64) {
+        for tap in &mut self.taps {
+            if tap.capture.wanted.points.has(point) {
+                tap.lane().passed_by[point as usize].add(packets);
+            }
+        }
+    }
+
     /// Copies a packet for those who mean it.
     pub fn see(&mut self, view: &Arc<Snapshot>, seen: &Seen, pieces: &[IoSlice<'_>]) {
         for tap in &mut self.taps {
@@ -130,6 +145,8 @@ struct Tap {
     capture: Arc<Capture>,
     worker: usize,
     chunk: Chunk,
+    /// Whether all flows are meant, so far as the tuple tells.
+    all: bool,
 }
 
 impl Tap {
@@ -137,25 +154,33 @@ impl Tap {
         let lane = capture.lanes.get(worker)?;
         let chunk = lane.free.pop()?;
         lane.open.store(true, Ordering::Release);
-        Some(Self { capture: Arc::clone(capture), worker, chunk })
+        let all = capture.wanted.means_all();
+        Some(Self { capture: Arc::clone(capture), worker, chunk, all })
     }
 
     fn lane(&self) -> &Lane {
         &self.capture.lanes[self.worker]
     }
 
-    fn see(&mut self, view: &Arc<Snapshot>, seen: &Seen, pieces: &[IoSlice<'_>]) {
-        let Capture { wanted, tapped, begun, .. } = &*self.capture;
-        if !tapped.has(seen.point) {
-            return;
+    #[inline]
+    fn means(&self, point: Point, flow: Option<&FlowKey>, shown: Option<&FlowKey>) -> bool {
+        let Capture { wanted, tapped, .. } = &*self.capture;
+        if !tapped.has(point) {
+            return false;
+        }
+        // What has no flow is meant where all are.
+        if self.all {
+            return true;
         }
         let meant = |flow: &FlowKey| wanted.matcher.matches_tuple(&flow.canonical());
-        let mut flows = seen.flow.iter().chain(&seen.shown);
-        // What has no flow is meant where all are.
-        let without = seen.flow.is_none() && wanted.means_all();
-        if !(without || flows.any(meant)) {
+        flow.into_iter().chain(shown).any(meant)
+    }
+
+    fn see(&mut self, view: &Arc<Snapshot>, seen: &Seen, pieces: &[IoSlice<'_>]) {
+        if !self.means(seen.point, seen.flow.as_ref(), seen.shown.as_ref()) {
             return;
         }
+        let Capture { wanted, begun, .. } = &*self.capture;
         let len = pieces.iter().map(|piece| piece.len()).sum();
         let captured = wanted.kept(&seen.whereabouts).min(len);
         let time = begun.1 + seen.now.saturating_duration_since(begun.0);

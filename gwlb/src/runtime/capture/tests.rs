@@ -18,12 +18,16 @@ use crate::runtime::witness::{Dropped, Whereabouts, Witness};
 /// Packets with their comments, and statistics by point.
 type Captured = (Vec<(String, Vec<u8>)>, Vec<(u64, u64, u64)>);
 
+/// More than it takes until captures have time again.
+const LATER: Duration = Duration::from_secs(1);
+
 /// One worker's eyes, and what it would work with.
 struct Rig {
     shared: Arc<Shared>,
     witness: Witness,
     view: Arc<Snapshot>,
     at: Attachment,
+    now: Instant,
 }
 
 impl Rig {
@@ -34,19 +38,28 @@ impl Rig {
         let (inboxes, stats) = (vec![Inbox::new(INBOX).unwrap()], vec![Arc::default()]);
         let shared = Arc::new(Shared::new(settings.load_full(), published, stats, inboxes));
         let record = Arc::clone(&shared.drops[0]);
-        let witness = Witness::new(WorkerId(0), shared.captures.plan(), record, clock::now());
+        let now = clock::now();
+        let witness = Witness::new(WorkerId(0), shared.captures.plan(), record, now);
         let at = *view.attachments.keys().max().unwrap();
-        Self { shared, witness, view, at }
+        Self { shared, witness, view, at, now }
     }
 
     fn begin(&mut self, wanted: Wanted) -> Begun {
         let now = (clock::now(), clock::wall_clock());
         let begun = Begun::new(Arc::clone(&self.shared), wanted, now).unwrap();
-        self.witness.look(clock::now());
+        self.witness.look(self.now);
         begun
     }
 
+    /// Packets come a while later.
     fn come_in(&mut self, packets: &[Vec<u8>], offload: Offload) {
+        self.now += LATER;
+        self.witness.look(self.now);
+        self.come_at_once(packets, offload);
+    }
+
+    /// Packets come.
+    fn come_at_once(&mut self, packets: &[Vec<u8>], offload: Offload) {
         let slot = |packet: &Vec<u8>| Slot { packet: PacketBuf::from_slice(packet), meta: offload };
         let slots: Vec<_> = packets.iter().map(slot).collect();
         assert!(self.witness.looks_at(Point::In));
@@ -78,8 +91,8 @@ fn udp(port: u16, payload: usize) -> Vec<u8> {
     packet
 }
 
-/// The capture to its end: comment and bytes of each packet, and the last statistics: what was
-/// meant, what was lost, what was written.
+/// The capture to its end: comment and bytes of each packet, and the last statistics: what there
+/// was, what was lost or not looked at, what was written.
 fn read(file: &[u8]) -> Captured {
     let mut reader = PcapNgReader::new(file).unwrap();
     let (mut packets, mut statistics) = (Vec::new(), Vec::new());
@@ -93,14 +106,17 @@ fn read(file: &[u8]) -> Captured {
             }
             Block::InterfaceStatistics(said) => {
                 let [
-                    InterfaceStatisticsOption::IsbIfRecv(meant),
+                    InterfaceStatisticsOption::IsbIfRecv(all),
                     InterfaceStatisticsOption::IsbIfDrop(lost),
+                    InterfaceStatisticsOption::IsbFilterAccept(meant),
+                    InterfaceStatisticsOption::IsbOsDrop(passed_by),
                     InterfaceStatisticsOption::IsbUsrDeliv(written),
                 ] = said.options[..]
                 else {
                     panic!("{:?}", said.options)
                 };
-                statistics.push((meant, lost, written));
+                assert_eq!(all, meant + passed_by);
+                statistics.push((all, lost + passed_by, written));
             }
             _ => {}
         }
@@ -111,7 +127,7 @@ fn read(file: &[u8]) -> Captured {
 /// What is in the capture when it ends now.
 fn end(rig: &mut Rig, begun: &Begun) -> Captured {
     begun.end();
-    rig.witness.look(clock::now());
+    rig.witness.look(rig.now);
     assert!(!begun.is_open() && !rig.witness.looks_at(Point::In), "it looks no longer");
     let mut writer = pump::Writer::new(&begun.capture.wanted).unwrap();
     writer.collect(begun).unwrap();
@@ -161,18 +177,37 @@ fn what_finds_no_room_is_lost_and_counted() {
     let begun = rig.begin(wanted(&[Point::In], &[]));
     let batch: Vec<_> = (0..64).map(|number| udp(1000 + number, 1400)).collect();
     let mut sent = 0;
-    while begun.capture.counts(Point::In).1 < 1000 {
+    while begun.capture.counts(Point::In).lost < 1000 {
         rig.come_in(&batch, Offload::NONE);
         rig.witness.settle();
         sent += batch.len() as u64;
         assert!(sent < 1_000_000, "there is room without end");
     }
-    let (meant, lost) = begun.capture.counts(Point::In);
-    assert_eq!(meant, sent);
+    let Counts { meant, lost, passed_by } = begun.capture.counts(Point::In);
+    assert_eq!((meant, passed_by), (sent, 0));
     let (packets, statistics) = end(&mut rig, &begun);
     assert_eq!(statistics, [(sent, lost, sent - lost)]);
     assert_eq!(packets.len() as u64, sent - lost);
     assert!(packets.len() > 1000, "{} found room", packets.len());
+}
+
+#[test]
+fn what_there_is_no_time_for_is_not_looked_at_and_counted() {
+    let mut rig = Rig::new();
+    let begun = rig.begin(wanted(&[Point::In], &[("port", "9")]));
+    let batch: Vec<_> = (0..64).map(|number| udp(1000 + number, 1400)).collect();
+    let mut sent = 0;
+    // By the gateway's clock no time passes.
+    while begun.capture.counts(Point::In).passed_by == 0 {
+        rig.come_at_once(&batch, Offload::NONE);
+        sent += batch.len() as u64;
+        assert!(sent < 100_000_000, "there is time without end");
+    }
+    let none = Counts { meant: 0, lost: 0, passed_by: 64 };
+    assert_eq!(begun.capture.counts(Point::In), none, "after {sent}");
+    rig.come_in(&[udp(9, 1)], Offload::NONE);
+    assert_eq!(begun.capture.counts(Point::In), Counts { meant: 1, ..none }, "there is time again");
+    assert_eq!(end(&mut rig, &begun).1, [(65, 64, 1)]);
 }
 
 #[test]
@@ -213,7 +248,6 @@ fn there_are_so_many_at_a_time_and_each_is_off_when_its_owner_goes() {
     assert_eq!(more.unwrap_err(), TooMany);
     let kept = all.pop().unwrap();
     drop(all);
-    rig.witness.look(clock::now());
     rig.come_in(&[udp(1, 1)], Offload::NONE);
     let weak = Arc::downgrade(&kept.capture);
     assert_eq!(end(&mut rig, &kept).0.len(), 1);

@@ -26,8 +26,9 @@ use blocks::Blocks;
 /// With -w it writes pcapng, which Wireshark reads: one interface for each point, Geneve where there
 /// is Geneve, and on each packet a comment with worker, endpoint, target, cookie, flow, and the reason
 /// of a drop. Without -w it prints a line for each packet. It ends with a bound or with Ctrl-C, and
-/// then says how many packets there were and how many were lost: the gateway lets no packet wait for
-/// a capture, and leaves out of it what comes too fast.
+/// then says how many packets there were, how many were lost, and how many the gateway had no time to
+/// look at: it lets no packet wait for a capture, and leaves out of it what comes too fast. With -w it
+/// has only the time that nothing else on the machine wants.
 ///
 /// Exit status: 0 it was captured; 1 something failed, or the gateway cannot be asked; 2 it is asked
 /// for something wrong.
@@ -100,8 +101,10 @@ pub(super) fn run(arguments: &CaptureArgs) -> ExitCode {
         let _ = fail("a capture is nothing for a terminal: give -w a file, or leave it out");
         return ExitCode::from(WRONG_USE);
     }
-    // It may run beside the gateway, whose packets come first. If it cannot, it goes on all the same.
-    let _ = give_way();
+    if arguments.write.is_some() {
+        // It may run beside the gateway, whose packets come first; so do its own, if it cannot.
+        let _ = give_way();
+    }
     arguments.gateway.ask(async |client: &Client| {
         // The file is made when the gateway has said yes.
         let answer = client.open("/v1/capture", &arguments.body()).await?;

@@ -212,8 +212,8 @@ impl std::fmt::Debug for CookieKeys {
 }
 
 /// SipHash-2-4 over endpoint, target and flow: ids, then the addresses of [the flow's
-/// words](CanonicalKey::to_hash_words), then the six bytes of their first word that are not zero, all
-/// little-endian. The version is in these, so no two flows make one message.
+/// words](CanonicalKey::to_hash_words), then the six bytes of their first word that may be other than zero, all
+/// little-endian. The lengths tell the versions apart, so no two flows make one message.
 #[inline]
 fn mac(key: &Key, mut endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
     let mut target = target.get();
@@ -233,6 +233,7 @@ fn mac(key: &Key, mut endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u
 /// That of some words and of six bytes.
 #[inline]
 fn mac_of<const WORDS: usize>(key: &Key, words: [u64; WORDS], rest: u64) -> u64 {
+    debug_assert!(rest >> 48 == 0, "{rest:#x} has more than six bytes");
     sip::hash::<2, 4, WORDS>(&key.0, words, rest | (8 * WORDS as u64 + 6) << 56)
 }
 
@@ -245,7 +246,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use geneve::arbitrary;
-    use geneve::flow::FlowKey;
+    use geneve::flow::{FlowKey, Stickiness};
     use proptest::prelude::*;
     use siphasher::sip::SipHasher24;
 
@@ -357,9 +358,9 @@ mod tests {
         #[test]
         fn a_cookie_is_the_hash_of_endpoint_target_and_flow(
             key: [u8; 16], endpoint: u64, group in "[a-z]{0,9}", address in arbitrary::socket_pair(),
-            flow in arbitrary::flow_key(),
+            flow in arbitrary::flow_key(), sticky in prop::sample::select(&Stickiness::ALL[..]),
         ) {
-            let (flow, target) = (flow.canonical(), TargetId::new(&group, address.0));
+            let (flow, target) = (flow.sticky(sticky), TargetId::new(&group, address.0));
             let mut message = endpoint.to_le_bytes().to_vec();
             message.extend(target.get().to_le_bytes());
             let words: Vec<u8> = flow.to_hash_words().bytes().collect();

@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use crossbeam::atomic::AtomicCell;
 use crossbeam::queue::ArrayQueue;
-use parking_lot::Mutex;
 
 use super::shared::Shared;
 use crate::dataplane::filter::{FlowFilter, FlowMatcher};
@@ -160,8 +160,10 @@ impl fmt::Debug for Capture {
 
 /// Between one worker and who writes the capture.
 struct Lane {
-    full: ArrayQueue<Chunk>,
-    free: ArrayQueue<Chunk>,
+    full: ArrayQueue<Box<Chunk>>,
+    /// Chunks with nothing in them. Who writes may lose its CPU at any time, and for long, so there is
+    /// nothing here that a worker would wait for: each place is emptied and filled at one stroke.
+    free: Vec<AtomicCell<Option<Box<Chunk>>>>,
     /// Whether the worker has something in hand that is not full yet.
     holds: AtomicBool,
     /// Whether it is to give that away.
@@ -177,9 +179,7 @@ struct Lane {
 
 impl Lane {
     fn new(chunks: usize) -> Self {
-        let free = ArrayQueue::new(chunks);
-        // There is room for so many.
-        while free.push(Chunk::new()).is_ok() {}
+        let free = (0..chunks).map(|_| AtomicCell::new(Some(Box::new(Chunk::new())))).collect();
         Self {
             full: ArrayQueue::new(chunks),
             free,
@@ -189,6 +189,26 @@ impl Lane {
             meant: Default::default(),
             lost: Default::default(),
             passed_by: Default::default(),
+        }
+    }
+}
+
+impl Lane {
+    /// An empty chunk, if there is one.
+    fn take_free(&self) -> Option<Box<Chunk>> {
+        const { assert!(AtomicCell::<Option<Box<Chunk>>>::is_lock_free()) };
+        self.free.iter().find_map(AtomicCell::take)
+    }
+
+    /// Gives a chunk back that was taken.
+    fn give_back(&self, chunk: Box<Chunk>) {
+        let mut chunk = Some(chunk);
+        for place in &self.free {
+            // Nobody else fills places, so a chunk that was in this one goes into another.
+            chunk = place.swap(chunk);
+            if chunk.is_none() {
+                return;
+            }
         }
     }
 }
@@ -236,8 +256,6 @@ pub(super) struct Plan {
 #[derive(Debug, Default)]
 pub(super) struct Captures {
     plan: Arc<ArcSwap<Plan>>,
-    /// Who changes the plan.
-    turn: Mutex<()>,
 }
 
 /// There are as many captures as there may be.
@@ -255,16 +273,18 @@ impl Captures {
         self.plan.load().on.len()
     }
 
+    /// Nobody waits for whoever else changes it.
     fn change(
         &self,
-        change: impl FnOnce(&mut Vec<Arc<Capture>>) -> Result<(), TooMany>,
+        change: impl Fn(&mut Vec<Arc<Capture>>) -> Result<(), TooMany>,
     ) -> Result<(), TooMany> {
-        let _turn = self.turn.lock();
-        let before = self.plan.load();
-        let mut on = before.on.clone();
-        change(&mut on)?;
-        self.plan.store(Arc::new(Plan { number: before.number + 1, on }));
-        Ok(())
+        let mut done = Ok(());
+        self.plan.rcu(|before| {
+            let mut on = before.on.clone();
+            done = change(&mut on);
+            Plan { number: before.number + 1, on }
+        });
+        done
     }
 }
 
@@ -311,7 +331,7 @@ impl Begun {
     }
 
     /// Tells the workers to look no more.
-    fn end(&self) {
+    pub fn end(&self) {
         let ended = self.shared.captures.change(|on| {
             on.retain(|capture| !Arc::ptr_eq(capture, &self.capture));
             Ok(())

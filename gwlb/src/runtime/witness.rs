@@ -122,7 +122,11 @@ impl Witness {
         let plan = self.plan.load();
         if plan.number != self.taken_up {
             self.taken_up = plan.number;
-            self.taps = Taps::for_plan(plan, usize::from(self.id.0), self.taps.take());
+            let had = self.taps.take();
+            if had.is_none() {
+                self.budget = Budget::new(now);
+            }
+            self.taps = Taps::for_plan(plan, usize::from(self.id.0), had);
         }
         if self.taps.is_some() {
             self.budget.refill(now);
@@ -165,7 +169,7 @@ impl Witness {
         if !self.has_time(Point::In, slots.len()) {
             return;
         }
-        let look = self.budget.begin();
+        let look = self.budget.begin(Point::In, slots.len());
         let whereabouts = Whereabouts::At(Entry::from(at).into());
         for Slot { packet, meta } in slots {
             let bytes = packet.bytes();
@@ -195,7 +199,7 @@ impl Witness {
         if !self.has_time(Point::Out, 1) {
             return;
         }
-        let look = self.budget.begin_one(Point::Out);
+        let look = self.budget.begin(Point::Out, 1);
         let whereabouts = Whereabouts::Leaving { to, side };
         let seen = self.seen(Point::Out, whereabouts, segments, flow_of_start(inside), offload);
         let shown = pieces.first().and_then(|start| flow_of_start(start));
@@ -209,7 +213,7 @@ impl Witness {
         if !self.has_time(Point::ToAppliance, batch.segments) {
             return;
         }
-        let look = self.budget.begin();
+        let look = self.budget.begin(Point::ToAppliance, batch.segments);
         // In several pieces there are the segments of one packet.
         let one = inner_flow(batch.pieces).filter(|_| batch.pieces.len() > 1);
         if one.is_none_or(|flow| self.is_meant(Point::ToAppliance, Some(&flow), None)) {
@@ -234,7 +238,7 @@ impl Witness {
         if !self.has_time(Point::FromAppliance, 1) {
             return;
         }
-        let look = self.budget.begin_one(Point::FromAppliance);
+        let look = self.budget.begin(Point::FromAppliance, 1);
         let pieces = [IoSlice::new(datagram)];
         let flow = match verdict {
             ReturnVerdict::Accept(Returned { plain: Some(plain), .. }) => Some(plain.flow_key()),
@@ -250,7 +254,7 @@ impl Witness {
         if !self.has_time(Point::Drop, 1) {
             return;
         }
-        let look = self.budget.begin_one(Point::Drop);
+        let look = self.budget.begin(Point::Drop, 1);
         let Dropped { reason, segments, whereabouts, pieces, offload } = *dropped;
         let flow = match whereabouts.outer() {
             Some(_) => inner_flow(pieces),

@@ -23,7 +23,7 @@ mod tests {
 
     use super::*;
 
-    /// The scheduling policy of the calling thread: field 41 of its `stat` (proc_pid_stat(5)).
+    /// The scheduling policy of the calling thread: field 41 of its `stat` (`proc_pid_stat(5)`).
     fn policy() -> i32 {
         let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
         // The second field is the name, in brackets, and may have anything in it.

@@ -17,6 +17,7 @@ use gwlb_tests::world::status::{Status, get};
 use gwlb_tests::world::traffic::{self, EchoServer, Stream};
 use gwlb_tests::world::{Family, Gateway, Plan, Process, World, wait_until};
 use nix::sys::signal::Signal;
+use pcap_file::PcapError;
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption;
@@ -93,11 +94,27 @@ struct File {
 
 impl File {
     fn read(path: &Path) -> Self {
+        Self::read_up_to(path, |error| panic!("{error}"))
+    }
+
+    /// Of a file that is being written, what is there: its last block may not be.
+    fn so_far(path: &Path) -> Self {
+        Self::read_up_to(path, |_| ())
+    }
+
+    fn read_up_to(path: &Path, end: impl FnOnce(PcapError)) -> Self {
         let mut reader = PcapNgReader::new(std::fs::File::open(path).unwrap()).unwrap();
         let mut points = Vec::new();
         let mut file = Self { packets: Vec::new(), statistics: BTreeMap::new() };
         while let Some(block) = reader.next_block() {
-            match block.unwrap() {
+            let block = match block {
+                Ok(block) => block,
+                Err(error) => {
+                    end(error);
+                    break;
+                }
+            };
+            match block {
                 Block::InterfaceDescription(interface) => {
                     assert_eq!(interface.linktype, pcap_file::DataLink::RAW);
                     points.extend(interface.options.iter().find_map(|option| match option {
@@ -122,7 +139,8 @@ impl File {
                     for option in said.options {
                         match option {
                             InterfaceStatisticsOption::IsbIfRecv(seen) => counts.0 = seen,
-                            InterfaceStatisticsOption::IsbIfDrop(lost) => counts.1 = lost,
+                            InterfaceStatisticsOption::IsbIfDrop(missed)
+                            | InterfaceStatisticsOption::IsbOsDrop(missed) => counts.1 += missed,
                             _ => {}
                         }
                     }
@@ -149,10 +167,10 @@ fn end_with(capture: Capturing, least: u64) -> File {
     // All that is there has been asked for twice when it grows no more.
     let mut before = (0, 0);
     wait_until("the capture has grown", || {
-        let file = File::read(&capture.file);
+        let file = File::so_far(&capture.file);
         let now = file.packets.len() as u64;
         before = if now == before.0 { (now, before.1 + 1) } else { (now, 0) };
-        now >= least && before.1 > 20
+        now >= least && before.1 > 100
     });
     capture.interrupt()
 }
@@ -188,7 +206,8 @@ fn a_capture_agrees_with_the_counters_at_every_point() {
         ("drop", drops),
     ];
     for (point, count) in expected {
-        assert_eq!(file.count(point), count, "{point}: {status:#?}");
+        let statistics = file.statistics.get(point);
+        assert_eq!(file.count(point), count, "{point}, {statistics:?}: {status:#?}");
     }
     assert!(file.at("in").any(|packet| packet.segments() > 1), "super-packets come in");
 
@@ -493,7 +512,9 @@ fn what_a_capture_costs() {
         };
         let (time, speed) = (median(&mut ratios.0), median(&mut ratios.1));
         println!("{what}: workers' time x {time:.3}, speed x {speed:.3}, medians of {PAIRS} pairs");
-        assert!(time < 2.0, "{what}: {time}");
+        // What is not optimised takes a larger part.
+        let (most, least) = if cfg!(debug_assertions) { (2.0, 0.5) } else { (1.1, 0.9) };
+        assert!(time < most && speed > least, "{what}: {time}, {speed}");
     }
     gateway.stop();
 }

@@ -368,7 +368,7 @@ async fn observability(
             for number in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
                 let name = Watched::NAMES[number];
                 progress.doing(format!("{}: {name}", case.name()));
-                let Some((gateway, ends)) = both.path(number) else { continue };
+                let (gateway, ends) = both.path(number)?;
                 let path = (ends, Some(gateway));
                 let measured = match case {
                     Case::Tcp { streams } => tcp(plan, path, streams).await?,

@@ -34,7 +34,8 @@ const FOLLOWED: &str = "/v1/events";
 ///
 /// Which worker has a flow, and by which port it goes to which thread of the appliance, follows from
 /// a secret. With few flows the one gateway fares better by it than the other, for as long as it
-/// runs. So both of a pair have the same secret, and each pair has a new one.
+/// runs. So both of a pair have the same secret, and each pair has a new one. (Of TCP, the client's
+/// port is chance as well, and another one each time.)
 #[derive(Debug)]
 pub(super) struct Watched {
     running: Option<Running>,
@@ -60,7 +61,9 @@ impl Watched {
 
     /// Starts both anew.
     pub(super) async fn renew(&mut self, directory: &RunDirectory) -> Result<(), BenchError> {
-        self.running = None;
+        if let Some(Running { watcher, .. }) = self.running.take() {
+            watcher.end().await;
+        }
         let [off, on] = Self::NAMES;
         let secret = |name| directory.path().join(secret_file(name));
         remove(&secret(off)).map_err(LabError::io("forget a secret"))?;
@@ -84,10 +87,11 @@ impl Watched {
 
     /// One of them, by its place in [`Self::NAMES`], with its client and server. As long as it is
     /// the first one's turn, nobody asks the other: that would cost both.
-    pub(super) fn path(&mut self, number: usize) -> Option<(&mut Gateway, Ends)> {
-        let Running { watcher, gateways } = self.running.as_mut()?;
+    pub(super) fn path(&mut self, number: usize) -> Result<(&mut Gateway, Ends), BenchError> {
+        let none = || BenchError::Wrong("the gateways to compare were not started".to_owned());
+        let Running { watcher, gateways } = self.running.as_mut().ok_or_else(none)?;
         watcher.looks(number > 0);
-        Some((&mut gateways[number], self.detours[number].ends.clone()))
+        Ok((&mut gateways[number], self.detours[number].ends.clone()))
     }
 
     /// That whoever looks still does, or what has stopped it.
@@ -128,6 +132,15 @@ impl Watcher {
         self.looks.send_replace(now);
     }
 
+    /// Lets go of the gateway, which would wait for that.
+    async fn end(mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            // It was stopped, which is what its error says.
+            let _ = task.await;
+        }
+    }
+
     async fn check(&mut self) -> Result<(), BenchError> {
         match self.task.take_if(|task| task.is_finished()) {
             None => Ok(()),
@@ -152,7 +165,10 @@ async fn ask(socket: &Path, mut wanted: watch::Receiver<bool>) -> io::Result<()>
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        wanted.wait_for(|wanted| *wanted).await.map_err(io::Error::other)?;
+        if !*wanted.borrow() {
+            wanted.wait_for(|wanted| *wanted).await.map_err(io::Error::other)?;
+            ticks.reset();
+        }
         for path in ASKED {
             let stream = UnixStream::connect(socket).await?;
             http::get(TokioIo::new(stream), "gwlb", path).await?;

@@ -104,8 +104,8 @@ impl Blocks {
                     if let Some(missed) = self.missed.get_mut(said.interface_id as usize) {
                         for option in &said.options {
                             match option {
-                                InterfaceStatisticsOption::IsbIfDrop(lost) => missed.0 = *lost,
-                                InterfaceStatisticsOption::IsbOsDrop(passed) => missed.1 = *passed,
+                                InterfaceStatisticsOption::IsbOsDrop(lost) => missed.0 = *lost,
+                                InterfaceStatisticsOption::IsbIfDrop(passed) => missed.1 = *passed,
                                 _ => {}
                             }
                         }
@@ -163,8 +163,8 @@ mod tests {
     fn a_file_in_any_pieces_is_the_same_file() {
         let interface = block(PREAMBLE[1], &[101 << 16, 64]);
         let packet = block(6, &[0, 0, 5, 4, 60, 0x4500_0000]);
-        // Options 5 and 7, of eight bytes each: lost, and not looked at.
-        let lost = block(5, &[0, 0, 5, 5 << 16 | 8, 0, 3, 7 << 16 | 8, 0, 4, 0]);
+        // Options 5 and 7, of eight bytes each: not looked at, and lost.
+        let lost = block(5, &[0, 0, 5, 5 << 16 | 8, 0, 4, 7 << 16 | 8, 0, 3, 0]);
         let file = [section(), interface, packet.clone(), packet, lost].concat();
         for size in [1, 3, 50, file.len()] {
             let (mut blocks, mut seen, mut whole) = (Blocks::default(), 0, Vec::new());

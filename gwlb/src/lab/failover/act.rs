@@ -261,7 +261,7 @@ impl<'a> Act<'a> {
             let (home, elsewhere) = (self.name(*home), self.name(elsewhere));
             let came = match at.checked_duration_since(since) {
                 Some(after) => format!("{:.3} s later", after.as_secs_f64()),
-                None => "where it had been before".to_owned(),
+                None => "and had been there before".to_owned(),
             };
             Some(format!("{flow} of {home} came to {elsewhere}, {came}"))
         };

@@ -157,8 +157,8 @@ impl CaptureRequest {
 /// client goes away, or the gateway drains.
 ///
 /// Each point is an interface of the file, and each packet has a comment that says what the gateway
-/// knows of it. Packets wait for no capture: what a client takes too slowly is left out of it, and
-/// the statistics at its end say how many those are. At most four captures are on at a time.
+/// knows of it. Packets wait for no capture: what a client takes too slowly is left out of it, and so
+/// is what workers have no time to look at; the statistics at its end say how many those are. At most four captures are on at a time.
 #[utoipa::path(
     post,
     path = "/v1/capture",
@@ -187,15 +187,26 @@ async fn capture(
     let begun = Begun::new(Arc::clone(&served.shared), wanted, now).map_err(|_| {
         unavailable(format!("{CAPTURES} captures are on, and there may be no more at a time"))
     })?;
+    let begun = Arc::new(begun);
     let (to, pieces) = mpsc::channel(PIECES);
-    capture::start(begun, to)
+    capture::start(Arc::clone(&begun), to)
         .map_err(|error| unavailable(format!("there is no thread for a capture: {error}")))?;
     let of_type = [(header::CONTENT_TYPE, "application/x-pcapng")];
-    Ok((of_type, Body::new(Pieces(pieces))).into_response())
+    Ok((of_type, Body::new(Pieces { pieces, begun })).into_response())
 }
 
-/// An answer that comes piece by piece.
-struct Pieces(mpsc::Receiver<Bytes>);
+/// An answer that comes piece by piece. When it is at its end, or nobody takes it any more, the capture
+/// is over.
+struct Pieces {
+    pieces: mpsc::Receiver<Bytes>,
+    begun: Arc<Begun>,
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.begun.end();
+    }
+}
 
 impl hyper::body::Body for Pieces {
     type Data = Bytes;
@@ -205,6 +216,6 @@ impl hyper::body::Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        self.pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
     }
 }

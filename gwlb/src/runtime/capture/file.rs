@@ -96,8 +96,8 @@ impl CaptureFile {
         self.writer.write_block(&block.into_block()).map(drop)
     }
 
-    /// Writes how many packets there were at a point, how many of them nobody looked at, how many of
-    /// the others were meant, how many of these found no room, and how many are in the capture.
+    /// Writes how many packets nobody looked at, how many were looked at and meant, and both together;
+    /// and of those that were meant, how many found no room, and how many are in the capture.
     pub fn statistics(
         &mut self,
         point: Point,
@@ -110,9 +110,9 @@ impl CaptureFile {
             timestamp: time.as_nanos() as u64,
             options: vec![
                 InterfaceStatisticsOption::IsbIfRecv(meant + passed_by),
-                InterfaceStatisticsOption::IsbIfDrop(lost),
+                InterfaceStatisticsOption::IsbIfDrop(passed_by),
                 InterfaceStatisticsOption::IsbFilterAccept(meant),
-                InterfaceStatisticsOption::IsbOsDrop(passed_by),
+                InterfaceStatisticsOption::IsbOsDrop(lost),
                 InterfaceStatisticsOption::IsbUsrDeliv(written),
             ],
         };
@@ -122,6 +122,11 @@ impl CaptureFile {
     /// How long it is so far.
     pub fn len(&self) -> u64 {
         self.taken + self.writer.get_ref().len() as u64
+    }
+
+    /// Whether all that was written is taken.
+    pub fn is_taken(&self) -> bool {
+        self.writer.get_ref().is_empty()
     }
 
     /// What was written and not taken yet: whole blocks.

@@ -3,97 +3,112 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use geneve::flow_of_start;
 use netio::process::idle::give_way;
+use netio::process::thread_cpu_time;
 use pcap_file::PcapError;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::time::sleep;
 
 use super::file::CaptureFile;
 use super::flows_seen::{FlowsSeen, SeenWay};
 use super::tap::{Chunk, Record};
-use super::{Begun, Point, Wanted};
+use super::{Begun, Capture, Point, Wanted};
 use crate::dataplane::filter::TargetName;
+use crate::logging::throttled;
 use crate::runtime::clock;
 use crate::runtime::datagrams::opened;
 use crate::runtime::witness::Whereabouts;
 
-/// Between two looks at the workers' chunks, at least: what they hold is made for that.
+/// Between two looks at the workers' chunks: at least, which is what they are made for, and at most.
 const LOOK: Duration = Duration::from_millis(10);
-/// How often as long as it works it rests, all captures taken together: what it wrote costs others
-/// more, who pass it on and store it. On a busy machine its work takes longer, and so do its rests.
-const REST: u32 = 4;
+const LONGEST: Duration = Duration::from_millis(100);
+/// How often as long as it works it rests, all captures taken together: to pass on what it wrote, and
+/// to store it, costs others as much again.
+const REST: u32 = 9;
 /// How long workers have to give away the rest.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// At least so often the statistics say what was lost, if anything more was.
 const TELL: Duration = Duration::from_secs(1);
 
 /// Starts a thread that writes a capture `to` somebody until it is over: a bound is reached, the
-/// gateway drains, or nobody takes it any more. The workers look no longer as soon as that is known.
+/// gateway drains, or nobody takes it any more. To be called where the answer is sent from.
 ///
 /// The thread has the time that nobody else wants. What workers see meanwhile finds no room, and so
-/// is lost, when it is too much.
+/// is lost, when it is too much. Nobody waits for it: the end, which is owed to whoever waits for
+/// that, is written where the answer is sent from.
 ///
 /// # Errors
 /// If there is no thread to be had.
-pub(in crate::runtime) fn start(begun: Begun, to: Sender<Bytes>) -> io::Result<()> {
+pub(in crate::runtime) fn start(begun: Arc<Begun>, to: Sender<Bytes>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let thread = thread::Builder::new().name("capture".to_owned());
-    thread
-        .spawn(move || {
-            if let Err(error) = give_way() {
-                tracing::warn!(%error, "a capture takes time from others");
+    let mut writer = Writer::new(&begun.capture).map_err(io::Error::other)?;
+    let others = Handle::current();
+    let write = move || {
+        if let Err(error) = give_way() {
+            throttled!(WARN, %error, "a capture takes time from others");
+        }
+        let written = runtime.block_on(async {
+            tokio::select! {
+                // That nobody reads any more ends it at once.
+                () = to.closed() => Ok(()),
+                written = write(&begun, &mut writer, &to) => written,
             }
-            runtime.block_on(pump(begun, to));
-        })
-        .map(drop)
+        });
+        others.spawn(async move {
+            let ended = finish(&begun, writer, &to);
+            if let Err(error) = match written {
+                Ok(()) => ended.await,
+                Err(error) => Err(error),
+            } {
+                tracing::error!(%error, "cannot write a capture");
+            }
+        });
+    };
+    thread::Builder::new().name("capture".to_owned()).spawn(write).map(drop)
 }
 
-async fn pump(begun: Begun, to: Sender<Bytes>) {
-    let gone = to.clone();
-    tokio::select! {
-        // That nobody reads any more ends it at once.
-        () = gone.closed() => {}
-        written = write(&begun, &to) => if let Err(error) = written {
-            tracing::error!(%error, "cannot write a capture");
-        },
-    }
-}
-
-async fn write(begun: &Begun, to: &Sender<Bytes>) -> Result<(), PcapError> {
-    let wanted = &begun.capture.wanted;
-    let mut writer = Writer::new(wanted)?;
-    let mut over = pin!(sleep(wanted.duration));
+/// Writes all but the end.
+async fn write(begun: &Begun, writer: &mut Writer, to: &Sender<Bytes>) -> Result<(), PcapError> {
+    let mut over = pin!(sleep(begun.capture.wanted.duration));
     let mut tell = clock::now() + TELL;
     loop {
-        let looked = clock::now();
+        let (looked, spent) = (clock::now(), thread_cpu_time());
         writer.collect(begun)?;
         if tell <= looked {
             writer.tell_losses(begun)?;
             tell = looked + TELL;
         }
-        let worked = clock::now().saturating_duration_since(looked);
-        let bytes = writer.file.take();
-        if !bytes.is_empty() {
+        let worked = thread_cpu_time().saturating_sub(spent);
+        if !writer.file.is_taken() {
             tokio::select! {
-                sent = to.send(bytes.into()) => if sent.is_err() { return Ok(()) },
+                room = to.reserve() => match room {
+                    Ok(room) => room.send(writer.file.take().into()),
+                    Err(_) => return Ok(()),
+                },
                 // Who takes it slowly gets what there is until now.
-                () = &mut over => break,
+                () = &mut over => return Ok(()),
             }
         }
         if writer.is_full() || begun.shared.is_draining() {
-            break;
+            return Ok(());
         }
         let rest = worked.saturating_mul(REST * begun.shared.captures.on() as u32);
         tokio::select! {
-            () = sleep(rest.max(LOOK)) => {}
-            () = &mut over => break,
+            () = sleep(rest.clamp(LOOK, LONGEST)) => {}
+            () = &mut over => return Ok(()),
         }
     }
+}
+
+/// Writes what workers have seen by now, and the statistics.
+async fn finish(begun: &Begun, mut writer: Writer, to: &Sender<Bytes>) -> Result<(), PcapError> {
     begun.end();
     let mut patience = pin!(sleep(PATIENCE));
     while begun.is_open() {
@@ -111,8 +126,8 @@ async fn write(begun: &Begun, to: &Sender<Bytes>) -> Result<(), PcapError> {
 }
 
 /// A capture in the making, with what is known of its flows.
-pub(super) struct Writer<'a> {
-    wanted: &'a Wanted,
+pub(super) struct Writer {
+    capture: Arc<Capture>,
     pub file: CaptureFile,
     flows: FlowsSeen,
     /// By point.
@@ -121,23 +136,25 @@ pub(super) struct Writer<'a> {
     told: u64,
 }
 
-impl<'a> Writer<'a> {
-    pub fn new(wanted: &'a Wanted) -> Result<Self, PcapError> {
+impl Writer {
+    pub fn new(capture: &Arc<Capture>) -> Result<Self, PcapError> {
+        let wanted = &capture.wanted;
         let filter = wanted.filter.parts();
         let filter: Vec<_> = filter.iter().map(|(part, value)| format!("{part}={value}")).collect();
         let file = CaptureFile::begin(wanted.points, wanted.snaplen, &filter.join(", "))?;
-        Ok(Self { wanted, file, flows: FlowsSeen::default(), written: Default::default(), told: 0 })
+        let (capture, flows) = (Arc::clone(capture), FlowsSeen::default());
+        Ok(Self { capture, file, flows, written: Default::default(), told: 0 })
     }
 
     fn is_full(&self) -> bool {
-        self.written.iter().sum::<u64>() >= self.wanted.max_packets
-            || self.file.len() >= self.wanted.max_bytes
+        self.written.iter().sum::<u64>() >= self.capture.wanted.max_packets
+            || self.file.len() >= self.capture.wanted.max_bytes
     }
 
     /// Writes what the workers have seen, in the order of time, and gives the memory back.
     pub fn collect(&mut self, begun: &Begun) -> Result<(), PcapError> {
         let lanes = &begun.capture.lanes;
-        let mut chunks: Vec<(usize, Chunk)> = Vec::new();
+        let mut chunks: Vec<(usize, Box<Chunk>)> = Vec::new();
         for (worker, lane) in lanes.iter().enumerate() {
             chunks.extend(std::iter::from_fn(|| lane.full.pop()).map(|chunk| (worker, chunk)));
             let asked = lane.holds.load(std::sync::atomic::Ordering::Acquire)
@@ -174,7 +191,8 @@ impl<'a> Writer<'a> {
             let ways = own.as_slice().iter().chain(known.iter().filter(|_| own.is_none()));
             let mut meant = ways.clone().filter(|way| self.is_meant(way));
             let point = record.seen.point;
-            if !self.wanted.points.has(point) || (self.wanted.needs_way() && meant.next().is_none())
+            if !self.capture.wanted.points.has(point)
+                || (self.capture.wanted.needs_way() && meant.next().is_none())
             {
                 continue;
             }
@@ -184,14 +202,13 @@ impl<'a> Writer<'a> {
         }
         for (worker, mut chunk) in chunks {
             chunk.clear();
-            // There is room for all that there are.
-            let _ = lanes[worker].free.push(chunk);
+            lanes[worker].give_back(chunk);
         }
         Ok(())
     }
 
     fn is_meant(&self, way: &SeenWay) -> bool {
-        let Wanted { matcher, filter, .. } = self.wanted;
+        let Wanted { matcher, filter, .. } = &self.capture.wanted;
         matcher.matches_endpoint(way.endpoint)
             && filter.target.is_none_or(|target| match target {
                 TargetName::Address(address) => way.target.ip() == address,
@@ -202,7 +219,7 @@ impl<'a> Writer<'a> {
 
     /// Says what was lost, if that has become more.
     fn tell_losses(&mut self, begun: &Begun) -> Result<(), PcapError> {
-        let counts = self.wanted.points.each().map(|point| begun.capture.counts(point));
+        let counts = self.capture.wanted.points.each().map(|point| begun.capture.counts(point));
         let lost = counts.map(|it| it.lost + it.passed_by).sum();
         if lost == self.told {
             return Ok(());
@@ -212,7 +229,7 @@ impl<'a> Writer<'a> {
     }
 
     pub fn end(&mut self, begun: &Begun) -> Result<(), PcapError> {
-        for point in self.wanted.points.each() {
+        for point in self.capture.wanted.points.each() {
             let (counts, written) = (begun.capture.counts(point), self.written[point as usize]);
             self.file.statistics(point, clock::wall_clock(), counts, written)?;
         }

@@ -144,7 +144,7 @@ impl Taps {
 struct Tap {
     capture: Arc<Capture>,
     worker: usize,
-    chunk: Chunk,
+    chunk: Box<Chunk>,
     /// Whether all flows are meant, so far as the tuple tells.
     all: bool,
 }
@@ -152,7 +152,7 @@ struct Tap {
 impl Tap {
     fn new(capture: &Arc<Capture>, worker: usize) -> Option<Self> {
         let lane = capture.lanes.get(worker)?;
-        let chunk = lane.free.pop()?;
+        let chunk = lane.take_free()?;
         lane.open.store(true, Ordering::Release);
         let all = capture.wanted.means_all();
         Some(Self { capture: Arc::clone(capture), worker, chunk, all })
@@ -222,8 +222,8 @@ impl Tap {
     }
 
     /// Gives away a chunk for an empty one, if there is one.
-    fn renew(lane: &Lane, chunk: &mut Chunk) -> bool {
-        let Some(empty) = lane.free.pop() else { return false };
+    fn renew(lane: &Lane, chunk: &mut Box<Chunk>) -> bool {
+        let Some(empty) = lane.take_free() else { return false };
         let full = std::mem::replace(chunk, empty);
         lane.holds.store(false, Ordering::Release);
         // There is room for all that there are.
@@ -234,8 +234,8 @@ impl Tap {
 /// The rest is given away.
 impl Drop for Tap {
     fn drop(&mut self) {
-        let rest = Chunk { view: None, records: Vec::new(), bytes: Vec::new() };
-        let rest = std::mem::replace(&mut self.chunk, rest);
+        let nothing = Chunk { view: None, records: Vec::new(), bytes: Vec::new() };
+        let rest = std::mem::replace(&mut self.chunk, Box::new(nothing));
         let lane = self.lane();
         if !rest.records.is_empty() {
             let _ = lane.full.push(rest);

@@ -91,8 +91,8 @@ fn udp(port: u16, payload: usize) -> Vec<u8> {
     packet
 }
 
-/// The capture to its end: comment and bytes of each packet, and the last statistics: what there
-/// was, what was lost or not looked at, what was written.
+/// The capture to its end: comment and bytes of each packet, and the last statistics: what was
+/// meant or not looked at, what was lost or not looked at, what was written.
 fn read(file: &[u8]) -> Captured {
     let mut reader = PcapNgReader::new(file).unwrap();
     let (mut packets, mut statistics) = (Vec::new(), Vec::new());
@@ -107,9 +107,9 @@ fn read(file: &[u8]) -> Captured {
             Block::InterfaceStatistics(said) => {
                 let [
                     InterfaceStatisticsOption::IsbIfRecv(all),
-                    InterfaceStatisticsOption::IsbIfDrop(lost),
+                    InterfaceStatisticsOption::IsbIfDrop(passed_by),
                     InterfaceStatisticsOption::IsbFilterAccept(meant),
-                    InterfaceStatisticsOption::IsbOsDrop(passed_by),
+                    InterfaceStatisticsOption::IsbOsDrop(lost),
                     InterfaceStatisticsOption::IsbUsrDeliv(written),
                 ] = said.options[..]
                 else {
@@ -129,7 +129,7 @@ fn end(rig: &mut Rig, begun: &Begun) -> Captured {
     begun.end();
     rig.witness.look(rig.now);
     assert!(!begun.is_open() && !rig.witness.looks_at(Point::In), "it looks no longer");
-    let mut writer = pump::Writer::new(&begun.capture.wanted).unwrap();
+    let mut writer = pump::Writer::new(&begun.capture).unwrap();
     writer.collect(begun).unwrap();
     writer.end(begun).unwrap();
     read(&writer.file.take())
@@ -260,7 +260,7 @@ fn there_are_so_many_at_a_time_and_each_is_off_when_its_owner_goes() {
 fn a_reader_that_left_something_gets_the_rest_when_it_asks() {
     let mut rig = Rig::new();
     let begun = rig.begin(wanted(&[Point::In], &[]));
-    let mut writer = pump::Writer::new(&begun.capture.wanted).unwrap();
+    let mut writer = pump::Writer::new(&begun.capture).unwrap();
     rig.come_in(&[udp(1, 1)], Offload::NONE);
     rig.witness.settle();
     // It is only asked for now, and comes with the end of the next batch.
@@ -268,7 +268,7 @@ fn a_reader_that_left_something_gets_the_rest_when_it_asks() {
     assert_eq!(read(&writer.file.take()).0.len(), 0);
     rig.witness.settle();
     writer.collect(&begun).unwrap();
-    let mut file = pump::Writer::new(&begun.capture.wanted).unwrap().file.take();
+    let mut file = pump::Writer::new(&begun.capture).unwrap().file.take();
     file.extend(writer.file.take());
     assert_eq!(read(&file).0.len(), 1);
 }

@@ -80,7 +80,9 @@ pub(in crate::lab::failover) async fn play(act: &mut Act<'_>) -> Result<(), LabE
     let status = act.look().await?;
     let adopted = status.flows.adopted;
     if !strays.is_empty() {
-        strays.iter().for_each(|stray| act.say(stray));
+        for stray in &strays {
+            act.say(stray);
+        }
         for target in &status.targets {
             let settled = since(target).saturating_duration_since(began).as_secs_f64();
             let what = format!(

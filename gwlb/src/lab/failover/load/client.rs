@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use netio::netns::Netns;
 use netio::tcp::TcpInfo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, interval_at, timeout};
 
@@ -21,6 +21,9 @@ use crate::runtime::clock;
 
 /// How long a connection may take to be opened: two repetitions of a SYN, and more.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The ports of the connections: fewer than there are below those that the kernel gives out.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
 /// What the load is to do.
 #[derive(Debug)]
@@ -85,7 +88,7 @@ impl Client {
         let (plan, book) = (self.plan.clone(), Arc::clone(&self.book));
         tokio::spawn(async move {
             let talk = Talk { id: id as u64, short, book: &book, unanswered: VecDeque::new() };
-            let opened = timeout(PATIENCE, TcpStream::connect(to)).await;
+            let opened = timeout(PATIENCE, connect(id, to)).await;
             let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             match opened {
                 Ok(stream) => {
@@ -101,6 +104,19 @@ impl Client {
             }
         });
     }
+}
+
+/// Connects from a port that no other connection of the play has had. The kernel would soon give out
+/// that of a connection that was reset, and the gateway has whoever goes on after a reset keep its
+/// target: it may be a forged one.
+async fn connect(id: usize, to: SocketAddr) -> io::Result<TcpStream> {
+    let (any, socket): (IpAddr, _) = match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), TcpSocket::new_v4()?),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), TcpSocket::new_v6()?),
+    };
+    let port = PORTS.start + (id % PORTS.len()) as u16;
+    socket.bind(SocketAddr::new(any, port))?;
+    socket.connect(to).await
 }
 
 /// A beat that does not hurry when it was late: a load that catches up is no steady one.

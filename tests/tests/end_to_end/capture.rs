@@ -94,25 +94,24 @@ struct File {
 
 impl File {
     fn read(path: &Path) -> Self {
-        Self::read_up_to(path, |error| panic!("{error}"))
+        let (file, error) = Self::read_up_to_error(path);
+        assert!(error.is_none(), "{error:?}");
+        file
     }
 
     /// Of a file that is being written, what is there: its last block may not be.
     fn so_far(path: &Path) -> Self {
-        Self::read_up_to(path, |_| ())
+        Self::read_up_to_error(path).0
     }
 
-    fn read_up_to(path: &Path, end: impl FnOnce(PcapError)) -> Self {
+    fn read_up_to_error(path: &Path) -> (Self, Option<PcapError>) {
         let mut reader = PcapNgReader::new(std::fs::File::open(path).unwrap()).unwrap();
         let mut points = Vec::new();
         let mut file = Self { packets: Vec::new(), statistics: BTreeMap::new() };
         while let Some(block) = reader.next_block() {
             let block = match block {
                 Ok(block) => block,
-                Err(error) => {
-                    end(error);
-                    break;
-                }
+                Err(error) => return (file, Some(error)),
             };
             match block {
                 Block::InterfaceDescription(interface) => {
@@ -149,7 +148,7 @@ impl File {
                 _ => {}
             }
         }
-        file
+        (file, None)
     }
 
     fn at(&self, point: &str) -> impl Iterator<Item = &Packet> {

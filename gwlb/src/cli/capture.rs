@@ -102,7 +102,8 @@ pub(super) fn run(arguments: &CaptureArgs) -> ExitCode {
         return ExitCode::from(WRONG_USE);
     }
     if arguments.write.is_some() {
-        // It may run beside the gateway, whose packets come first; so do its own, if it cannot.
+        // It may run beside the gateway, whose packets come first. Where it cannot give way, it goes
+        // on as it is.
         let _ = give_way();
     }
     arguments.gateway.ask(async |client: &Client| {

@@ -1,5 +1,5 @@
 //! What it costs to be looked at: two gateways alike, one of which keeps all that it can, and is asked
-//! for it all the time.
+//! for it all the while that it is measured.
 //!
 //! Capturing packets is not part of it: that copies them, for as long as somebody wants them.
 

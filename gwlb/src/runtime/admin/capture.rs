@@ -158,7 +158,8 @@ impl CaptureRequest {
 ///
 /// Each point is an interface of the file, and each packet has a comment that says what the gateway
 /// knows of it. Packets wait for no capture: what a client takes too slowly is left out of it, and so
-/// is what workers have no time to look at; the statistics at its end say how many those are. At most four captures are on at a time.
+/// is what workers have no time to look at; the statistics at its end say how many those are. At most
+/// four captures are on at a time.
 #[utoipa::path(
     post,
     path = "/v1/capture",

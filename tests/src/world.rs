@@ -280,19 +280,9 @@ impl Gateway {
         status
     }
 
-    /// The status when no packet is on its way any more: twice the same.
+    /// The status when no packet is on its way any more.
     pub fn settled(&self) -> Status {
-        let mut before = self.status();
-        let mut calm = 0;
-        wait_until("the gateway settles", || {
-            let now = self.status();
-            let same = now.tun == before.tun && now.udp == before.udp && now.is_balanced();
-            calm = if same { calm + 1 } else { 0 };
-            before = now;
-            // For longer than a delayed acknowledgement takes (40 ms).
-            calm * LOOK_AGAIN.as_millis() as u32 > 60
-        });
-        before
+        settled(|| self.status())
     }
 
     /// Asks it to end, and waits for that: with exit status 0.
@@ -361,6 +351,25 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(patience.wait().is_some(), "waited in vain until {what}");
         std::thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// The status of a gateway when no packet is on its way any more: for a while the same.
+///
+/// # Panics
+/// If it does not come to that within [`LIMIT`].
+pub fn settled(status: impl Fn() -> Status) -> Status {
+    let mut before = status();
+    let mut calm = 0;
+    wait_until("the gateway settles", || {
+        let now = status();
+        let same = now.tun == before.tun && now.udp == before.udp && now.is_balanced();
+        calm = if same { calm + 1 } else { 0 };
+        before = now;
+        // For longer than a delayed acknowledgement takes (40 ms), and than the age that what is told
+        // of targets may have (10 ms), which is read apart from the sums.
+        calm * LOOK_AGAIN.as_millis() as u32 > 60
+    });
+    before
 }
 
 /// The one clock of these tests.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use gwlb_tests::world::status::Status;
 use gwlb_tests::world::traffic::Stream;
-use gwlb_tests::world::{Plan, World, wait_until};
+use gwlb_tests::world::{Plan, World, settled};
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::Rng as _;
 
@@ -85,14 +85,7 @@ fn besiege(world: &World, configuration: &str, door: &Door) {
         stream.finish();
     }
     assert_eq!(door.state(), before, "something has changed");
-    let mut last = door.status();
-    wait_until("the gateway settles", || {
-        let now = door.status();
-        let calm = now.tun == last.tun && now.udp == last.udp && now.is_balanced();
-        last = now;
-        calm
-    });
-    last.assert_lossless();
+    settled(|| door.status()).assert_lossless();
     process.terminate();
     let finished = process.finish();
     assert_eq!(finished.code, Some(0), "{}", finished.log);

@@ -319,6 +319,34 @@ fn limits_are_kept() {
     }
 }
 
+/// As Linux sends much data: each super-packet has PSH, and so its last segment.
+#[test]
+fn a_push_ends_a_run_but_where_it_need_not() {
+    let pushed = |packets: &[Packet], with: fn(usize) -> bool| {
+        let mut packets = packets.to_vec();
+        (packets.iter_mut().enumerate()).for_each(|(at, packet)| packet.tcp().psh = with(at));
+        built(&packets)
+    };
+    for flow in [Flow::TCP4, Flow::TCP6] {
+        let packets = chain(&flow.packet(&[]), &[1000; 60]);
+        let bytes = pushed(&packets, |at| at % 20 == 19);
+        let joined = join(Limits::default(), &bytes);
+        assert_eq!(counts(&joined), [20, 20, 20], "{flow:?}");
+        assert_eq!(restore(&joined), bytes, "{flow:?}");
+        let joined = join(Limits::BIG_TCP, &bytes);
+        assert_eq!(counts(&joined), [60], "{flow:?}");
+        assert_eq!(restore(&joined), pushed(&packets, |at| at == 59), "{flow:?}");
+        // One that is pushed at its beginning is at its end, too; one that is not is not.
+        let joined = join(Limits::BIG_TCP, &pushed(&packets, |at| at == 0));
+        assert_eq!(restore(&joined), pushed(&packets, |at| at == 59), "{flow:?}");
+        let bytes = pushed(&packets, |_| false);
+        assert_eq!(restore(&join(Limits::BIG_TCP, &bytes)), bytes, "{flow:?}");
+    }
+    let tcp = chain(&Flow::TCP4.packet(&[]), &[1448; 300]);
+    let joined = join(Limits::BIG_TCP, &pushed(&tcp, |at| at % 42 == 41));
+    assert_eq!(counts(&joined), [128, 128, 44]);
+}
+
 #[test]
 fn a_tag_can_have_limits_of_its_own() {
     let tcp = built(&chain(&Flow::TCP4.packet(&[]), &[1400; 100]));
@@ -337,7 +365,7 @@ fn a_tag_can_have_limits_of_its_own() {
     };
     let mut coalescer = Coalescer::new(Limits::default());
     coalescer.set_limits(1, Limits::PLAIN);
-    coalescer.set_limits(2, Limits { max_bytes: Limits::BIG_TCP, ..Limits::default() });
+    coalescer.set_limits(2, Limits::BIG_TCP);
     assert_eq!(count(&mut coalescer, 0), [46, 46, 8]);
     assert_eq!(count(&mut coalescer, 1), [1; 100]);
     assert_eq!(count(&mut coalescer, 2), [100]);

@@ -105,9 +105,7 @@ fn tun_config(attachment: &AttachmentSettings, workers: u16) -> TunConfig {
 fn limits(attachment: &AttachmentSettings, udp: bool) -> Limits {
     match attachment {
         AttachmentSettings { offload: false, .. } => Limits::PLAIN,
-        AttachmentSettings { big_tcp: true, .. } => {
-            Limits { max_bytes: Limits::BIG_TCP, udp, ..Limits::default() }
-        }
+        AttachmentSettings { big_tcp: true, .. } => Limits { udp, ..Limits::BIG_TCP },
         _ => Limits { udp, ..Limits::default() },
     }
 }
@@ -173,7 +171,7 @@ mod tests {
         assert_eq!(described(&attachment), (true, Some(60_868), Limits::default()));
         attachment.gso_max_size = Some(30_000);
         attachment.big_tcp = true;
-        let big = Limits { max_bytes: 128 * 1448 + 52, ..Limits::default() };
+        let big = Limits { max_bytes: 128 * 1448 + 52, across_push: true, ..Limits::default() };
         assert_eq!(described(&attachment), (true, Some(30_000), big));
         assert!(!limits(&attachment, false).udp, "the kernel has no USO");
         attachment = AttachmentSettings { offload: false, big_tcp: false, ..attachment };

@@ -46,19 +46,26 @@ pub struct Limits {
     /// Whether UDP is joined, too (USO, Linux 6.2; see
     /// [`Tun::udp_segmentation`](crate::tun::Tun::udp_segmentation)). On by default.
     pub udp: bool,
+    /// Whether TCP is joined across a PSH, which cutting then puts on the last segment only, and not
+    /// where it was. Off by default, and then cutting restores each packet as it came. Linux sets PSH
+    /// on the last segment of every super-packet that it sends, so this is what joins such.
+    pub across_push: bool,
 }
 
 impl Limits {
     /// The limits of a device that takes no super-packets: every packet passes as it came.
-    pub const PLAIN: Limits = Limits { max_bytes: MAX_IP, tcp: false, udp: false };
+    pub const PLAIN: Limits =
+        Limits { max_bytes: MAX_IP, tcp: false, udp: false, across_push: false };
 
-    /// As many bytes as fit [`MAX_PIECES`] segments of an MTU of 1500 (BIG TCP).
-    pub const BIG_TCP: usize = MAX_PIECES * 1448 + 52;
+    /// The limits of a device that takes BIG TCP: as many bytes as fit [`MAX_PIECES`] segments of an
+    /// MTU of 1500, whichever of them have PSH.
+    pub const BIG_TCP: Limits =
+        Limits { max_bytes: MAX_PIECES * 1448 + 52, tcp: true, udp: true, across_push: true };
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_bytes: MAX_IP, tcp: true, udp: true }
+        Self { max_bytes: MAX_IP, tcp: true, udp: true, across_push: false }
     }
 }
 
@@ -180,7 +187,7 @@ impl<T: Copy + PartialEq> Coalescer<T> {
                 && entry.tag == tag
                 && entry.takes(packet, part, limits, buffers)
             {
-                let is_last = part.push || part.payload < entry.size;
+                let is_last = part.ends_run(limits) || part.payload < entry.size;
                 entry.append(part, place);
                 self.touch(index);
                 if is_last {
@@ -191,7 +198,7 @@ impl<T: Copy + PartialEq> Coalescer<T> {
             self.close(index, &mut emit);
         }
         match part {
-            Some(part) if !part.push => {
+            Some(part) if !part.ends_run(limits) => {
                 let index = self.vacate(&mut emit);
                 match self.open.get_mut(index) {
                     Some(vacant) => vacant.begin(key, &part, whole, tag),
@@ -333,6 +340,12 @@ impl Part {
         Some(Self { version, tcp, header, payload: packet.len() - header, push })
     }
 
+    /// Whether nothing may follow in the same super-packet, whatever it is.
+    #[inline]
+    fn ends_run(&self, limits: Limits) -> bool {
+        self.push && !limits.across_push
+    }
+
     /// Whether the checksums are right, so that cutting makes the same.
     #[inline(never)]
     fn is_sound(&self, packet: &[u8]) -> bool {
@@ -352,7 +365,7 @@ struct Entry<T> {
     size: usize,
     /// Payload bytes of all packets.
     bytes: usize,
-    /// PSH is set in the last packet.
+    /// PSH is set in a packet behind the first one, whose headers say it of itself.
     push: bool,
     /// Of which `count` are in use. A packet that is alone has its headers in its piece.
     pieces: [Piece; MAX_PIECES],
@@ -460,7 +473,7 @@ impl<T: Copy> Entry<T> {
         };
         self.count += 1;
         self.bytes += part.payload;
-        self.push = part.push;
+        self.push |= part.push;
     }
 
     /// Gives out what is there.

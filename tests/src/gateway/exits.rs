@@ -109,7 +109,7 @@ impl Devices {
             let limits = match (it.offload, it.big_tcp) {
                 (false, _) => Limits::PLAIN,
                 (true, false) => Limits::default(),
-                (true, true) => Limits { max_bytes: Limits::BIG_TCP, ..Limits::default() },
+                (true, true) => Limits::BIG_TCP,
             };
             Device { at, name: Arc::from(it.tun.as_str()), limits }
         };

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use socket2::Domain;
+use socket2::{Domain, Protocol};
 
 use super::raw::Listener;
 use super::{Family, Host, World, unspecified};
@@ -180,7 +180,7 @@ fn hosts(world: &World) -> impl Iterator<Item = &Host> {
 fn watch(host: &Host, counter: &Arc<AtomicU64>) -> [Listener<Arrived>; 2] {
     [Domain::IPV4, Domain::IPV6].map(|domain| {
         let counter = Arc::clone(counter);
-        Listener::start(host, domain, Arrived::default(), move |arrived, packet| {
+        Listener::start(host, domain, Protocol::UDP, Arrived::default(), move |arrived, packet| {
             let marked = u64::from(is_marked(packet));
             arrived.datagrams += 1;
             arrived.marked += marked;

@@ -27,6 +27,9 @@ const HEADER_INCLUDED: i32 = 255;
 /// Room for packets that a listener has not looked at yet, in bytes of kernel memory.
 const ROOM: usize = 32 << 20;
 
+/// The longest packet that a listener hears the whole of, in bytes: super-packets are heard as such.
+const LONGEST: usize = 256 << 10;
+
 /// How often an idle listener looks whether it should end.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -78,7 +81,7 @@ fn destination(packet: &[u8]) -> Option<SockaddrIn> {
     })
 }
 
-/// Hears every UDP datagram that reaches a namespace's own addresses, whatever its port, and
+/// Hears every packet of a protocol that reaches a namespace's own addresses, whatever its port, and
 /// collects what it is told to collect.
 #[derive(Debug)]
 pub struct Listener<T> {
@@ -95,20 +98,21 @@ impl<T: Send + 'static> Listener<T> {
     pub fn start(
         site: &Site,
         domain: Domain,
+        protocol: Protocol,
         mut collected: T,
         hear: impl Fn(&mut T, &[u8]) + Send + 'static,
     ) -> Self {
-        let socket = site.run(|| Socket::new(domain, Type::RAW, Some(Protocol::UDP)));
+        let socket = site.run(|| Socket::new(domain, Type::RAW, Some(protocol)));
         let socket = socket.expect("a raw socket in our own namespace");
         // As much as the system allows, which may be less.
         let _ = socket.set_recv_buffer_size(ROOM);
-        // To receive datagrams is all that is asked of it.
+        // To receive packets is all that is asked of it.
         let socket = UdpSocket::from(socket);
         socket.set_read_timeout(Some(GLANCE)).expect("a socket");
         let ending = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&ending);
         let thread = std::thread::spawn(move || {
-            let mut buffer = vec![0; 65_536];
+            let mut buffer = vec![0; LONGEST];
             while !end.load(Ordering::Acquire) {
                 if let Ok(len) = socket.recv(&mut buffer) {
                     hear(&mut collected, &buffer[..len]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use geneve::outer::{self, OuterHeader, UdpChecksum};
 use geneve::{Header, Inner, PORT, PacketBuf};
-use socket2::Domain;
+use socket2::{Domain, Protocol};
 
 use super::canary::MARK;
 use super::raw::{Listener, RawSender};
@@ -114,7 +114,7 @@ impl Genuine {
 /// datagram by itself.
 pub fn tap(world: &World, number: usize) -> Listener<Vec<Genuine>> {
     let site = &world.appliances[number];
-    Listener::start(site, Domain::IPV4, Vec::new(), |recorded, packet| {
+    Listener::start(site, Domain::IPV4, Protocol::UDP, Vec::new(), |recorded, packet| {
         let genuine = outer::parse(packet).ok().and_then(|(outer, payload)| {
             (outer.dst.port() == PORT)
                 .then(|| Genuine::read(outer.src.port(), &packet[payload]))

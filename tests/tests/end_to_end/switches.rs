@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use geneve::PORT;
 use gwlb_tests::packets::Ip;
+use gwlb_tests::world::raw::Listener;
 use gwlb_tests::world::rogue::Genuine;
 use gwlb_tests::world::traffic::{self, EchoServer};
 use gwlb_tests::world::{Family, LIMIT, Plan, World, wait_until};
 use netio::process::affinity;
 use netio::udp::{Datagram, UdpConfig};
 use netio::{Device as _, Slot, udp};
+use socket2::{Domain, Protocol};
 
 use super::{FAMILIES, directions, world};
 
@@ -72,8 +74,18 @@ fn tcp_in_super_packets_beyond_64_kib_arrives_as_it_was_sent() {
     for workers in [1, 2] {
         let plan = Plan { workers, attachment: "big_tcp = true", ..Plan::default() };
         let Some(world) = world("big_tcp", plan) else { return };
+        let listener = Listener::start(
+            &world.servers[0],
+            Domain::IPV4,
+            Protocol::TCP,
+            0,
+            |longest: &mut usize, packet| *longest = packet.len().max(*longest),
+        );
         let (packets, syscalls) = carry(&world, &world.configuration());
         assert!(syscalls < packets, "{syscalls} for {packets}: packets are not carried together");
+        // The sender is Linux, which pushes each of its super-packets.
+        let longest = listener.take();
+        assert!(longest > 65_535, "the longest had {longest} bytes");
     }
 }
 

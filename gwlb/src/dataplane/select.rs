@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::hash::Hasher;
+use std::hint::select_unpredictable;
 use std::ops::Deref;
 
 use geneve::flow::CanonicalKey;
@@ -94,8 +95,8 @@ impl<T> Deref for Candidates<T> {
 /// uniform in (0, 1] and particular to (key, flow, target). `None` when none has a weight.
 ///
 /// Ties go to the smaller identity. Among equal weights, of which the largest `u` is chosen as it
-/// is, a 64-bit hash makes them all but impossible; the logarithm has 32 bits of fraction, so that of
-/// unequal ones about one pair in 2³² ties.
+/// is, there are none; the logarithm has 32 bits of fraction, so that of unequal ones about one pair
+/// in 2³² ties.
 #[inline]
 pub fn choose<T: Copy>(
     key: &PlacementKey,
@@ -110,13 +111,13 @@ pub fn choose<T: Copy>(
     let Some((first, others)) = equal.split_first() else {
         return choose_by_weight(flow, all);
     };
-    // The smallest cost has the largest `u`.
+    // The smallest cost has the largest `u`. Which that is nobody can predict, and no branch should
+    // have to.
     let (mut best, mut largest) = (0, mix(flow, *first));
     for (before, spread) in others.iter().enumerate() {
         let u = mix(flow, *spread);
-        if u >= largest && (u > largest || all[before + 1].id < all[best].id) {
-            (best, largest) = (before + 1, u);
-        }
+        best = select_unpredictable(u > largest, before + 1, best);
+        largest = u.max(largest);
     }
     Some(all.get(best)?.target)
 }
@@ -191,7 +192,8 @@ fn spread(target: TargetId) -> u64 {
 }
 
 /// A value for the pair of flow and target, which is [spread]: the finaliser of SplitMix64 over their
-/// combination. The flow's hash is keyed, so nobody outside can aim flows at a target.
+/// combination. The flow's hash is keyed, so nobody outside can aim flows at a target. Each step can
+/// be undone, and so can spreading: to one flow, no two targets have the same value.
 #[inline]
 fn mix(flow: u64, target: u64) -> u64 {
     let mut z = flow ^ target;

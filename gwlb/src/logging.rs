@@ -1,9 +1,10 @@
 //! What is logged, how it looks, and how much of it: the log of the whole process.
 //!
 //! There is one log, as there is one stderr: lines for people at a terminal, a JSON object a line
-//! otherwise. What is logged is a filter that can be changed while the program runs. What strangers
-//! can cause is [throttled](throttled!).
+//! otherwise, in which an event has its fields ([`lines`]). What is logged is a filter that can be
+//! changed while the program runs. What strangers can cause is [throttled](throttled!).
 
+mod lines;
 mod throttle;
 
 use std::io::{self, IsTerminal};
@@ -11,11 +12,15 @@ use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use thiserror::Error;
+use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
+use lines::{ForPeople, ForPrograms};
 pub(crate) use throttle::{Throttle, throttled};
 
 /// Where the filter is looked for, the first one first. The second is what other programs read, too.
@@ -85,21 +90,33 @@ fn start_with(format: LogFormat, filter: &str) -> Result<(), FilterError> {
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
-    let lines = fmt::layer()
-        .with_writer(io::stderr)
-        // Of a line that cannot be written it would tell on stderr, which is where it could not be
-        // written: on a full disk, that is a panic in whichever thread had something to say.
-        .log_internal_errors(false);
-    let lines = if people {
-        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        lines.with_ansi(colours).with_target(false).boxed()
-    } else {
-        lines.with_ansi(false).json().flatten_event(true).with_span_list(false).boxed()
-    };
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = lines(people, colours, io::stderr);
     if tracing_subscriber::registry().with(layer).with(lines).try_init().is_ok() {
         let _ = LOG.set(Log { filter: Mutex::new(tidy(filter)), handle });
     }
     Ok(())
+}
+
+/// What writes the lines.
+fn lines<S>(
+    people: bool,
+    colours: bool,
+    writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = fmt::layer()
+        .with_writer(writer)
+        // Of a line that cannot be written it would tell on stderr, which is where it could not be
+        // written: on a full disk, that is a panic in whichever thread had something to say.
+        .log_internal_errors(false);
+    if people {
+        lines.with_ansi(colours).with_target(false).fmt_fields(ForPeople).boxed()
+    } else {
+        lines.with_ansi(false).event_format(ForPrograms).boxed()
+    }
 }
 
 /// What is logged.
@@ -156,9 +173,35 @@ fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::Arc;
+
     use rstest::rstest;
 
     use super::*;
+
+    /// What is written to the log meanwhile by this thread, for people or for programs.
+    pub(crate) fn written(people: bool, tell: impl FnOnce()) -> String {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let writer = Arc::clone(&told);
+        let lines = lines(people, false, move || Told(Arc::clone(&writer)));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), tell);
+        let told = std::mem::take(&mut *told.lock());
+        String::from_utf8(told).unwrap()
+    }
+
+    /// Keeps what is written.
+    struct Told(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     /// A log in which there is nothing, for tests of what changes it.
     pub(crate) fn start_silently() {

@@ -66,18 +66,21 @@ impl Events {
     /// Logs that something has happened, and tells everybody who listens.
     pub fn publish(&self, what: impl Into<Happening>) {
         let mut event = Event::now(0, what.into());
-        event.log();
         // Numbered and put in their place in one step: they are in the order of their numbers.
-        let latest = {
+        let event = {
             let mut ring = self.ring.lock();
             ring.latest += 1;
             event.id = ring.latest;
             if ring.kept.len() == KEPT {
                 ring.kept.pop_front();
             }
-            ring.kept.push_back(Arc::new(event));
-            ring.latest
+            let event = Arc::new(event);
+            ring.kept.push_back(Arc::clone(&event));
+            event
         };
+        // No reader has to wait for who takes the log.
+        event.log();
+        let latest = event.id;
         // Two who publish at a time may come here in either order.
         self.latest.send_if_modified(|known| {
             let newer = latest > *known;

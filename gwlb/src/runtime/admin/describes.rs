@@ -224,6 +224,10 @@ fn table(description: &Value) -> String {
         let variants = schema["oneOf"].as_array().into_iter().flatten().filter(|it| of(it));
         for variant in variants {
             let properties = variant["properties"].as_object().unwrap();
+            // What each line of the log has besides the event that it tells.
+            for taken in ["timestamp", "level", "module", "message"] {
+                assert!(!properties.contains_key(taken), "{name}: {taken}");
+            }
             let fields = properties.keys().filter(|field| *field != "event");
             let fields: Vec<_> = fields.map(|field| format!("`{field}`")).collect();
             let text = variant["description"].as_str().unwrap_or_else(|| panic!("{name}"));

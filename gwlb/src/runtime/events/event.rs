@@ -143,12 +143,24 @@ impl Event {
         Some(Self::now(next - 1, GatewayEvent::Missed { missed }.into()))
     }
 
-    /// Writes it to the log.
+    /// Writes it to the log. Its time, severity and text are what each line has; the rest of it goes
+    /// into `event_json`, from where it gets into a line for programs.
     pub fn log(&self) {
         match self.severity {
-            Severity::Info => tracing::info!("{}", self.text),
-            Severity::Warning => tracing::warn!("{}", self.text),
+            Severity::Info => tracing::info!(event_json = self.fields(), "{}", self.text),
+            Severity::Warning => tracing::warn!(event_json = self.fields(), "{}", self.text),
         }
+    }
+
+    /// Its number and what it tells, as JSON.
+    fn fields(&self) -> Option<String> {
+        #[derive(Serialize)]
+        struct Fields<'a> {
+            id: u64,
+            #[serde(flatten)]
+            what: &'a Happening,
+        }
+        serde_json::to_string(&Fields { id: self.id, what: &self.what }).ok()
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::logging::tests::written;
 
 fn publish(events: &Events, count: u64) {
     for _ in 0..count {
@@ -165,4 +166,53 @@ fn an_event_is_one_flat_object_and_one_line() {
     assert_eq!(shown[0], refused);
     assert_eq!((&shown[1]["event"], &shown[1]["registered"]), (&json!("reload"), &json!(1)));
     assert_eq!((&shown[1]["severity"], &shown[1]["id"]), (&json!("info"), &json!(2)));
+}
+
+#[test]
+fn a_line_of_the_log_has_all_of_an_event() {
+    let tell = || {
+        let events = from_one();
+        let reason = "gateway.toml:1:1: \u{1b}[31mwrong\nhere".to_owned();
+        events.publish(GatewayEvent::ReloadRefused { reason, left_out: 2 });
+        let standing = crate::control::Standing::HEALTHY;
+        events.publish(crate::control::Event::TargetState {
+            target_group: "fw".to_owned(),
+            target: "192.0.2.11:6081".parse().unwrap(),
+            load_balancer: "fw".to_owned(),
+            zone: "az1".to_owned(),
+            from: standing,
+            to: standing,
+        });
+        events.after(None)
+    };
+    let mut told = Vec::new();
+    let lines = written(false, || told = tell());
+    let lines: Vec<_> = lines.lines().collect();
+    assert_eq!(lines.len(), told.len());
+    for (line, event) in lines.into_iter().zip(told) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let event = serde_json::to_value(&*event).unwrap();
+        let level = if event["severity"] == "info" { "INFO" } else { "WARN" };
+        let own = ["id", "time", "severity", "text"];
+        let mut whole = json!({
+            "timestamp": line["timestamp"], "level": level,
+            "module": "gwlb::runtime::events::event", "message": event["text"], "id": event["id"],
+        });
+        let fields = event.as_object().unwrap().iter();
+        let fields = fields.filter(|(field, _)| !own.contains(&field.as_str()));
+        whole
+            .as_object_mut()
+            .unwrap()
+            .extend(fields.map(|(field, it)| (field.clone(), it.clone())));
+        assert_eq!(line, whole);
+    }
+    // To people, the message says it all.
+    let lines = written(true, || drop(tell()));
+    let lines: Vec<_> = lines.lines().map(|line| line.split_once(' ').unwrap().1.trim()).collect();
+    let expected = [
+        "WARN not reloaded, and nothing has changed: gateway.toml:1:1:  [31mwrong here \
+         (and 2 times before, which was not told)",
+        "INFO fw: 192.0.2.11:6081 is healthy for fw in az1, it was healthy",
+    ];
+    assert_eq!(lines, expected);
 }

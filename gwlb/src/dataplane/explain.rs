@@ -334,6 +334,9 @@ pub enum Step {
         worker: u16,
         /// The flow before this packet; null if it is not in the table, or idled out.
         known: Option<KnownFlow>,
+        /// How long ago the flow that is known began; null if none is, or flows have no records
+        /// (`flow_records`).
+        age_seconds: Option<f64>,
         /// The flow after it; null if it is not remembered.
         becomes: Option<KnownFlow>,
         /// Why a flow that begins is not remembered: `table_full`, or `new_flow_limit`

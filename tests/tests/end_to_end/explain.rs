@@ -63,6 +63,7 @@ fn what_is_explained_of_a_running_gateway_is_what_it_does() {
     traffic::exchange(&socket, b"for real").unwrap();
     let told = json(&explain().stdout);
     assert_eq!(flow(&told)["known"]["target"], expected, "as was told");
+    assert!(flow(&told)["age_seconds"].as_f64().is_some_and(|age| age < 60.0), "{told:#}");
     gateway.stop();
 }
 

@@ -1,7 +1,13 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netio::mem::Commit;
+use rstest::rstest;
 
 use super::super::snapshot::Snapshot;
 use super::super::testing::{CLIENT, GATEWAY, PUBLIC, Plane, SERVER, ack, syn, udp};
+use super::super::{Ingress, IngressConfig};
 use super::*;
 
 /// Devices are called as what they are at, and ports are numbers of sockets.
@@ -115,6 +121,48 @@ fn what_is_told_of_known_flows_is_what_the_table_has() {
     assert_eq!(format!("{:?}", plane.stats), counted, "nothing was counted");
 }
 
+#[rstest]
+#[case(true)]
+#[case(false)]
+fn how_old_a_known_flow_is_is_told_if_there_are_records(#[case] records: bool) {
+    let mut plane = Plane::new("drop");
+    let config = IngressConfig {
+        worker: WorkerId(0),
+        max_flows: 100,
+        commit: Commit::Lazily,
+        records,
+        log: None,
+        fragments: Arc::default(),
+        stats: Arc::default(),
+    };
+    plane.ingress = Ingress::new(config, Arc::clone(&plane.snapshot), plane.now).unwrap();
+    let igw = plane.igw;
+    plane.now += Duration::from_secs(5);
+    plane.hop(igw, &syn(CLIENT, SERVER, (4711, 443)));
+    let age = |plane: &Plane, port| {
+        let explanation = entering(plane, igw, &syn(CLIENT, SERVER, (port, 443)));
+        let step = explanation.steps.iter().find_map(|step| match step {
+            Step::Flow { known, age_seconds, .. } => Some((known.is_some(), *age_seconds)),
+            _ => None,
+        });
+        (step.unwrap(), explanation.to_string())
+    };
+    plane.now += Duration::from_secs(40);
+    plane.hop(igw, &syn(CLIENT, SERVER, (4711, 443)));
+    plane.now += Duration::from_secs(50);
+    let ((known, seconds), text) = age(&plane, 4711);
+    assert!(known, "{text}");
+    assert_eq!(seconds.map(f64::round), records.then_some(90.0), "it began before its last packet");
+    assert_eq!(text.contains("      began      90.0 s ago\n"), records, "{text}");
+    let (new, text) = age(&plane, 4712);
+    assert_eq!(new, (false, None), "{text}");
+    // What has idled out is no flow any more.
+    plane.now += Duration::from_mins(1);
+    let (forgotten, text) = age(&plane, 4711);
+    assert_eq!(forgotten, (false, None), "{text}");
+    assert!(!text.contains(" ago"), "{text}");
+}
+
 #[test]
 fn what_an_appliance_sends_is_checked_for_real() {
     let mut plane = Plane::new("drop");
@@ -150,7 +198,7 @@ fn an_answer_of_an_earlier_view_is_no_answer() {
     let question = Question::new(&plane.snapshot, &fragments, given, plane.now);
     let mut later = Snapshot::clone(&plane.snapshot);
     later.generation += 1;
-    plane.ingress.handle_snapshot(std::sync::Arc::new(later), plane.now);
+    plane.ingress.handle_snapshot(Arc::new(later), plane.now);
     let excerpts = vec![plane.ingress.excerpt(question.flows())];
     let of = question.fragments(&fragments);
     let answer = explain(&question, excerpts, of, &Plain(&plane.snapshot), plane.now);
@@ -244,8 +292,8 @@ fn why_a_flow_is_not_remembered_is_told() {
     let mut plane = Plane::new("drop");
     let mut view = Snapshot::clone(&plane.snapshot);
     view.max_new_flows_per_second = 1;
-    plane.snapshot = std::sync::Arc::new(view);
-    plane.ingress.handle_snapshot(std::sync::Arc::clone(&plane.snapshot), plane.now);
+    plane.snapshot = Arc::new(view);
+    plane.ingress.handle_snapshot(Arc::clone(&plane.snapshot), plane.now);
     let igw = plane.igw;
     plane.hop(igw, &syn(CLIENT, SERVER, (4711, 443)));
     let explanation = entering(&plane, igw, &syn(CLIENT, SERVER, (4712, 443)));

@@ -101,10 +101,7 @@ impl Step {
             ),
             Self::Endpoint { .. } => self.endpoint(),
             Self::HandedOver { to } => (format!("is handed over to worker {to}"), Vec::new()),
-            Self::Flow { tuple, worker, known, becomes, unremembered, candidates } => {
-                let flows = [known.as_ref(), becomes.as_ref()];
-                flow(tuple, *worker, flows, unremembered.as_deref(), candidates)
-            }
+            Self::Flow { .. } => self.flow(),
             Self::Encapsulated { .. } => self.encapsulated(),
             Self::Returned { from, to, supposed, header } => {
                 let title = if *supposed {
@@ -183,6 +180,47 @@ impl Step {
         (format!("comes to endpoint {endpoint}{of}"), facts)
     }
 
+    fn flow(&self) -> (String, Facts) {
+        let Self::Flow { tuple, worker, known, age_seconds, becomes, unremembered, candidates } =
+            self
+        else {
+            return Default::default();
+        };
+        let title = match (known, becomes) {
+            (Some(_), _) => "is of a flow that is known",
+            (None, Some(_)) => "begins a flow",
+            (None, None) => "is of no flow that is remembered",
+        };
+        let mut facts = vec![("flow", tuple.clone()), ("worker", worker.to_string())];
+        facts.extend(unremembered.as_deref().map(|why| {
+            let why = match why {
+                "table_full" => "the worker's flow table is full (`max_flows_per_worker`)",
+                _ => {
+                    "the worker takes in no more in this second \
+                     (`max_new_flows_per_second_per_worker`)"
+                }
+            };
+            ("unremembered", format!("{why}: each packet is placed by itself"))
+        }));
+        facts.extend(age_seconds.map(|age| ("began", format!("{age:.1} s ago"))));
+        facts.extend(known.as_ref().map(|flow| ("before", flow.to_string())));
+        facts.extend(becomes.as_ref().map(|flow| ("after", flow.to_string())));
+        for candidate in candidates {
+            let CandidateScore { target, weight, score, chosen } = candidate;
+            let score = score.map_or_else(|| "never".to_owned(), |score| format!("{score:.6}"));
+            let mark = match (chosen, known) {
+                (true, None) => "  <- chosen",
+                (true, Some(_)) => "  <- would be chosen for a new flow",
+                (false, _) => "",
+            };
+            facts.push(("candidate", format!("{target}  weight {weight}  score {score}{mark}")));
+        }
+        if candidates.is_empty() {
+            facts.push(("candidates", "none".to_owned()));
+        }
+        (title.to_owned(), facts)
+    }
+
     fn encapsulated(&self) -> (String, Facts) {
         let Self::Encapsulated { target, path_mtu, fits, change, datagrams, .. } = self else {
             return Default::default();
@@ -210,46 +248,6 @@ impl Step {
 
 fn device_name(device: Option<&str>) -> String {
     device.unwrap_or("none").to_owned()
-}
-
-fn flow(
-    tuple: &str,
-    worker: u16,
-    [known, becomes]: [Option<&KnownFlow>; 2],
-    unremembered: Option<&str>,
-    candidates: &[CandidateScore],
-) -> (String, Facts) {
-    let title = match (known, becomes) {
-        (Some(_), _) => "is of a flow that is known",
-        (None, Some(_)) => "begins a flow",
-        (None, None) => "is of no flow that is remembered",
-    };
-    let mut facts = vec![("flow", tuple.to_owned()), ("worker", worker.to_string())];
-    facts.extend(unremembered.map(|why| {
-        let why = match why {
-            "table_full" => "the worker's flow table is full (`max_flows_per_worker`)",
-            _ => {
-                "the worker takes in no more in this second (`max_new_flows_per_second_per_worker`)"
-            }
-        };
-        ("unremembered", format!("{why}: each packet is placed by itself"))
-    }));
-    facts.extend(known.map(|flow| ("before", flow.to_string())));
-    facts.extend(becomes.map(|flow| ("after", flow.to_string())));
-    for candidate in candidates {
-        let CandidateScore { target, weight, score, chosen } = candidate;
-        let score = score.map_or_else(|| "never".to_owned(), |score| format!("{score:.6}"));
-        let mark = match (chosen, known) {
-            (true, None) => "  <- chosen",
-            (true, Some(_)) => "  <- would be chosen for a new flow",
-            (false, _) => "",
-        };
-        facts.push(("candidate", format!("{target}  weight {weight}  score {score}{mark}")));
-    }
-    if candidates.is_empty() {
-        facts.push(("candidates", "none".to_owned()));
-    }
-    (title.to_owned(), facts)
 }
 
 impl fmt::Display for KnownFlow {

@@ -60,6 +60,8 @@ struct Outward {
 pub(super) struct Walk<'a> {
     view: Arc<Snapshot>,
     workers: BTreeMap<WorkerId, Ingress>,
+    /// When flows began that are there already, as their owners have it in records.
+    began: Vec<(WorkerId, FlowId, Instant)>,
     returns: Return,
     fragments: Arc<FragmentTable>,
     around: &'a dyn Surroundings,
@@ -86,9 +88,10 @@ impl<'a> Walk<'a> {
             return Err(Unexplained::Changed);
         }
         let (view, fragments) = (Arc::new(view.uncounted()), Arc::new(fragments));
-        let mut workers = BTreeMap::new();
+        let (mut workers, mut began) = (BTreeMap::new(), Vec::new());
         for excerpt in excerpts {
             let worker = excerpt.worker();
+            began.extend(excerpt.began().iter().map(|(id, at)| (worker, *id, *at)));
             let ingress = excerpt.ingress(Arc::clone(&view), Arc::clone(&fragments), now);
             workers.insert(worker, ingress.map_err(|_| Unexplained::Memory)?);
         }
@@ -100,6 +103,7 @@ impl<'a> Walk<'a> {
             ),
             view,
             workers,
+            began,
             fragments,
             around,
             now,
@@ -301,6 +305,14 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// How many seconds ago a flow began, if there is a record of it.
+    fn age(&self, id: &FlowId) -> Option<f64> {
+        let (owner, _) = self.owner(id);
+        let mut records = self.began.iter();
+        let (.., began) = records.find(|(worker, known, _)| (*worker, known) == (owner, id))?;
+        Some(self.now.saturating_duration_since(*began).as_secs_f64())
+    }
+
     /// The look-ups and the endpoints of one judgement, which ended so; at this endpoint, if it did at
     /// one for sure; and why a flow that began is not remembered.
     fn tell_way(
@@ -418,6 +430,7 @@ impl<'a> Walk<'a> {
         Step::Flow {
             tuple: id.tuple.to_string(),
             worker: by.0,
+            age_seconds: known.as_ref().and_then(|_| self.age(&id)),
             known,
             becomes,
             unremembered: unremembered.filter(|_| nowhere).map(str::to_owned),

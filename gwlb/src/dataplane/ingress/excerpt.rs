@@ -28,6 +28,8 @@ pub struct Excerpt {
     view: Arc<Snapshot>,
     /// Those that are there, and the longest time that each was remembered for.
     flows: Vec<(Flow, Duration)>,
+    /// When those began that have a record.
+    began: Vec<(FlowId, Instant)>,
     /// How many more its table takes.
     room: usize,
     keeps_ends: bool,
@@ -45,6 +47,11 @@ impl Excerpt {
     /// The view that the worker held.
     pub fn view(&self) -> &Arc<Snapshot> {
         &self.view
+    }
+
+    /// When the flows began, as far as there are records of them.
+    pub fn began(&self) -> &[(FlowId, Instant)] {
+        &self.began
     }
 
     /// An ingress that decides about packets of the flows as the worker would now, and counts where
@@ -85,16 +92,20 @@ impl Ingress {
     pub fn excerpt(&self, flows: &[(FlowId, FlowHash)]) -> Excerpt {
         let state = &self.state;
         let mut known: Vec<(Flow, Duration)> = Vec::new();
+        let mut began = Vec::new();
         for (id, hash) in flows {
             let Some(number) = state.flows.look(id, *hash) else { continue };
             if known.iter().all(|(flow, _)| flow.id != *id) {
                 known.push((state.flows.get(number), state.flows.longest(number)));
+                let record = state.flows.record(number);
+                began.extend(record.map(|record| (*id, state.flows.at(record.began))));
             }
         }
         Excerpt {
             worker: state.worker,
             view: Arc::clone(&self.snapshot),
             flows: known,
+            began,
             room: state.flows.room(),
             keeps_ends: state.flows.keeps_ends(),
             admission: state.admission.excerpt(flows.iter().map(|(id, _)| id.endpoint)),

@@ -95,7 +95,14 @@ fn details(flow: &Flow) -> String {
         ),
     );
     match &flow.target {
-        Some(target) => say("target", format!("{target}{}", of("group", &flow.target_group))),
+        Some(target) => {
+            let now = if flow.bypassed {
+                "none now: its packets bypass the appliances, and it is kept for "
+            } else {
+                ""
+            };
+            say("target", format!("{now}{target}{}", of("group", &flow.target_group)));
+        }
         None => say("target", "none: its packets bypass the appliances".to_owned()),
     }
     if let Some(placed) = &flow.placed {
@@ -165,7 +172,7 @@ mod tests {
             "protocol": "tcp", "initiator_known": true,
             "endpoint": "vpce-a", "endpoint_id": "0x0000000000000001",
             "load_balancer": "fw", "zone": "az1", "target_group": "fw",
-            "target": "192.0.2.11:6081", "state": "established",
+            "target": "192.0.2.11:6081", "bypassed": false, "state": "established",
             "age_seconds": 300.0, "idle_seconds": 2.5, "idle_timeout_seconds": 350.0,
             "expires_in_seconds": 347.5,
             "packets_to_destination": 40, "bytes_to_destination": 5210,
@@ -238,6 +245,7 @@ mod tests {
         }
         bare["protocol"] = json!("icmpv6");
         bare["initiator_known"] = json!(false);
+        bare["bypassed"] = json!(true);
         let flow = read(&bare);
         let told = details(&flow);
         assert!(told.starts_with("2001:db8::7-fd00::11/icmpv6\n"), "{told}");
@@ -245,6 +253,19 @@ mod tests {
         assert!(told.contains("its first packet was not seen"), "{told}");
         assert!(!told.contains("null") && !told.contains("cookie"), "{told}");
         let row = listing(&[flow], None);
-        assert!(row.contains("bypass"), "{row}");
+        assert!(row.contains(" bypass "), "{row}");
+    }
+
+    #[test]
+    fn whom_a_flow_is_kept_for_is_not_said_to_inspect_it() {
+        let mut kept = flow();
+        kept["bypassed"] = json!(true);
+        let flow = read(&kept);
+        let told = details(&flow);
+        let target = "  target        none now: its packets bypass the appliances, and it is kept for \
+                      192.0.2.11:6081, group fw\n";
+        assert!(told.contains(target), "{told}");
+        let row = listing(&[flow], None);
+        assert!(row.contains(" bypass (192.0.2.11:6081) "), "{row}");
     }
 }

@@ -15,6 +15,9 @@ use crate::dataplane::filter::{FilterError, FlowFilter};
 
 /// List the flows that there are now, with the target of each.
 ///
+/// In place of a target, "bypass" says that the packets of a flow bypass the appliances; behind it, in
+/// brackets, stands the target that the flow is kept for until the traffic mode is turned back.
+///
 /// Of several filters all have to fit. Nothing waits for this, however many flows there are: they are
 /// gone through between packets.
 ///
@@ -58,7 +61,8 @@ pub(super) struct FilterArgs {
     /// The endpoint, by name or by its id (0x…).
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// The target by its address, with or without its port; bypass: flows that nobody inspects.
+    /// The target by its address, with or without its port; bypass: flows that nobody inspects now,
+    /// those that are kept for a target included.
     #[arg(long, value_name = "ADDRESS")]
     target: Option<String>,
     /// How far the TCP connection is.
@@ -114,6 +118,7 @@ pub(super) struct Flow {
     pub zone: Option<String>,
     pub target_group: Option<String>,
     pub target: Option<String>,
+    pub bypassed: bool,
     pub state: Option<String>,
     pub age_seconds: Option<f64>,
     pub idle_seconds: Option<f64>,
@@ -233,7 +238,11 @@ pub(super) fn listing(shown: &[Flow], room: Option<u16>) -> String {
         vec![
             flow.name(),
             flow.endpoint.clone(),
-            flow.target.clone().unwrap_or_else(|| "bypass".to_owned()),
+            match &flow.target {
+                Some(target) if flow.bypassed => format!("bypass ({target})"),
+                Some(target) => target.clone(),
+                None => "bypass".to_owned(),
+            },
             known(flow.state.as_ref()),
             known(flow.age_seconds.map(about)),
             known(flow.idle_seconds.map(about)),

@@ -455,7 +455,8 @@ impl Step {
 /// A flow in a worker's table.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct KnownFlow {
-    /// Who inspects it; null: nobody, it bypasses the appliances.
+    /// Who inspects it, or whom it is kept for while the traffic mode is `bypass`; null: nobody, it
+    /// bypasses the appliances.
     #[schema(value_type = Option<String>)]
     pub target: Option<SocketAddr>,
     /// How far its TCP connection is, or `untracked` for what is none.

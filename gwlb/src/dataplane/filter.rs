@@ -18,6 +18,7 @@ use thiserror::Error;
 use super::flow_table::Inspector;
 use super::snapshot::{Snapshot, TargetSlot};
 use super::tcp_state::TcpState;
+use crate::config::TrafficMode;
 
 /// Which flows are meant: those of which everything is true that is said here. Of the parts that are
 /// absent, anything is.
@@ -54,8 +55,8 @@ pub enum EndpointName {
     WireId(u64),
 }
 
-/// Who inspects a flow: a target by its address, with or without its port, or nobody, which is
-/// written `bypass`.
+/// Who inspects a flow, or would if its load balancer's traffic mode were not `bypass`: a target by
+/// its address, with or without its port. Or nobody for now, which is written `bypass`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetName {
     /// The target, or all targets, with this address.
@@ -159,6 +160,10 @@ impl FlowFilter {
             }
         };
         let inspectors = self.target.map(|target| inspectors(view, target)).transpose()?;
+        let bypassed = match self.target {
+            Some(TargetName::Bypass) => bypassed(view),
+            _ => Vec::new(),
+        };
         let tuples = self.tuple.map(|Tuple(key)| Stickiness::ALL.map(|it| key.sticky(it)));
         Ok(FlowMatcher {
             address: self.address,
@@ -167,6 +172,7 @@ impl FlowFilter {
             tuples,
             endpoint,
             inspectors,
+            bypassed,
             state: self.state.map(|it| it.0),
         })
     }
@@ -183,6 +189,8 @@ pub struct FlowMatcher {
     /// By its id on the wire.
     endpoint: Option<u64>,
     inspectors: Option<Vec<Inspector>>,
+    /// Endpoints, by their ids in order, whose flows are meant whoever they are kept for.
+    bypassed: Vec<u64>,
     state: Option<&'static str>,
 }
 
@@ -197,7 +205,7 @@ impl FlowMatcher {
     ) -> bool {
         self.matches_tuple(tuple)
             && self.matches_endpoint(endpoint)
-            && self.matches_inspector(inspector)
+            && (self.matches_inspector(inspector) || self.bypassed.binary_search(&endpoint).is_ok())
             && self.matches_state(tcp)
     }
 
@@ -239,6 +247,15 @@ impl FlowMatcher {
     pub fn needs_state(&self) -> bool {
         self.state.is_some()
     }
+}
+
+/// The endpoints that nobody inspects the packets of, by their ids, in order.
+fn bypassed(view: &Snapshot) -> Vec<u64> {
+    let bypass = |pool| view.pool(pool).traffic_mode == TrafficMode::Bypass;
+    let endpoints = view.endpoints.iter().filter(|endpoint| bypass(endpoint.pool));
+    let mut bypassed: Vec<_> = endpoints.map(|endpoint| endpoint.wire_id).collect();
+    bypassed.sort_unstable();
+    bypassed
 }
 
 fn inspectors(view: &Snapshot, target: TargetName) -> Result<Vec<Inspector>, FilterError> {
@@ -520,6 +537,15 @@ mod tests {
         assert!(!matcher.matches(&flow, wire_id, Inspector::Target(second), None), "no connection");
         let bypass = filter(&[("target", "bypass")]).bind(&view).unwrap();
         assert!(bypass.matches(&flow, wire_id, Inspector::Bypass, None));
+        // While the switch is on, nobody inspects it, be it that it is kept for somebody.
+        let mut off = Snapshot::clone(&view);
+        off.pools[0].traffic_mode = TrafficMode::Bypass;
+        for (target, meant) in [("bypass", true), ("192.0.2.11", true), ("192.0.2.12", false)] {
+            let asked = filter(&[("target", target)]).bind(&off).unwrap();
+            let fits = |endpoint| asked.matches(&flow, endpoint, Inspector::Target(first), None);
+            assert_eq!(fits(wire_id), meant, "{target}");
+            assert_eq!(fits(wire_id + 1), meant && target != "bypass", "{target}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use super::Served;
 use super::intake::Query;
 use super::problem::{Problem, Refusals};
-use crate::config::Settings;
+use crate::config::{Settings, TrafficMode};
 use crate::dataplane::filter::{FilterError, FlowFilter, FlowMatcher, protocol_word};
 use crate::dataplane::flow_table::Inspector;
 use crate::dataplane::select::scores;
@@ -57,7 +57,8 @@ struct FilterParameters {
     tuple: Option<String>,
     /// The name of an endpoint, or its id on the wire.
     endpoint: Option<String>,
-    /// The address of a target, with or without its port, or `bypass`.
+    /// The address of a target, with or without its port, or `bypass`: flows that nobody inspects now,
+    /// those that are kept for a target included.
     target: Option<String>,
     /// How far the TCP connection is: `half_open`, `established`, `half_closed` or `closed`.
     state: Option<String>,
@@ -123,8 +124,11 @@ struct FlowEntry {
     zone: Option<String>,
     /// The target group.
     target_group: Option<String>,
-    /// Who inspects it; null: nobody, it bypasses the appliances.
+    /// Who inspects it, or whom it is kept for while it is `bypassed`; null: nobody.
     target: Option<String>,
+    /// Whether its packets bypass the appliances now: it has no target, or the traffic mode of its
+    /// load balancer is `bypass`.
+    bypassed: bool,
     /// How far its connection is; null of all but followed TCP.
     state: Option<&'static str>,
     /// How long ago it began.
@@ -321,6 +325,7 @@ impl Teller<'_> {
             Inspector::Bypass => None,
         };
         let group = target.and_then(|it| self.settings.target_groups.get(it.group));
+        let off = pool.is_some_and(|pool| pool.traffic_mode == TrafficMode::Bypass);
         let timers = pool.map(|pool| &pool.timers);
         let timeout = timers.map(|timers| match flow.tcp {
             Some(state) => state.idle_timeout(timers),
@@ -343,6 +348,7 @@ impl Teller<'_> {
             zone: pool.map(|pool| pool.zone.clone()),
             target_group: group.map(|group| group.name.to_string()),
             target: target.map(|target| target.address.to_string()),
+            bypassed: off || flow.placement.inspector == Inspector::Bypass,
             state: flow.tcp.map(TcpState::name),
             age_seconds: seen.age(now).map(seconds),
             idle_seconds: seen.idle(now).map(seconds),
@@ -384,9 +390,15 @@ fn seconds(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use geneve::flow::FlowKey;
     use rstest::rstest;
 
     use super::super::testing::Api;
+    use super::*;
+    use crate::dataplane::flow_table::{Flow, FlowId, Placement};
+    use crate::dataplane::snapshot::TargetSlot;
+    use crate::dataplane::verdict::WorkerId;
+    use crate::runtime::shared::tests::idle;
 
     #[rstest]
     #[case("adress=10.0.0.1", "adress")]
@@ -405,6 +417,34 @@ mod tests {
         let api = Api::start();
         let (code, problem) = api.ask("GET", &format!("/v1/flows?{parameters}"));
         assert_eq!((code, problem["field"].as_str()), (400, Some(field)), "{problem}");
+    }
+
+    #[test]
+    fn a_flow_that_is_kept_for_a_target_and_bypasses_it_is_told_as_that() {
+        let shared = idle();
+        let published = shared.exchange.published.load_full();
+        let mut view = Snapshot::clone(&published.snapshot);
+        let [from, to] = ["203.0.113.7:4711", "10.0.1.11:443"].map(|end| end.parse().unwrap());
+        let tuple = FlowKey::new(from, to, 6).unwrap().canonical();
+        let id = FlowId { endpoint: view.endpoints[0].wire_id, tuple };
+        let told = |view: &Snapshot, inspector| {
+            let now = clock::now();
+            let placement = Placement { inspector, port: 0 };
+            let flow = Flow { id, placement, tcp: None, deadline: now };
+            let (worker, number) = (WorkerId(0), 0);
+            let seen = SeenFlow { worker, number, flow, cookie: None, record: None, start: now };
+            let settings = shared.settings.load_full();
+            let entry = Teller { view, settings, now, candidates: false }.entry(&seen);
+            (entry.target, entry.bypassed)
+        };
+        let with_one = Inspector::Target(TargetSlot(0));
+        let address = Some(view.target(TargetSlot(0)).address.to_string());
+        assert_eq!(told(&view, with_one), (address.clone(), false));
+        assert_eq!(told(&view, Inspector::Bypass), (None, true));
+        let pool = view.endpoints[0].pool;
+        view.pools[pool.0 as usize].traffic_mode = TrafficMode::Bypass;
+        assert_eq!(told(&view, with_one), (address, true));
+        assert_eq!(told(&view, Inspector::Bypass), (None, true));
     }
 
     #[test]

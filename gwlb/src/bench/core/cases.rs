@@ -1,5 +1,6 @@
 //! What a packet costs: known flows, new ones, some of each, and the way back, by the number of
-//! flows, the size of packets and the family; beside the yardstick, in turns.
+//! flows, the size of packets and the family; beside the yardstick, in turns. And what it costs more
+//! to keep records of flows, as gateways do unless they are told not to.
 
 use std::net::SocketAddr;
 
@@ -54,9 +55,17 @@ struct Case {
 /// Sizes of packets in bytes, IP header included.
 const SIZES: [usize; 2] = [yardstick::LEN, 64];
 
+/// What is measured with records of flows, too, in large packets of IPv4.
+const RECORDED: [Kind; 2] = [Kind::Hit, Kind::New];
+
+/// So many flows with records there are, of a family of which that is measured.
+fn recorded(version: IpVersion, effort: &Effort) -> Option<usize> {
+    (version == IpVersion::V4).then(|| effort.recorded_flows())
+}
+
 /// How many steps [`run`] reports.
-pub(super) fn steps(effort: &Effort) -> usize {
-    effort.flows.len() + effort.rounds
+pub(super) fn steps(version: IpVersion, effort: &Effort) -> usize {
+    effort.flows.len() + usize::from(recorded(version, effort).is_some()) + effort.rounds
 }
 
 /// Measures all cases of one family.
@@ -71,21 +80,31 @@ pub(super) fn run(
         IpVersion::V6 => "IPv6",
     };
     let mut lanes = Vec::new();
-    for &flows in &effort.flows {
-        let shown = flows_shown(flows);
-        progress.doing(format!("{family}: {shown} begin"));
+    let without = effort.flows.iter().map(|&flows| (flows, false));
+    let recorded = recorded(version, effort);
+    for (flows, records) in without.chain(recorded.map(|flows| (flows, true))) {
+        let with = if records { " with records" } else { "" };
+        let shown = format!("{family}: {}{with}", flows_shown(flows));
+        progress.doing(format!("{shown} begin"));
         // Room for those that come and go besides.
-        let mut lane = plane.lane(0, version, flows + (1 << 20))?;
+        let mut lane = plane.lane_with(0, version, flows + (1 << 20), records)?;
         lane.populate(flows);
         lanes.push(lane);
-        progress.done(&format!("{family}: {shown} are there"));
+        progress.done(&format!("{shown} are there"));
     }
     let mut rings = SIZES.map(|len| Ring::new(version, len, usize::MAX));
     let mut cases: Vec<_> = (0..rings.len())
         .flat_map(|ring| Kind::ALL.map(|kind| (ring, kind)))
         .flat_map(|(ring, kind)| {
-            (0..lanes.len()).map(move |lane| Case { kind, ring, lane, costs: Vec::new() })
+            let lanes = 0..effort.flows.len();
+            lanes.map(move |lane| Case { kind, ring, lane, costs: Vec::new() })
         })
+        .collect();
+    // Those with records come last.
+    let mut with_records: Vec<_> = recorded
+        .iter()
+        .flat_map(|_| RECORDED)
+        .map(|kind| Case { kind, ring: 0, lane: effort.flows.len(), costs: Vec::new() })
         .collect();
 
     let mut yardstick = Yardstick::new();
@@ -98,7 +117,7 @@ pub(super) fn run(
         if round > 0 {
             copies.push(copy);
         }
-        for case in &mut cases {
+        for case in cases.iter_mut().chain(&mut with_records) {
             let (lane, ring) = (&mut lanes[case.lane], &mut rings[case.ring]);
             let cost = measure(case.kind, lane, ring, &mut random, effort.seconds)?;
             if round > 0 {
@@ -131,9 +150,25 @@ pub(super) fn run(
             rows.push(Row::new(kind.name(), setup, unit, &samples).with(FLOWS, flows));
         }
     }
+    for case in &with_records {
+        let (len, flows) = (SIZES[case.ring], lanes[case.lane].flows());
+        let without = cost(case.kind, len, flows).unwrap_or_default();
+        let of = format!("flow records, {family}, {len} B: decide and encapsulate");
+        rows.extend(record_rows(&of, case.kind, flows, [without, &case.costs]));
+    }
     let setup = format!("memcpy beside {family}, {} B", yardstick::LEN);
     rows.push(Row::new("yardstick", setup, ("copy", "ns/packet"), &Samples::new(copies)));
     Ok((bars, rows))
+}
+
+/// What packets cost without records of flows, and with them.
+fn record_rows(of: &str, kind: Kind, flows: usize, costs: [&[f64]; 2]) -> [Row; 2] {
+    let finds = if kind == Kind::New { "new flow" } else { "known flow" };
+    let [without, with] = costs.map(|costs| Samples::new(costs.iter().copied()));
+    [("without", without), ("with", with)].map(|(records, samples)| {
+        let setup = format!("{finds} {records} records, {}", flows_shown(flows));
+        Row::new(of, setup, (metric::COST, "ns/packet"), &samples)
+    })
 }
 
 /// The comparisons, all with large packets of IPv4.
@@ -247,19 +282,32 @@ mod tests {
     #[test]
     fn each_kind_does_what_it_says() {
         for version in [IpVersion::V4, IpVersion::V6] {
-            let mut lane = Plane::new(1, clock::now()).unwrap().lane(0, version, 1 << 20).unwrap();
-            lane.populate(1000);
-            for len in SIZES {
-                let mut ring = Ring::new(version, len, 3000);
-                let mut random = Random::new(1);
-                // Twice, since the second time finds what the first one left.
-                for kind in [Kind::ALL, Kind::ALL].concat() {
-                    let (spent, packets) = pass(kind, &mut lane, &mut ring, &mut random).unwrap();
-                    assert!(spent > 0.0);
-                    assert_eq!(packets, 3000, "{kind:?}");
+            for records in [false, true] {
+                let plane = Plane::new(1, clock::now()).unwrap();
+                let mut lane = plane.lane_with(0, version, 1 << 20, records).unwrap();
+                lane.populate(1000);
+                for len in SIZES {
+                    let mut ring = Ring::new(version, len, 3000);
+                    let mut random = Random::new(1);
+                    // Twice, since the second time finds what the first one left.
+                    for kind in [Kind::ALL, Kind::ALL].concat() {
+                        let done = pass(kind, &mut lane, &mut ring, &mut random);
+                        let (spent, packets) = done.unwrap();
+                        assert!(spent > 0.0);
+                        assert_eq!(packets, 3000, "{kind:?}");
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn records_stand_beside_the_same_without() {
+        let rows = record_rows("records", Kind::New, 1_000_000, [&[50.0, 70.0], &[80.0, 80.0]]);
+        let shown = rows.map(|row| (row.setup, row.median, row.runs));
+        let expected = [("without", 60.0), ("with", 80.0)]
+            .map(|(records, median)| (format!("new flow {records} records, 1 M flows"), median, 2));
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Plane {
         })
     }
 
-    /// A worker that may have so many flows, and has none.
+    /// A worker that may have so many flows, without records, and has none.
     ///
     /// # Errors
     /// If there is no memory for so many.
@@ -118,12 +118,26 @@ impl Plane {
         version: IpVersion,
         max_flows: usize,
     ) -> Result<Lane, BenchError> {
+        self.lane_with(worker, version, max_flows, false)
+    }
+
+    /// The same with records of its flows, if they are wanted.
+    ///
+    /// # Errors
+    /// If there is no memory for so many.
+    pub fn lane_with(
+        &self,
+        worker: u16,
+        version: IpVersion,
+        max_flows: usize,
+        records: bool,
+    ) -> Result<Lane, BenchError> {
         let stats = Arc::new(WorkerStats::default());
         let config = IngressConfig {
             worker: WorkerId(worker),
             max_flows,
             commit: Commit::Lazily,
-            records: false,
+            records,
             log: None,
             fragments: Arc::clone(&self.fragments),
             stats: Arc::clone(&stats),
@@ -413,6 +427,23 @@ mod tests {
             ring.fill(Segment::Data, |_| lane.any(&mut random));
             let hops = lane.echo(&mut ring);
             assert_eq!(lane.back(&ring, &hops, 0..100).packets, 100);
+        }
+    }
+
+    #[test]
+    fn records_have_each_packet_if_they_are_wanted() {
+        for records in [false, true] {
+            let plane = Plane::new(1, clock::now()).unwrap();
+            let mut lane = plane.lane_with(0, IpVersion::V4, 10_000, records).unwrap();
+            lane.populate(FLOWS);
+            let (mut ring, mut random) = (Ring::new(IpVersion::V4, 1428, 100), Random::new(1));
+            ring.fill(Segment::Data, |_| lane.any(&mut random));
+            assert_eq!(lane.forward(&ring, 0..100).packets, 100);
+            let flows = lane.ingress.flows();
+            let kept = flows.in_range(0..flows.numbers()).filter_map(|number| flows.record(number));
+            let packets: u64 = kept.flat_map(|record| record.ends).map(|end| end.packets).sum();
+            // One of each began it.
+            assert_eq!(packets, if records { FLOWS as u64 + 100 } else { 0 });
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Options {
     pub new_flows_per_second: Option<u32>,
     /// How much it keeps to be looked at.
     pub kept: Option<Kept>,
+    /// Whether its devices take TCP beyond 64 KiB.
+    pub big_tcp: bool,
 }
 
 /// How much a gateway keeps to be looked at.
@@ -56,6 +58,11 @@ impl Options {
         };
         let flows = limit("max_flows", self.flows);
         flows + &limit("max_new_flows_per_second", self.new_flows_per_second) + records
+    }
+
+    /// Lines of each `[[attachment]]`.
+    fn attachment(self) -> &'static str {
+        if self.big_tcp { "big_tcp = true\n" } else { "" }
     }
 
     /// Further tables; what is written goes below `directory`.
@@ -228,7 +235,7 @@ netns = {client_netns}
 mtu = {MTU}
 addresses = ["{client}/{client_prefix}"]
 default_route = true
-
+{of_attachment}
 [[attachment]]
 subnet = "app"
 tun = "server"
@@ -236,10 +243,11 @@ netns = {server_netns}
 mtu = {MTU}
 addresses = ["{server}/{server_prefix}"]
 default_route = true
-{tables}"#,
+{of_attachment}{tables}"#,
         secret = path(&secret),
         admin = path(socket),
         of_gateway = options.gateway(),
+        of_attachment = options.attachment(),
         tables = options.tables(setup, directory),
         node = quoted(detour.node.name()),
         client_netns = quoted(detour.ends.client.name()),
@@ -260,8 +268,12 @@ mod tests {
         let ends = Ends { client: here(), server: here() };
         let detour = Detour { ends, node: here(), appliance: here() };
         let kept = [None, Some(Kept::Counters), Some(Kept::Everything)];
-        let options =
-            kept.map(|kept| Options { flows: Some(4096), new_flows_per_second: Some(500), kept });
+        let options = kept.map(|kept| Options {
+            flows: Some(4096),
+            new_flows_per_second: Some(500),
+            kept,
+            big_tcp: kept.is_some(),
+        });
         let (directory, socket) = (Path::new("/tmp/x"), Path::new("/tmp/x/gateway.sock"));
         for options in options {
             let text = configuration("gateway", &detour, options, directory, socket);
@@ -271,6 +283,7 @@ mod tests {
             let source = router::source::Source::new("gateway.toml", text);
             let settings = crate::config::parse(&source).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(settings.attachments.len(), 2);
+            assert!(settings.attachments.iter().all(|it| it.big_tcp == options.big_tcp));
             assert_eq!(settings.notes.len(), 0, "{:?}", settings.notes);
         }
     }

@@ -21,8 +21,12 @@ use crate::lab::process::RunDirectory;
 /// What the gateway remembers that is flooded. Its table is full after some seconds, and before
 /// that it takes no more than these in a second, so that floods need not be large: what they cost
 /// beyond that is the sender's work, which this machine has to do as well.
-pub(super) const FLOODED: Options =
-    Options { flows: Some(16_384), new_flows_per_second: Some(FLOODED_NEW_FLOWS), kept: None };
+pub(super) const FLOODED: Options = Options {
+    flows: Some(16_384),
+    new_flows_per_second: Some(FLOODED_NEW_FLOWS),
+    kept: None,
+    big_tcp: false,
+};
 /// New flows of each of its workers in a second.
 pub(super) const FLOODED_NEW_FLOWS: u32 = 4000;
 
@@ -32,7 +36,7 @@ pub(super) type Path<'a> = (Ends, Option<&'a mut Gateway>);
 /// The running set-ups. Fields are dropped in this order.
 #[derive(Debug)]
 pub(super) struct Stage {
-    gateway: Option<Gateway>,
+    gateways: Vec<(Setup, Gateway)>,
     /// Another one, of which little is measured: its table is small and is filled.
     flooded: Option<(Gateway, Ends)>,
     watched: Option<Watched>,
@@ -50,16 +54,20 @@ impl Stage {
         progress.doing("building the networks");
         let directory = RunDirectory::create(&plan.prefix)?;
         let mut network = Network::new(plan.prefix.clone());
-        let (mut ends, mut forwarders) = (Vec::new(), Vec::new());
-        let (mut gateway, mut hairpin, mut flooded) = (None, None, None);
+        let (mut ends, mut forwarders, mut gateways) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut hairpin, mut flooded) = (None, None);
         let workers = available_parallelism().map_or(1, std::num::NonZero::get);
         for &setup in &plan.setups {
             let name = setup.name();
             let its = match setup {
-                Setup::Gateway => {
+                Setup::Gateway | Setup::Gateway64k => {
                     let detour = network.gateway(name)?;
-                    let options = Options::default();
-                    gateway = Some(Gateway::start(name, &detour, options, &directory).await?);
+                    let takes = netio::tun::takes_big_tcp();
+                    let takes = takes.map_err(LabError::io("ask for the kernel's version"))?;
+                    let big_tcp = takes && setup == Setup::Gateway;
+                    let options = Options { big_tcp, ..Options::default() };
+                    let gateway = Gateway::start(name, &detour, options, &directory).await?;
+                    gateways.push((setup, gateway));
                     detour.ends
                 }
                 Setup::Hairpin => {
@@ -88,7 +96,7 @@ impl Stage {
             None
         };
         Ok(Self {
-            gateway,
+            gateways,
             flooded,
             watched,
             _forwarders: forwarders,
@@ -109,7 +117,11 @@ impl Stage {
     /// A set-up of the plan.
     pub(super) fn path(&mut self, setup: Setup) -> Result<Path<'_>, BenchError> {
         let ends = self.ends(setup)?;
-        Ok((ends, self.gateway.as_mut().filter(|_| setup == Setup::Gateway)))
+        Ok((ends, self.gateway(setup)))
+    }
+
+    fn gateway(&mut self, setup: Setup) -> Option<&mut Gateway> {
+        self.gateways.iter_mut().find(|(of, _)| *of == setup).map(|(_, gateway)| gateway)
     }
 
     /// The gateway that is flooded, with its client and server.
@@ -125,16 +137,12 @@ impl Stage {
     /// Bytes that came back from the set-up's appliance so far, in either direction; `None` where
     /// there is no appliance.
     pub(super) async fn inspected(&mut self, setup: Setup) -> Result<Option<u64>, BenchError> {
-        Ok(match (setup, &self.hairpin, &mut self.gateway) {
-            (Setup::Hairpin, Some(links), _) => {
-                Some(links.statistics("vxlan").map_err(LabError::from)?.tx_bytes)
-            }
-            (Setup::Gateway, _, Some(gateway)) => {
-                let status = gateway.status().await?;
-                Some(status.targets.iter().map(|target| target.returned_bytes).sum())
-            }
-            _ => None,
-        })
+        if let (Setup::Hairpin, Some(links)) = (setup, &self.hairpin) {
+            return Ok(Some(links.statistics("vxlan").map_err(LabError::from)?.tx_bytes));
+        }
+        let Some(gateway) = self.gateway(setup) else { return Ok(None) };
+        let status = gateway.status().await?;
+        Ok(Some(status.targets.iter().map(|target| target.returned_bytes).sum()))
     }
 }
 

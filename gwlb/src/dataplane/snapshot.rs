@@ -242,6 +242,18 @@ impl Templates {
     }
 }
 
+/// Quotient and remainder, without a division where shifting will do: workers and ports mostly are a
+/// power of two, and to divide takes longer than all else that shares flows out.
+#[inline]
+fn div_rem(number: u64, by: u16) -> (u64, u64) {
+    let by = u64::from(by);
+    if by.is_power_of_two() {
+        (number >> by.trailing_zeros(), number & (by - 1))
+    } else {
+        (number / by, number % by)
+    }
+}
+
 impl TargetView {
     /// The largest inner packet that gets there and back, in bytes: one that fits in an outer
     /// packet, and that the appliance was seen to return where that was tried.
@@ -306,9 +318,9 @@ impl Snapshot {
     /// Which worker owns a flow, and by which of its source ports the flow goes.
     #[inline]
     pub fn share(&self, hash: FlowHash) -> (WorkerId, u8) {
-        let workers = u64::from(self.workers);
-        let port = hash.lot / workers % u64::from(self.source_ports);
-        (WorkerId((hash.lot % workers) as u16), port as u8)
+        let (rest, worker) = div_rem(hash.lot, self.workers);
+        let (_, port) = div_rem(rest, self.source_ports);
+        (WorkerId(worker as u16), port as u8)
     }
 
     /// A place that was numbered in the topology of `epoch`, as it is numbered now: by its name,
@@ -338,6 +350,21 @@ impl Snapshot {
         match at {
             Attachment::InternetGateway(id) => self.translations[id.index()].as_ref(),
             Attachment::Subnet(_) | Attachment::Interface(_) | Attachment::Edge(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::div_rem;
+
+    #[test]
+    fn shifting_is_dividing() {
+        for by in 1..=300_u16 {
+            for number in [0, 1, 255, 256, 257, u64::MAX / 3, u64::MAX - 1, u64::MAX] {
+                let by_dividing = (number / u64::from(by), number % u64::from(by));
+                assert_eq!(div_rem(number, by), by_dividing, "{number} by {by}");
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use lab::{GWLB, assert_nothing_left, end, finish, json, read_until};
 use serde_json::Value;
 
-const SETUPS: [&str; 5] = ["gateway", "hairpin", "kernel", "tun", "tun-offload"];
+const SETUPS: [&str; 6] = ["gateway", "hairpin", "gateway-64k", "kernel", "tun", "tun-offload"];
 
 /// The benchmark, as short as it can be.
 fn bench(test: &str, pairs: &str) -> Option<Command> {

@@ -2,7 +2,7 @@
 //! completing a checksum. This is what the virtio-net header of a TUN device says, in our terms.
 //!
 //! [`Segmenter`] does the cutting in user space, [`Coalescer`] the reverse; each restores what the
-//! other made, byte for byte. How the header is laid out in bytes is the TUN's business.
+//! other made, byte for byte (but for PSH, with [`Limits::across_push`]). How the header is laid out in bytes is the TUN's business.
 
 mod coalesce;
 mod segment;

@@ -365,8 +365,8 @@ pub fn settled(status: impl Fn() -> Status) -> Status {
         let same = now.tun == before.tun && now.udp == before.udp && now.is_balanced();
         calm = if same { calm + 1 } else { 0 };
         before = now;
-        // For longer than a delayed acknowledgement takes (40 ms), and than the age that what is told
-        // of targets may have (10 ms), which is read apart from the sums.
+        // For longer than a delayed acknowledgement takes (40 ms), and than what is told of targets may
+        // lag behind the sums (10 ms).
         calm * LOOK_AGAIN.as_millis() as u32 > 60
     });
     before

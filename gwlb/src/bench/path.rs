@@ -1,4 +1,4 @@
-//! The whole path, in namespaces, end to end with an appliance, beside four baselines.
+//! The whole path, in namespaces, end to end with an appliance, beside what it is measured against.
 //!
 //! All set-ups stand at the same time, so that measurements go round them: the gateway, the hairpin,
 //! the others, and again. Only the one that is measured carries anything, and the others cost
@@ -36,13 +36,14 @@ const SECONDS: f64 = 1.0;
 const QUICK_SECONDS: f64 = 0.25;
 const QUICK_PAIRS: usize = 3;
 
-/// The whole path, in namespaces, end to end with an appliance, beside four baselines.
+/// The whole path, in namespaces, end to end with an appliance, beside what it is measured against.
 ///
 /// Builds network namespaces with a client and a server for each set-up and measures them in turns:
-/// "gateway" with a pass-through appliance on the SDK; "hairpin", the kernel's VXLAN tunnel to an
-/// appliance namespace and back, by policy routing; "kernel", which only forwards; "tun", a program
-/// that carries packets between two TUN devices; and "tun-offload", the same with super-packets. All
-/// of it is removed at the end, also after a failure or Ctrl-C.
+/// "gateway" with a pass-through appliance on the SDK and, where the kernel has it, `big_tcp`;
+/// "hairpin", the kernel's VXLAN tunnel to an appliance namespace and back, by policy routing;
+/// "gateway-64k", the gateway with its defaults; "kernel", which only forwards; "tun", a program that
+/// carries packets between two TUN devices; and "tun-offload", the same with super-packets. All of it
+/// is removed at the end, also after a failure or Ctrl-C.
 ///
 /// Needs root, or a system where users may make user namespaces and open /dev/net/tun.
 #[derive(Debug, Args)]

@@ -118,6 +118,8 @@ pub(super) struct Flow {
     pub zone: Option<String>,
     pub target_group: Option<String>,
     pub target: Option<String>,
+    /// Gateways before this one do not tell.
+    #[serde(default)]
     pub bypassed: bool,
     pub state: Option<String>,
     pub age_seconds: Option<f64>,

@@ -559,7 +559,7 @@ pub(super) struct AttachmentForm {
     #[schemars(range(min = 576, max = 65_536))]
     pub(super) gso_max_size: Field<i64>,
     /// Whether TCP over IPv4 is given to the device in super-packets beyond 64 KiB (IPv4 BIG TCP,
-    /// Linux 6.3).
+    /// Linux 6.3), of which only the last segment keeps PSH.
     #[serde(default)]
     #[schemars(extend("default" = false))]
     pub(super) big_tcp: Field<bool>,

@@ -538,7 +538,7 @@ pub struct AttachmentSettings {
     /// The longest super-packet that the kernel gives, in bytes, 576–65,536 and not less than `mtu`;
     /// absent: as long as one send to an appliance holds. Absent without `offload`.
     pub gso_max_size: Option<u32>,
-    /// Whether TCP over IPv4 is written in super-packets of more than 65,535 bytes. Never without
-    /// `offload`.
+    /// Whether TCP over IPv4 is written in super-packets of more than 65,535 bytes, across PSH. Never
+    /// without `offload`.
     pub big_tcp: bool,
 }

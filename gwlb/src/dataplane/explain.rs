@@ -334,8 +334,8 @@ pub enum Step {
         worker: u16,
         /// The flow before this packet; null if it is not in the table, or idled out.
         known: Option<KnownFlow>,
-        /// How long ago the flow that is known began; null if none is, or flows have no records
-        /// (`flow_records`).
+        /// How long ago the flow that is known began; null if none is, if it began with this packet,
+        /// or if flows have no records (`flow_records`).
         age_seconds: Option<f64>,
         /// The flow after it; null if it is not remembered.
         becomes: Option<KnownFlow>,
@@ -455,10 +455,12 @@ impl Step {
 /// A flow in a worker's table.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct KnownFlow {
-    /// Who inspects it, or whom it is kept for while the traffic mode is `bypass`; null: nobody, it
-    /// bypasses the appliances.
+    /// Who inspects it, or whom it is kept for while it is `bypassed`; null: nobody.
     #[schema(value_type = Option<String>)]
     pub target: Option<SocketAddr>,
+    /// Whether its packets bypass the appliances: it has no target, or the traffic mode of its load
+    /// balancer is `bypass`.
+    pub bypassed: bool,
     /// How far its TCP connection is, or `untracked` for what is none.
     pub state: String,
     /// For how many more seconds it is remembered without a packet.

@@ -95,7 +95,7 @@ impl<T> Deref for Candidates<T> {
 /// uniform in (0, 1] and particular to (key, flow, target). `None` when none has a weight.
 ///
 /// Ties go to the smaller identity. Among equal weights, of which the largest `u` is chosen as it
-/// is, there are none; the logarithm has 32 bits of fraction, so that of unequal ones about one pair
+/// is, different identities have none; the logarithm has 32 bits of fraction, so that of unequal ones about one pair
 /// in 2³² ties.
 #[inline]
 pub fn choose<T: Copy>(
@@ -180,7 +180,7 @@ pub fn scores<T: Copy>(
         if candidates.equal.is_empty() {
             by_cost((a.cost, &a.candidate), (b.cost, &b.candidate))
         } else {
-            b.draw.cmp(&a.draw).then(a.candidate.id.cmp(&b.candidate.id))
+            b.draw.cmp(&a.draw)
         }
     });
     scores
@@ -193,7 +193,7 @@ fn spread(target: TargetId) -> u64 {
 
 /// A value for the pair of flow and target, which is [spread]: the finaliser of SplitMix64 over their
 /// combination. The flow's hash is keyed, so nobody outside can aim flows at a target. Each step can
-/// be undone, and so can spreading: to one flow, no two targets have the same value.
+/// be undone, and so can spreading: to one flow, no two identities have the same value.
 #[inline]
 fn mix(flow: u64, target: u64) -> u64 {
     let mut z = flow ^ target;

@@ -63,7 +63,7 @@ impl Events {
         Self { ring: Mutex::new(ring), latest: watch::Sender::new(start) }
     }
 
-    /// Logs that something has happened, and tells everybody who listens.
+    /// Tells everybody who listens that something has happened, and logs it.
     pub fn publish(&self, what: impl Into<Happening>) {
         let mut event = Event::now(0, what.into());
         // Numbered and put in their place in one step: they are in the order of their numbers.
@@ -78,8 +78,6 @@ impl Events {
             ring.kept.push_back(Arc::clone(&event));
             event
         };
-        // No reader has to wait for who takes the log.
-        event.log();
         let latest = event.id;
         // Two who publish at a time may come here in either order.
         self.latest.send_if_modified(|known| {
@@ -87,6 +85,8 @@ impl Events {
             *known = latest.max(*known);
             newer
         });
+        // Last: who listens here has not to wait for who takes the log.
+        event.log();
     }
 
     /// What there is after the event of this number, or all that there is. Whose number is of another

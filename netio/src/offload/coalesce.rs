@@ -1,7 +1,8 @@
 //! Joins packets of one flow into super-packets, for fewer and bigger writes.
 //!
-//! Only what cutting restores byte for byte is joined: a packet has to be the one that
-//! [`super::Segmenter`] (or the kernel's own segmentation) would make next. Everything else passes
+//! Only what cutting restores byte for byte is joined (but for PSH, with [`Limits::across_push`]): a
+//! packet has to be the one that [`super::Segmenter`] (or the kernel's own segmentation) would make
+//! next. Everything else passes
 //! alone and unchanged, and never overtakes packets of its own flow. Nothing is waited for: the
 //! caller flushes at the end of every batch. Payload is not copied; what comes out refers to the
 //! buffers that the packets lie in.
@@ -46,9 +47,10 @@ pub struct Limits {
     /// Whether UDP is joined, too (USO, Linux 6.2; see
     /// [`Tun::udp_segmentation`](crate::tun::Tun::udp_segmentation)). On by default.
     pub udp: bool,
-    /// Whether TCP is joined across a PSH, which cutting then puts on the last segment only, and not
-    /// where it was. Off by default, and then cutting restores each packet as it came. Linux sets PSH
-    /// on the last segment of every super-packet that it sends, so this is what joins such.
+    /// Whether TCP over IPv4 is joined across a PSH, which cutting then puts on the last segment only,
+    /// and not where it was. Off by default, and then cutting restores each packet as it came. Linux
+    /// sets PSH on the last segment of every super-packet that it sends, so this is what joins such;
+    /// over IPv6, which stays at 65,535 bytes, there would be nothing to gain.
     pub across_push: bool,
 }
 
@@ -343,7 +345,7 @@ impl Part {
     /// Whether nothing may follow in the same super-packet, whatever it is.
     #[inline]
     fn ends_run(&self, limits: Limits) -> bool {
-        self.push && !limits.across_push
+        self.push && !(limits.across_push && self.version == IpVersion::V4)
     }
 
     /// Whether the checksums are right, so that cutting makes the same.
@@ -365,7 +367,7 @@ struct Entry<T> {
     size: usize,
     /// Payload bytes of all packets.
     bytes: usize,
-    /// PSH is set in a packet behind the first one, whose headers say it of itself.
+    /// PSH is set in a packet behind the first; the first one's is in its headers.
     push: bool,
     /// Of which `count` are in use. A packet that is alone has its headers in its piece.
     pieces: [Piece; MAX_PIECES],
@@ -400,7 +402,8 @@ impl<T: Copy> Entry<T> {
         self.count = 1;
     }
 
-    /// Whether cutting would make exactly this packet next, and has made the first as it is.
+    /// Whether cutting would make exactly this packet next, and has made the first as it is; whatever
+    /// PSH says, which was looked at before.
     #[inline]
     fn takes<'b>(
         &mut self,

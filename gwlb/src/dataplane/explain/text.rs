@@ -253,6 +253,7 @@ fn device_name(device: Option<&str>) -> String {
 impl fmt::Display for KnownFlow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.target {
+            Some(target) if self.bypassed => write!(f, "past the appliances, kept for {target}")?,
             Some(target) => write!(f, "with {target}")?,
             None => f.write_str("past the appliances")?,
         }

@@ -299,6 +299,7 @@ impl<'a> Walk<'a> {
         };
         (!left.is_zero()).then(|| KnownFlow {
             target: target.map(|slot| self.view.target(slot).address),
+            bypassed: target.is_none() || pool.traffic_mode == TrafficMode::Bypass,
             state: flow.tcp.map_or("untracked", TcpState::name).to_owned(),
             idle_seconds_left: left.as_secs_f64(),
             fate: fate.to_owned(),
@@ -340,7 +341,8 @@ impl<'a> Walk<'a> {
             }
             let known = before.iter().find(|(known, _)| *known == endpoint);
             let known = known.and_then(|(_, flow)| flow.clone());
-            self.steps.push(self.flow_step(endpoint, inner, by, (known, unremembered)));
+            let step = self.flow_step(endpoint, inner, by, (known, unremembered));
+            self.steps.push(step);
             if stops == Some(endpoint) || !self.passes(endpoint, inner, verdict, stops) {
                 return;
             }
@@ -418,7 +420,7 @@ impl<'a> Walk<'a> {
     }
 
     fn flow_step(
-        &self,
+        &mut self,
         endpoint: EndpointId,
         inner: &Inner,
         by: WorkerId,
@@ -427,6 +429,10 @@ impl<'a> Walk<'a> {
         let id = self.flow_id(endpoint, inner);
         let becomes = self.known(endpoint, inner);
         let nowhere = known.is_none() && becomes.is_none();
+        if known.is_none() {
+            // Of the flow that begins here, the record of one before says nothing.
+            self.began.retain(|(_, began, _)| *began != id);
+        }
         Step::Flow {
             tuple: id.tuple.to_string(),
             worker: by.0,

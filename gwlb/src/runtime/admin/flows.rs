@@ -127,7 +127,7 @@ struct FlowEntry {
     /// Who inspects it, or whom it is kept for while it is `bypassed`; null: nobody.
     target: Option<String>,
     /// Whether its packets bypass the appliances now: it has no target, or the traffic mode of its
-    /// load balancer is `bypass`.
+    /// load balancer is `bypass`. What health changes shows with its next packet.
     bypassed: bool,
     /// How far its connection is; null of all but followed TCP.
     state: Option<&'static str>,

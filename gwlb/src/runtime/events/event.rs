@@ -144,7 +144,8 @@ impl Event {
     }
 
     /// Writes it to the log. Its time, severity and text are what each line has; the rest of it goes
-    /// into `event_json`, from where it gets into a line for programs.
+    /// into `event_json`, from where it gets into a line for programs; who keeps the log otherwise, in
+    /// whose program a gateway is, takes it from there or leaves it out.
     pub fn log(&self) {
         match self.severity {
             Severity::Info => tracing::info!(event_json = self.fields(), "{}", self.text),

@@ -9,6 +9,7 @@ use super::super::snapshot::Snapshot;
 use super::super::testing::{CLIENT, GATEWAY, PUBLIC, Plane, SERVER, ack, syn, udp};
 use super::super::{Ingress, IngressConfig};
 use super::*;
+use crate::config::TrafficMode;
 
 /// Devices are called as what they are at, and ports are numbers of sockets.
 struct Plain<'a>(&'a Snapshot);
@@ -119,6 +120,30 @@ fn what_is_told_of_known_flows_is_what_the_table_has() {
     assert_eq!((flow.idle_seconds_left, after.idle_seconds_left), (60.0, 350.0));
     assert!(explanation.to_string().contains("-> 198.51.100.11"), "{explanation}");
     assert_eq!(format!("{:?}", plane.stats), counted, "nothing was counted");
+}
+
+/// While its load balancer is switched to bypass, a flow is told as kept, and not as inspected.
+#[test]
+fn a_flow_that_bypasses_is_kept_for_its_target() {
+    let mut plane = Plane::new("drop");
+    let (igw, packet) = (plane.igw, syn(CLIENT, SERVER, (4711, 443)));
+    let target = plane.hop(igw, &packet).address;
+    let known = |plane: &Plane| {
+        let explanation = entering(plane, igw, &packet);
+        let known = explanation.steps.iter().find_map(|step| match step {
+            Step::Flow { known, .. } => known.clone(),
+            _ => None,
+        });
+        let known = known.unwrap();
+        (known.target, known.bypassed, known.to_string())
+    };
+    let (with, bypassed, text) = known(&plane);
+    assert_eq!((with, bypassed), (Some(target), false));
+    assert!(text.starts_with(&format!("with {target}, ")), "{text}");
+    plane.change(|view| view.pools[0].traffic_mode = TrafficMode::Bypass);
+    let (kept, bypassed, text) = known(&plane);
+    assert_eq!((kept, bypassed), (Some(target), true));
+    assert!(text.starts_with(&format!("past the appliances, kept for {target}, ")), "{text}");
 }
 
 #[rstest]

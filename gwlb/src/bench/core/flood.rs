@@ -35,7 +35,9 @@ pub(super) fn run(effort: &Effort, progress: &Progress) -> Result<Measured, Benc
     calm.populate(ESTABLISHED);
     flooded.populate(ESTABLISHED);
     let mut ring = Ring::new(IpVersion::V4, yardstick::LEN, usize::MAX);
-    let mut flood = Ring::new(IpVersion::V4, 64, usize::MAX);
+    // As many as of known flows: packets that nobody takes would only push others out of the caches
+    // when they are written.
+    let mut flood = Ring::new(IpVersion::V4, 64, ring.count());
     let targets = targets(&mut flooded)?;
     // The table fills to its limit, and the flood goes on.
     while flooded.untracked() == 0 {

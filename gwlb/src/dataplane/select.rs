@@ -95,8 +95,8 @@ impl<T> Deref for Candidates<T> {
 /// uniform in (0, 1] and particular to (key, flow, target). `None` when none has a weight.
 ///
 /// Ties go to the smaller identity. Among equal weights, of which the largest `u` is chosen as it
-/// is, different identities have none; the logarithm has 32 bits of fraction, so that of unequal ones about one pair
-/// in 2³² ties.
+/// is, different identities have none; the logarithm has 32 bits of fraction, so that of unequal ones
+/// about one pair in 2³² ties.
 #[inline]
 pub fn choose<T: Copy>(
     key: &PlacementKey,

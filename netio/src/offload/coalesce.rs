@@ -2,10 +2,9 @@
 //!
 //! Only what cutting restores byte for byte is joined (but for PSH, with [`Limits::across_push`]): a
 //! packet has to be the one that [`super::Segmenter`] (or the kernel's own segmentation) would make
-//! next. Everything else passes
-//! alone and unchanged, and never overtakes packets of its own flow. Nothing is waited for: the
-//! caller flushes at the end of every batch. Payload is not copied; what comes out refers to the
-//! buffers that the packets lie in.
+//! next. Everything else passes alone and unchanged, and never overtakes packets of its own flow.
+//! Nothing is waited for: the caller flushes at the end of every batch. Payload is not copied; what
+//! comes out refers to the buffers that the packets lie in.
 //!
 //! Most packets find none to be joined with, and cost little: nothing of them is copied, and their
 //! checksums are not summed up before there is a second packet that would continue the first.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::hint::select_unpredictable;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
@@ -25,10 +26,10 @@ pub struct FlowKey {
 }
 
 /// Where the parts stand in [`FlowKey::words`]. The first holds version, protocol and both ports
-/// in its low 48 bits; an address takes two, big end first, IPv4 in the upper half of the first.
+/// in its low 48 bits. The addresses of IPv4 are in the second, the source in its upper half, and the
+/// others are zero; one of IPv6 takes two, big end first.
 const SMALL: usize = 0;
-const SRC: usize = 1;
-const DST: usize = 3;
+const ENDS: usize = 1;
 
 impl FlowKey {
     /// The key of what flows from `src` to `dst`; scope and flow label of IPv6 are no part of it.
@@ -36,67 +37,70 @@ impl FlowKey {
     /// # Errors
     /// [`MixedVersions`] if one is IPv4 and the other IPv6.
     pub fn new(src: SocketAddr, dst: SocketAddr, protocol: u8) -> Result<FlowKey, MixedVersions> {
-        let version = IpVersion::of(src.ip());
-        if version != IpVersion::of(dst.ip()) {
+        if src.is_ipv4() != dst.is_ipv4() {
             return Err(MixedVersions { src: src.ip(), dst: dst.ip() });
         }
-        let ports = (src.port(), dst.port());
-        Ok(FlowKey::pack(version, protocol, src.ip(), dst.ip(), ports))
+        Ok(FlowKey::pack(protocol, src.ip(), dst.ip(), (src.port(), dst.port())))
     }
 
-    /// Both addresses are of `version`.
+    /// Both addresses are of one version.
     #[inline]
     pub(crate) fn pack(
-        version: IpVersion,
         protocol: u8,
         src: IpAddr,
         dst: IpAddr,
         (src_port, dst_port): (u16, u16),
     ) -> FlowKey {
-        let [a, b] = src_port.to_be_bytes();
-        let [c, d] = dst_port.to_be_bytes();
-        let small = u64::from_be_bytes([0, 0, version as u8, protocol, a, b, c, d]);
-        let [src_high, src_low] = address_words(src);
-        let [dst_high, dst_low] = address_words(dst);
-        FlowKey { words: [small, src_high, src_low, dst_high, dst_low] }
+        let ports = u32::from(src_port) << 16 | u32::from(dst_port);
+        match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let ends = u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits());
+                FlowKey::of_v4(protocol, ports, ends)
+            }
+            _ => FlowKey::of_v6(protocol, ports, words_of_v6(src), words_of_v6(dst)),
+        }
     }
 
-    /// The key of addresses of `version` as [`address_words`] gives them, and both ports, the source
-    /// in the upper half.
+    /// The key of IPv4 addresses and of ports, of either the source in the upper half.
     #[inline]
-    pub(crate) fn of_words(
-        version: IpVersion,
-        protocol: u8,
-        ports: u32,
-        src: [u64; 2],
-        dst: [u64; 2],
-    ) -> FlowKey {
-        let small = u64::from(version as u8) << 40 | u64::from(protocol) << 32 | u64::from(ports);
+    pub(crate) fn of_v4(protocol: u8, ports: u32, ends: u64) -> FlowKey {
+        FlowKey { words: [small(IpVersion::V4, protocol, ports), ends, 0, 0, 0] }
+    }
+
+    /// The key of IPv6 addresses, the upper words first, and of ports, the source in the upper half.
+    #[inline]
+    pub(crate) fn of_v6(protocol: u8, ports: u32, src: [u64; 2], dst: [u64; 2]) -> FlowKey {
+        let small = small(IpVersion::V6, protocol, ports);
         FlowKey { words: [small, src[0], src[1], dst[0], dst[1]] }
     }
 
     /// The IP version of both addresses.
     #[inline]
     pub fn version(&self) -> IpVersion {
-        if self.small()[2] == IpVersion::V4 as u8 { IpVersion::V4 } else { IpVersion::V6 }
+        if self.is_v4() { IpVersion::V4 } else { IpVersion::V6 }
+    }
+
+    #[inline]
+    fn is_v4(&self) -> bool {
+        self.words[SMALL] >> 40 == IpVersion::V4 as u64
     }
 
     /// The upper-layer protocol; 0 in a key made for [`Stickiness::TwoTuple`].
     #[inline]
     pub fn protocol(&self) -> u8 {
-        self.small()[3]
+        (self.words[SMALL] >> 32) as u8
     }
 
     /// Where it comes from.
     #[inline]
     pub fn src(&self) -> IpAddr {
-        self.address(SRC)
+        self.end(self.version(), false)
     }
 
     /// Where it goes.
     #[inline]
     pub fn dst(&self) -> IpAddr {
-        self.address(DST)
+        self.end(self.version(), true)
     }
 
     /// The source port, or 0.
@@ -111,14 +115,45 @@ impl FlowKey {
         self.words[SMALL] as u16
     }
 
+    /// Where it goes, or else where it comes from; without a branch on which of them, which nobody can
+    /// predict. Its version is this one.
+    #[inline]
+    pub(crate) fn end(&self, version: IpVersion, dst: bool) -> IpAddr {
+        match version {
+            IpVersion::V4 => {
+                let shift = u32::from(!dst) * 32;
+                Ipv4Addr::from_bits((self.words[ENDS] >> shift) as u32).into()
+            }
+            IpVersion::V6 => {
+                let [_, src_high, src_low, dst_high, dst_low] = self.words;
+                let high = select_unpredictable(dst, dst_high, src_high);
+                let low = select_unpredictable(dst, dst_low, src_low);
+                address(high, low)
+            }
+        }
+    }
+
     /// The other direction of the same flow.
     #[inline]
     #[must_use]
     pub fn reversed(&self) -> FlowKey {
-        let [small, src_high, src_low, dst_high, dst_low] = self.words;
-        let ports = (small as u32).rotate_left(16);
-        let small = small >> 32 << 32 | u64::from(ports);
-        FlowKey { words: [small, dst_high, dst_low, src_high, src_low] }
+        self.turned(self.version(), true)
+    }
+
+    /// The other direction, or this one; without a branch on which, which nobody can predict. Its version
+    /// is this one.
+    #[inline]
+    pub(crate) fn turned(&self, version: IpVersion, round: bool) -> FlowKey {
+        let [small, a, b, c, d] = self.words;
+        let small = turn_ports(small, round);
+        let words = match version {
+            IpVersion::V4 => [small, a.rotate_left(u32::from(round) * 32), 0, 0, 0],
+            IpVersion::V6 => {
+                let either = |here, there| select_unpredictable(round, there, here);
+                [small, either(a, c), either(b, d), either(c, a), either(d, b)]
+            }
+        };
+        FlowKey { words }
     }
 
     /// Addresses and protocol, ports 0.
@@ -133,10 +168,35 @@ impl FlowKey {
     /// The key of the flow without its direction.
     #[inline]
     pub fn canonical(&self) -> CanonicalKey {
-        let [_, src_high, src_low, dst_high, dst_low] = self.words;
-        let src = (src_high, src_low, self.src_port());
-        let dst = (dst_high, dst_low, self.dst_port());
-        CanonicalKey(if src <= dst { *self } else { self.reversed() })
+        self.canonical_and_downward().0
+    }
+
+    /// The same, and whether this one goes from the higher end to the lower one.
+    ///
+    /// Nobody can predict which way a packet goes, so no branch has to.
+    #[inline]
+    pub(crate) fn canonical_and_downward(&self) -> (CanonicalKey, bool) {
+        let [small, src_high, src_low, dst_high, dst_low] = self.words;
+        let (src_port, dst_port) = (small >> 16 & 0xffff, small & 0xffff);
+        let (words, downward) = if self.is_v4() {
+            let ends = self.words[ENDS];
+            // Turned round it is the greater one, unless it goes downward; ports decide between equals.
+            let (ports, there) = (small as u32, ends.rotate_left(32));
+            let one = u128::from(ends) << 64 | u128::from(ports);
+            let other = u128::from(there) << 64 | u128::from(ports.rotate_left(16));
+            let downward = one > other;
+            let ends = select_unpredictable(downward, there, ends);
+            ([turn_ports(small, downward), ends, 0, 0, 0], downward)
+        } else {
+            let src = u128::from(src_high) << 64 | u128::from(src_low);
+            let dst = u128::from(dst_high) << 64 | u128::from(dst_low);
+            let downward = (src, src_port) > (dst, dst_port);
+            let either = |up, down| select_unpredictable(downward, down, up);
+            let (a, b) = (either(src_high, dst_high), either(src_low, dst_low));
+            let (c, d) = (either(dst_high, src_high), either(dst_low, src_low));
+            ([turn_ports(small, downward), a, b, c, d], downward)
+        };
+        (CanonicalKey(FlowKey { words }), downward)
     }
 
     /// The key by which flows stay together on one target.
@@ -165,11 +225,12 @@ impl FlowKey {
     /// | 36–37 | destination port, big-endian |
     #[inline]
     pub fn to_bytes(&self) -> [u8; KEY_LEN] {
-        let [_, _, version, protocol, ports @ ..] = self.small();
+        let [small, addresses @ ..] = self.spread();
+        let [_, _, version, protocol, ports @ ..] = small.to_be_bytes();
         let mut bytes = [0; KEY_LEN];
         bytes[0] = version;
         bytes[1] = protocol;
-        for (bytes, word) in bytes[2..34].chunks_exact_mut(8).zip(&self.words[SRC..]) {
+        for (bytes, word) in bytes[2..34].chunks_exact_mut(8).zip(addresses) {
             bytes.copy_from_slice(&word.to_be_bytes());
         }
         bytes[34..].copy_from_slice(&ports);
@@ -180,26 +241,37 @@ impl FlowKey {
     /// The last has six of the bytes, and zeros above.
     #[inline]
     pub fn to_byte_words(&self) -> [u64; KEY_LEN.div_ceil(8)] {
-        let [small, a, b, c, d] = self.words.map(u64::swap_bytes);
+        let [small, a, b, c, d] = self.spread().map(u64::swap_bytes);
         // Version and protocol come first, so that all else is two bytes further on.
         let (first, ports) = (small >> 16 & 0xffff, small >> 32);
         let join = |low: u64, high: u64| low >> 48 | high << 16;
         [first | a << 16, join(a, b), join(b, c), join(c, d), join(d, ports)]
     }
 
+    /// The words, with two for each address also of IPv4, which is in the upper half of the first.
     #[inline]
-    fn small(&self) -> [u8; 8] {
-        self.words[SMALL].to_be_bytes()
+    fn spread(&self) -> [u64; 5] {
+        let [small, ends, ..] = self.words;
+        if self.is_v4() { [small, ends >> 32 << 32, 0, ends << 32, 0] } else { self.words }
     }
+}
 
-    #[inline]
-    fn address(&self, at: usize) -> IpAddr {
-        let [high, low] = [self.words[at], self.words[at + 1]];
-        match self.version() {
-            IpVersion::V4 => Ipv4Addr::from_bits((high >> 32) as u32).into(),
-            IpVersion::V6 => Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into(),
-        }
-    }
+/// The address of IPv6 with these words.
+#[inline]
+fn address(high: u64, low: u64) -> IpAddr {
+    Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
+}
+
+/// The first of [`FlowKey::words`] of the other direction, or of this one.
+#[inline]
+fn turn_ports(small: u64, round: bool) -> u64 {
+    small >> 32 << 32 | u64::from((small as u32).rotate_left(u32::from(round) * 16))
+}
+
+/// The first of [`FlowKey::words`].
+#[inline]
+fn small(version: IpVersion, protocol: u8, ports: u32) -> u64 {
+    u64::from(version as u8) << 40 | u64::from(protocol) << 32 | u64::from(ports)
 }
 
 impl PartialEq for FlowKey {
@@ -298,16 +370,23 @@ impl CanonicalKey {
     pub fn to_hash_words(&self) -> HashWords {
         let words = self.0.words;
         match self.version() {
-            IpVersion::V4 => HashWords::V4([words[SMALL], words[SRC] | words[DST] >> 32]),
+            IpVersion::V4 => HashWords::V4([words[SMALL], words[ENDS]]),
             IpVersion::V6 => HashWords::V6(words),
         }
     }
 
     /// The key as words, for tables: the upper 16 bits of the first are zero, its lower 48 never
-    /// are. Their meaning is this crate's alone; [`from_words`](Self::from_words) has it.
+    /// are. Those of two keys of IPv4 differ in the first two, if at all. Their meaning is this crate's
+    /// alone; [`from_words`](Self::from_words) has it.
     #[inline]
     pub fn to_words(&self) -> [u64; 5] {
         self.0.words
+    }
+
+    /// The same words, where they are.
+    #[inline]
+    pub fn as_words(&self) -> &[u64; 5] {
+        &self.0.words
     }
 
     /// The key that [`to_words`](Self::to_words) gave these words for. Of other words it makes a key
@@ -390,15 +469,14 @@ impl Stickiness {
     }
 }
 
+/// The two words of an address; of one of IPv4 they are those of the address that it is mapped to.
 #[inline]
-fn address_words(address: IpAddr) -> [u64; 2] {
-    match address {
-        IpAddr::V4(address) => [u64::from(address.to_bits()) << 32, 0],
-        IpAddr::V6(address) => {
-            let bits = address.to_bits();
-            [(bits >> 64) as u64, bits as u64]
-        }
-    }
+fn words_of_v6(address: IpAddr) -> [u64; 2] {
+    let bits = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    [(bits >> 64) as u64, bits as u64]
 }
 
 #[cfg(test)]
@@ -449,6 +527,20 @@ mod tests {
             for stickiness in Stickiness::ALL {
                 prop_assert_eq!(key.sticky(stickiness), key.reversed().sticky(stickiness));
             }
+        }
+
+        /// Where both ends have one address, ports decide, and where they have one port, nothing has to.
+        #[test]
+        fn ends_alike_are_one_flow_too(
+            (src, _) in arbitrary::socket_pair(), port: u16, same: bool, protocol: u8,
+        ) {
+            let dst = SocketAddr::new(src.ip(), if same { src.port() } else { port });
+            let key = FlowKey::new(src, dst, protocol).unwrap();
+            let (canonical, downward) = key.canonical_and_downward();
+            prop_assert_eq!(downward, src.port() > dst.port());
+            prop_assert_eq!(canonical.low().port(), src.port().min(dst.port()));
+            prop_assert_eq!(canonical, key.reversed().canonical());
+            prop_assert_eq!(canonical.directed(), if downward { key.reversed() } else { key });
         }
 
         #[test]
@@ -514,8 +606,8 @@ mod tests {
         let four = key("10.0.0.1:1", "10.0.0.2:2");
         let six = key("[::ffff:10.0.0.1]:1", "[::ffff:10.0.0.2]:2");
         assert_ne!(four, six);
-        // Nor is the address whose bytes an IPv4 key holds.
-        assert_ne!(four, key("[a00:1::]:1", "[a00:2::]:2"));
+        // Nor are the addresses whose words an IPv4 key holds.
+        assert_ne!(four, key("[a00:1:a00:2::]:1", "[::]:2"));
         let mixed = FlowKey::new("1.2.3.4:1".parse().unwrap(), "[::1]:2".parse().unwrap(), 6);
         assert_eq!(
             mixed.unwrap_err().to_string(),

@@ -144,7 +144,7 @@ impl Inner {
             Fragment::Whole => self.ports().unwrap_or((0, 0)),
             Fragment::First { .. } | Fragment::Later { .. } => (0, 0),
         };
-        FlowKey::pack(self.version, self.flow_protocol, self.src, self.dst, ports)
+        FlowKey::pack(self.flow_protocol, self.src, self.dst, ports)
     }
 
     /// The flow with its ports, wherever TCP or UDP ports can be read: in an unfragmented packet
@@ -152,7 +152,7 @@ impl Inner {
     #[inline]
     pub fn ported_key(&self) -> Option<FlowKey> {
         let ports = self.ports()?;
-        Some(FlowKey::pack(self.version, self.protocol, self.src, self.dst, ports))
+        Some(FlowKey::pack(self.protocol, self.src, self.dst, ports))
     }
 
     /// The TCP or UDP ports, source first, if they can be read.

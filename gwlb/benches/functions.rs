@@ -62,7 +62,7 @@ fn lookup(c: &mut Criterion) {
     let mut group = c.benchmark_group("flow lookup");
     for flows in [1_000, 1_000_000] {
         let now = clock::now();
-        let key = Keys::derive(&Secret::from_bytes([7; Secret::LEN]), 0).ownership;
+        let key = Keys::derive(&Secret::from_bytes([7; Secret::LEN]), 0).tables;
         let mut table = FlowTable::new(flows, key, Commit::Lazily, now).unwrap();
         let mut ring = Ring::new(IpVersion::V4, 64, 1);
         let mut id = |flow| {

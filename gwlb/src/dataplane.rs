@@ -8,8 +8,8 @@
 //! 1. What enters by an internet gateway is translated to private addresses ([`translate`]).
 //!    [`Entrance::glance_all`] reads an ordinary packet, looks up the route table that governs where it
 //!    entered, and has its flow fetched ([`flow_table`]) while others of the batch are looked at.
-//!    Then [`Ingress::shortcut`] knows the way of nearly all: their flows are settled, or begin
-//!    ([`select`]). Everything else is parsed whole ([`frame::Frame`]) and judged by
+//!    Then [`Ingress::settled`] knows the way of nearly all, and [`Ingress::begun`] that of packets that
+//!    begin flows ([`select`]). Everything else is parsed whole ([`frame::Frame`]) and judged by
 //!    [`Ingress::handle_glanced`].
 //! 2. The [`verdict::Course`], or in full [`verdict::Hop`], says to which target, from which source port and behind which Geneve
 //!    header it goes; [`encap`] puts that in front of the packet, segment by segment, for sending, and
@@ -45,5 +45,5 @@ pub mod verdict;
 #[cfg(test)]
 mod testing;
 
-pub use ingress::{Entrance, Glance, Ingress, IngressConfig};
+pub use ingress::{Entrance, Glance, Ingress, IngressConfig, Moment};
 pub use return_path::Return;

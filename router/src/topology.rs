@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
-use fib::Fib;
+use fib::{Fib, Near};
 
 use crate::rules::RuleSet;
 
@@ -31,7 +31,6 @@ pub use describe::{
     VpcLine,
 };
 pub use explain::{Explanation, RouteLine};
-pub use fib::Near;
 pub use ids::{
     Attachment, EdgeId, EndpointId, Entry, GatewayId, GroupId, InterfaceId, NextHop, PrefixListId,
     SubnetId, TableId, TransitAttachmentId, TransitGatewayId, TransitTableId, VpcId,
@@ -101,24 +100,47 @@ struct Names {
 #[derive(Debug, Clone, Copy)]
 pub struct Routes<'a> {
     fib: &'a Fib,
-    /// Where packets come from that must not go back there.
-    endpoint: Option<EndpointId>,
+    /// The number of the endpoint that packets come from, which must not go back there, or what none
+    /// has.
+    from: usize,
 }
 
-impl Routes<'_> {
+/// The same for many packets, of which most go where the one before went.
+#[derive(Debug, Clone)]
+pub struct Lookups<'a> {
+    near: Near<'a>,
+    from: usize,
+}
+
+impl<'a> Routes<'a> {
     /// Where a packet for this address goes. Allocates nothing.
     #[inline]
     pub fn lookup(&self, destination: IpAddr) -> NextHop {
-        self.lookup_near(destination, &mut Near::default())
+        or_loop(self.fib.next_hop(destination), self.from)
     }
 
-    /// The same for one packet of many: it looks first where the one before was found.
+    /// For looking up many packets.
     #[inline]
-    pub fn lookup_near(&self, destination: IpAddr, near: &mut Near) -> NextHop {
-        match self.fib.next_hop(destination, near) {
-            NextHop::Endpoint(id) if self.endpoint == Some(id) => NextHop::Loop,
-            next_hop => next_hop,
-        }
+    pub fn lookups(&self) -> Lookups<'a> {
+        Lookups { near: self.fib.near(), from: self.from }
+    }
+}
+
+impl Lookups<'_> {
+    /// Where a packet for this address goes. Allocates nothing.
+    #[expect(clippy::inline_always, reason = "whoever calls it knows the version, mostly")]
+    #[inline(always)]
+    pub fn lookup(&mut self, destination: IpAddr) -> NextHop {
+        or_loop(self.near.next_hop(destination), self.from)
+    }
+}
+
+/// What becomes of a packet that would go back to the endpoint which it comes from.
+#[inline]
+fn or_loop(next_hop: NextHop, from: usize) -> NextHop {
+    match next_hop {
+        NextHop::Endpoint(id) if id.index() == from => NextHop::Loop,
+        next_hop => next_hop,
     }
 }
 
@@ -132,13 +154,14 @@ impl Topology {
     /// What decides about packets that enter here, for looking up many of them.
     #[inline]
     pub fn routes(&self, from: Entry) -> Routes<'_> {
-        let endpoint = match from {
-            Entry::Endpoint(id) => Some(id),
+        let fib = &self.fibs[self.table_for(from).index()];
+        let from = match from {
+            Entry::Endpoint(id) => id.index(),
             Entry::InternetGateway(_) | Entry::Subnet(_) | Entry::Interface(_) | Entry::Edge(_) => {
-                None
+                usize::MAX
             }
         };
-        Routes { fib: &self.fibs[self.table_for(from).index()], endpoint }
+        Routes { fib, from }
     }
 
     /// The table that decides about packets which enter here.
@@ -165,7 +188,7 @@ impl Topology {
 
     /// What a table answers for an address, wherever a packet comes from.
     pub(crate) fn next_hop_in(&self, table: TableId, address: IpAddr) -> NextHop {
-        self.fibs[table.index()].next_hop(address, &mut Near::default())
+        self.fibs[table.index()].next_hop(address)
     }
 
     /// The answers of a table, for every address.

@@ -63,6 +63,13 @@ fn packets_go_where_the_tables_say(
     let from = topology.entry(from).unwrap();
     let found = topology.lookup(from, destination);
     assert_eq!(topology.next_hop_name(found), expected);
+    // The same for one packet of many, wherever the one before went.
+    let mut lookups = topology.routes(from).lookups();
+    for before in ["10.0.1.11", "203.0.113.7", "10.0.7.1", "fd00:10:0:1::11", "2001:db8::7"] {
+        let before = before.parse().unwrap();
+        assert_eq!(lookups.lookup(before), topology.lookup(from, before));
+        assert_eq!(lookups.lookup(destination), found, "after {before}");
+    }
     // What is said to people is what is done to packets.
     let explanation = topology.explain(from, destination);
     assert_eq!(explanation.next_hop, found);

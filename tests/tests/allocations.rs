@@ -269,8 +269,9 @@ impl Worker {
 
     fn take(&mut self, origin: Origin, packet: &Packet, glance: Option<&Glance>) {
         let Packet { bytes, offload } = packet;
+        let moment = self.ingress.moment(self.now);
         if let Some(glance) = glance.filter(|_| self.way == ByWay::Short)
-            && let Some(course) = self.ingress.shortcut(glance, self.now)
+            && let Some(course) = self.ingress.shortcut(glance, &moment)
         {
             self.by_short_way += 1;
             return self.send(packet, glance, &course);

@@ -46,17 +46,16 @@ impl Template {
         self.len == 0
     }
 
-    /// The header with these tags; what follows its [`len`](Self::len) bytes is zero.
+    /// Writes the header with these tags; what follows its [`len`](Self::len) bytes is zero.
     #[inline]
-    pub fn stamp(&self, tags: &Tags) -> [u8; Template::MAX] {
-        let mut bytes = self.bytes;
+    pub fn stamp(&self, tags: &Tags, bytes: &mut [u8; Template::MAX]) {
+        *bytes = self.bytes;
         let [endpoint, attachment, cookie] = self.at;
-        put(&mut bytes, endpoint, tags.endpoint.to_be_bytes());
+        put(bytes, endpoint, tags.endpoint.to_be_bytes());
         if tags.attachment != 0 {
-            put(&mut bytes, attachment, tags.attachment.to_be_bytes());
+            put(bytes, attachment, tags.attachment.to_be_bytes());
         }
-        put(&mut bytes, cookie, tags.cookie.to_be_bytes());
-        bytes
+        put(bytes, cookie, tags.cookie.to_be_bytes());
     }
 }
 
@@ -83,9 +82,10 @@ mod tests {
             for attachment in [attachment, 0] {
                 let tags = Tags { endpoint, attachment, cookie };
                 let template = dialect.template(protocol);
-                let mut written = [0; Template::MAX];
+                let (mut written, mut stamped) = ([0; Template::MAX], [1; Template::MAX]);
                 prop_assert_eq!(dialect.write(&tags, protocol, &mut written), Ok(template.len()));
-                prop_assert_eq!(template.stamp(&tags), written);
+                template.stamp(&tags, &mut stamped);
+                prop_assert_eq!(stamped, written);
                 prop_assert!(!template.is_empty());
             }
         }

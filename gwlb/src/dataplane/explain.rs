@@ -29,7 +29,7 @@ use serde::Serialize;
 use thiserror::Error;
 use utoipa::ToSchema;
 
-use super::flow_table::{FlowHash, FlowId};
+use super::flow_table::FlowId;
 use super::fragments::{FragmentId, FragmentTable};
 use super::ingress::Excerpt;
 use super::keys::Keys;
@@ -69,7 +69,7 @@ pub struct Question {
     /// The generation of the view that it was asked with.
     generation: u64,
     /// The flows that it may be of, at every endpoint that it may come to.
-    flows: Vec<(FlowId, FlowHash)>,
+    flows: Vec<FlowId>,
     fragments: Vec<FragmentId>,
     owners: BTreeSet<WorkerId>,
     /// Who is taken to read it.
@@ -92,10 +92,11 @@ impl Question {
         {
             question.look_ahead(view, fragments, (at, &packet, &inner), now);
         }
-        if let Some((_, hash)) = question.flows.first() {
-            question.reader = view.share(*hash).0;
+        let owner = |flow: &FlowId| view.share(&flow.tuple).0;
+        if let Some(flow) = question.flows.first() {
+            question.reader = owner(flow);
         }
-        question.owners = question.flows.iter().map(|(_, hash)| view.share(*hash).0).collect();
+        question.owners = question.flows.iter().map(owner).collect();
         question.owners.insert(question.reader);
         question
     }
@@ -106,7 +107,7 @@ impl Question {
     }
 
     /// The flows that [`Ingress::excerpt`](super::Ingress::excerpt) is to be asked about.
-    pub fn flows(&self) -> &[(FlowId, FlowHash)] {
+    pub fn flows(&self) -> &[FlowId] {
         &self.flows
     }
 
@@ -170,7 +171,7 @@ impl Question {
             for tuple in &tuples {
                 let tuple = tuple.sticky(view.pool(at.pool).stickiness);
                 let id = FlowId { endpoint: at.wire_id, tuple };
-                self.flows.push((id, FlowHash::of(&id, &view.keys.ownership)));
+                self.flows.push(id);
             }
         }
     }

@@ -12,13 +12,15 @@ pub mod record;
 mod tests;
 mod wheel;
 
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::time::{Duration, Instant};
 
-use geneve::flow::{CanonicalKey, HashWords};
+use ahash::RandomState;
+use geneve::flow::CanonicalKey;
+use geneve::inner::IpVersion;
 use netio::mem::{Commit, Table, prefetch};
 
-use super::keys::PlacementKey;
 use super::snapshot::TargetSlot;
 use super::tcp_state::TcpState;
 use crate::fault::{self, Fault};
@@ -37,47 +39,30 @@ pub struct FlowId {
     pub tuple: CanonicalKey,
 }
 
-/// A flow's keyed hash: it decides who owns the flow, which source port it has, and where in the
-/// owner's table it is looked for. It is the same on every gateway with the same secret.
+/// A flow's hash, by which a table finds it. It is quick, keyed against chosen collisions, and good
+/// for the tables of one process alone: who owns a flow is decided by another one, which is the same
+/// everywhere ([`Snapshot::share`](super::snapshot::Snapshot::share)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FlowHash {
-    /// Of the tuple alone, so that a packet that goes through several endpoints has one owner, where
-    /// their groups agree in stickiness.
-    pub(super) lot: u64,
-    /// Of the endpoint, too: flows with the same tuple need not share a place.
-    place: u64,
-}
+pub struct FlowHash(u64);
 
 impl FlowHash {
-    /// The hash of a flow, by the key for ownership.
-    #[inline]
-    pub fn of(id: &FlowId, key: &PlacementKey) -> Self {
-        let lot = match id.tuple.to_hash_words() {
-            HashWords::V4(words) => key.hash_words(words),
-            HashWords::V6(words) => key.hash_words(words),
-        };
-        Self { lot, place: place(lot, id.endpoint) }
+    #[expect(clippy::inline_always, reason = "whoever calls it knows the version, mostly")]
+    #[inline(always)]
+    fn of(tuple: &CanonicalKey, version: IpVersion, endpoint: u64, key: &RandomState) -> Self {
+        let mut hasher = key.build_hasher();
+        // Two words at a time are hashed as quickly as one.
+        let pair = |high: u64, low: u64| u128::from(high) << 64 | u128::from(low);
+        let [rest, a, b, c, d] = tuple.as_words();
+        hasher.write_u128(pair(*rest, *a));
+        // The others of IPv4 are the same in all its keys.
+        if version == IpVersion::V6 {
+            hasher.write_u128(pair(*b, *c));
+            hasher.write_u128(pair(*d, 0));
+        }
+        // What is added is no secret, and need not be: who knows nothing of the tuple's hash knows
+        // nothing of the sum either. The factor spreads ids that are close to each other (Knuth's).
+        Self(hasher.finish().wrapping_add(endpoint.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
-
-    /// The hash of a flow with the same tuple at another endpoint.
-    #[inline]
-    #[must_use]
-    pub const fn at(self, endpoint: u64) -> Self {
-        Self { place: place(self.lot, endpoint), ..self }
-    }
-
-    /// The same with another lot, for a fault.
-    pub(super) const fn with_lot(self, lot: u64) -> Self {
-        Self { lot, ..self }
-    }
-}
-
-/// Where a flow of this lot is looked for.
-#[inline]
-const fn place(lot: u64, endpoint: u64) -> u64 {
-    // What is added is no secret, and need not be: who knows nothing of `lot` knows nothing of the
-    // sum either. The factor spreads ids that are close to each other (Knuth's).
-    lot.wrapping_add(endpoint.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
 /// Where a flow goes.
@@ -111,6 +96,21 @@ pub struct Flow {
     pub deadline: Instant,
 }
 
+/// A further packet of a flow that goes on as it was.
+#[derive(Debug, Clone, Copy)]
+pub struct Further<'a> {
+    /// The flow's tuple.
+    pub tuple: &'a CanonicalKey,
+    /// The tuple's IP version.
+    pub version: IpVersion,
+    /// The endpoint that it goes through, as in [`FlowId`].
+    pub endpoint: u64,
+    /// How far its connection is, if it is one TCP connection that is followed.
+    pub tcp: Option<TcpState>,
+    /// For how many nanoseconds the flow is remembered after it, as [`Idle`] has them.
+    pub idle: u64,
+}
+
 /// Of a flow in the table, what its next packet needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Settled {
@@ -127,6 +127,9 @@ pub struct Settled {
 pub struct FlowNumber(u32);
 
 impl FlowNumber {
+    /// The number that no flow ever has.
+    pub const NOBODY: Self = Self(u32::MAX);
+
     /// The number: flows are gone through in the order of theirs.
     pub const fn get(self) -> u32 {
         self.0
@@ -151,9 +154,14 @@ pub struct Idle {
 
 impl From<Duration> for Idle {
     fn from(timeout: Duration) -> Self {
-        Self { nanos: nanos(timeout), millis: milliseconds(timeout) }
+        // Half of all time there is at most, so that a time plus this does not overflow.
+        Self { nanos: nanos(timeout).min(u64::MAX / 2), millis: milliseconds(timeout) }
     }
 }
+
+/// A time, in nanoseconds since a table was made.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn(u64);
 
 /// The table has as many flows as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +177,7 @@ pub struct FlowTable {
     used: u32,
     /// Such of them as are not.
     free: Vec<u32>,
-    key: PlacementKey,
+    key: RandomState,
     start: Instant,
     /// The time that was last asked about, in both forms: a batch asks about the same all along.
     now: (Instant, u64),
@@ -212,12 +220,12 @@ const AHEAD: usize = 8;
 const COOKIES: u32 = 1024;
 
 impl FlowTable {
-    /// A table for at most `limit` flows. `key`, the one for ownership, keys the index against
-    /// chosen collisions.
+    /// A table for at most `limit` flows. `key`, the one for tables, keys the index against chosen
+    /// collisions.
     ///
     /// # Errors
     /// If there is no memory for so many.
-    pub fn new(limit: usize, key: PlacementKey, commit: Commit, now: Instant) -> io::Result<Self> {
+    pub fn new(limit: usize, key: RandomState, commit: Commit, now: Instant) -> io::Result<Self> {
         // Each has a number of 32 bits, and none must look like nobody.
         let limit = limit.min(u32::MAX as usize - 1);
         Ok(Self {
@@ -237,28 +245,45 @@ impl FlowTable {
         })
     }
 
-    /// The keyed hash of a flow.
+    /// The hash by which a flow is looked for.
     #[inline]
     pub fn hash(&self, id: &FlowId) -> FlowHash {
-        FlowHash::of(id, &self.key)
+        self.hash_of(&id.tuple, id.tuple.version(), id.endpoint)
+    }
+
+    /// The same for the flow of a tuple, which has this IP version, at an endpoint.
+    #[expect(clippy::inline_always, reason = "whoever calls it knows the version, mostly")]
+    #[inline(always)]
+    pub fn hash_of(&self, tuple: &CanonicalKey, version: IpVersion, endpoint: u64) -> FlowHash {
+        debug_assert_eq!(version, tuple.version(), "{tuple}");
+        FlowHash::of(tuple, version, endpoint, &self.key)
     }
 
     /// Has that part of the index fetched that a flow is looked for in.
     #[inline]
     pub fn prefetch_index(&self, hash: FlowHash) {
-        self.index.prefetch(hash.place);
+        self.index.prefetch(hash.0);
     }
 
     /// Has the flow itself fetched, if the index has it; that should be there by now. Its number,
-    /// most probably: the one that [`pass`](Self::pass) wants.
+    /// most probably: the one that [`pass`](Self::pass) wants. [`NOBODY`](FlowNumber::NOBODY)'s, if it
+    /// is not there.
     #[inline]
-    pub fn prefetch(&self, hash: FlowHash) -> Option<FlowNumber> {
-        let number = self.index.guess(hash.place)?;
-        prefetch(self.entries.get(number as usize)?);
-        if let Some(records) = &self.records {
-            records.prefetch(number);
+    pub fn prefetch(&self, hash: FlowHash) -> FlowNumber {
+        let number = self.index.guess(hash.0);
+        if let Some(entry) = self.entries.get(number as usize) {
+            prefetch(entry);
+            if let Some(records) = &self.records {
+                records.prefetch(number);
+            }
         }
-        Some(FlowNumber(number))
+        FlowNumber(number)
+    }
+
+    /// The time as [`pass`](Self::pass) wants it: for a batch it need not be worked out more than once.
+    #[inline]
+    pub fn at_turn(&mut self, now: Instant) -> Turn {
+        Turn(self.turn(now))
     }
 
     /// Finds a flow that has not idled out.
@@ -287,28 +312,23 @@ impl FlowTable {
         self.entries.len() - self.len()
     }
 
-    /// What a further packet of a flow needs, if it is this one that has the number, goes to a target
-    /// that is `right`, has a cookie, is remembered, and its connection is as far as `tcp`. It is
-    /// remembered for `idle` nanoseconds from now on. `None`: nothing of it has changed.
+    /// What a further packet of a flow needs, if it is the flow with this number, and that goes to a
+    /// target that is `right`, has a cookie, is remembered, and its connection is so far. It is
+    /// remembered from now on. `None`: nothing of it has changed.
     #[inline]
     pub fn pass(
         &mut self,
         number: FlowNumber,
-        id: &FlowId,
-        tcp: Option<TcpState>,
-        idle: u64,
-        now: Instant,
+        &Further { tuple, version, endpoint, tcp, idle }: &Further<'_>,
+        Turn(now): Turn,
         right: impl FnOnce(TargetSlot) -> bool,
     ) -> Option<Settled> {
-        let (now, cookies_of_now) = (self.turn(now), self.cookies_of_now);
+        let cookies_of_now = self.cookies_of_now;
         let entry = self.entries.get_mut(number.0 as usize)?;
-        let cookie = entry::cookie(entry);
-        let Placement { inspector: Inspector::Target(target), port } = entry::placement(entry)
-        else {
-            return None;
-        };
-        let (before, deadline) = (entry::deadline(entry), now.saturating_add(idle));
-        let settled = entry::is_at(entry, &entry::identity(id), tcp)
+        // Only those that go to a target have a cookie.
+        let (cookie, target) = (entry::cookie(entry), entry::target(entry));
+        let (before, deadline) = (entry::deadline(entry), now + idle);
+        let settled = entry::is_at(entry, (tuple, version), endpoint, tcp)
             && (before > now || fault::on(Fault::SettledStale))
             // One that is to be forgotten sooner than before needs its timer set.
             && deadline >= before
@@ -319,7 +339,7 @@ impl FlowTable {
             return None;
         }
         entry::set_deadline(entry, deadline);
-        Some(Settled { target, port, cookie })
+        Some(Settled { target, port: entry::port(entry), cookie })
     }
 
     /// The flow with this number.
@@ -397,6 +417,7 @@ impl FlowTable {
     /// Keeps the cookie of the flow's packets, until it is placed elsewhere or cookies are forgotten.
     #[inline]
     pub fn keep_cookie(&mut self, number: FlowNumber, cookie: u32) {
+        debug_assert!(self.placement(number).inspector != Inspector::Bypass, "it goes to a target");
         if number.0 < self.cookies_of_now {
             entry::set_cookie(&mut self.entries[number.0 as usize], cookie);
         }
@@ -478,7 +499,7 @@ impl FlowTable {
         let armed = self.wheel.schedule(number, deadline);
         self.prefetch_vacant();
         self.timers[number as usize] = [armed, idle.millis];
-        self.index.insert(hash.place, number);
+        self.index.insert(hash.0, number);
         self.forget_ends(FlowNumber(number));
     }
 
@@ -520,7 +541,7 @@ impl FlowTable {
         let gone = self.going(number);
         let hash = self.hash(&gone.flow.id);
         entry::vacate(&mut self.entries[number.0 as usize]);
-        self.index.remove(hash.place, number.0);
+        self.index.remove(hash.0, number.0);
         self.free.push(number.0);
         gone
     }
@@ -639,7 +660,7 @@ impl FlowTable {
             let entry = self.entries.get(number as usize);
             entry.is_some_and(|entry| entry::is_of(entry, identity))
         };
-        self.index.find(hash.place, same)
+        self.index.find(hash.0, same)
     }
 
     /// Has the wheel come to the flow sooner, if it would come too late.
@@ -680,7 +701,7 @@ impl FlowTable {
 /// A duration in nanoseconds.
 #[inline]
 pub(super) fn nanos(duration: Duration) -> u64 {
-    duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos())
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Rounded up, so that nothing is forgotten before its time.

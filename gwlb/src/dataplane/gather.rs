@@ -91,17 +91,37 @@ impl<L: Lane> Gatherer<L> {
         mut send: impl FnMut(L, &Batch<'_>),
     ) {
         if packet.len() <= SMALL {
-            let len = header.as_bytes().len() + packet.len();
-            self.room_for(lane, len, send).put(header, packet);
+            self.gather(lane, header, packet, send);
         } else {
             self.flush_lane(lane, &mut send);
             encapsulate_whole(header, packet, |batch| send(lane, batch));
         }
     }
 
+    // Apart, so that either way is short where it is taken.
+    #[inline(never)]
+    fn gather(
+        &mut self,
+        lane: L,
+        header: &GeneveHeader,
+        packet: &[u8],
+        send: impl FnMut(L, &Batch<'_>),
+    ) {
+        let len = header.as_bytes().len() + packet.len();
+        self.room_for(lane, len, send).put(header, packet);
+    }
+
     /// Gives out what waits in one lane, for a packet that goes the same way and must not overtake.
     #[inline]
-    pub fn flush_lane(&mut self, lane: L, mut send: impl FnMut(L, &Batch<'_>)) {
+    pub fn flush_lane(&mut self, lane: L, send: impl FnMut(L, &Batch<'_>)) {
+        // Where packets are large, nothing waits.
+        if self.used > 0 {
+            self.flush_used(lane, send);
+        }
+    }
+
+    #[inline(never)]
+    fn flush_used(&mut self, lane: L, mut send: impl FnMut(L, &Batch<'_>)) {
         if let Some(at) = self.position(lane) {
             self.lanes[at].1.flush(|batch| send(lane, batch));
         }
@@ -258,7 +278,7 @@ mod tests {
 
     fn header(cookie: u32) -> GeneveHeader {
         let tags = Tags { endpoint: 1, attachment: 0, cookie };
-        GeneveHeader::stamp(&Dialect::AWS.template(ProtocolType::IPV4), &tags)
+        GeneveHeader::stamped(&Dialect::AWS.template(ProtocolType::IPV4), &tags)
     }
 
     fn packet(payload: usize) -> Vec<u8> {

@@ -49,15 +49,15 @@ use settled::{Shortcuts, fits, of_version, stickiness};
 
 pub use excerpt::Excerpt;
 pub(super) use settled::fits as largest;
-pub use settled::{Entrance, Glance};
+pub use settled::{Entrance, Glance, Moment};
 
 /// The half of the data plane that owns flows; one per worker.
 ///
 /// Packets come in batches, and a flow that is in no cache takes as long to fetch as all that is
 /// done with it. So the caller goes through a batch several times: [glances](Entrance::glance_all) at
 /// each packet, has its flow [fetched](Self::prefetch), and then goes on with each. Most flows are
-/// settled, or begin as they should, and there is a [short way](Self::shortcut) for these; other
-/// packets are looked at more closely and [handled](Self::handle_glanced).
+/// [settled](Self::settled), or [begin](Self::begun) as they should, and there are short ways for
+/// these; other packets are looked at more closely and [handled](Self::handle_glanced).
 /// [`handle_packet`](Self::handle_packet) does all at once.
 #[derive(Debug)]
 pub struct Ingress {
@@ -148,7 +148,7 @@ impl Ingress {
     /// # Errors
     /// If there is no memory for the flow table.
     pub fn new(config: IngressConfig, snapshot: Arc<Snapshot>, now: Instant) -> io::Result<Self> {
-        let key = snapshot.keys.ownership.clone();
+        let key = snapshot.keys.tables.clone();
         let mut flows = FlowTable::new(config.max_flows, key, config.commit, now)?;
         if config.records || config.log.is_some() {
             flows = flows.with_records(config.log.is_some(), config.commit)?;
@@ -240,7 +240,7 @@ impl Ingress {
         let Self { snapshot: before, state, shortcuts } = self;
         *shortcuts = Shortcuts::new(&snapshot, state.worker);
         state.sweep.begin_if(before, &snapshot, now);
-        state.flows.keep_ends(snapshot.pools.iter().any(|pool| pool.reset_both_ends));
+        state.flows.keep_ends(snapshot.keeps_ends());
         if snapshot.keys.cookie.epoch() != before.keys.cookie.epoch() {
             state.flows.forget_cookies();
         }
@@ -431,12 +431,11 @@ impl State {
                 None => return Ok(Balanced::Ends(Ending::Held)),
             },
         };
-        let hash = if fault::on(Fault::OwnerByDirection) {
-            flow.hash.with_lot(view.keys.ownership.hash(&flow.tuple.to_bytes()))
+        let (owner, port) = if fault::on(Fault::OwnerByDirection) {
+            view.share_of(view.keys.ownership.hash(&flow.tuple.to_bytes()))
         } else {
-            flow.hash
+            view.share(&flow.id.tuple)
         };
-        let (owner, port) = view.share(hash);
         let stays = fault::on(Fault::FragmentStaysAtReader)
             && matches!(frame.inner.fragment, Fragment::Later { .. });
         if owner != self.worker && !stays {

@@ -1,7 +1,7 @@
 //! The keys of a gateway, all derived from one secret: placement, ownership, and the flow cookie
 //! with its epochs.
 //!
-//! Keys are wiped when whoever holds them lets go, and never shown. What the compiler moves through
+//! Keys are wiped when whoever holds them lets go (all but [that of tables](Keys::tables)), and never shown. What the compiler moves through
 //! registers and the stack on the way is not: nobody else may look there
 //! ([`netio::process::privileges::hide_memory`]).
 //!
@@ -10,6 +10,7 @@
 
 mod sip;
 
+use ahash::RandomState;
 use geneve::flow::{CanonicalKey, HashWords, KEY_LEN};
 use siphasher::sip::SipHasher13;
 use zeroize::Zeroize;
@@ -73,6 +74,9 @@ pub struct Keys {
     pub placement: PlacementKey,
     /// Chooses the worker and source port of a flow; the same for ever.
     pub ownership: PlacementKey,
+    /// Spreads what tables in memory hold, so that nobody outside can choose what collides there; the
+    /// same for ever. It is not wiped: who has it can make a table slow, and nothing else.
+    pub tables: RandomState,
     /// Marks the packets that probe the way through an appliance; the same for ever.
     pub probe: PlacementKey,
     /// Stamps and verifies cookies.
@@ -89,6 +93,7 @@ impl Keys {
         Self {
             placement: PlacementKey(placer.derive("gwlb placement", rotated)),
             ownership: PlacementKey(secret.derive("gwlb ownership", 0)),
+            tables: tables(secret),
             probe: PlacementKey(secret.derive("gwlb probe", 0)),
             cookie: CookieKeys::derive(secret, epoch),
         }
@@ -99,6 +104,11 @@ impl Keys {
     pub(crate) fn lend_ownership<T>(&self, to: impl FnOnce(&[u8; 16]) -> T) -> T {
         to(&self.ownership.0.0)
     }
+}
+
+fn tables(secret: &Secret) -> RandomState {
+    let [a, b] = [0, 1].map(|half| u128::from_le_bytes(secret.derive("gwlb tables", half).0));
+    RandomState::with_seeds(a as u64, (a >> 64) as u64, b as u64, (b >> 64) as u64)
 }
 
 /// A key for hashes that must be the same on every machine.
@@ -115,6 +125,15 @@ impl PlacementKey {
     #[inline]
     pub fn hash_words<const WORDS: usize>(&self, words: [u64; WORDS]) -> u64 {
         sip::hash::<1, 3, WORDS>(&self.0.0, words, (8 * WORDS as u64) << 56)
+    }
+
+    /// That of the [fewest words](CanonicalKey::to_hash_words) that tell a flow from all others.
+    #[inline]
+    pub fn hash_fewest(&self, flow: &CanonicalKey) -> u64 {
+        match flow.to_hash_words() {
+            HashWords::V4(words) => self.hash_words(words),
+            HashWords::V6(words) => self.hash_words(words),
+        }
     }
 
     /// That of [a flow's bytes](CanonicalKey::to_bytes).
@@ -278,6 +297,15 @@ mod tests {
     }
 
     #[test]
+    fn tables_are_spread_by_a_key_of_their_own() {
+        let hash = |secret: u8, epoch| {
+            Keys::derive(&Secret::from_bytes([secret; 32]), epoch).tables.hash_one(5)
+        };
+        assert_eq!(hash(1, 9), hash(1, 10), "the same for ever");
+        assert_ne!(hash(1, 9), hash(2, 9), "and another one for another secret");
+    }
+
+    #[test]
     fn a_cookie_is_good_for_one_flow_endpoint_and_target() {
         let keys = at(9);
         let cookie = keys.stamp(5, target(1), &flow(1000).canonical());
@@ -347,11 +375,13 @@ mod tests {
     }
 
     proptest! {
-        /// A flow is hashed as its bytes are.
+        /// A flow is hashed as its bytes are, and as those of its words.
         #[test]
         fn a_flow_is_hashed_as_its_bytes(key: [u8; 16], flow in arbitrary::flow_key()) {
             let (flow, key) = (flow.canonical(), PlacementKey(Wiped(key)));
             prop_assert_eq!(key.hash_flow(&flow), key.hash(&flow.to_bytes()));
+            let words: Vec<u8> = flow.to_hash_words().bytes().collect();
+            prop_assert_eq!(key.hash_fewest(&flow), key.hash(&words));
         }
 
         /// A cookie is made of SipHash-2-4 over what its documentation says, in that order.
@@ -454,9 +484,10 @@ mod tests {
         assert_eq!(times.get(), 0);
         drop(watched);
         assert_eq!(times.get(), 1);
-        // And there is nothing in a secret, or in what a snapshot has of it, that is not such.
+        // And there is nothing in a secret, or in what a snapshot has of it, that is not such, but for
+        // the key of tables, which vouches for nothing.
         let secret = Secret::from_bytes([1; 32]);
-        let Keys { placement, ownership, probe, cookie } = Keys::derive(&secret, 3);
+        let Keys { placement, ownership, tables: _, probe, cookie } = Keys::derive(&secret, 3);
         let Secret(Wiped(_)) = &secret;
         for PlacementKey(Wiped(_)) in [&placement, &ownership, &probe] {}
         let CookieKeys { epoch: _, keys: [Wiped(_), Wiped(_), Wiped(_)] } = &cookie;

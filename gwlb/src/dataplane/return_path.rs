@@ -59,8 +59,9 @@ struct Peer {
     /// What a probe looks like that comes back to the endpoint, if there are any.
     probe: Option<TunnelFlow>,
     version: IpVersion,
-    /// The last flow that was verified: the segments of a run repeat it.
-    flow: FlowKey,
+    /// The last flow that was verified, and whether it went from its higher end to the lower one: the
+    /// segments of a run repeat both.
+    last: (CanonicalKey, bool),
     /// Its cookie.
     cookie: u32,
     /// Its way.
@@ -134,6 +135,11 @@ impl Header64 {
 fn only_flow(packet: &[u8]) -> Option<(FlowKey, usize)> {
     let inner = Inner::parse(packet).ok()?;
     has_one_flow(&inner).then(|| (inner.flow_key(), inner.total_len))
+}
+
+/// A flow in one of its directions.
+fn directed(flow: &CanonicalKey, downward: bool) -> FlowKey {
+    if downward { flow.directed().reversed() } else { flow.directed() }
 }
 
 /// Whether a packet's cookie can be for one flow only, which it cannot of a first fragment and of an
@@ -217,27 +223,32 @@ impl Return {
         }
         let payload = datagram.get(peer.header.len..)?;
         let plain = Plain::read(payload);
-        let (flow, total_len) = match &plain {
-            Some(plain) => (plain.flow_key(), plain.total_len()),
-            None => only_flow(payload)?,
+        let (tuple, downward, total_len) = if let Some(plain) = &plain {
+            (*plain.canonical(), plain.is_downward(), plain.total_len())
+        } else {
+            let (flow, total_len) = only_flow(payload)?;
+            let (tuple, downward) = (flow.canonical(), flow.canonical().directed() != flow);
+            (tuple, downward, total_len)
         };
         let cookie = peer.header.cookie(head);
-        let repeated = flow == peer.flow || fault::on(Fault::NeighboursUnchecked);
+        let repeated = (tuple, downward) == peer.last || fault::on(Fault::NeighboursUnchecked);
         if !(repeated && cookie == peer.cookie) {
             let cookies = &self.snapshot.keys.cookie;
+            let flow = directed(&tuple, downward);
             let genuine = flow.version() == peer.version
-                && cookies.verify(cookie, peer.wire_id, peer.id, &flow.canonical());
+                && cookies.verify(cookie, peer.wire_id, peer.id, &tuple);
             if !genuine {
                 return None;
             }
             // The same endpoint and destination make the same way, but for a probe.
-            let known = peer.flow.dst() == flow.dst()
+            let (last, was_downward) = &peer.last;
+            let known = directed(last, *was_downward).dst() == flow.dst()
                 && peer.way != Way::Probe
                 && !peer.probe.is_some_and(|probe| probe.is(&flow));
             if !known {
                 peer.way = way(&self.snapshot, &self.attached, peer.endpoint, &flow).ok()?;
             }
-            (peer.flow, peer.cookie) = (flow, cookie);
+            (peer.last, peer.cookie) = ((tuple, downward), cookie);
         }
         let range = range(peer.header.len, total_len, datagram.len());
         let Peer { way, target, endpoint, .. } = *peer;
@@ -292,7 +303,7 @@ impl Return {
                     id: view.id,
                     probe: pool_of(&self.snapshot, endpoint).probe,
                     version: inner.version,
-                    flow,
+                    last: (flow.canonical(), flow.canonical().directed() != flow),
                     cookie: tags.cookie,
                     way,
                 });

@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use geneve::dialect::{Dialect, Template};
-use geneve::flow::{FlowKey, Stickiness};
+use geneve::flow::{CanonicalKey, FlowKey, Stickiness};
 use geneve::header::ProtocolType;
 use geneve::inner::{IpVersion, protocol};
 use router::{Attachment, EndpointId, Entry, GroupId, Topology};
 
-use super::flow_table::FlowHash;
 use super::keys::Keys;
 use super::select::{Candidates, TargetId};
 use super::stats::{EndpointCounters, EndpointCounts, RoundTrips, TargetCounters};
@@ -315,10 +314,23 @@ impl Snapshot {
         &self.targets[slot.0 as usize]
     }
 
-    /// Which worker owns a flow, and by which of its source ports the flow goes.
+    /// Whether what resets at both ends need is kept of flows.
+    pub fn keeps_ends(&self) -> bool {
+        self.pools.iter().any(|pool| pool.reset_both_ends)
+    }
+
+    /// Which worker owns a flow, and by which of its source ports the flow goes: the same on every
+    /// gateway with the same secret, and at every endpoint, so that a packet that goes through several
+    /// has one owner, where their groups agree in stickiness.
     #[inline]
-    pub fn share(&self, hash: FlowHash) -> (WorkerId, u8) {
-        let (rest, worker) = div_rem(hash.lot, self.workers);
+    pub fn share(&self, tuple: &CanonicalKey) -> (WorkerId, u8) {
+        self.share_of(self.keys.ownership.hash_fewest(tuple))
+    }
+
+    /// The same for a flow with this hash.
+    #[inline]
+    pub(super) fn share_of(&self, hash: u64) -> (WorkerId, u8) {
+        let (rest, worker) = div_rem(hash, self.workers);
         let (_, port) = div_rem(rest, self.source_ports);
         (WorkerId(worker as u16), port as u8)
     }

@@ -18,8 +18,8 @@ use super::keys::Secret;
 use super::snapshot::Snapshot;
 use super::stats::{Totals, WorkerStats};
 use super::translate::Head;
-use super::verdict::{Hop, Verdict, WorkerId};
-use super::{Ingress, IngressConfig, Return};
+use super::verdict::{Course, Hop, Verdict, WorkerId};
+use super::{Glance, Ingress, IngressConfig, Return};
 use crate::control::Control;
 
 pub(super) const CLIENT: [u8; 4] = [203, 0, 113, 7];
@@ -114,6 +114,12 @@ pub(super) struct Plane {
 }
 
 impl Plane {
+    /// The short way of a packet that comes now.
+    pub fn shortcut(&mut self, glance: &Glance) -> Option<Course> {
+        let moment = self.ingress.moment(self.now);
+        self.ingress.shortcut(glance, &moment)
+    }
+
     pub fn new(unknown_flow: &str) -> Self {
         Self::of_worker(unknown_flow, WorkerId(0), 1)
     }

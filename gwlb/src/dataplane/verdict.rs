@@ -143,9 +143,17 @@ impl Course {
     /// The Geneve header, in the view that the course was found in.
     #[inline]
     pub fn header(&self, view: &Snapshot) -> GeneveHeader {
+        let mut header = GeneveHeader::default();
+        self.write_header(view, &mut header);
+        header
+    }
+
+    /// Writes it over another one: where a header is wanted for each packet, this is less to copy.
+    #[inline]
+    pub fn write_header(&self, view: &Snapshot, header: &mut GeneveHeader) {
         let template = view.target(self.target).templates.for_version(self.version);
         let tags = Tags { endpoint: self.endpoint, attachment: 0, cookie: self.cookie };
-        GeneveHeader::stamp(template, &tags)
+        header.stamp(template, &tags);
     }
 
     /// The same way in full.
@@ -178,14 +186,31 @@ pub struct GeneveHeader {
     len: u8,
 }
 
+impl Default for GeneveHeader {
+    /// None yet.
+    #[inline]
+    fn default() -> Self {
+        Self { bytes: [0; Self::MAX], len: 0 }
+    }
+}
+
 impl GeneveHeader {
     /// The longest header of any dialect fits.
     pub const MAX: usize = Template::MAX;
 
     /// The header that carries `tags`.
+    #[cfg(test)]
+    pub(super) fn stamped(template: &Template, tags: &Tags) -> Self {
+        let mut header = Self::default();
+        header.stamp(template, tags);
+        header
+    }
+
+    /// Makes it the header that carries `tags`.
     #[inline]
-    pub(super) fn stamp(template: &Template, tags: &Tags) -> Self {
-        Self { bytes: template.stamp(tags), len: template.len() as u8 }
+    fn stamp(&mut self, template: &Template, tags: &Tags) {
+        template.stamp(tags, &mut self.bytes);
+        self.len = template.len() as u8;
     }
 
     /// A copy of a header from the wire, if it is not longer than any that we write.

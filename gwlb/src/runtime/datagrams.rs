@@ -55,6 +55,7 @@ impl fmt::Display for Shown<'_> {
 #[cfg(test)]
 mod tests {
     use geneve::ProtocolType;
+    use geneve::dialect::Template;
 
     use super::*;
 
@@ -79,8 +80,10 @@ mod tests {
     fn every_dialect_is_read_and_noise_is_not() {
         for dialect in Dialect::ALL {
             let tags = Tags { endpoint: 7, attachment: 0, cookie: 9 };
-            let header = dialect.template(ProtocolType::IPV4);
-            let datagram = [&header.stamp(&tags)[..header.len()], b"inner"].concat();
+            let template = dialect.template(ProtocolType::IPV4);
+            let mut header = [0; Template::MAX];
+            template.stamp(&tags, &mut header);
+            let datagram = [&header[..template.len()], b"inner"].concat();
             let (read, inner) = opened(&datagram);
             assert_eq!(
                 (read.map(|it| (it.endpoint, it.cookie)), inner),

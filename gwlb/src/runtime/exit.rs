@@ -33,7 +33,7 @@ use crate::dataplane::snapshot::{PoolId, Snapshot, TargetSlot};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::translate::Head;
 use crate::dataplane::verdict::{
-    Change, Course, DropReason, Hop, Origin, Reply, Side, Verdict, WorkerId,
+    Change, Course, DropReason, GeneveHeader, Hop, Origin, Reply, Side, Verdict, WorkerId,
 };
 
 use sampler::Sampler;
@@ -221,7 +221,8 @@ impl Exit {
         }
         // What lies behind the packet is no part of it.
         let packet = &packet[..glance.total_len()];
-        let header = course.header(&self.snapshot);
+        let mut header = GeneveHeader::default();
+        course.write_header(&self.snapshot, &mut header);
         let Course { pool, port, target, .. } = *course;
         let lane = Lane { side: origin.side, pool, port: port.into(), target };
         let (mut sender, gatherer, _) = self.split();

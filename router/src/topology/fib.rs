@@ -20,12 +20,20 @@ pub(super) struct Fib {
     long: Ranges<u128, NextHop>,
 }
 
-/// Where look-ups were answered last, of IPv4 and of IPv6. What is remembered of other routes than
-/// those that are asked is of no use, and does no harm.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Near {
-    v4: usize,
-    v6: usize,
+/// The same for one address of many: it looks first where the one before was found.
+#[derive(Clone, Debug)]
+pub(super) struct Near<'a> {
+    fib: &'a Fib,
+    v4: Span<u32, NextHop>,
+    v6: Span<u64, Option<NextHop>>,
+}
+
+/// Addresses in a row that go the same way; none if the last is before the first.
+#[derive(Clone, Copy, Debug)]
+struct Span<A, H> {
+    first: A,
+    last: A,
+    hop: H,
 }
 
 /// Ranges of addresses, each from its start to the next one's. The first begins at 0.
@@ -52,8 +60,12 @@ struct Slots<A> {
 trait Bits: Copy + Ord {
     const BITS: u32;
     const ZERO: Self;
+    const MAX: Self;
 
     fn distance(self, base: Self) -> Self;
+
+    /// The one before, of which there is none before zero.
+    fn before(self) -> Self;
 
     fn leading_zeros(self) -> u32;
 
@@ -66,10 +78,16 @@ macro_rules! bits {
         $(impl Bits for $type {
             const BITS: u32 = <$type>::BITS;
             const ZERO: $type = 0;
+            const MAX: $type = <$type>::MAX;
 
             #[inline]
             fn distance(self, base: $type) -> $type {
                 self.wrapping_sub(base)
+            }
+
+            #[inline]
+            fn before(self) -> $type {
+                self.wrapping_sub(1)
             }
 
             #[inline]
@@ -114,18 +132,58 @@ impl Fib {
         }
     }
 
-    /// Where an address goes, which is `near` the one before in most cases.
+    /// Where an address goes.
     #[inline]
-    pub fn next_hop(&self, address: IpAddr, near: &mut Near) -> NextHop {
+    pub fn next_hop(&self, address: IpAddr) -> NextHop {
         let found = match address {
-            IpAddr::V4(address) => self.v4.at(address.to_bits(), &mut near.v4),
+            IpAddr::V4(address) => self.v4.at(address.to_bits()),
             IpAddr::V6(address) => {
                 let bits = address.to_bits();
-                let found = self.v6.at((bits >> 64) as u64, &mut near.v6).flatten();
-                found.or_else(|| self.long.at(bits, &mut 0))
+                self.v6.at((bits >> 64) as u64).flatten().or_else(|| self.long.at(bits))
             }
         };
         found.unwrap_or(NextHop::NoRoute)
+    }
+
+    /// For looking up many addresses.
+    pub fn near(&self) -> Near<'_> {
+        let nothing = NextHop::NoRoute;
+        let (v4, v6) = (Span::nowhere(nothing), Span::nowhere(Some(nothing)));
+        Near { fib: self, v4, v6 }
+    }
+}
+
+impl Near<'_> {
+    /// Where an address goes.
+    #[expect(clippy::inline_always, reason = "whoever calls it knows the version, mostly")]
+    #[inline(always)]
+    pub fn next_hop(&mut self, address: IpAddr) -> NextHop {
+        match address {
+            IpAddr::V4(address) => self.v4.hop(address.to_bits(), &self.fib.v4),
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                let found = self.v6.hop((bits >> 64) as u64, &self.fib.v6);
+                found.or_else(|| self.fib.long.at(bits)).unwrap_or(NextHop::NoRoute)
+            }
+        }
+    }
+}
+
+impl<A: Bits, H: Copy + PartialEq> Span<A, H> {
+    const fn nowhere(hop: H) -> Self {
+        Span { first: A::MAX, last: A::ZERO, hop }
+    }
+
+    /// The hop of an address, after which this is the span that it is in.
+    #[inline]
+    fn hop(&mut self, address: A, all: &Ranges<A, H>) -> H {
+        // Every address is in a span.
+        if !(self.first <= address && address <= self.last)
+            && let Some(found) = all.span(address)
+        {
+            *self = found;
+        }
+        self.hop
     }
 }
 
@@ -139,17 +197,25 @@ impl<A: Bits, H: Copy + PartialEq> Ranges<A, H> {
     }
 
     #[inline]
-    fn at(&self, address: A, near: &mut usize) -> Option<H> {
-        let begun =
-            |range: usize| self.ranges.get(range).is_some_and(|(start, _)| *start <= address);
-        if !begun(*near) || begun(near.wrapping_add(1)) {
-            let (from, to) = self.slots.of(address, self.ranges.len());
-            let slot = self.ranges.get(from..to)?;
-            // The first start is the lowest address there is, so at least one is not above.
-            let behind = from + slot.partition_point(|(start, _)| *start <= address);
-            *near = behind.saturating_sub(1);
-        }
-        self.ranges.get(*near).map(|(_, hop)| *hop)
+    fn at(&self, address: A) -> Option<H> {
+        self.ranges.get(self.number(address)).map(|(_, hop)| *hop)
+    }
+
+    /// The range that an address is in. Not in the way of those that are in the one before.
+    #[inline(never)]
+    fn span(&self, address: A) -> Option<Span<A, H>> {
+        let number = self.number(address);
+        let &(first, hop) = self.ranges.get(number)?;
+        let next = self.ranges.get(number + 1);
+        Some(Span { first, last: next.map_or(A::MAX, |(start, _)| start.before()), hop })
+    }
+
+    #[inline]
+    fn number(&self, address: A) -> usize {
+        let (from, to) = self.slots.of(address, self.ranges.len());
+        let slot = self.ranges.get(from..to).unwrap_or_default();
+        // The first start is the lowest address there is, so at least one is not above.
+        (from + slot.partition_point(|(start, _)| *start <= address)).saturating_sub(1)
     }
 }
 
@@ -167,7 +233,7 @@ impl Ranges<u64, Option<NextHop>> {
             let first = u128::from(half) << 64;
             let last = first | u128::from(u64::MAX);
             let starts = |to: u128| long.ranges.partition_point(|(start, _)| *start <= to);
-            if starts(first) == starts(last) { long.at(first, &mut 0) } else { None }
+            if starts(first) == starts(last) { long.at(first) } else { None }
         })
     }
 }
@@ -235,7 +301,7 @@ mod tests {
         fn says_what_it_was_made_from(
             prefixes in prop::collection::vec(prefix(), 0..20),
             anywhere: (u32, u128),
-            elsewhere in (0usize..50, 0usize..50),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..50),
         ) {
             let next_hop = |address: IpAddr| {
                 let longest = prefixes
@@ -261,12 +327,13 @@ mod tests {
                     addresses.push(border);
                 }
             }
-            // Wherever the one before was, or what was asked then.
-            let mut near = Near { v4: elsewhere.0, v6: elsewhere.1 };
-            for address in addresses {
-                prop_assert_eq!(fib.next_hop(address, &mut near), next_hop(address), "{}", address);
-                let fresh = &mut Near::default();
-                prop_assert_eq!(fib.next_hop(address, fresh), next_hop(address), "{}", address);
+            let shuffled = order.iter().map(|at| *at.get(&addresses));
+            // Whatever was asked before, be it twice.
+            let mut near = fib.near();
+            for address in addresses.iter().copied().chain(shuffled) {
+                prop_assert_eq!(near.next_hop(address), next_hop(address), "{}", address);
+                prop_assert_eq!(fib.next_hop(address), next_hop(address), "{}", address);
+                prop_assert_eq!(near.next_hop(address), next_hop(address), "{}", address);
             }
         }
     }
@@ -285,11 +352,8 @@ mod tests {
         for n in [1, 2, 20_000, 40_000] {
             for last in [0, 15, 16, 255] {
                 let address = Ipv4Addr::from_bits(n << 8 | last).into();
-                assert_eq!(
-                    fib.next_hop(address, &mut Near::default()),
-                    next_hop(address),
-                    "{address}"
-                );
+                assert_eq!(fib.next_hop(address), next_hop(address), "{address}");
+                assert_eq!(fib.near().next_hop(address), next_hop(address), "{address}");
             }
         }
     }

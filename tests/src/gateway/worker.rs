@@ -276,7 +276,8 @@ impl Worker {
         let verdict = match came {
             Came::HandedOver => self.ingress.handle_handover(origin, frame, now),
             Came::In(glance) => {
-                let settled = glance.and_then(|glance| self.ingress.shortcut(&glance, now));
+                let moment = self.ingress.moment(now);
+                let settled = glance.and_then(|glance| self.ingress.shortcut(&glance, &moment));
                 match settled {
                     Some(course) => Verdict::ToAppliance(course.hop(&self.snapshot)),
                     None => self.ingress.handle_glanced(origin, frame, glance.as_ref(), now),

@@ -1,6 +1,7 @@
 //! Packets of many flows, prepared in a ring: nothing is written while somebody measures.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use geneve::checksum::{self, Sum};
 use geneve::inner::{Inner, IpVersion, TcpFlags, protocol};
@@ -148,6 +149,13 @@ impl Ring {
         let mut sum = Sum::pseudo_header(source, destination, protocol::TCP, (len - header) as u32);
         sum.add(&tcp[..TCP_HEADER]);
         tcp[16..18].copy_from_slice(&sum.finish().to_be_bytes());
+    }
+
+    /// Some packets in a row.
+    #[inline]
+    pub fn packets(&self, numbers: Range<usize>) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
+        let places = &self.bytes[numbers.start * self.stride..numbers.end * self.stride];
+        places.chunks_exact(self.stride).map(|place| &place[ROOM..][..self.len])
     }
 
     /// A packet.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::config::TrafficMode;
 use crate::dataplane::encap::{Batch, Encapsulator};
-use crate::dataplane::flow_table::{FlowHash, FlowId, Inspector};
+use crate::dataplane::flow_table::{FlowId, Inspector};
 use crate::dataplane::fragments::{FragmentId, FragmentTable};
 use crate::dataplane::frame::Frame;
 use crate::dataplane::ingress::Excerpt;
@@ -276,16 +276,14 @@ impl<'a> Walk<'a> {
         FlowId { endpoint: at.wire_id, tuple: tuple.sticky(self.view.pool(at.pool).stickiness) }
     }
 
-    fn owner(&self, id: &FlowId) -> (WorkerId, FlowHash) {
-        let hash = FlowHash::of(id, &self.view.keys.ownership);
-        (self.view.share(hash).0, hash)
+    fn owner(&self, id: &FlowId) -> WorkerId {
+        self.view.share(&id.tuple).0
     }
 
     fn known(&self, endpoint: EndpointId, inner: &Inner) -> Option<KnownFlow> {
         let id = self.flow_id(endpoint, inner);
-        let (owner, hash) = self.owner(&id);
-        let flows = self.workers.get(&owner)?.flows();
-        let flow = flows.get(flows.look(&id, hash)?);
+        let flows = self.workers.get(&self.owner(&id))?.flows();
+        let flow = flows.get(flows.look(&id, flows.hash(&id))?);
         let left = flow.deadline.saturating_duration_since(self.now);
         let target = match flow.placement.inspector {
             Inspector::Target(slot) => Some(slot),
@@ -308,7 +306,7 @@ impl<'a> Walk<'a> {
 
     /// How many seconds ago a flow began, if there is a record of it.
     fn age(&self, id: &FlowId) -> Option<f64> {
-        let (owner, _) = self.owner(id);
+        let owner = self.owner(id);
         let mut records = self.began.iter();
         let (.., began) = records.find(|(worker, known, _)| (*worker, known) == (owner, id))?;
         Some(self.now.saturating_duration_since(*began).as_secs_f64())

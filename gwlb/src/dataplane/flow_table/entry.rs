@@ -12,6 +12,7 @@
 //! | | 0–31 | the cookie; 0 if it is not known |
 
 use geneve::flow::CanonicalKey;
+use geneve::inner::IpVersion;
 
 use super::{Flow, FlowId, Inspector, Placement};
 use crate::dataplane::snapshot::TargetSlot;
@@ -51,12 +52,21 @@ pub(super) fn is_of(words: &Words, identity: &[u64; 6]) -> bool {
     differ == 0
 }
 
-/// Whether the place has the flow with these words, and its connection is so far.
+/// Whether the place has this flow, of this IP version, and its connection is so far.
 #[inline]
-pub(super) fn is_at(words: &Words, identity: &[u64; 6], tcp: Option<TcpState>) -> bool {
+pub(super) fn is_at(
+    words: &Words,
+    (tuple, version): (&CanonicalKey, IpVersion),
+    endpoint: u64,
+    tcp: Option<TcpState>,
+) -> bool {
+    debug_assert_eq!(version, tuple.version(), "{tuple}");
     let tcp = u64::from(tcp.map_or(NOT_FOLLOWED, TcpState::to_bits)) << TCP;
-    let mut differ = words[0] & !(0xff << PORT) ^ (identity[0] | tcp);
-    for (word, wanted) in words[1..6].iter().zip(&identity[1..]) {
+    let [first, others @ ..] = tuple.as_words();
+    let mut differ = words[0] & !(0xff << PORT) ^ (first | tcp) | words[5] ^ endpoint;
+    // Those of IPv4 differ in the first two, if at all.
+    let many = if version == IpVersion::V4 { 1 } else { others.len() };
+    for (word, wanted) in words[1..].iter().zip(&others[..many]) {
         differ |= word ^ wanted;
     }
     differ == 0
@@ -114,11 +124,22 @@ pub(super) fn set_tcp(words: &mut Words, tcp: Option<TcpState>) {
 
 #[inline]
 pub(super) fn placement(words: &Words) -> Placement {
-    let inspector = match (words[TARGET] >> 32) as u32 {
-        BYPASS => Inspector::Bypass,
-        slot => Inspector::Target(TargetSlot(slot)),
+    let inspector = match target(words) {
+        TargetSlot(BYPASS) => Inspector::Bypass,
+        slot => Inspector::Target(slot),
     };
-    Placement { inspector, port: (words[0] >> PORT) as u8 }
+    Placement { inspector, port: port(words) }
+}
+
+/// The target of a flow that goes to one.
+#[inline]
+pub(super) fn target(words: &Words) -> TargetSlot {
+    TargetSlot((words[TARGET] >> 32) as u32)
+}
+
+#[inline]
+pub(super) fn port(words: &Words) -> u8 {
+    (words[0] >> PORT) as u8
 }
 
 /// Places the flow, and forgets the cookie, which is of another target.
@@ -190,12 +211,21 @@ mod tests {
             prop_assert_eq!(super::placement(&words), placement);
             prop_assert_eq!(super::tcp(&words), tcp_state);
             prop_assert_eq!((super::deadline(&words), super::cookie(&words)), (deadline, cookie));
+            let at = (&id.tuple, id.tuple.version());
+            prop_assert!(is_at(&words, at, endpoint, tcp_state));
+            prop_assert!(!is_at(&words, at, endpoint, Some(TcpState::from_bits(16))));
+            prop_assert!(!is_at(&words, at, endpoint ^ 1, tcp_state));
             let mut wanted = identity(&id);
-            prop_assert!(is_at(&words, &wanted, tcp_state));
-            prop_assert!(!is_at(&words, &wanted, Some(TcpState::from_bits(16))));
             wanted[other] ^= 1;
-            prop_assert!(!is_at(&words, &wanted, tcp_state));
             prop_assert!(!is_of(&words, &wanted));
+            let [a, b, c, d, e, endpoint] = wanted;
+            // The others are zero in all keys of IPv4.
+            if [0, 1, 5].contains(&other) || id.tuple.version() == IpVersion::V6 {
+                let tuple = CanonicalKey::from_words([a, b, c, d, e]);
+                // Not that of another version, which a bit may have made of it.
+                let at = (&tuple, tuple.version());
+                prop_assert!(!is_at(&words, at, endpoint, tcp_state));
+            }
             set_placement(&mut words, Placement { inspector: Inspector::Bypass, port: 63 });
             prop_assert_eq!(super::cookie(&words), NO_COOKIE, "of another target");
             prop_assert_eq!((super::id(&words), super::tcp(&words)), (id, tcp_state));

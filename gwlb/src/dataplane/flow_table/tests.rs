@@ -20,7 +20,7 @@ fn placement(n: u32) -> Placement {
 }
 
 fn table_of(limit: usize, now: Instant) -> FlowTable {
-    let key = Keys::derive(&Secret::from_bytes([5; Secret::LEN]), 0).ownership;
+    let key = Keys::derive(&Secret::from_bytes([5; Secret::LEN]), 0).tables;
     FlowTable::new(limit, key, Commit::Lazily, now).unwrap()
 }
 

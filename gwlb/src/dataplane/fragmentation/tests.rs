@@ -21,7 +21,7 @@ use super::*;
 
 fn header() -> GeneveHeader {
     let tags = Tags { endpoint: 1, attachment: 0, cookie: 2 };
-    GeneveHeader::stamp(&Dialect::AWS.template(ProtocolType::IPV4), &tags)
+    GeneveHeader::stamped(&Dialect::AWS.template(ProtocolType::IPV4), &tags)
 }
 
 /// What is sent for a packet, without the Geneve headers, and how many pieces the gateway made. The

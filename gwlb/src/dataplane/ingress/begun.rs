@@ -5,10 +5,8 @@
 //! out of the ordinary to that: flows that are known, or another worker's, what does not fit, and
 //! whatever has nobody to inspect it.
 
-use std::time::Instant;
-
 use super::Ingress;
-use super::settled::{Glance, of_version};
+use super::settled::{Glance, Moment, of_version};
 use crate::dataplane::flow_table::record::Placed;
 use crate::dataplane::flow_table::{FlowId, Inspector, Placement};
 use crate::dataplane::select::choose;
@@ -19,10 +17,12 @@ use crate::fault::{self, Fault};
 impl Ingress {
     /// The way of a packet that begins a flow, which is in the table from now on if that takes it.
     /// `None`, and nothing has happened: the packet is for the long way.
-    pub(super) fn begun(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
+    #[inline]
+    pub fn begun(&mut self, glance: &Glance, moment: &Moment) -> Option<Course> {
+        let now = moment.now();
         let Self { snapshot: view, state, shortcuts } = self;
         let (at, plain) = (shortcuts.at(glance.endpoint)?, &glance.plain);
-        if !at.open {
+        if !at.open || fault::on_besides(&Fault::OF_SHORT_WAYS) {
             return None;
         }
         let (tcp, idle) = match plain.is_tcp() {
@@ -30,12 +30,12 @@ impl Ingress {
             true => (Some(TcpState::HALF_OPEN), at.half_open_idle),
             false => (None, at.other_idle),
         };
-        let (owner, port) = view.share(glance.hash);
+        let id = FlowId { endpoint: at.wire_id, tuple: *plain.canonical() };
+        let vacancy = state.flows.vacancy(&id, glance.hash)?;
+        let (owner, port) = view.share(&id.tuple);
         if owner != state.worker && !fault::on(Fault::BegunByAnyWorker) {
             return None;
         }
-        let id = FlowId { endpoint: at.wire_id, tuple: plain.flow_key().canonical() };
-        let vacancy = state.flows.vacancy(&id, glance.hash)?;
         let pool = view.pool(at.pool);
         let target = choose(&view.keys.placement, &id.tuple, &pool.candidates)?;
         let version = plain.version();
@@ -55,7 +55,7 @@ impl Ingress {
             at.counters.new_flows.add(1);
             state.count_begun(view, placement.inspector);
             if state.flows.keeps_records() {
-                let seen = glance.seen(&id.tuple);
+                let seen = glance.seen();
                 state.flows.begin_record(number, Placed::New, Some(seen.end), now);
                 state.flows.note(number, &seen, now);
             }

@@ -25,7 +25,7 @@ fn send(plane: &mut Plane, packet: &[u8], offload: &Offload) -> bool {
     entrance.glance_all(std::iter::once((packet, offload)), &mut glances);
     let Some(mut glance) = glances[0] else { panic!("it is an ordinary one") };
     plane.ingress.prefetch(&mut glance);
-    if plane.ingress.shortcut(&glance, plane.now).is_some() {
+    if plane.shortcut(&glance).is_some() {
         return true;
     }
     let frame = Frame::parse(packet, offload).unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use netio::mem::Commit;
 
 use super::{Ingress, IngressConfig};
-use crate::dataplane::flow_table::{Flow, FlowHash, FlowId};
+use crate::dataplane::flow_table::{Flow, FlowId};
 use crate::dataplane::fragments::FragmentTable;
 use crate::dataplane::ingress::admission::Admission;
 use crate::dataplane::reply::RateLimit;
@@ -89,12 +89,12 @@ impl Excerpt {
 
 impl Ingress {
     /// What is known of these flows, each at an endpoint. Takes as long as looking them up.
-    pub fn excerpt(&self, flows: &[(FlowId, FlowHash)]) -> Excerpt {
+    pub fn excerpt(&self, flows: &[FlowId]) -> Excerpt {
         let state = &self.state;
         let mut known: Vec<(Flow, Duration)> = Vec::new();
         let mut began = Vec::new();
-        for (id, hash) in flows {
-            let Some(number) = state.flows.look(id, *hash) else { continue };
+        for id in flows {
+            let Some(number) = state.flows.look(id, state.flows.hash(id)) else { continue };
             if known.iter().all(|(flow, _)| flow.id != *id) {
                 known.push((state.flows.get(number), state.flows.longest(number)));
                 let record = state.flows.record(number);
@@ -108,7 +108,7 @@ impl Ingress {
             began,
             room: state.flows.room(),
             keeps_ends: state.flows.keeps_ends(),
-            admission: state.admission.excerpt(flows.iter().map(|(id, _)| id.endpoint)),
+            admission: state.admission.excerpt(flows.iter().map(|id| id.endpoint)),
             errors: state.errors,
             resets: state.resets,
         }

@@ -16,7 +16,7 @@ use geneve::inner::Transport;
 use router::{EndpointId, Entry, GroupId};
 
 use super::{Balanced, Ending, Passage, Sought, State};
-use crate::dataplane::flow_table::{FlowId, FlowNumber};
+use crate::dataplane::flow_table::{FlowId, FlowNumber, FlowTable};
 use crate::dataplane::frame::Frame;
 use crate::dataplane::select::{Candidates, choose};
 use crate::dataplane::snapshot::{GroupView, Snapshot};
@@ -56,7 +56,7 @@ impl State {
             return Ok((first, Balanced::Ends(Ending::Held)));
         };
         let flow = self.sought(view, first, tuple);
-        let (owner, _) = view.share(flow.hash);
+        let (owner, _) = view.share(&flow.id.tuple);
         let member = if owner == self.worker {
             self.member(view, group, flow, frame, now).ok_or(DropReason::NoTarget)?
         } else {
@@ -85,16 +85,15 @@ impl State {
         now: Instant,
     ) -> Option<Member> {
         let chosen = spread(view, &flow, &group.chosen)?;
-        let at = |endpoint: EndpointId| {
-            let wire_id = view.endpoint(endpoint).wire_id;
-            let id = FlowId { endpoint: wire_id, ..flow.id };
-            Sought { id, hash: flow.hash.at(wire_id), ..flow }
+        let at = |flows: &FlowTable, endpoint: EndpointId| {
+            let id = FlowId { endpoint: view.endpoint(endpoint).wire_id, ..flow.id };
+            Sought { id, hash: flows.hash(&id), ..flow }
         };
-        let here = at(chosen);
+        let here = at(&self.flows, chosen);
         let mut before = None;
         if self.flows.find(&here.id, here.hash, now).is_none() {
             for &endpoint in group.members.iter().filter(|other| **other != chosen) {
-                let there = at(endpoint);
+                let there = at(&self.flows, endpoint);
                 let Some(number) = self.flows.find(&there.id, there.hash, now) else { continue };
                 let over = self.is_over(number, frame) || fault::on(Fault::GroupForgetsFlows);
                 if !over && group.living.contains(&endpoint) {

@@ -73,8 +73,7 @@ impl State {
         now: Instant,
     ) {
         let Some(log) = &mut self.log else { return };
-        let key = glance.plain.flow_key();
-        let seen = glance.seen(&key.canonical());
+        let (key, seen) = (glance.plain.flow_key(), glance.seen());
         let stray = Stray {
             endpoint: Some(endpoint),
             key,

@@ -12,16 +12,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam::utils::CachePadded;
-use geneve::flow::{CanonicalKey, Stickiness};
+use geneve::flow::Stickiness;
 use geneve::inner::{IpVersion, Plain, TcpFlags};
 use netio::mem::prefetch;
 use netio::offload::Offload;
-use router::{EndpointId, Near, NextHop, Routes};
+use router::{EndpointId, Lookups, NextHop, Routes};
 
 use super::{Aim, IPV6_MIN_MTU, Ingress, Sought};
 use crate::config::TrafficMode;
 use crate::dataplane::flow_table::record::Seen;
-use crate::dataplane::flow_table::{FlowHash, FlowId, FlowNumber, Idle};
+use crate::dataplane::flow_table::{FlowHash, FlowId, FlowNumber, FlowTable, Further, Idle, Turn};
 use crate::dataplane::frame::{Frame, Shape};
 use crate::dataplane::snapshot::{EndpointView, Fate, PoolId, Snapshot, TargetView};
 use crate::dataplane::stats::EndpointCounters;
@@ -40,7 +40,7 @@ pub struct Glance {
     /// What the packet stands for.
     pub shape: Shape,
     /// The flow's number in the table, most probably.
-    guess: Option<FlowNumber>,
+    guess: FlowNumber,
     pub(super) endpoint: EndpointId,
 }
 
@@ -51,12 +51,12 @@ impl Glance {
         self.plain.total_len()
     }
 
-    /// What is noted of it in the record of its flow, whose tuple is this one.
+    /// What is noted of it in the record of its flow, which is told from others by all of its tuple.
     #[inline]
-    pub(super) fn seen(&self, tuple: &CanonicalKey) -> Seen {
+    pub(super) fn seen(&self) -> Seen {
         let plain = &self.plain;
         Seen {
-            end: usize::from(tuple.directed() != plain.flow_key()),
+            end: usize::from(plain.is_downward()),
             segments: self.shape.segments,
             bytes: self.bytes(),
             flags: plain.flags(),
@@ -79,9 +79,7 @@ impl Glance {
     /// How the flow is looked for on the long way.
     pub(super) fn aim(&self, shortcuts: &Shortcuts) -> Option<Aim> {
         let at = shortcuts.at(self.endpoint)?;
-        let key = self.plain.flow_key();
-        let id = FlowId { endpoint: at.wire_id, tuple: key.sticky(at.stickiness) };
-        let flow = Sought { id, hash: self.hash, tuple: key };
+        let flow = Sought { id: at.id(&self.plain), hash: self.hash, tuple: self.plain.flow_key() };
         Some(Aim { endpoint: self.endpoint, flow })
     }
 }
@@ -93,6 +91,20 @@ pub struct Entrance<'a> {
     routes: Routes<'a>,
 }
 
+/// When a batch of packets came, as the [short ways](Ingress::shortcut) want it.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    now: Instant,
+    turn: Turn,
+}
+
+impl Moment {
+    /// The time.
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+}
+
 /// How many packets ahead one is fetched: as long as a few glances take, memory does.
 const AHEAD: usize = 8;
 
@@ -102,7 +114,7 @@ impl Entrance<'_> {
     #[inline]
     pub fn glance_all<'p>(
         &self,
-        packets: impl Iterator<Item = (&'p [u8], &'p Offload)> + Clone,
+        packets: impl ExactSizeIterator<Item = (&'p [u8], &'p Offload)> + Clone,
         glances: &mut Vec<Option<Glance>>,
     ) {
         let mut ahead = packets.clone();
@@ -112,28 +124,77 @@ impl Entrance<'_> {
             }
         };
         (0..AHEAD).for_each(|_| fetch());
-        let mut near = Near::default();
-        glances.clear();
-        glances.extend(packets.map(|(packet, offload)| {
+        let mut lookups = self.routes.lookups();
+        glances.resize(packets.len(), None);
+        let mut places = glances.iter_mut();
+        for (packet, offload) in packets {
+            let Some(glance) = places.next() else { break };
             fetch();
-            self.glance(packet, offload, &mut near)
-        }));
+            self.glance(packet, offload, &mut lookups, glance);
+        }
+        // Nothing of an earlier batch is left, however few there were.
+        places.for_each(|glance| *glance = None);
     }
 
     /// Looks at a packet that has just come, and has that part of the index fetched which knows its
     /// flow. `None`: it is not ordinary, or does not go to an endpoint.
+    ///
+    /// Each version has its own way all through, and what is found is written once, where it stays.
     #[inline]
-    fn glance(&self, packet: &[u8], offload: &Offload, near: &mut Near) -> Option<Glance> {
-        let Ingress { state, shortcuts, .. } = self.ingress;
+    fn glance(
+        &self,
+        packet: &[u8],
+        offload: &Offload,
+        lookups: &mut Lookups<'_>,
+        glance: &mut Option<Glance>,
+    ) {
+        let aimed = match (packet.first(), packet.first_chunk()) {
+            (Some(0x45), Some(start)) => Plain::read_v4(start, packet.len())
+                .and_then(|plain| self.aim(plain, IpVersion::V4, offload, lookups, glance)),
+            (Some(0x60..=0x6f), _) => Plain::read_v6(packet)
+                .and_then(|plain| self.aim(plain, IpVersion::V6, offload, lookups, glance)),
+            _ => self.aim_short(packet, offload, lookups, glance),
+        };
+        if aimed.is_none() {
+            *glance = None;
+        }
+    }
+
+    /// The same for what may be a very short packet of UDP.
+    #[inline(never)]
+    fn aim_short(
+        &self,
+        packet: &[u8],
+        offload: &Offload,
+        lookups: &mut Lookups<'_>,
+        glance: &mut Option<Glance>,
+    ) -> Option<()> {
         let plain = Plain::read(packet)?;
-        let next_hop = self.routes.lookup_near(plain.dst(), near);
-        let NextHop::Endpoint(endpoint) = next_hop else { return None };
+        self.aim(plain, plain.version(), offload, lookups, glance)
+    }
+
+    #[expect(clippy::inline_always, reason = "it has to know which version the packet has")]
+    #[inline(always)]
+    fn aim(
+        &self,
+        plain: Plain,
+        version: IpVersion,
+        offload: &Offload,
+        lookups: &mut Lookups<'_>,
+        glance: &mut Option<Glance>,
+    ) -> Option<()> {
+        let Ingress { state, shortcuts, .. } = self.ingress;
+        let NextHop::Endpoint(endpoint) = lookups.lookup(plain.dst()) else { return None };
         let at = shortcuts.at(endpoint)?;
-        let tuple = plain.flow_key().sticky(at.stickiness);
-        let hash = state.flows.hash(&FlowId { endpoint: at.wire_id, tuple });
-        state.flows.prefetch_index(hash);
         let shape = Shape::of_plain(&plain, offload);
-        Some(Glance { plain, hash, shape, guess: None, endpoint })
+        let hash = state.flows.hash_of(plain.canonical(), version, at.wire_id);
+        let guess = FlowNumber::NOBODY;
+        let glance = glance.insert(Glance { plain, hash, shape, guess, endpoint });
+        if at.stickiness != Stickiness::FiveTuple {
+            at.aim_again(&state.flows, glance);
+        }
+        state.flows.prefetch_index(glance.hash);
+        Some(())
     }
 }
 
@@ -157,18 +218,38 @@ pub(super) struct AtEndpoint {
     pub half_open_idle: Idle,
     pub other_idle: Idle,
     stickiness: Stickiness,
-    /// Whether packets may go the short ways here.
+    /// Whether packets may go the short ways here. What resets at both ends need is noted on the long
+    /// way alone.
     pub open: bool,
     /// Whether what a SYN offers may have to be lowered.
     pub clamps: bool,
     /// Whether all targets keep their flows.
     all_stay: bool,
+    /// The largest packet that goes to any target, of IPv4 and of IPv6.
+    fits_all: [u16; 2],
     pub pool: PoolId,
     /// The worker's own.
     pub counters: Arc<CachePadded<EndpointCounters>>,
 }
 
 impl AtEndpoint {
+    /// What identifies the flow of a packet.
+    #[inline]
+    fn id(&self, plain: &Plain) -> FlowId {
+        let tuple = match self.stickiness {
+            Stickiness::FiveTuple => *plain.canonical(),
+            other => plain.flow_key().sticky(other),
+        };
+        FlowId { endpoint: self.wire_id, tuple }
+    }
+
+    /// Has a packet's flow looked for by what makes one here, where that is not the whole tuple.
+    #[cold]
+    #[inline(never)]
+    fn aim_again(&self, flows: &FlowTable, glance: &mut Glance) {
+        glance.hash = flows.hash(&self.id(&glance.plain));
+    }
+
     /// Counts a packet that goes to a target.
     #[inline]
     pub fn count(&self, glance: &Glance) {
@@ -185,6 +266,10 @@ impl Shortcuts {
         let pools = view.pools.iter();
         let all_stay: Vec<_> =
             pools.map(|pool| pool.fates.iter().all(|fate| *fate == Fate::Stay)).collect();
+        let fits: Vec<_> = view.targets.iter().map(fits).collect();
+        let least = |version: usize| fits.iter().map(|it| it[version]).min().unwrap_or(0);
+        let fits_all = [0, 1].map(least);
+        let keeps_ends = view.keeps_ends();
         let at = |&EndpointView { wire_id, pool, ref counters, .. }: &EndpointView| {
             let it = view.pool(pool);
             AtEndpoint {
@@ -194,17 +279,16 @@ impl Shortcuts {
                 other_idle: it.timers.other_idle.into(),
                 stickiness: stickiness(it.stickiness),
                 open: it.traffic_mode != TrafficMode::Bypass
-                    && it.stickiness == Stickiness::FiveTuple,
+                    && it.stickiness == Stickiness::FiveTuple
+                    && !keeps_ends,
                 clamps: it.mss_clamp,
                 all_stay: all_stay[usize::from(pool.0)],
+                fits_all,
                 pool,
                 counters: counters.of(worker.0),
             }
         };
-        Self {
-            endpoints: view.endpoints.iter().map(at).collect(),
-            fits: view.targets.iter().map(fits).collect(),
-        }
+        Self { endpoints: view.endpoints.iter().map(at).collect(), fits }
     }
 
     #[inline]
@@ -243,32 +327,36 @@ impl Ingress {
         Entrance { ingress: self, routes: self.snapshot.topology.routes(origin.at) }
     }
 
+    /// The moment at which packets came.
+    pub fn moment(&mut self, now: Instant) -> Moment {
+        Moment { now, turn: self.state.flows.at_turn(now) }
+    }
+
     /// Has the flow itself fetched. The index should have come meanwhile.
     #[inline]
     pub fn prefetch(&self, glance: &mut Glance) {
         glance.guess = self.state.flows.prefetch(glance.hash);
     }
 
-    /// The way of an ordinary packet whose flow is settled or begins. `None`, and nothing has happened:
-    /// the packet is for [`handle_glanced`](Self::handle_glanced).
+    /// The way of an ordinary packet whose flow is [settled](Self::settled) or [begins](Self::begun), for
+    /// those who need not keep the two apart. `None`, and nothing has happened: the packet is for
+    /// [`handle_glanced`](Self::handle_glanced).
     #[inline]
-    pub fn shortcut(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
-        // What resets at both ends need is noted on the long way alone, and faults of that are to be
-        // seen there.
-        if self.state.flows.keeps_ends() || fault::on_besides(&Fault::OF_SHORT_WAYS) {
-            return None;
-        }
-        match self.settled(glance, now) {
-            None => self.begun(glance, now),
+    pub fn shortcut(&mut self, glance: &Glance, at: &Moment) -> Option<Course> {
+        match self.settled(glance, at) {
+            None => self.begun(glance, at),
             found => found,
         }
     }
 
+    /// The shortest way: of an ordinary packet whose flow is settled. `None`, and nothing has happened.
     #[inline]
-    fn settled(&mut self, glance: &Glance, now: Instant) -> Option<Course> {
+    pub fn settled(&mut self, glance: &Glance, moment: &Moment) -> Option<Course> {
         let Self { snapshot, state, shortcuts } = self;
         let at = shortcuts.at(glance.endpoint)?;
+        // Faults of the long way are to be seen there.
         if !at.open
+            || fault::on_besides(&Fault::OF_SHORT_WAYS)
             || glance.plain.flags().intersects(NOT_PLAIN) && !fault::on(Fault::SettledDespiteFlags)
         {
             return None;
@@ -280,9 +368,13 @@ impl Ingress {
         } else {
             (None, at.other_idle.nanos)
         };
-        let id = FlowId { endpoint: at.wire_id, tuple: plain.flow_key().canonical() };
-        let number = glance.guess?;
-        let found = state.flows.pass(number, &id, tcp, idle, now, |target| {
+        let (tuple, endpoint) = (plain.canonical(), at.wire_id);
+        let further = Further { tuple, version, endpoint, tcp, idle };
+        let number = glance.guess;
+        let found = state.flows.pass(number, &further, moment.turn, |target| {
+            if at.all_stay && glance.shape.largest <= u32::from(of_version(at.fits_all, version)) {
+                return true;
+            }
             let fits =
                 shortcuts.fits.get(target.0 as usize).map_or(0, |it| of_version(*it, version));
             let stays = at.all_stay || snapshot.pool(at.pool).fate(target) == Fate::Stay;
@@ -290,7 +382,7 @@ impl Ingress {
                 && (stays || fault::on(Fault::SettledDespiteFate))
         })?;
         if state.flows.keeps_records() {
-            state.flows.note(number, &glance.seen(&id.tuple), now);
+            state.flows.note(number, &glance.seen(), moment.now);
         }
         at.count(glance);
         Some(Course {

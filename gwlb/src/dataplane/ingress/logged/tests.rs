@@ -48,7 +48,7 @@ fn pass(plane: &mut Plane, from: Entry, packet: &[u8]) -> Option<Inspected> {
         .glance_all(std::iter::once((packet, &Offload::NONE)), &mut glances);
     if let Some(Some(glance)) = glances.first_mut() {
         plane.ingress.prefetch(glance);
-        if let Some(course) = plane.ingress.shortcut(glance, plane.now) {
+        if let Some(course) = plane.shortcut(glance) {
             return Some(Inspected::Target(plane.snapshot.target(course.target).address));
         }
     }

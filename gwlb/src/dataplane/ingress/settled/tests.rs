@@ -125,6 +125,12 @@ fn change(plane: &mut Plane, change: impl FnOnce(&mut Snapshot)) {
     plane.ingress.handle_snapshot(std::sync::Arc::clone(&plane.snapshot), plane.now);
 }
 
+fn glance(entrance: &Entrance<'_>, packet: &[u8], offload: &Offload) -> Option<Glance> {
+    let mut glance = None;
+    entrance.glance(packet, offload, &mut entrance.routes.lookups(), &mut glance);
+    glance
+}
+
 /// Sends packets as a batch, each by the short way if it is open; says what becomes of each, and
 /// whether it went that way.
 fn send(plane: &mut Plane, batch: &[(bool, Vec<u8>, Offload)]) -> Vec<(String, bool)> {
@@ -133,7 +139,7 @@ fn send(plane: &mut Plane, batch: &[(bool, Vec<u8>, Offload)]) -> Vec<(String, b
     let mut glances: Vec<_> = batch
         .iter()
         .map(|(back, packet, offload)| {
-            plane.ingress.entrance(origin(*back)).glance(packet, offload, &mut Near::default())
+            glance(&plane.ingress.entrance(origin(*back)), packet, offload)
         })
         .collect();
     for glance in glances.iter_mut().flatten() {
@@ -141,7 +147,7 @@ fn send(plane: &mut Plane, batch: &[(bool, Vec<u8>, Offload)]) -> Vec<(String, b
     }
     let mut told_all = Vec::new();
     for ((back, packet, offload), glance) in batch.iter().zip(glances) {
-        let course = glance.as_ref().and_then(|it| plane.ingress.shortcut(it, plane.now));
+        let course = glance.as_ref().and_then(|it| plane.shortcut(it));
         let frame = Frame::parse(packet, offload).unwrap();
         let verdict = if let Some(course) = course {
             Verdict::ToAppliance(course.hop(&plane.snapshot))
@@ -241,13 +247,54 @@ proptest! {
         let segment = Segmentation::Tcp { size, ecn: false };
         for offload in [Offload::NONE, Offload { segment, ..Offload::NONE }] {
             let entrance = plane.ingress.entrance(plane.app.into());
-            if let Some(glance) = entrance.glance(&packet.bytes, &offload, &mut Near::default()) {
+            if let Some(glance) = glance(&entrance, &packet.bytes, &offload) {
                 let frame = Frame::parse(&packet.bytes, &offload).unwrap();
                 let framed = glance.frame(&packet.bytes, &offload);
                 prop_assert_eq!((framed.inner, framed.shape), (frame.inner, frame.shape));
                 prop_assert_eq!(framed.packet, frame.packet);
             }
         }
+    }
+
+    /// And the flow that it looks for is the one that the long way does, whatever makes a flow.
+    #[test]
+    fn a_glance_looks_for_the_same_flow(packet in arbitrary::packet()) {
+        for stickiness in Stickiness::ALL {
+            let mut plane = Plane::new("drop");
+            plane.change(|snapshot| {
+                snapshot.pools.iter_mut().for_each(|pool| pool.stickiness = stickiness);
+            });
+            let Ingress { state, shortcuts, .. } = &plane.ingress;
+            let entrance = plane.ingress.entrance(plane.app.into());
+            if let Some(glance) = glance(&entrance, &packet.bytes, &Offload::NONE) {
+                let frame = Frame::parse(&packet.bytes, &Offload::NONE).unwrap();
+                let tuple = frame.inner.flow_key();
+                let sought = state.sought(&plane.snapshot, glance.endpoint, tuple);
+                let aim = glance.aim(shortcuts).unwrap();
+                prop_assert_eq!((aim.flow.id, aim.flow.hash), (sought.id, sought.hash));
+                prop_assert_eq!((aim.flow.tuple, aim.endpoint), (tuple, glance.endpoint));
+            }
+        }
+    }
+}
+
+/// What was seen of a batch is of that batch, be it shorter than the one before.
+#[test]
+fn nothing_of_an_earlier_batch_is_left() {
+    let plane = Plane::new("drop");
+    let entrance = plane.ingress.entrance(plane.igw.into());
+    let packet = udp([203, 0, 113, 7], [10, 0, 1, 11], (5000, 53), b"hello");
+    let (ordinary, other) = ((&packet[..], &Offload::NONE), (&[0xff; 60][..], &Offload::NONE));
+    let mut glances = Vec::new();
+    for (batch, expected) in [
+        (vec![ordinary; 3], vec![true; 3]),
+        (vec![other, ordinary], vec![false, true]),
+        (vec![other; 3], vec![false; 3]),
+        (vec![], vec![]),
+    ] {
+        entrance.glance_all(batch.into_iter(), &mut glances);
+        let seen: Vec<_> = glances.iter().map(Option::is_some).collect();
+        assert_eq!(seen, expected);
     }
 }
 

@@ -1,9 +1,9 @@
 //! The keys of a gateway, all derived from one secret: placement, ownership, and the flow cookie
 //! with its epochs.
 //!
-//! Keys are wiped when whoever holds them lets go (all but [that of tables](Keys::tables)), and never shown. What the compiler moves through
-//! registers and the stack on the way is not: nobody else may look there
-//! ([`netio::process::privileges::hide_memory`]).
+//! Keys are wiped when whoever holds them lets go, all but [that of tables](Keys::tables), and never
+//! shown. What the compiler moves through registers and the stack on the way is not: nobody else may
+//! look there ([`netio::process::privileges::hide_memory`]).
 //!
 //! Placement never rotates, or flows would move; the cookie does, by the calendar, so that every
 //! gateway with the same secret changes at the same time without talking.

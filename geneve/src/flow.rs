@@ -237,17 +237,6 @@ impl FlowKey {
         bytes
     }
 
-    /// The same bytes as words, for a hash that reads such: each a number of 64 bits, little-endian.
-    /// The last has six of the bytes, and zeros above.
-    #[inline]
-    pub fn to_byte_words(&self) -> [u64; KEY_LEN.div_ceil(8)] {
-        let [small, a, b, c, d] = self.spread().map(u64::swap_bytes);
-        // Version and protocol come first, so that all else is two bytes further on.
-        let (first, ports) = (small >> 16 & 0xffff, small >> 32);
-        let join = |low: u64, high: u64| low >> 48 | high << 16;
-        [first | a << 16, join(a, b), join(b, c), join(c, d), join(d, ports)]
-    }
-
     /// The words, with two for each address also of IPv4, which is in the upper half of the first.
     #[inline]
     fn spread(&self) -> [u64; 5] {
@@ -358,20 +347,14 @@ impl CanonicalKey {
         self.0.to_bytes()
     }
 
-    /// These bytes as words; see [`FlowKey::to_byte_words`].
-    #[inline]
-    pub fn to_byte_words(&self) -> [u64; KEY_LEN.div_ceil(8)] {
-        self.0.to_byte_words()
-    }
-
     /// What to hash of the key: the fewest words that tell it from all others, the same on every
     /// machine.
     #[inline]
     pub fn to_hash_words(&self) -> HashWords {
-        let words = self.0.words;
+        let [rest, ends @ ..] = self.0.words;
         match self.version() {
-            IpVersion::V4 => HashWords::V4([words[SMALL], words[ENDS]]),
-            IpVersion::V6 => HashWords::V6(words),
+            IpVersion::V4 => HashWords::V4 { ends: [ends[0]], rest },
+            IpVersion::V6 => HashWords::V6 { ends, rest },
         }
     }
 
@@ -409,31 +392,40 @@ impl fmt::Debug for CanonicalKey {
     }
 }
 
-/// The fewest words that tell a [`CanonicalKey`] from all others.
+/// What tells a [`CanonicalKey`] from all others, in as few words as can be: for hashes.
 ///
-/// | IPv4 | IPv6 | what |
+/// | bytes of IPv4 | of IPv6 | what, little-endian |
 /// |---|---|---|
-/// | 0 | 0 | version << 40, protocol << 32, low port << 16, high port |
-/// | 1 | | low address << 32, high address |
-/// | | 1–4 | low address, high address, each as two words, the upper first |
-///
-/// For a hash over bytes, they are numbers of 64 bits, little-endian.
+/// | 0–7 | | low address << 32, high address |
+/// | | 0–31 | low address, high address, each as two words, the upper first |
+/// | 8–13 | 32–37 | version << 40, protocol << 32, low port << 16, high port |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashWords {
     /// Those of IPv4.
-    V4([u64; 2]),
+    V4 {
+        /// The addresses.
+        ends: [u64; 1],
+        /// The six bytes behind them, and zeros above.
+        rest: u64,
+    },
     /// Those of IPv6.
-    V6([u64; 5]),
+    V6 {
+        /// The addresses.
+        ends: [u64; 4],
+        /// The six bytes behind them, and zeros above.
+        rest: u64,
+    },
 }
 
 impl HashWords {
     /// As bytes, for a hash over such.
     pub fn bytes(&self) -> impl Iterator<Item = u8> {
-        let words: &[u64] = match self {
-            HashWords::V4(words) => words,
-            HashWords::V6(words) => words,
+        let (ends, rest): (&[u64], _) = match self {
+            HashWords::V4 { ends, rest } => (ends, rest),
+            HashWords::V6 { ends, rest } => (ends, rest),
         };
-        words.iter().copied().flat_map(u64::to_le_bytes)
+        let rest = rest.to_le_bytes().into_iter().take(6);
+        ends.iter().copied().flat_map(u64::to_le_bytes).chain(rest)
     }
 }
 
@@ -504,9 +496,6 @@ mod tests {
             prop_assert_eq!(key.protocol(), protocol);
             prop_assert_eq!(key.version(), IpVersion::of(src.ip()));
             prop_assert_eq!(key.reversed(), FlowKey::new(dst, src, protocol).unwrap());
-            let words = key.to_byte_words().map(u64::to_le_bytes);
-            let (bytes, above) = words.as_flattened().split_at(KEY_LEN);
-            prop_assert_eq!((bytes, above), (&key.to_bytes()[..], &[0; 2][..]));
             let portless = FlowKey::new((src.ip(), 0).into(), (dst.ip(), 0).into(), protocol);
             prop_assert_eq!(Ok(key.portless()), portless);
         }
@@ -517,7 +506,6 @@ mod tests {
             let canonical = key.canonical();
             prop_assert_eq!(canonical, key.reversed().canonical());
             prop_assert_eq!(canonical.to_bytes(), key.reversed().canonical().to_bytes());
-            prop_assert_eq!(canonical.to_byte_words(), canonical.directed().to_byte_words());
             prop_assert_eq!(
                 hasher.hash_one(canonical),
                 hasher.hash_one(key.reversed().canonical())
@@ -573,12 +561,14 @@ mod tests {
     fn hashed_words_are_as_documented() {
         let hashed = |key: FlowKey| key.canonical().to_hash_words();
         let four = hashed(key("10.0.0.2:80", "10.0.0.1:4660"));
-        assert_eq!(four, HashWords::V4([0x0406_1234_0050, 0x0a00_0001_0a00_0002]));
-        let bytes = [0x50, 0, 0x34, 0x12, 6, 4, 0, 0, 2, 0, 0, 10, 1, 0, 0, 10];
+        let (ends, rest) = ([0x0a00_0001_0a00_0002], 0x0406_1234_0050);
+        assert_eq!(four, HashWords::V4 { ends, rest });
+        let bytes = [2, 0, 0, 10, 1, 0, 0, 10, 0x50, 0, 0x34, 0x12, 6, 4];
         assert_eq!(four.bytes().collect::<Vec<_>>(), bytes);
         let six = hashed(key("[2001:db8::1]:4660", "[fd00::2]:80"));
-        let words = [0x0606_1234_0050, 0x2001_0db8 << 32, 1, 0xfd00 << 48, 2];
-        assert_eq!(six, HashWords::V6(words));
+        let (ends, rest) = ([0x2001_0db8 << 32, 1, 0xfd00 << 48, 2], 0x0606_1234_0050);
+        assert_eq!(six, HashWords::V6 { ends, rest });
+        assert_eq!(six.bytes().count(), 38);
     }
 
     #[test]

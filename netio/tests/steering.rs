@@ -111,7 +111,7 @@ fn owner(flow: &FlowKey, stickiness: Stickiness) -> usize {
     let sticky = flow.sticky(stickiness);
     let bytes: Vec<_> = sticky.to_hash_words().bytes().collect();
     let hash = SipHasher13::new_with_key(KEY).hash(&bytes);
-    (hash % u64::from(QUEUES.get())) as usize
+    (((hash >> 32) * u64::from(QUEUES.get())) >> 32) as usize
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use geneve::flow::{CanonicalKey, FlowKey};
 use gwlb::dataplane::keys::{Keys, PlacementKey, Secret};
-use gwlb::dataplane::select::{Candidate, TargetId, choose};
+use gwlb::dataplane::select::{Candidate, Candidates, TargetId, choose};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -144,6 +144,46 @@ proptest! {
         for (before, after) in before.iter().zip(&after) {
             prop_assert!(before == after || *after == Some(one));
         }
+    }
+
+    /// The worker that owns a flow and its source port come of the same hash as its target, and say
+    /// nothing about it: of the flows of any worker and port, each target has its share.
+    #[test]
+    fn owners_have_flows_of_all_targets(
+        secret: u8, targets in 2..=12_u16, parts in prop::sample::select(&[2_u64, 3, 8, 64][..]),
+        equal: bool,
+    ) {
+        const FLOWS: u32 = 40_000;
+        let key = key(secret);
+        let weight = |number| if equal { 100 } else { 100 + 100 * (number % 3) };
+        let candidates: Vec<_> = (0..targets).map(|it| candidate(it, weight(it))).collect();
+        let total: u32 = candidates.iter().map(|it| u32::from(it.weight)).sum();
+        let candidates: Candidates<_> = candidates.into();
+        let mut shares = BTreeMap::<_, BTreeMap<u16, u32>>::new();
+        for flow in (0..FLOWS).map(flow) {
+            let hash = key.hash_flow(&flow);
+            let target = choose(&key, &flow, &candidates).unwrap();
+            // The upper half says the worker, the lower the port, each as a fraction.
+            for (which, half) in [hash >> 32, hash & 0xffff_ffff].into_iter().enumerate() {
+                let shares = shares.entry((which, (half * parts) >> 32)).or_default();
+                *shares.entry(target).or_default() += 1;
+            }
+        }
+        prop_assert_eq!(shares.len() as u64, 2 * parts);
+        let mut squares = [0.0; 2];
+        for ((which, _), shares) in shares {
+            let flows = f64::from(shares.values().sum::<u32>());
+            for it in candidates.iter() {
+                let expected = flows * f64::from(it.weight) / f64::from(total);
+                let got = f64::from(shares.get(&it.target).copied().unwrap_or_default());
+                squares[which] += (got - expected).powi(2) / expected;
+            }
+        }
+        // Of χ² with n degrees of freedom less than one in eight million is above n + 8 √n + 32 (Laurent
+        // and Massart, lemma 1, with x = 16).
+        let freedom = parts as f64 * f64::from(targets - 1);
+        let bound = freedom + 8.0 * freedom.sqrt() + 32.0;
+        prop_assert!(squares.iter().all(|it| *it < bound), "{squares:?} of {freedom}");
     }
 
     #[test]

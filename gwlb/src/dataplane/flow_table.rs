@@ -24,7 +24,7 @@ use netio::mem::{Commit, Table, prefetch};
 use super::snapshot::TargetSlot;
 use super::tcp_state::TcpState;
 use crate::fault::{self, Fault};
-use index::Index;
+use index::{Index, Spot};
 use record::{Gone, Records};
 use wheel::Wheel;
 
@@ -137,10 +137,12 @@ impl FlowNumber {
 }
 
 /// That a flow is not in the table, which may [begin](FlowTable::begin) therefore.
-#[derive(Debug, Clone, Copy)]
-pub struct Vacancy {
-    identity: [u64; 6],
+#[derive(Debug)]
+pub struct Vacancy<'a> {
+    tuple: &'a CanonicalKey,
+    endpoint: u64,
     hash: FlowHash,
+    spot: Spot,
 }
 
 /// How long a flow is remembered without a packet, as the table counts it.
@@ -448,38 +450,54 @@ impl FlowTable {
         let (deadline, cookie) = (self.time(flow.deadline), entry::NO_COOKIE);
         self.entries[number as usize] =
             entry::new(&identity, flow.tcp, flow.placement, deadline, cookie);
-        self.enlist(number, deadline, idle_timeout.into(), hash);
+        self.arm(number, deadline, idle_timeout.into());
+        self.index.insert(hash.0, number);
         Ok((FlowNumber(number), evicted))
     }
 
-    /// Whether a flow may [begin](Self::begin): not if it is there, be it that it has idled out.
+    /// Whether the flow of a tuple at an endpoint may [begin](Self::begin): not if it is there, be it
+    /// that it has idled out.
     #[inline]
-    pub fn vacancy(&self, id: &FlowId, hash: FlowHash) -> Option<Vacancy> {
-        let identity = entry::identity(id);
-        match self.number_of(&identity, hash) {
-            Some(_) => None,
-            None => Some(Vacancy { identity, hash }),
-        }
+    pub fn vacancy<'a>(
+        &self,
+        tuple: &'a CanonicalKey,
+        endpoint: u64,
+        hash: FlowHash,
+    ) -> Option<Vacancy<'a>> {
+        let spot = self.index.vacancy(hash.0, || self.holds(tuple, endpoint, hash))?;
+        Some(Vacancy { tuple, endpoint, hash, spot })
     }
 
-    /// Takes in a flow for which there was a vacancy, and no other flow since; with the cookie of its
-    /// packets. It is remembered for so long from now on.
-    #[inline]
+    /// Whether the flow of a tuple at an endpoint is there.
+    #[inline(never)]
+    fn holds(&self, tuple: &CanonicalKey, endpoint: u64, hash: FlowHash) -> bool {
+        self.number_of(&entry::identity(&FlowId { endpoint, tuple: *tuple }), hash).is_some()
+    }
+
+    /// Takes in a flow for which there was a vacancy, and no other flow has been taken in since; with the
+    /// cookie of its packets. It is remembered for so long from now on.
+    #[expect(
+        clippy::inline_always,
+        reason = "there is one way that it is asked for, and that is short"
+    )]
+    #[inline(always)]
     pub fn begin(
         &mut self,
-        Vacancy { identity, hash }: &Vacancy,
+        Vacancy { tuple, endpoint, hash, spot }: Vacancy<'_>,
         placement: Placement,
         tcp: Option<TcpState>,
         cookie: u32,
         idle: Idle,
-        now: Instant,
+        Turn(now): Turn,
     ) -> Result<FlowNumber, Full> {
         let number = self.take_place().ok_or(Full)?;
-        let deadline = self.turn(now).saturating_add(idle.nanos);
+        let deadline = now + idle.nanos;
         // As in `keep_cookie`.
         let cookie = if number < self.cookies_of_now { cookie } else { entry::NO_COOKIE };
-        self.entries[number as usize] = entry::new(identity, tcp, placement, deadline, cookie);
-        self.enlist(number, deadline, idle, *hash);
+        let identity = entry::identity(&FlowId { endpoint, tuple: *tuple });
+        self.entries[number as usize] = entry::new(&identity, tcp, placement, deadline, cookie);
+        self.arm(number, deadline, idle);
+        self.index.insert_at(spot, hash.0, number);
         Ok(FlowNumber(number))
     }
 
@@ -493,27 +511,28 @@ impl FlowTable {
         })
     }
 
-    /// Puts a flow that was written to its place in the index, and sets its timer.
-    #[inline]
-    fn enlist(&mut self, number: u32, deadline: u64, idle: Idle, hash: FlowHash) {
+    /// Sets the timer of a flow that was written to its place, where nothing is left of another flow.
+    #[expect(clippy::inline_always, reason = "as with `begin`")]
+    #[inline(always)]
+    fn arm(&mut self, number: u32, deadline: u64, idle: Idle) {
         let armed = self.wheel.schedule(number, deadline);
         self.prefetch_vacant();
         self.timers[number as usize] = [armed, idle.millis];
-        self.index.insert(hash.0, number);
         self.forget_ends(FlowNumber(number));
     }
 
     /// Has a vacant place fetched, which a flow is put in soon if more begin.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "as with `begin`")]
+    #[inline(always)]
     fn prefetch_vacant(&self) {
         let next = match self.free.len().checked_sub(AHEAD) {
             Some(at) => self.free[at],
             None => self.used.saturating_add(AHEAD as u32),
         };
-        if let (Some(entry), Some(timer)) =
-            (self.entries.get(next as usize), self.timers.get(next as usize))
-        {
+        if let Some(entry) = self.entries.get(next as usize) {
             prefetch(entry);
+        }
+        if let Some(timer) = self.timers.get(next as usize) {
             prefetch(timer);
         }
         if let Some(records) = &self.records {

@@ -432,7 +432,7 @@ impl State {
             },
         };
         let (owner, port) = if fault::on(Fault::OwnerByDirection) {
-            view.share_of(view.keys.ownership.hash(&flow.tuple.to_bytes()))
+            view.share_of(view.keys.placement.hash(&flow.tuple.to_bytes()))
         } else {
             view.share(&flow.id.tuple)
         };

@@ -1,5 +1,4 @@
-//! The keys of a gateway, all derived from one secret: placement, ownership, and the flow cookie
-//! with its epochs.
+//! The keys of a gateway, all derived from one secret: placement, and the flow cookie with its epochs.
 //!
 //! Keys are wiped when whoever holds them lets go, all but [that of tables](Keys::tables), and never
 //! shown. What the compiler moves through registers and the stack on the way is not: nobody else may
@@ -11,7 +10,7 @@
 mod sip;
 
 use ahash::RandomState;
-use geneve::flow::{CanonicalKey, HashWords, KEY_LEN};
+use geneve::flow::{CanonicalKey, HashWords};
 use siphasher::sip::SipHasher13;
 use zeroize::Zeroize;
 
@@ -70,10 +69,8 @@ pub const EPOCH_SECONDS: u64 = 86_400;
 /// All keys that the data plane uses, at one epoch.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    /// Chooses targets; the same for ever.
+    /// Chooses the worker, the source port and the target of a flow; the same for ever.
     pub placement: PlacementKey,
-    /// Chooses the worker and source port of a flow; the same for ever.
-    pub ownership: PlacementKey,
     /// Spreads what tables in memory hold, so that nobody outside can choose what collides there; the
     /// same for ever. It is not wiped: who has it can make a table slow, and nothing else.
     pub tables: RandomState,
@@ -91,18 +88,17 @@ impl Keys {
             fault::on(Fault::PlacementUnkeyed).then(|| Secret::from_bytes([0; Secret::LEN]));
         let placer = everybodys.as_ref().unwrap_or(secret);
         Self {
-            placement: PlacementKey(placer.derive("gwlb placement", rotated)),
-            ownership: PlacementKey(secret.derive("gwlb ownership", 0)),
+            placement: placer.derive("gwlb placement", rotated).into(),
             tables: tables(secret),
-            probe: PlacementKey(secret.derive("gwlb probe", 0)),
+            probe: secret.derive("gwlb probe", 0).into(),
             cookie: CookieKeys::derive(secret, epoch),
         }
     }
 
-    /// Lends out the key for ownership: to the kernel, which chooses by it whom it gives a packet
+    /// Lends out the key for placement: to the kernel, which chooses by it whom it gives a packet
     /// to. No other key is anybody else's to see.
-    pub(crate) fn lend_ownership<T>(&self, to: impl FnOnce(&[u8; 16]) -> T) -> T {
-        to(&self.ownership.0.0)
+    pub(crate) fn lend_placement<T>(&self, to: impl FnOnce(&[u8; 16]) -> T) -> T {
+        to(&self.placement.key.0)
     }
 }
 
@@ -113,35 +109,45 @@ fn tables(secret: &Secret) -> RandomState {
 
 /// A key for hashes that must be the same on every machine.
 #[derive(Clone)]
-pub struct PlacementKey(Key);
+pub struct PlacementKey {
+    key: Key,
+    /// All hashes by it begin with this.
+    begun: Wiped<sip::State>,
+}
+
+impl From<Key> for PlacementKey {
+    fn from(key: Key) -> Self {
+        Self { begun: Wiped(sip::State::new(&key.0)), key }
+    }
+}
 
 impl PlacementKey {
     /// The keyed hash of some bytes.
     pub fn hash(&self, bytes: &[u8]) -> u64 {
-        SipHasher13::new_with_key(&self.0.0).hash(bytes)
+        SipHasher13::new_with_key(&self.key.0).hash(bytes)
     }
 
-    /// That of the bytes of some words, little-endian.
-    #[inline]
-    pub fn hash_words<const WORDS: usize>(&self, words: [u64; WORDS]) -> u64 {
-        sip::hash::<1, 3, WORDS>(&self.0.0, words, (8 * WORDS as u64) << 56)
-    }
-
-    /// That of the [fewest words](CanonicalKey::to_hash_words) that tell a flow from all others.
-    #[inline]
-    pub fn hash_fewest(&self, flow: &CanonicalKey) -> u64 {
+    /// That of [what tells a flow from all others](CanonicalKey::to_hash_words).
+    #[expect(clippy::inline_always, reason = "as with the cookie's MAC")]
+    #[inline(always)]
+    pub fn hash_flow(&self, flow: &CanonicalKey) -> u64 {
+        let begun = self.begun.0;
         match flow.to_hash_words() {
-            HashWords::V4(words) => self.hash_words(words),
-            HashWords::V6(words) => self.hash_words(words),
+            HashWords::V4 { ends, rest } => {
+                begun.with_all::<1, 1>(ends).finish::<1, 3>(with_len::<1>(rest))
+            }
+            HashWords::V6 { ends, rest } => {
+                begun.with_all::<1, 4>(ends).finish::<1, 3>(with_len::<4>(rest))
+            }
         }
     }
+}
 
-    /// That of [a flow's bytes](CanonicalKey::to_bytes).
-    #[inline]
-    pub fn hash_flow(&self, flow: &CanonicalKey) -> u64 {
-        let [a, b, c, d, last] = flow.to_byte_words();
-        sip::hash::<1, 3, 4>(&self.0.0, [a, b, c, d], last | (KEY_LEN as u64) << 56)
-    }
+/// The last word of a message that has six bytes behind so many words.
+#[inline]
+fn with_len<const WORDS: u64>(rest: u64) -> u64 {
+    debug_assert!(rest >> 48 == 0, "{rest:#x} has more than six bytes");
+    rest | (8 * WORDS + 6) << 56
 }
 
 impl std::fmt::Debug for PlacementKey {
@@ -184,7 +190,12 @@ impl CookieKeys {
 
     /// The cookie for a flow that goes by way of `endpoint` (its wire id) to `target`.
     pub fn stamp(&self, endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
-        Self::tag(self.epoch) | mac(&self.keys[1], endpoint, target, flow)
+        self.stamper(endpoint).stamp(target, flow)
+    }
+
+    /// What stamps at one endpoint.
+    pub fn stamper(&self, endpoint: u64) -> Stamper {
+        Stamper { begun: Wiped(begin_mac(&self.keys[1], endpoint)), tag: Self::tag(self.epoch) }
     }
 
     /// Whether `cookie` was stamped for this flow by us or by a gateway with our secret, in the
@@ -216,7 +227,7 @@ impl CookieKeys {
         let refused = fault::on(Fault::PreviousEpochRefused) && number == 0
             || fault::on(Fault::NextEpochRefused) && number == 2;
         let key = self.keys.get(number as usize).filter(|_| !refused);
-        key.is_some_and(|key| (cookie ^ mac(key, endpoint, target, flow)) & mask == 0)
+        key.is_some_and(|key| (cookie ^ mac(begin_mac(key, endpoint), target, flow)) & mask == 0)
     }
 
     const fn tag(epoch: u64) -> u32 {
@@ -230,30 +241,48 @@ impl std::fmt::Debug for CookieKeys {
     }
 }
 
-/// SipHash-2-4 over endpoint, target and flow: ids, then the addresses of [the flow's
-/// words](CanonicalKey::to_hash_words), then the six bytes of their first word that may be other than zero, all
-/// little-endian. The lengths tell the versions apart, so no two flows make one message.
-#[inline]
-fn mac(key: &Key, mut endpoint: u64, target: TargetId, flow: &CanonicalKey) -> u32 {
-    let mut target = target.get();
-    if fault::on(Fault::CookieWithoutEndpoint) {
-        endpoint = 0;
-    }
-    if fault::on(Fault::CookieWithoutTarget) {
-        target = 0;
-    }
-    let hash = match flow.to_hash_words() {
-        HashWords::V4([rest, ends]) => mac_of(key, [endpoint, target, ends], rest),
-        HashWords::V6([rest, a, b, c, d]) => mac_of(key, [endpoint, target, a, b, c, d], rest),
-    };
-    hash as u32 & MAC_MASK
+/// What stamps the cookies of flows at one endpoint, in one epoch: with that part of the MAC done already
+/// that all of them share.
+pub struct Stamper {
+    begun: Wiped<sip::State>,
+    tag: u32,
 }
 
-/// That of some words and of six bytes.
+impl Stamper {
+    /// The cookie for a flow that goes to `target`.
+    #[inline]
+    pub fn stamp(&self, target: TargetId, flow: &CanonicalKey) -> u32 {
+        self.tag | mac(self.begun.0, target, flow)
+    }
+}
+
+impl std::fmt::Debug for Stamper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stamper(…)")
+    }
+}
+
+/// The MAC is SipHash-2-4 over the endpoint's id on the wire, the flow's addresses, the target's
+/// identity, and the other six bytes that [tell the flow from all others](CanonicalKey::to_hash_words),
+/// all little-endian. The lengths tell the versions apart, so no two flows make one message. This is
+/// its beginning.
 #[inline]
-fn mac_of<const WORDS: usize>(key: &Key, words: [u64; WORDS], rest: u64) -> u64 {
-    debug_assert!(rest >> 48 == 0, "{rest:#x} has more than six bytes");
-    sip::hash::<2, 4, WORDS>(&key.0, words, rest | (8 * WORDS as u64 + 6) << 56)
+fn begin_mac(key: &Key, endpoint: u64) -> sip::State {
+    let endpoint = if fault::on(Fault::CookieWithoutEndpoint) { 0 } else { endpoint };
+    sip::State::new(&key.0).with_all::<2, 1>([endpoint])
+}
+
+/// And this the rest of it. The target comes late: who has to choose it first has the rest begun
+/// meanwhile.
+#[expect(clippy::inline_always, reason = "it is short, and asked for in few places")]
+#[inline(always)]
+fn mac(begun: sip::State, target: TargetId, flow: &CanonicalKey) -> u32 {
+    let target = if fault::on(Fault::CookieWithoutTarget) { 0 } else { target.get() };
+    let (begun, last) = match flow.to_hash_words() {
+        HashWords::V4 { ends, rest } => (begun.with_all::<2, 1>(ends), with_len::<3>(rest)),
+        HashWords::V6 { ends, rest } => (begun.with_all::<2, 4>(ends), with_len::<6>(rest)),
+    };
+    begun.with_all::<2, 1>([target]).finish::<2, 4>(last) as u32 & MAC_MASK
 }
 
 #[cfg(test)]
@@ -342,7 +371,7 @@ mod tests {
         let message: Vec<u8> = (0..64).collect();
         for (len, (sip_1_3, sip_2_4)) in SIP_1_3.into_iter().zip(SIP_2_4).enumerate() {
             let message = &message[..len];
-            assert_eq!(PlacementKey(Wiped(KEY)).hash(message), sip_1_3, "{len}");
+            assert_eq!(PlacementKey::from(Wiped(KEY)).hash(message), sip_1_3, "{len}");
             assert_eq!(siphash::<1, 3>(&KEY, message), sip_1_3, "{len}");
             assert_eq!(siphash::<2, 4>(&KEY, message), sip_2_4, "{len}");
             assert_eq!(SipHasher24::new_with_key(&KEY).hash(message), sip_2_4, "{len}");
@@ -361,27 +390,27 @@ mod tests {
                 let bytes = (8 * WORDS..len).rev();
                 let last = bytes.fold(0, |last, byte| last << 8 | byte as u64);
                 let last = last | (len as u64) << 56;
-                assert_eq!(sip::hash::<1, 3, WORDS>(&KEY, words, last), SIP_1_3[len], "{len}");
-                assert_eq!(sip::hash::<2, 4, WORDS>(&KEY, words, last), SIP_2_4[len], "{len}");
+                let state = sip::State::new(&KEY);
+                let sip_1_3 = state.with_all::<1, WORDS>(words).finish::<1, 3>(last);
+                assert_eq!(sip_1_3, SIP_1_3[len], "{len}");
+                let sip_2_4 = state.with_all::<2, WORDS>(words).finish::<2, 4>(last);
+                assert_eq!(sip_2_4, SIP_2_4[len], "{len}");
             }
-            assert_eq!(PlacementKey(Wiped(KEY)).hash_words(words), SIP_1_3[8 * WORDS]);
         }
         hold::<0>();
-        hold::<2>();
+        hold::<1>();
         hold::<3>();
         hold::<4>();
-        hold::<5>();
         hold::<6>();
     }
 
     proptest! {
-        /// A flow is hashed as its bytes are, and as those of its words.
+        /// A flow is hashed as the bytes of its words are.
         #[test]
         fn a_flow_is_hashed_as_its_bytes(key: [u8; 16], flow in arbitrary::flow_key()) {
-            let (flow, key) = (flow.canonical(), PlacementKey(Wiped(key)));
-            prop_assert_eq!(key.hash_flow(&flow), key.hash(&flow.to_bytes()));
-            let words: Vec<u8> = flow.to_hash_words().bytes().collect();
-            prop_assert_eq!(key.hash_fewest(&flow), key.hash(&words));
+            let (flow, key) = (flow.canonical(), PlacementKey::from(Wiped(key)));
+            let bytes: Vec<u8> = flow.to_hash_words().bytes().collect();
+            prop_assert_eq!(key.hash_flow(&flow), key.hash(&bytes));
         }
 
         /// A cookie is made of SipHash-2-4 over what its documentation says, in that order.
@@ -391,16 +420,15 @@ mod tests {
             flow in arbitrary::flow_key(), sticky in prop::sample::select(&Stickiness::ALL[..]),
         ) {
             let (flow, target) = (flow.sticky(sticky), TargetId::new(&group, address.0));
-            let mut message = endpoint.to_le_bytes().to_vec();
-            message.extend(target.get().to_le_bytes());
             let words: Vec<u8> = flow.to_hash_words().bytes().collect();
-            prop_assert_eq!(&words[6..8], &[0; 2]);
-            message.extend(words[8..].iter().chain(&words[..6]));
+            let (addresses, rest) = words.split_at(words.len() - 6);
+            let [endpoint_bytes, target_bytes] = [endpoint, target.get()].map(u64::to_le_bytes);
+            let message = [&endpoint_bytes, addresses, &target_bytes, rest].concat();
             let expected = siphash::<2, 4>(&key, &message);
-            prop_assert_eq!(mac(&Wiped(key), endpoint, target, &flow), expected as u32 & 0x3fff_ffff);
             let keys = CookieKeys { epoch: 6, keys: [[0; 16], key, [0; 16]].map(Wiped) };
             let cookie = keys.stamp(endpoint, target, &flow);
             prop_assert_eq!(u64::from(cookie), 2 << 30 | expected & 0x3fff_ffff);
+            prop_assert_eq!(keys.stamper(endpoint).stamp(target, &flow), cookie);
         }
 
         /// And a target's identity of SipHash-1-3 over group and address.
@@ -463,7 +491,7 @@ mod tests {
         let secret = Secret::from_bytes(bytes);
         let keys = Keys::derive(&secret, 3);
         let shown = format!("{secret:?} {secret:#?} {keys:?} {keys:#?}");
-        let mut parts: Vec<&[u8]> = vec![&bytes[..4], &keys.placement.0.0[..4]];
+        let mut parts: Vec<&[u8]> = vec![&bytes[..4], &keys.placement.key.0[..4]];
         parts.extend(keys.cookie.keys.iter().map(|key| &key.0[..4]));
         for part in parts {
             assert!(!shows(&shown, part), "{part:?} is in {shown}");
@@ -487,10 +515,11 @@ mod tests {
         // And there is nothing in a secret, or in what a snapshot has of it, that is not such, but for
         // the key of tables, which vouches for nothing.
         let secret = Secret::from_bytes([1; 32]);
-        let Keys { placement, ownership, tables: _, probe, cookie } = Keys::derive(&secret, 3);
+        let Keys { placement, tables: _, probe, cookie } = Keys::derive(&secret, 3);
         let Secret(Wiped(_)) = &secret;
-        for PlacementKey(Wiped(_)) in [&placement, &ownership, &probe] {}
+        for PlacementKey { key: Wiped(_), begun: Wiped(_) } in [&placement, &probe] {}
         let CookieKeys { epoch: _, keys: [Wiped(_), Wiped(_), Wiped(_)] } = &cookie;
+        let Stamper { begun: Wiped(_), tag: _ } = cookie.stamper(5);
     }
 
     /// A generator of numbers, for cookies that nobody stamped (splitmix64).

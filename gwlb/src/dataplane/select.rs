@@ -60,25 +60,45 @@ pub struct Candidate<T> {
     pub weight: u16,
 }
 
+/// Whose claim on any flow is the smallest there is.
+const NOBODY: TargetId = TargetId(0);
+
 /// Candidates, ready to be chosen from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates<T> {
     all: Box<[Candidate<T>]>,
-    /// If all have the same weight, [what is mixed in](spread) for each; or else nothing.
-    equal: Box<[u64]>,
+    /// If all have the same weight, who they are, in the order of their identities, and as many behind
+    /// them as make it fours, who are never chosen; or else nothing. Fours, since to count them one by
+    /// one takes a third of the time.
+    equal: Box<[[Equal<T>; 4]]>,
 }
 
-impl<T> From<Vec<Candidate<T>>> for Candidates<T> {
+/// One of several candidates that have the same weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Equal<T> {
+    id: TargetId,
+    target: T,
+}
+
+impl<T: Copy> From<Vec<Candidate<T>>> for Candidates<T> {
     fn from(all: Vec<Candidate<T>>) -> Self {
-        let equal = all.iter().all(|it| it.weight == all[0].weight && it.weight > 0);
-        let equal = all.iter().filter(|_| equal).map(|it| spread(it.id)).collect();
-        Self { all: all.into(), equal }
+        let alike = all.iter().all(|it| it.weight == all[0].weight && it.weight > 0);
+        let equal = all.iter().filter(|_| alike);
+        let mut equal: Vec<_> =
+            equal.map(|&Candidate { id, target, .. }| Equal { id, target }).collect();
+        equal.sort_by_key(|it| it.id);
+        if let Some(first) = equal.first().copied() {
+            let nobody = Equal { id: NOBODY, ..first };
+            equal.resize(equal.len().next_multiple_of(4), nobody);
+        }
+        let (fours, _) = equal.as_chunks();
+        Self { all: all.into(), equal: fours.into() }
     }
 }
 
 impl<T> Default for Candidates<T> {
     fn default() -> Self {
-        Vec::new().into()
+        Self { all: Box::default(), equal: Box::default() }
     }
 }
 
@@ -94,39 +114,48 @@ impl<T> Deref for Candidates<T> {
 /// Chooses for a flow among the candidates: the one with the smallest `−log2(u) / weight`, `u`
 /// uniform in (0, 1] and particular to (key, flow, target). `None` when none has a weight.
 ///
-/// Ties go to the smaller identity. Among equal weights, of which the largest `u` is chosen as it
-/// is, different identities have none; the logarithm has 32 bits of fraction, so that of unequal ones
-/// about one pair in 2³² ties.
+/// Ties go to the same one everywhere: of unequal weights, whose logarithm has 32 bits of fraction, so
+/// that about one pair in 2³² ties, to the smaller identity; of equal ones, of which the largest `u` is
+/// chosen as it is, one pair in 2⁶⁴ does.
 #[inline]
 pub fn choose<T: Copy>(
     key: &PlacementKey,
     flow: &CanonicalKey,
     candidates: &Candidates<T>,
 ) -> Option<T> {
-    let flow = key.hash_flow(flow);
+    choose_for(key.hash_flow(flow), candidates)
+}
+
+/// The same for a flow with this hash.
+#[inline]
+pub fn choose_for<T: Copy>(flow: u64, candidates: &Candidates<T>) -> Option<T> {
     let Candidates { all, equal } = candidates;
     if fault::on(Fault::PlacementByPosition) {
         return all.get(flow as usize % all.len().max(1)).map(|it| it.target);
     }
-    let Some((first, others)) = equal.split_first() else {
+    let Some([first, ..]) = equal.first() else {
         return choose_by_weight(flow, all);
     };
     // The smallest cost has the largest `u`. Which that is nobody can predict, and no branch should
-    // have to.
-    let (mut best, mut largest) = (0, mix(flow, *first));
-    for (before, spread) in others.iter().enumerate() {
-        let u = mix(flow, *spread);
-        best = select_unpredictable(u > largest, before + 1, best);
-        largest = u.max(largest);
+    // have to; nor should each have to wait for the one before, so every other one is compared with.
+    let mut best = [first.target; 2];
+    let mut largest = [0; 2];
+    for four in equal {
+        for (number, it) in four.iter().enumerate() {
+            let (u, half) = (mix(flow, it.id), number % 2);
+            best[half] = select_unpredictable(u > largest[half], it.target, best[half]);
+            largest[half] = u.max(largest[half]);
+        }
     }
-    Some(all.get(best)?.target)
+    Some(select_unpredictable(largest[1] > largest[0], best[1], best[0]))
 }
 
+#[inline(never)]
 fn choose_by_weight<T: Copy>(flow: u64, candidates: &[Candidate<T>]) -> Option<T> {
     candidates
         .iter()
         .filter(|candidate| candidate.weight > 0)
-        .map(|candidate| (minus_log2(mix(flow, spread(candidate.id))), candidate))
+        .map(|candidate| (minus_log2(mix(flow, candidate.id)), candidate))
         .min_by(|a, b| by_cost(*a, *b))
         .map(|(_, candidate)| candidate.target)
 }
@@ -171,7 +200,7 @@ pub fn scores<T: Copy>(
 ) -> Vec<Score<T>> {
     let flow = key.hash_flow(flow);
     let score = |candidate: &Candidate<T>| {
-        let draw = mix(flow, spread(candidate.id));
+        let draw = mix(flow, candidate.id);
         Score { candidate: *candidate, draw, cost: minus_log2(draw) }
     };
     let all = candidates.iter().filter(|candidate| candidate.weight > 0);
@@ -180,26 +209,19 @@ pub fn scores<T: Copy>(
         if candidates.equal.is_empty() {
             by_cost((a.cost, &a.candidate), (b.cost, &b.candidate))
         } else {
-            b.draw.cmp(&a.draw)
+            b.draw.cmp(&a.draw).then(a.candidate.id.cmp(&b.candidate.id))
         }
     });
     scores
 }
 
-/// What of a target is combined with a flow.
-fn spread(target: TargetId) -> u64 {
-    target.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-/// A value for the pair of flow and target, which is [spread]: the finaliser of SplitMix64 over their
-/// combination. The flow's hash is keyed, so nobody outside can aim flows at a target. Each step can
-/// be undone, and so can spreading: to one flow, no two identities have the same value.
+/// A value for the pair of flow and target, as good as uniform over all flows: the halves of the product
+/// of the flow's hash and of the identity, which is a hash, too, one over the other (as in wyhash). The
+/// flow's is keyed, so nobody outside can aim flows at a target.
 #[inline]
-fn mix(flow: u64, target: u64) -> u64 {
-    let mut z = flow ^ target;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+fn mix(flow: u64, TargetId(target): TargetId) -> u64 {
+    let product = u128::from(flow) * u128::from(target);
+    (product >> 64) as u64 ^ product as u64
 }
 
 /// Bits of the fraction in the fixed-point results below.
@@ -302,7 +324,7 @@ mod tests {
         for weight in [1, 7, u16::MAX] {
             let equal = candidates(&[weight; 9]);
             let beside_none = Candidates::from([&equal[..], &each(&[0; 10])[9..]].concat());
-            assert!(beside_none.equal.is_empty() && equal.equal.len() == 9);
+            assert!(beside_none.equal.is_empty() && equal.equal.len() == 3);
             for n in 0..20_000 {
                 let flow = flow(n);
                 assert_eq!(choose(&key(), &flow, &equal), choose(&key(), &flow, &beside_none));

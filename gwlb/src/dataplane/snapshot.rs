@@ -241,16 +241,10 @@ impl Templates {
     }
 }
 
-/// Quotient and remainder, without a division where shifting will do: workers and ports mostly are a
-/// power of two, and to divide takes longer than all else that shares flows out.
+/// One of so many, by a hash that is uniform: the hash as a fraction, times their number.
 #[inline]
-fn div_rem(number: u64, by: u16) -> (u64, u64) {
-    let by = u64::from(by);
-    if by.is_power_of_two() {
-        (number >> by.trailing_zeros(), number & (by - 1))
-    } else {
-        (number / by, number % by)
-    }
+fn one_of(many: u16, hash: u32) -> u16 {
+    ((u64::from(hash) * u64::from(many)) >> 32) as u16
 }
 
 impl TargetView {
@@ -324,15 +318,16 @@ impl Snapshot {
     /// has one owner, where their groups agree in stickiness.
     #[inline]
     pub fn share(&self, tuple: &CanonicalKey) -> (WorkerId, u8) {
-        self.share_of(self.keys.ownership.hash_fewest(tuple))
+        self.share_of(self.keys.placement.hash_flow(tuple))
     }
 
-    /// The same for a flow with this hash.
+    /// The same for a flow with this hash: the worker by its upper half, by which the kernel chooses,
+    /// too ([`netio::tun::steering`]), the port by the lower one.
     #[inline]
     pub(super) fn share_of(&self, hash: u64) -> (WorkerId, u8) {
-        let (rest, worker) = div_rem(hash, self.workers);
-        let (_, port) = div_rem(rest, self.source_ports);
-        (WorkerId(worker as u16), port as u8)
+        let worker = one_of(self.workers, (hash >> 32) as u32);
+        let port = one_of(self.source_ports, hash as u32);
+        (WorkerId(worker), port as u8)
     }
 
     /// A place that was numbered in the topology of `epoch`, as it is numbered now: by its name,
@@ -368,14 +363,17 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use super::div_rem;
+    use super::one_of;
 
     #[test]
-    fn shifting_is_dividing() {
-        for by in 1..=300_u16 {
-            for number in [0, 1, 255, 256, 257, u64::MAX / 3, u64::MAX - 1, u64::MAX] {
-                let by_dividing = (number / u64::from(by), number % u64::from(by));
-                assert_eq!(div_rem(number, by), by_dividing, "{number} by {by}");
+    fn hashes_are_shared_out_evenly() {
+        for many in [1, 2, 3, 7, 64, 300, u16::MAX] {
+            assert_eq!((one_of(many, 0), one_of(many, u32::MAX)), (0, many - 1), "of {many}");
+            // Each of them has the hashes from its own fraction up to that of the next.
+            for one in 1..u64::from(many) {
+                let first = (one << 32).div_ceil(u64::from(many)) as u32;
+                let either_side = [first - 1, first].map(|hash| u64::from(one_of(many, hash)));
+                assert_eq!(either_side, [one - 1, one], "of {many}");
             }
         }
     }

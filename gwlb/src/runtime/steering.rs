@@ -78,7 +78,7 @@ impl Pilot {
 }
 
 fn load(keys: &Keys, queues: NonZero<u16>) -> io::Result<Vec<Program>> {
-    let program = |stickiness| keys.lend_ownership(|key| Program::load(key, stickiness, queues));
+    let program = |stickiness| keys.lend_placement(|key| Program::load(key, stickiness, queues));
     Stickiness::ALL.into_iter().map(program).collect()
 }
 

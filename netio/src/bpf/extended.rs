@@ -41,11 +41,11 @@ pub(crate) enum Register {
 #[repr(u8)]
 pub(crate) enum Op {
     Add = 0x00,
+    Multiply = 0x20,
     Or = 0x40,
     And = 0x50,
     ShiftLeft = 0x60,
     ShiftRight = 0x70,
-    Modulo = 0x90,
     Xor = 0xa0,
     Move = 0xb0,
 }

@@ -1,5 +1,5 @@
 //! Which queue of a TUN the kernel puts a packet into: by a program, the one whose number is the
-//! keyed hash of the packet's flow, modulo the number of queues.
+//! upper half of the keyed hash of the packet's flow, a fraction of 2³², times the number of queues.
 //!
 //! Without a program the kernel goes by a hash of its own, and by what is written to each queue:
 //! a good choice for flows that are answered, and for those that nobody answers none at all.
@@ -24,7 +24,7 @@ use libc::c_int;
 
 use crate::bpf::extended::{
     Assembler, If, Label,
-    Op::{Add, And, Modulo, Move, Or, ShiftLeft, ShiftRight, Xor},
+    Op::{Add, And, Move, Multiply, Or, ShiftLeft, ShiftRight, Xor},
     Register::{self, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9},
     Width::{Byte, Half, Word},
 };
@@ -87,9 +87,9 @@ const FRAGMENT: i32 = 0x3fff;
 /// Length of an IPv6 header, without any other behind it.
 const IPV6_HEADER: i32 = 40;
 /// What is hashed, in bytes.
-const HASHED_V4: u64 = 16;
-const HASHED_V6: u64 = 40;
-/// Where the IP version stands in the first word that is hashed.
+const HASHED_V4: u64 = 14;
+const HASHED_V6: u64 = 38;
+/// Where the IP version stands in the word that is hashed last.
 const VERSION: i32 = 40;
 /// And the protocol.
 const PROTOCOL: i32 = 32;
@@ -114,7 +114,9 @@ fn program(key: &[u8; 16], stickiness: Stickiness, queues: NonZero<u16>) -> Asse
 
     a.place(hash);
     siphash(&mut a, key);
-    a.by(Modulo, R0, queues.get().into());
+    a.by(ShiftRight, R0, 32);
+    a.by(Multiply, R0, queues.get().into());
+    a.by(ShiftRight, R0, 32);
     a.exit();
     a
 }
@@ -213,7 +215,7 @@ fn words_of_ipv6(a: &mut Assembler, stickiness: Stickiness) {
     a.place(done);
 }
 
-/// Leaves in R9 the first word that is hashed, but for the ports; and in R8 the protocol, if it
+/// Leaves in R9 the word that is hashed last, but for the ports; and in R8 the protocol, if it
 /// counts.
 fn version_and_protocol(a: &mut Assembler, stickiness: Stickiness, version: i32, protocol: i32) {
     a.by(Move, R9, version);
@@ -244,7 +246,8 @@ fn ports(a: &mut Assembler, stickiness: Stickiness, load: impl FnOnce(&mut Assem
     a.place(none);
 }
 
-/// Leaves in R0 the SipHash-1-3 of the words in R5 and R6, and for IPv6 also of those in R7 to R9.
+/// Leaves in R0 the SipHash-1-3 of the word in R6, for IPv6 also of those in R7 to R9, and of the six
+/// bytes in R5.
 fn siphash(a: &mut Assembler, key: &[u8; 16]) {
     // "somepseudorandomlygeneratedbytes"
     const INITIAL: [u64; 4] = [
@@ -257,18 +260,20 @@ fn siphash(a: &mut Assembler, key: &[u8; 16]) {
     for (number, (state, initial)) in STATE.into_iter().zip(INITIAL).enumerate() {
         a.set(state, initial ^ u64::from_le_bytes(words[number % 2]));
     }
-    let last = a.label();
-    take(a, R5);
-    a.by(ShiftRight, R5, VERSION);
+    let (v4, last) = (a.label(), a.label());
     take(a, R6);
     a.with(Move, R0, R5);
-    a.set(R5, HASHED_V4 << 56);
-    a.jump_if_it(R0, If::Equal, 4, last);
+    a.by(ShiftRight, R0, VERSION);
+    a.jump_if_it(R0, If::Equal, 4, v4);
     for word in [R7, R8, R9] {
         take(a, word);
     }
-    a.set(R5, HASHED_V6 << 56);
+    a.set(R0, HASHED_V6 << 56);
+    a.jump(last);
+    a.place(v4);
+    a.set(R0, HASHED_V4 << 56);
     a.place(last);
+    a.with(Or, R5, R0);
     take(a, R5);
     a.by(Xor, R3, 0xff);
     for _ in 0..3 {
@@ -350,7 +355,7 @@ mod tests {
     fn owner(key: &[u8; 16], flow: &CanonicalKey, queues: NonZero<u16>) -> u32 {
         let bytes: Vec<_> = flow.to_hash_words().bytes().collect();
         let hash = SipHasher13::new_with_key(key).hash(&bytes);
-        (hash % u64::from(queues.get())) as u32
+        (((hash >> 32) * u64::from(queues.get())) >> 32) as u32
     }
 
     /// A packet of a flow, with a header of as many words if it is IPv4, and nothing behind the

@@ -16,7 +16,7 @@ mod registry;
 mod reload;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +93,8 @@ pub(super) struct Control {
     published: Option<Arc<Told>>,
     /// Whether what was due before now may be done only now.
     pub(super) late: bool,
+    /// Targets that were forgotten last, with when.
+    forgotten: Vec<(Duration, IpAddr)>,
     events: Vec<Event>,
     probes: Vec<MemberId>,
     /// By the name of each group of endpoints.
@@ -149,6 +151,7 @@ impl Control {
             view: None,
             published: None,
             late: false,
+            forgotten: Vec::new(),
             events: Vec::new(),
             probes: Vec::new(),
             groups: BTreeMap::new(),

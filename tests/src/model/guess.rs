@@ -29,27 +29,28 @@ pub(super) fn guess(view: &View, flow: &Flow, among: &Set) -> Option<u64> {
     }
 }
 
-/// The finaliser of SplitMix64 over both.
+/// The halves of the product of both, one over the other.
 fn mixed(flow: u64, id: u64) -> u64 {
-    let z = flow ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    let product = u128::from(flow) * u128::from(id);
+    (product >> 64) as u64 ^ product as u64
 }
 
-/// The flow as every gateway writes it: version, protocol, addresses of sixteen bytes, ports.
+/// The flow as every gateway writes it, from its end: version, protocol, ports; and before these, for
+/// IPv4 both addresses as one number of 64 bits, for IPv6 each as two, little-endian.
 fn bytes(flow: &Flow) -> Vec<u8> {
     let [low, high] = flow.ends();
-    let mut bytes = vec![if low.is_ipv4() { 4 } else { 6 }, flow.protocol()];
-    for end in [low, high] {
-        let mut address = match end.ip() {
-            IpAddr::V4(ip) => ip.octets().to_vec(),
-            IpAddr::V6(ip) => ip.octets().to_vec(),
-        };
-        address.resize(16, 0);
-        bytes.extend(address);
+    let numbers = match (low.ip(), high.ip()) {
+        (IpAddr::V4(low), IpAddr::V4(high)) => vec![[low.octets(), high.octets()].concat()],
+        (IpAddr::V6(low), IpAddr::V6(high)) => {
+            [low.octets(), high.octets()].concat().chunks(8).map(<[u8]>::to_vec).collect()
+        }
+        _ => unreachable!("a flow has one version"),
+    };
+    let mut bytes: Vec<u8> =
+        numbers.iter().flat_map(|number| number.iter().rev().copied()).collect();
+    for port in [high.port(), low.port()] {
+        bytes.extend(port.to_le_bytes());
     }
-    bytes.extend(low.port().to_be_bytes());
-    bytes.extend(high.port().to_be_bytes());
+    bytes.extend([flow.protocol(), if low.is_ipv4() { 4 } else { 6 }]);
     bytes
 }

@@ -73,7 +73,7 @@ fn a_changed_byte_is_found() {
     copy.recapture("expected/at-igw.pcap", |packets| packets[2].packet[30] ^= 1);
     let problems = copy.problems();
     assert!(problems.starts_with("expected/at-igw.pcap: packet 3 differs from byte 30 on"));
-    assert!(problems.contains("expected 3 ms  10.0.1.11:5001 > 203.0.113.7:40000 UDP, 37 bytes"));
+    assert!(problems.contains("expected 3 ms  10.0.1.11:5000 > 203.0.113.7:40000 UDP, 37 bytes"));
     assert!(problems.contains("GWLB_BLESS=1"), "{problems}");
 }
 

@@ -61,7 +61,7 @@ pub(super) fn is_at(
     tcp: Option<TcpState>,
 ) -> bool {
     debug_assert_eq!(version, tuple.version(), "{tuple}");
-    let tcp = u64::from(tcp.map_or(NOT_FOLLOWED, TcpState::to_bits)) << TCP;
+    let tcp = state(tcp) << TCP;
     let [first, others @ ..] = tuple.as_words();
     let mut differ = words[0] & !(0xff << PORT) ^ (first | tcp) | words[5] ^ endpoint;
     // Those of IPv4 differ in the first two, if at all.
@@ -81,11 +81,10 @@ pub(super) fn new(
     deadline: u64,
     cookie: u32,
 ) -> Words {
-    let mut words = [*tuple, *a, *b, *c, *d, *endpoint, deadline, 0];
-    set_tcp(&mut words, tcp);
-    set_placement(&mut words, placement);
-    set_cookie(&mut words, cookie);
-    words
+    debug_assert!(*tuple <= TUPLE, "{tuple:#x} has no room for what stands above it");
+    let first = tuple | state(tcp) << TCP | u64::from(placement.port) << PORT;
+    let last = u64::from(slot(placement.inspector)) << 32 | u64::from(cookie);
+    [first, *a, *b, *c, *d, *endpoint, deadline, last]
 }
 
 /// Puts a flow in the place, without a cookie.
@@ -118,8 +117,13 @@ pub(super) fn tcp(words: &Words) -> Option<TcpState> {
 
 #[inline]
 pub(super) fn set_tcp(words: &mut Words, tcp: Option<TcpState>) {
-    let bits = tcp.map_or(NOT_FOLLOWED, TcpState::to_bits);
-    words[0] = words[0] & ((1 << TCP) - 1) | u64::from(bits) << TCP;
+    words[0] = words[0] & ((1 << TCP) - 1) | state(tcp) << TCP;
+}
+
+/// How far a connection is, as it lies here.
+#[inline]
+fn state(tcp: Option<TcpState>) -> u64 {
+    tcp.map_or(NOT_FOLLOWED, TcpState::to_bits).into()
 }
 
 #[inline]
@@ -129,6 +133,15 @@ pub(super) fn placement(words: &Words) -> Placement {
         slot => Inspector::Target(slot),
     };
     Placement { inspector, port: port(words) }
+}
+
+/// Who inspects a flow, as it lies here.
+#[inline]
+fn slot(inspector: Inspector) -> u32 {
+    match inspector {
+        Inspector::Target(slot) => slot.0,
+        Inspector::Bypass => BYPASS,
+    }
 }
 
 /// The target of a flow that goes to one.
@@ -145,11 +158,7 @@ pub(super) fn port(words: &Words) -> u8 {
 /// Places the flow, and forgets the cookie, which is of another target.
 #[inline]
 pub(super) fn set_placement(words: &mut Words, placement: Placement) {
-    let slot = match placement.inspector {
-        Inspector::Target(slot) => slot.0,
-        Inspector::Bypass => BYPASS,
-    };
-    words[TARGET] = u64::from(slot) << 32 | u64::from(NO_COOKIE);
+    words[TARGET] = u64::from(slot(placement.inspector)) << 32 | u64::from(NO_COOKIE);
     words[0] = words[0] & !(0xff << PORT) | u64::from(placement.port) << PORT;
 }
 

@@ -290,8 +290,9 @@ fn a_flow_begins_as_if_it_was_inserted() {
     let [mut short, mut inserted] = [(); 2].map(|()| table_of(3, start));
     let now = start + Duration::from_millis(2_500);
     let begin = |table: &mut FlowTable, n: u16, target: u32, cookie| {
-        let vacancy = table.vacancy(&id(n), table.hash(&id(n)));
-        vacancy.map(|it| table.begin(&it, placement(target), None, cookie, IDLE.into(), now))
+        let (FlowId { endpoint, tuple }, turn) = (id(n), table.at_turn(now));
+        let vacancy = table.vacancy(&tuple, endpoint, table.hash(&id(n)));
+        vacancy.map(|it| table.begin(it, placement(target), None, cookie, IDLE.into(), turn))
     };
     for n in 1..=3 {
         assert!(begin(&mut short, n, n.into(), 17).unwrap().is_ok());

@@ -361,20 +361,14 @@ impl State {
         if let Some(counters) = view.endpoint_counters(flow.id.endpoint, self.worker) {
             counters.new_flows.add(1);
         }
-        self.count_begun(view, flow.placement.inspector);
+        self.stats.flows.created.add(1);
+        self.count_new(view, flow.placement.inspector);
     }
 
     fn count_lost(&self, view: &Snapshot, inspector: Inspector) {
         if let Inspector::Target(target) = inspector {
             self.counters(view, target).ended_flows.add(1);
         }
-    }
-
-    /// The same, but for its endpoint.
-    #[inline]
-    pub(super) fn count_begun(&self, view: &Snapshot, inspector: Inspector) {
-        self.stats.flows.created.add(1);
-        self.count_new(view, inspector);
     }
 
     #[inline]

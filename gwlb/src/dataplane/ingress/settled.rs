@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,8 +24,10 @@ use crate::config::TrafficMode;
 use crate::dataplane::flow_table::record::Seen;
 use crate::dataplane::flow_table::{FlowHash, FlowId, FlowNumber, FlowTable, Further, Idle, Turn};
 use crate::dataplane::frame::{Frame, Shape};
-use crate::dataplane::snapshot::{EndpointView, Fate, PoolId, Snapshot, TargetView};
-use crate::dataplane::stats::EndpointCounters;
+use crate::dataplane::keys::{PlacementKey, Stamper};
+use crate::dataplane::select::TargetId;
+use crate::dataplane::snapshot::{EndpointView, Fate, PoolId, Snapshot, TargetSlot, TargetView};
+use crate::dataplane::stats::{EndpointCounters, TargetCounters};
 use crate::dataplane::tcp_state::TcpState;
 use crate::dataplane::verdict::{Course, Origin, WorkerId};
 use crate::fault::{self, Fault};
@@ -42,6 +45,8 @@ pub struct Glance {
     /// The flow's number in the table, most probably.
     guess: FlowNumber,
     pub(super) endpoint: EndpointId,
+    /// The hash of its tuple by which a flow is placed, if the table seems not to know it.
+    placing: Option<NonZero<u64>>,
 }
 
 impl Glance {
@@ -67,6 +72,21 @@ impl Glance {
     #[inline]
     fn bytes(&self) -> u64 {
         self.shape.bytes(self.plain.total_len(), self.plain.header_len())
+    }
+
+    /// The hash by which the flow is placed, where all of the tuple makes it.
+    #[inline]
+    pub(super) fn placing(&self, key: &PlacementKey) -> u64 {
+        match self.placing {
+            Some(hash) => hash.get(),
+            None => self.place(key),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn place(&self, key: &PlacementKey) -> u64 {
+        key.hash_flow(self.plain.canonical())
     }
 
     /// A closer look at the packet, which is the one that was glanced at.
@@ -102,6 +122,11 @@ impl Moment {
     /// The time.
     pub const fn now(&self) -> Instant {
         self.now
+    }
+
+    /// The same, as the flow table has it.
+    pub(super) const fn turn(&self) -> Turn {
+        self.turn
     }
 }
 
@@ -189,7 +214,7 @@ impl Entrance<'_> {
         let shape = Shape::of_plain(&plain, offload);
         let hash = state.flows.hash_of(plain.canonical(), version, at.wire_id);
         let guess = FlowNumber::NOBODY;
-        let glance = glance.insert(Glance { plain, hash, shape, guess, endpoint });
+        let glance = glance.insert(Glance { plain, hash, shape, guess, endpoint, placing: None });
         if at.stickiness != Stickiness::FiveTuple {
             at.aim_again(&state.flows, glance);
         }
@@ -203,9 +228,18 @@ impl Entrance<'_> {
 pub(super) struct Shortcuts {
     /// By [`EndpointId`].
     endpoints: Vec<AtEndpoint>,
-    /// By [`TargetSlot`](crate::dataplane::snapshot::TargetSlot): the largest inner packet, of IPv4
-    /// and of IPv6.
-    pub(super) fits: Vec<[u16; 2]>,
+    /// By [`TargetSlot`](crate::dataplane::snapshot::TargetSlot).
+    targets: Vec<ToTarget>,
+}
+
+/// What flows need of a target that they go to.
+#[derive(Debug)]
+pub(super) struct ToTarget {
+    /// The largest inner packet, of IPv4 and of IPv6.
+    pub fits: [u16; 2],
+    pub id: TargetId,
+    /// By worker.
+    pub counters: Arc<[TargetCounters]>,
 }
 
 /// What they need of an endpoint.
@@ -228,6 +262,8 @@ pub(super) struct AtEndpoint {
     /// The largest packet that goes to any target, of IPv4 and of IPv6.
     fits_all: [u16; 2],
     pub pool: PoolId,
+    /// What makes the cookies of flows that begin.
+    pub stamper: Stamper,
     /// The worker's own.
     pub counters: Arc<CachePadded<EndpointCounters>>,
 }
@@ -266,8 +302,13 @@ impl Shortcuts {
         let pools = view.pools.iter();
         let all_stay: Vec<_> =
             pools.map(|pool| pool.fates.iter().all(|fate| *fate == Fate::Stay)).collect();
-        let fits: Vec<_> = view.targets.iter().map(fits).collect();
-        let least = |version: usize| fits.iter().map(|it| it[version]).min().unwrap_or(0);
+        let to = |target: &TargetView| ToTarget {
+            fits: fits(target),
+            id: target.id,
+            counters: Arc::clone(&target.counters),
+        };
+        let targets: Vec<_> = view.targets.iter().map(to).collect();
+        let least = |version: usize| targets.iter().map(|it| it.fits[version]).min().unwrap_or(0);
         let fits_all = [0, 1].map(least);
         let keeps_ends = view.keeps_ends();
         let at = |&EndpointView { wire_id, pool, ref counters, .. }: &EndpointView| {
@@ -285,15 +326,21 @@ impl Shortcuts {
                 all_stay: all_stay[usize::from(pool.0)],
                 fits_all,
                 pool,
+                stamper: view.keys.cookie.stamper(wire_id),
                 counters: counters.of(worker.0),
             }
         };
-        Self { endpoints: view.endpoints.iter().map(at).collect(), fits }
+        Self { endpoints: view.endpoints.iter().map(at).collect(), targets }
     }
 
     #[inline]
     pub fn at(&self, endpoint: EndpointId) -> Option<&AtEndpoint> {
         self.endpoints.get(endpoint.index())
+    }
+
+    #[inline]
+    pub fn to(&self, target: TargetSlot) -> Option<&ToTarget> {
+        self.targets.get(target.0 as usize)
     }
 }
 
@@ -333,9 +380,16 @@ impl Ingress {
     }
 
     /// Has the flow itself fetched. The index should have come meanwhile.
+    ///
+    /// If the table seems not to know it, the hash is worked out by which it is placed should it begin:
+    /// those of several packets, one after the other, take hardly longer than that of one.
     #[inline]
     pub fn prefetch(&self, glance: &mut Glance) {
         glance.guess = self.state.flows.prefetch(glance.hash);
+        if glance.guess == FlowNumber::NOBODY {
+            let key = &self.snapshot.keys.placement;
+            glance.placing = NonZero::new(key.hash_flow(glance.plain.canonical()));
+        }
     }
 
     /// The way of an ordinary packet whose flow is [settled](Self::settled) or [begins](Self::begun), for
@@ -375,8 +429,7 @@ impl Ingress {
             if at.all_stay && glance.shape.largest <= u32::from(of_version(at.fits_all, version)) {
                 return true;
             }
-            let fits =
-                shortcuts.fits.get(target.0 as usize).map_or(0, |it| of_version(*it, version));
+            let fits = shortcuts.to(target).map_or(0, |it| of_version(it.fits, version));
             let stays = at.all_stay || snapshot.pool(at.pool).fate(target) == Fate::Stay;
             (glance.shape.largest <= u32::from(fits) || fault::on(Fault::SettledDespiteLength))
                 && (stays || fault::on(Fault::SettledDespiteFate))

@@ -97,7 +97,10 @@ impl Control {
         let due = empty + UNDER_WAY;
         target.look_at = (now < due || is_left(left)).then_some(due);
         if is_left(left) && now >= due {
-            self.targets.remove(&number);
+            if let Some(target) = self.targets.remove(&number) {
+                self.forgotten.retain(|(at, _)| *at == now);
+                self.forgotten.push((now, target.address.ip()));
+            }
             let come = self.sync_members(false);
             self.begin_slowly(&come);
         }

@@ -36,8 +36,11 @@ impl Control {
         };
         let key = self.members.iter().find(meant).map(|(key, _)| *key);
         let is_known = |it: &Target| it.address.ip() == request.address.ip();
-        if key.is_none() && self.late && !self.targets.values().any(is_known) {
-            // It was due before its target was forgotten, and both are done only now.
+        let just_forgotten = self.forgotten.contains(&(self.now, request.address.ip()));
+        let late = self.late && !self.targets.values().any(is_known);
+        if key.is_none() && (late || just_forgotten) {
+            // It was due before its target was forgotten, and both are done only now; or at the same
+            // moment.
             return Ok(());
         }
         let key = key.ok_or_else(|| not_so("nobody is checked so"))?;

@@ -1,6 +1,6 @@
 //! A small data plane for the unit tests: one zone, two appliances, and packets to send through.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,11 @@ use crate::control::Control;
 
 pub(super) const CLIENT: [u8; 4] = [203, 0, 113, 7];
 pub(super) const SERVER: [u8; 4] = [10, 0, 1, 11];
+pub(super) const CLIENT_V6: [u8; 16] = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7).octets();
+pub(super) const SERVER_V6: [u8; 16] = Ipv6Addr::new(0xfd00, 0x10, 0, 1, 0, 0, 0, 0x11).octets();
 /// The server, as the internet sees it.
 pub(super) const PUBLIC: [u8; 4] = [198, 51, 100, 11];
-pub(super) const GATEWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+pub(super) const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 pub(super) const CONFIGURATION: &str = r#"
 [[vpc]]
@@ -240,6 +242,16 @@ pub(super) fn ack(src: [u8; 4], dst: [u8; 4], ports: (u16, u16), payload: &[u8])
 
 pub(super) fn udp(src: [u8; 4], dst: [u8; 4], ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
     let builder = PacketBuilder::ipv4(src, dst, 64).udp(ports.0, ports.1);
+    built(|out| builder.write(out, payload))
+}
+
+pub(super) fn ack_v6(src: [u8; 16], dst: [u8; 16], ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ipv6(src, dst, 64).tcp(ports.0, ports.1, 1001, 1024).ack(77);
+    built(|out| builder.write(out, payload))
+}
+
+pub(super) fn udp_v6(src: [u8; 16], dst: [u8; 16], ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ipv6(src, dst, 64).udp(ports.0, ports.1);
     built(|out| builder.write(out, payload))
 }
 

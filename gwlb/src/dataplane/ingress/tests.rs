@@ -6,7 +6,7 @@ use std::time::Duration;
 use geneve::inner::protocol;
 use netio::offload::{Offload, PartialChecksum, Segmentation};
 
-use super::super::testing::{CLIENT, Plane, SERVER, ack, syn, udp};
+use super::super::testing::{CLIENT, CLIENT_V6, Plane, SERVER, SERVER_V6, ack, syn, udp, udp_v6};
 use super::*;
 use crate::config::{AfterBypass, TrafficMode};
 use crate::dataplane::frame::TcpNumbers;
@@ -181,8 +181,8 @@ fn options_behind_the_fragment_header_do_not_part_fragments() {
     let igw = plane.igw;
     let fragment = |offset_and_more: u8, payload: &[u8]| {
         let mut packet = vec![0x60, 0, 0, 0, 0, 8 + payload.len() as u8, 44, 64];
-        packet.extend("2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets());
-        packet.extend("fd00:10:0:1::11".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        packet.extend(CLIENT_V6);
+        packet.extend(SERVER_V6);
         // Destination options follow, in the part that is cut up.
         packet.extend([60, 0, 0, offset_and_more, 0, 0, 0, 7]);
         packet.extend(payload);
@@ -366,16 +366,7 @@ fn ipv6_is_told_of_no_mtu_that_nobody_would_believe() {
     let mut plane = Plane::new("drop");
     let igw = plane.igw;
     plane.change(|snapshot| snapshot.targets.iter_mut().for_each(|it| it.path_mtu = 1300));
-    let packet = |len: usize| {
-        let builder = etherparse::PacketBuilder::ipv6(
-            "2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets(),
-            "fd00:10:0:1::11".parse::<std::net::Ipv6Addr>().unwrap().octets(),
-            64,
-        );
-        let mut packet = Vec::new();
-        builder.udp(1, 53).write(&mut packet, &vec![0; len - 48]).unwrap();
-        packet
-    };
+    let packet = |len: usize| udp_v6(CLIENT_V6, SERVER_V6, (1, 53), &vec![0; len - 48]);
     plane.hop(igw, &packet(1280));
     let verdict = plane.send(igw, &packet(1281));
     assert!(matches!(verdict, Verdict::Reply(_)), "{verdict:?}");

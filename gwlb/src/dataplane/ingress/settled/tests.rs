@@ -7,7 +7,9 @@ use geneve::arbitrary;
 use netio::offload::Segmentation;
 use proptest::prelude::*;
 
-use super::super::super::testing::{CLIENT, Plane, SERVER, ack, udp};
+use super::super::super::testing::{
+    CLIENT, CLIENT_V6, Plane, SERVER, SERVER_V6, ack, ack_v6, udp, udp_v6,
+};
 use super::*;
 use crate::dataplane::flow_table::Flow;
 use crate::dataplane::keys::{Keys, Secret};
@@ -61,7 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
     let fate =
         prop::sample::select(vec![Fate::Stay, Fate::Rebalance, Fate::Reset(ResetCause::Unhealthy)]);
     prop_oneof![
-        20 => prop::collection::vec((0u16..3, any::<bool>(), kind), 1..6).prop_map(Step::Batch),
+        20 => prop::collection::vec((0u16..4, any::<bool>(), kind), 1..6).prop_map(Step::Batch),
         2 => prop_oneof![0u64..100, 29_000u64..31_000, 119_000u64..121_000, 349_000u64..351_000]
             .prop_map(Step::Wait),
         1 => fate.prop_map(Step::Fate),
@@ -75,22 +77,38 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Every other flow is of IPv6.
 fn packet(flow: u16, back: bool, kind: Kind) -> (Vec<u8>, Offload) {
-    let (mut ends, mut ports) = ([CLIENT, SERVER], (1000 + flow, 80));
+    let v6 = flow % 2 == 1;
+    let (mut ends, mut ends_v6) = ([CLIENT, SERVER], [CLIENT_V6, SERVER_V6]);
+    let mut ports = (1000 + flow, 80);
     if back {
         ends.reverse();
+        ends_v6.reverse();
         ports = (ports.1, ports.0);
     }
-    let [src, dst] = ends;
+    let ([src, dst], [src_v6, dst_v6]) = (ends, ends_v6);
+    let tcp = |len: usize| {
+        let payload = vec![1; len];
+        if v6 { ack_v6(src_v6, dst_v6, ports, &payload) } else { ack(src, dst, ports, &payload) }
+    };
     match kind {
-        Kind::Udp(len) => (udp(src, dst, ports, &vec![1; len.into()]), Offload::NONE),
+        Kind::Udp(len) => {
+            let payload = vec![1; len.into()];
+            let packet = if v6 {
+                udp_v6(src_v6, dst_v6, ports, &payload)
+            } else {
+                udp(src, dst, ports, &payload)
+            };
+            (packet, Offload::NONE)
+        }
         Kind::Tcp(flags, len) => {
-            let mut packet = ack(src, dst, ports, &vec![1; len.into()]);
-            packet[33] = flags.0;
+            let mut packet = tcp(len.into());
+            packet[if v6 { 40 } else { 20 } + 13] = flags.0;
             (packet, Offload::NONE)
         }
         Kind::Super(size, count) => {
-            let packet = ack(src, dst, ports, &vec![1; usize::from(size) * usize::from(count)]);
+            let packet = tcp(usize::from(size) * usize::from(count));
             let segment = Segmentation::Tcp { size, ecn: false };
             (packet, Offload { segment, ..Offload::NONE })
         }
@@ -300,8 +318,11 @@ fn nothing_of_an_earlier_batch_is_left() {
 
 #[test]
 fn an_established_connection_goes_the_short_way() {
-    let packet = |flags, back| Step::Batch(vec![(1, back, Kind::Tcp(flags, 9))]);
-    let data = |back| packet(TcpFlags::ACK, back);
-    let steps = [packet(TcpFlags::SYN, false), data(true), data(false), data(true), data(false)];
-    assert_eq!(play(&steps).unwrap(), 4, "all but the answer, which settles it");
+    for flow in [0, 1] {
+        let packet = |flags, back| Step::Batch(vec![(flow, back, Kind::Tcp(flags, 9))]);
+        let data = |back| packet(TcpFlags::ACK, back);
+        let steps =
+            [packet(TcpFlags::SYN, false), data(true), data(false), data(true), data(false)];
+        assert_eq!(play(&steps).unwrap(), 4, "all but the answer, which settles it");
+    }
 }

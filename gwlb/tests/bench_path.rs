@@ -53,6 +53,7 @@ fn everything_is_measured_in_every_set_up() {
     for (case, metric, percentiles) in [
         ("TCP, 1 stream", "throughput", &[""][..]),
         ("TCP, 8 streams", "throughput", &[""]),
+        ("TCP, 8 streams, a thread for each", "throughput", &[""]),
         ("64-byte UDP, 16 flows in runs of 32", "rate", &[""]),
         ("64-byte UDP, 1000 flows interleaved", "rate", &[""]),
         ("round trip, idle", "latency", &["p50", "p99", "p99.9"]),
@@ -82,6 +83,7 @@ fn everything_is_measured_in_every_set_up() {
     let expected = BTreeSet::from([
         "tcp1_vs_hairpin",
         "tcp8_vs_hairpin",
+        "tcp8_threads_vs_hairpin",
         "efficiency_vs_hairpin",
         "udp64_runs_vs_hairpin",
         "udp64_interleaved_vs_hairpin",

@@ -65,7 +65,8 @@ pub(super) struct PathArgs {
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Bulk data over TCP, in 1 and in 8 connections.
+    /// Bulk data over TCP: in 1 connection, in 8 that one thread serves at either end, and in 8 with a
+    /// thread for each.
     Tcp,
     /// 64-byte UDP, in runs and interleaved.
     Udp,

@@ -152,8 +152,8 @@ impl Report {
         if !self.bars.is_empty() {
             let _ = write!(text, "\nBars\n{}\n", self.bar_table());
             for bar in &self.bars {
-                if let Some(goal) = Goal::named(bar.name) {
-                    let _ = writeln!(text, "{}: {}", bar.name, goal.what);
+                if let Some(what) = bars::explained(bar.name) {
+                    let _ = writeln!(text, "{}: {what}", bar.name);
                 }
             }
         }

@@ -1,16 +1,38 @@
 //! The cases that are measured, and the figures that come of them.
 
 use super::super::report::metric;
-use super::traffic::Pattern;
+use super::traffic::{Hands, Pattern};
 
 /// What is done with a set-up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Case {
-    Tcp { streams: usize },
+    Tcp(Streams),
     Udp(Pattern),
     Latency { loaded: bool },
     Connections,
     Flood,
+}
+
+/// TCP connections that carry as much as they can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Streams {
+    One,
+    /// Eight, which one thread serves at either end, as event-driven programs do, and as `iperf3` did
+    /// before 3.16, from whose figures the bars are.
+    Eight,
+    /// Eight, with a thread for each at either end.
+    EightThreads,
+}
+
+impl Streams {
+    /// How many there are, and who serves them.
+    pub(super) fn served(self) -> (usize, Hands) {
+        match self {
+            Self::One => (1, Hands::Each),
+            Self::Eight => (8, Hands::One),
+            Self::EightThreads => (8, Hands::Each),
+        }
+    }
 }
 
 /// Of what a series is.
@@ -73,8 +95,9 @@ impl Case {
     /// As tables and charts call it.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Tcp { streams: 1 } => "TCP, 1 stream",
-            Self::Tcp { .. } => "TCP, 8 streams",
+            Self::Tcp(Streams::One) => "TCP, 1 stream",
+            Self::Tcp(Streams::Eight) => "TCP, 8 streams",
+            Self::Tcp(Streams::EightThreads) => "TCP, 8 streams, a thread for each",
             Self::Udp(Pattern::Runs) => "64-byte UDP, 16 flows in runs of 32",
             Self::Udp(Pattern::Interleaved) => "64-byte UDP, 1000 flows interleaved",
             Self::Latency { loaded: false } => "round trip, idle",

@@ -9,7 +9,7 @@ use super::super::error::BenchError;
 use super::super::progress::Progress;
 use super::super::report::figure;
 use super::Part;
-use super::case::{Case, Figure, Of, Series};
+use super::case::{Case, Figure, Of, Series, Streams};
 use super::cpu;
 use super::gateway::Gateway;
 use super::setup::Setup;
@@ -28,7 +28,7 @@ const OVERFLOW: f64 = 1.5;
 
 /// What is sent through a gateway that is looked at, and through one that is not.
 pub(super) const OBSERVED: [Case; 3] =
-    [Case::Tcp { streams: 1 }, Case::Udp(Pattern::Runs), Case::Udp(Pattern::Interleaved)];
+    [Case::Tcp(Streams::One), Case::Udp(Pattern::Runs), Case::Udp(Pattern::Interleaved)];
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -52,7 +52,9 @@ impl Plan {
     /// What goes round the set-ups.
     fn cases(&self) -> impl Iterator<Item = Case> {
         let cases = |part: &Part| match part {
-            Part::Tcp => vec![Case::Tcp { streams: 1 }, Case::Tcp { streams: 8 }],
+            Part::Tcp => {
+                [Streams::One, Streams::Eight, Streams::EightThreads].map(Case::Tcp).to_vec()
+            }
             Part::Udp => vec![Case::Udp(Pattern::Runs), Case::Udp(Pattern::Interleaved)],
             Part::Latency => {
                 vec![Case::Latency { loaded: false }, Case::Latency { loaded: true }]
@@ -133,7 +135,7 @@ async fn measure(
     capacity: f64,
 ) -> Result<Values, BenchError> {
     match case {
-        Case::Tcp { streams } => tcp(plan, stage.path(setup)?, streams).await,
+        Case::Tcp(streams) => tcp(plan, stage.path(setup)?, streams).await,
         Case::Udp(pattern) => udp(plan, stage.path(setup)?, pattern).await,
         Case::Latency { loaded } => {
             let load = loaded.then_some(capacity * HALF);
@@ -177,7 +179,7 @@ async fn warm_up(plan: &Plan) {
 async fn try_out(plan: &Plan, stage: &mut Stage, setup: Setup) -> Result<f64, BenchError> {
     let ends = stage.ends(setup)?;
     let inspected = stage.inspected(setup).await?;
-    let bulk = Bulk::start(&ends, 1, None)?;
+    let bulk = Bulk::start(&ends, None)?;
     warm_up(plan).await;
     let (start, before) = (Moment::now()?, bulk.received());
     sleep(plan.length).await;
@@ -200,15 +202,20 @@ async fn try_out(plan: &Plan, stage: &mut Stage, setup: Setup) -> Result<f64, Be
 async fn tcp(
     plan: &Plan,
     (ends, mut gateway): Path<'_>,
-    streams: usize,
+    streams: Streams,
 ) -> Result<Values, BenchError> {
-    let bulk = Bulk::start(&ends, streams, None)?;
+    let (connections, hands) = streams.served();
+    let bulk = Bulk::start_many(&ends, connections, hands)?;
     warm_up(plan).await;
     let status = status(&mut gateway).await?;
     let (start, before, repeated) = (Moment::now()?, bulk.received(), bulk.repeated());
     sleep(plan.length).await;
     let (bytes, span) = (bulk.received() - before, start.until_now()?);
     let repeated = bulk.repeated() - repeated;
+    if bulk.broken() > 0 {
+        let why = format!("{} of {connections} connections ended by themselves", bulk.broken());
+        return Err(BenchError::Wrong(why));
+    }
     let gigabits = bytes as f64 * 8e-9;
     let mut values = vec![
         (Figure::THROUGHPUT, gigabits / span.wall),
@@ -273,7 +280,7 @@ async fn latency(
 ) -> Result<Values, BenchError> {
     let ends = stage.ends(setup)?;
     let bulk = match load {
-        Some(pace) => Some(Bulk::start(&ends, 1, Some(pace))?),
+        Some(pace) => Some(Bulk::start(&ends, Some(pace))?),
         None => None,
     };
     let carried = || bulk.as_ref().map_or(0, Bulk::received);
@@ -319,7 +326,7 @@ async fn flood(
     all: &mut Vec<Series>,
 ) -> Result<(), BenchError> {
     let Some((gateway, ends)) = stage.flooded() else { return Ok(()) };
-    let bulk = Bulk::start(&ends, 1, None)?;
+    let bulk = Bulk::start(&ends, None)?;
     let workers = gateway.status().await?.workers;
     let rate = f64::from(FLOODED_NEW_FLOWS) * workers as f64 * OVERFLOW;
     let mut first = 0;
@@ -371,7 +378,7 @@ async fn observability(
                 let (gateway, ends) = both.path(number)?;
                 let path = (ends, Some(gateway));
                 let measured = match case {
-                    Case::Tcp { streams } => tcp(plan, path, streams).await?,
+                    Case::Tcp(streams) => tcp(plan, path, streams).await?,
                     Case::Udp(pattern) => udp(plan, path, pattern).await?,
                     _ => continue,
                 };

@@ -3,17 +3,18 @@
 use super::super::Measured;
 use super::super::report::{Bar, PERCENTILE, Row};
 use super::super::statistics::{Ratio, Samples, ratio_of_pairs};
-use super::case::{Case, Figure, Series};
+use super::case::{Case, Figure, Series, Streams};
 use super::measure::OBSERVED;
 use super::setup::Setup;
 use super::traffic::Pattern;
 use super::watched::Watched;
 
-/// What each bar compares, the gateway's with the hairpin's.
-const COMPARED: [(&str, Case, Figure); 6] = [
-    ("tcp1_vs_hairpin", Case::Tcp { streams: 1 }, Figure::THROUGHPUT),
-    ("tcp8_vs_hairpin", Case::Tcp { streams: 8 }, Figure::THROUGHPUT),
-    ("efficiency_vs_hairpin", Case::Tcp { streams: 1 }, Figure::EFFICIENCY),
+/// What is compared, the gateway's with the hairpin's.
+const COMPARED: [(&str, Case, Figure); 7] = [
+    ("tcp1_vs_hairpin", Case::Tcp(Streams::One), Figure::THROUGHPUT),
+    ("tcp8_vs_hairpin", Case::Tcp(Streams::Eight), Figure::THROUGHPUT),
+    ("tcp8_threads_vs_hairpin", Case::Tcp(Streams::EightThreads), Figure::THROUGHPUT),
+    ("efficiency_vs_hairpin", Case::Tcp(Streams::One), Figure::EFFICIENCY),
     ("udp64_runs_vs_hairpin", Case::Udp(Pattern::Runs), Figure::PACKETS),
     ("udp64_interleaved_vs_hairpin", Case::Udp(Pattern::Interleaved), Figure::PACKETS),
     ("rtt_vs_hairpin", Case::Latency { loaded: false }, Figure::MEDIAN),
@@ -36,7 +37,7 @@ pub(super) fn told(all: &[Series]) -> Measured {
             Some(Bar::of(name, &ratio))
         })
         .collect();
-    if let Some(values) = values(all, Case::Tcp { streams: 1 }, gateway, Figure::SYSCALLS) {
+    if let Some(values) = values(all, Case::Tcp(Streams::One), gateway, Figure::SYSCALLS) {
         let samples = Samples::new(values.iter().copied());
         bars.push(Bar::alone("syscalls_per_packet", &samples));
     }
@@ -84,8 +85,9 @@ fn values<'a>(all: &'a [Series], case: Case, setup: &str, figure: Figure) -> Opt
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "the values are exact")]
 mod tests {
-    use super::super::super::bars::Goal;
+    use super::super::super::bars::{Goal, Verdict, explained, judge};
     use super::super::case::Of;
+    use super::super::traffic::Hands;
     use super::*;
 
     fn series(case: Case, setup: &'static str, figure: Figure, values: &[f64]) -> Series {
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn bars_are_ratios_of_values_that_were_measured_beside_each_other() {
-        let tcp = Case::Tcp { streams: 1 };
+        let tcp = Case::Tcp(Streams::One);
         let all = [
             series(tcp, "gateway", Figure::THROUGHPUT, &[8.0, 9.0, 20.0]),
             series(tcp, "gateway", Figure::SYSCALLS, &[0.04, 0.05, 0.06]),
@@ -125,11 +127,30 @@ mod tests {
     }
 
     #[test]
-    fn every_bar_that_is_compared_has_a_goal() {
+    fn all_that_is_compared_is_explained() {
         let all = COMPARED.iter().chain(&OBSERVATION);
         assert!(all.clone().count() > 0);
         for (name, ..) in all {
-            assert!(Goal::named(name).is_some(), "{name}");
+            assert!(explained(name).is_some(), "{name}");
         }
+    }
+
+    #[test]
+    fn the_bar_of_eight_streams_is_of_those_that_one_thread_serves() {
+        let eight = |streams, throughput| {
+            [("gateway", throughput), ("hairpin", 10.0)].map(|(setup, value)| {
+                series(Case::Tcp(streams), setup, Figure::THROUGHPUT, &[value])
+            })
+        };
+        let all = [eight(Streams::Eight, 6.0), eight(Streams::EightThreads, 3.0)].concat();
+        let (bars, _) = told(&all);
+        let of: Vec<_> = bars.iter().map(|bar| (bar.name, bar.value, judge(bar))).collect();
+        let expected = [
+            ("tcp8_vs_hairpin", 0.6, Some(Verdict::Reached)),
+            ("tcp8_threads_vs_hairpin", 0.3, None),
+        ];
+        assert_eq!(of, expected);
+        assert_eq!(Streams::Eight.served(), (8, Hands::One));
+        assert_eq!(Streams::EightThreads.served(), (8, Hands::Each));
     }
 }

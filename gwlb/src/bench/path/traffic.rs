@@ -24,7 +24,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::network::SERVER;
 use crate::lab::error::LabError;
 
-pub(super) use bulk::Bulk;
+pub(super) use bulk::{Bulk, Hands};
 pub(super) use churn::Churn;
 pub(super) use datagrams::{Datagrams, Pattern};
 pub(super) use echo::Echo;

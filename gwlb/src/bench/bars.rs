@@ -55,7 +55,7 @@ use Direction::{Down, Up};
 #[rustfmt::skip]
 pub(super) const BARS: &[Goal] = &[
     goal("tcp1_vs_hairpin", "TCP, 1 stream: through gateway and appliance / hairpin", 0.65, 0.9, Up),
-    goal("tcp8_vs_hairpin", "TCP, 8 streams, one thread at either end: gateway and appliance / hairpin", 0.55, 0.8, Up),
+    goal("tcp8_vs_hairpin", "TCP, 8 streams, one thread at either end: likewise", 0.55, 0.8, Up),
     goal("efficiency_vs_hairpin", "Gbit per CPU-second of the machine, 1 stream / hairpin's", 0.6, 0.85, Up),
     goal("udp64_runs_vs_hairpin", "64-byte UDP in runs of 32 per flow / hairpin", 4.0, 8.0, Up),
     goal("udp64_interleaved_vs_hairpin", "64-byte UDP interleaved over 1000 flows / hairpin", 2.0, 4.0, Up),
@@ -79,7 +79,7 @@ pub(super) const BARS: &[Goal] = &[
 /// Ratios that are told beside the bars, and not judged.
 #[rustfmt::skip]
 const TOLD: &[(&str, &str)] = &[
-    ("tcp8_threads_vs_hairpin", "TCP, 8 streams, a thread for each: gateway and appliance / hairpin; not judged"),
+    ("tcp8_threads_vs_hairpin", "TCP, 8 streams, a thread for each: likewise; not judged"),
 ];
 
 const fn goal(
@@ -148,6 +148,15 @@ mod tests {
             assert_eq!(goal.judge(goal.least), Verdict::Reached, "{}", goal.name);
         }
         assert!(TOLD.iter().all(|(name, _)| Goal::named(name).is_none()));
+    }
+
+    #[test]
+    fn explanations_fit_a_terminal() {
+        let names = BARS.iter().map(|goal| goal.name).chain(TOLD.iter().map(|(name, _)| *name));
+        for name in names {
+            let line = format!("{name}: {}", explained(name).unwrap());
+            assert!(line.chars().count() <= 100, "{line}");
+        }
     }
 
     #[test]

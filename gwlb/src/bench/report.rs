@@ -18,13 +18,13 @@ pub(super) struct Report {
     pub machine: Machine,
     /// Whether it took a tenth of the time, and so may be far off.
     pub quick: bool,
-    /// The figures that are judged.
+    /// The figures that are judged, and ratios that stand beside them.
     pub bars: Vec<Bar>,
     /// All figures.
     pub rows: Vec<Row>,
 }
 
-/// One bar: a figure that has a least and a goal ([`bars::BARS`]).
+/// One bar: a figure that has a least and a goal ([`bars::BARS`]), or is told beside those.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Bar {
     pub name: &'static str,

@@ -167,7 +167,7 @@ fn coalescing() {
         let max_bytes = if choice & 1 > 0 { 180_000 } else { 65_535 };
         let (udp, across_push) = (choice & 2 == 0, choice & 4 > 0);
         let limits = Limits { max_bytes, udp, across_push, ..Limits::default() };
-        let flush_every = 1 + usize::from(choice >> 2);
+        let flush_every = 1 + usize::from(choice >> 3);
         let packets = stream(&mut input);
         let mut restored = Vec::new();
         let mut take = |run: Run<'_, u8>| restored.extend(cut_again(&run, &packets));
@@ -194,12 +194,13 @@ fn coalescing() {
     });
 }
 
-/// The same packet without PSH, if it is TCP and sound: that alone may be lost between segments that
-/// are joined across it.
+/// The same packet without PSH, if it is sound TCP over IPv4: that alone may be lost between segments
+/// that are joined across it.
 fn without_push(packet: &[u8]) -> Vec<u8> {
     let mut bytes = packet.to_vec();
     if let Some(plain) = Plain::read(packet)
         && plain.is_tcp()
+        && plain.version() == IpVersion::V4
         && let Ok(inner) = Inner::parse(packet)
         && checksum::verify(&inner, packet) == Integrity::Valid
     {
@@ -228,6 +229,10 @@ fn cut_again(run: &Run<'_, u8>, buffers: &[Vec<u8>]) -> Vec<Vec<u8>> {
     } else {
         Inner::parse(&packet).unwrap()
     };
+    let joined = run.pieces.iter().filter_map(|it| Plain::read(&buffers[it.buffer as usize]));
+    let pushed = joined.into_iter().any(|it| it.is_tcp() && it.flags().contains(TcpFlags::PSH));
+    let push = inner.protocol == 6 && packet[inner.header_len + 13] & TcpFlags::PSH.0 > 0;
+    assert_eq!(push, pushed, "what one segment says of hurry, the super-packet says");
     let segmenter = Segmenter::new(&packet, &inner, &run.offload).unwrap();
     assert_eq!(segmenter.count(), run.pieces.len());
     segments(&segmenter, &packet)

@@ -184,6 +184,7 @@ async fn try_out(plan: &Plan, stage: &mut Stage, setup: Setup) -> Result<f64, Be
     let (start, before) = (Moment::now()?, bulk.received());
     sleep(plan.length).await;
     let (bytes, span) = (bulk.received() - before, start.until_now()?);
+    whole(&bulk)?;
     drop(bulk);
     let name = setup.name();
     if bytes == 0 {
@@ -199,6 +200,12 @@ async fn try_out(plan: &Plan, stage: &mut Stage, setup: Setup) -> Result<f64, Be
     Ok(bytes as f64 / span.wall)
 }
 
+/// Sees that no connection has ended by itself: then the figures would mean something else.
+fn whole(bulk: &Bulk) -> Result<(), BenchError> {
+    let wrong = |why| BenchError::Wrong(format!("a connection has ended by itself: {why}"));
+    bulk.broken().map_or(Ok(()), |why| Err(wrong(why)))
+}
+
 async fn tcp(
     plan: &Plan,
     (ends, mut gateway): Path<'_>,
@@ -212,10 +219,7 @@ async fn tcp(
     sleep(plan.length).await;
     let (bytes, span) = (bulk.received() - before, start.until_now()?);
     let repeated = bulk.repeated() - repeated;
-    if bulk.broken() > 0 {
-        let why = format!("{} of {connections} connections ended by themselves", bulk.broken());
-        return Err(BenchError::Wrong(why));
-    }
+    whole(&bulk)?;
     let gigabits = bytes as f64 * 8e-9;
     let mut values = vec![
         (Figure::THROUGHPUT, gigabits / span.wall),
@@ -291,6 +295,7 @@ async fn latency(
     sleep(plan.length).await;
     let (times, span) = (echo.times(), start.until_now()?);
     let (bytes, lost) = (carried() - before, echo.lost() - lost);
+    bulk.as_ref().map_or(Ok(()), whole)?;
     let percentiles = Figure::PERCENTILES.into_iter();
     let mut values: Values = percentiles
         .map(|(share, figure)| {
@@ -340,6 +345,7 @@ async fn flood(
             let (start, received, offered) = (Moment::now()?, bulk.received(), sent());
             sleep(plan.length).await;
             let (bytes, span) = (bulk.received() - received, start.until_now()?);
+            whole(&bulk)?;
             let (packets, flows) = (sent() - offered, gateway.status().await?.since(&before).flows);
             first += sent();
             let mut values = vec![(Figure::THROUGHPUT, bytes as f64 * 8e-9 / span.wall)];

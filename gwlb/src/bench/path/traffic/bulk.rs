@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -40,9 +41,22 @@ pub(in super::super) enum Hands {
 pub(in super::super) struct Bulk {
     crew: Crew,
     received: Count,
-    /// Connections that ended before it was over.
-    broken: Count,
+    broken: Broken,
     senders: Vec<TcpStream>,
+}
+
+/// Why the first connection has ended that did so by itself.
+#[derive(Clone, Debug, Default)]
+struct Broken(Arc<OnceLock<String>>);
+
+impl Broken {
+    /// Notes how an end of a connection was done, unless it was over for all.
+    fn note(&self, shift: &Shift, done: io::Result<()>) {
+        if !shift.is_over() {
+            let why = done.map_or_else(|error| error.to_string(), |()| "end of file".to_owned());
+            self.0.get_or_init(|| why);
+        }
+    }
 }
 
 /// The client's end of a connection, and the server's.
@@ -87,7 +101,7 @@ impl Bulk {
             senders.push(sender.try_clone().map_err(LabError::io("share a socket"))?);
             connections.push((sender, accepted.0));
         }
-        let (received, broken) = (Count::default(), Count::default());
+        let (received, broken) = (Count::default(), Broken::default());
         Ok((Self { crew: Crew::default(), received, broken, senders }, connections))
     }
 
@@ -100,10 +114,12 @@ impl Bulk {
         for (sender, mut far_end) in connections {
             let (received, broken) = (self.received.clone(), self.broken.clone());
             self.crew.start(&ends.server, move |shift| {
-                receive(&mut far_end, &received);
-                broken.add(u64::from(!shift.is_over()));
+                broken.note(shift, receive(&mut far_end, &received, shift));
             })?;
-            self.crew.start(&ends.client, move |shift| send(sender, pace, shift))?;
+            let broken = self.broken.clone();
+            self.crew.start(&ends.client, move |shift| {
+                broken.note(shift, send(sender, pace, shift));
+            })?;
         }
         Ok(())
     }
@@ -123,9 +139,9 @@ impl Bulk {
         self.received.get()
     }
 
-    /// How many connections have ended, though they should not have.
-    pub(in super::super) fn broken(&self) -> u64 {
-        self.broken.get()
+    /// Why one of the connections has ended, if one has.
+    pub(in super::super) fn broken(&self) -> Option<&str> {
+        self.broken.0.get().map(String::as_str)
     }
 
     /// Segments that had to be sent again so far.
@@ -145,7 +161,7 @@ impl Drop for Bulk {
     }
 }
 
-fn send(mut to: TcpStream, pace: Option<f64>, shift: &Shift) {
+fn send(mut to: TcpStream, pace: Option<f64>, shift: &Shift) -> io::Result<()> {
     let data = vec![FILLING; CHUNK];
     let (start, mut sent) = (clock::now(), 0_u64);
     while !shift.is_over() {
@@ -160,41 +176,42 @@ fn send(mut to: TcpStream, pace: Option<f64>, shift: &Shift) {
                 &data[..PACED_CHUNK]
             }
         };
-        if to.write_all(chunk).is_err() {
-            break;
-        }
+        to.write_all(chunk)?;
         sent += chunk.len() as u64;
     }
+    Ok(())
 }
 
-fn receive(from: &mut TcpStream, received: &Count) {
+fn receive(from: &mut TcpStream, received: &Count, shift: &Shift) -> io::Result<()> {
     // If the last segments get lost, nobody says that it is over.
-    let _ = from.set_read_timeout(Some(PATIENCE));
+    from.set_read_timeout(Some(PATIENCE))?;
     let mut room = vec![0; CHUNK];
-    while let Ok(count @ 1..) = from.read(&mut room) {
-        received.add(count as u64);
+    loop {
+        match from.read(&mut room) {
+            Ok(0) => return Ok(()),
+            Ok(count) => received.add(count as u64),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !shift.is_over() => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
-/// Serves streams by the calling thread until it is over, and counts those that end before.
+/// Serves streams by the calling thread until it is over, and notes why one ends before.
 fn in_turn<F: Future<Output = io::Result<()>> + Send + 'static>(
     streams: Vec<TcpStream>,
     shift: &Shift,
-    broken: &Count,
+    broken: &Broken,
     serve: impl Fn(tokio::net::TcpStream) -> F,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let until_over = until_over(streams, shift, broken, serve);
-    if let Err(error) = runtime.and_then(|runtime| runtime.block_on(until_over)) {
-        tracing::error!(%error, "connections cannot be served");
-        broken.add(1);
-    }
+    broken.note(shift, runtime.and_then(|runtime| runtime.block_on(until_over)));
 }
 
 async fn until_over<F: Future<Output = io::Result<()>> + Send + 'static>(
     streams: Vec<TcpStream>,
     shift: &Shift,
-    broken: &Count,
+    broken: &Broken,
     serve: impl Fn(tokio::net::TcpStream) -> F,
 ) -> io::Result<()> {
     for stream in streams {
@@ -202,11 +219,8 @@ async fn until_over<F: Future<Output = io::Result<()>> + Send + 'static>(
         let served = serve(tokio::net::TcpStream::from_std(stream)?);
         let (shift, broken) = (shift.clone(), broken.clone());
         tokio::spawn(async move {
-            let ended = served.await;
-            if !shift.is_over() {
-                tracing::error!(?ended, "a connection has ended");
-                broken.add(1);
-            }
+            let done = served.await;
+            broken.note(&shift, done);
         });
     }
     while !shift.is_over() {
@@ -234,7 +248,7 @@ async fn receive_in_turn(mut from: tokio::net::TcpStream, received: Count) -> io
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, mpsc};
+    use std::sync::mpsc;
     use std::thread::ThreadId;
 
     use super::*;
@@ -253,7 +267,10 @@ mod tests {
     async fn tell(mut from: tokio::net::TcpStream, to: mpsc::Sender<ThreadId>) -> io::Result<()> {
         let (mut room, mut count) = (vec![0; CHUNK], 0);
         while count < MUCH {
-            count += from.read(&mut room).await? as u64;
+            count += match from.read(&mut room).await? {
+                0 => return Ok(()),
+                read => read as u64,
+            };
         }
         let _ = to.send(thread::current().id());
         receive_in_turn(from, Count::default()).await
@@ -263,7 +280,7 @@ mod tests {
     fn one_thread_serves_many_streams_until_it_is_over() {
         let (senders, far_ends) = streams(3);
         let (told, heard) = mpsc::channel();
-        let broken = Count::default();
+        let broken = Broken::default();
         // Dropped in any case, and so it is over for both, and waited for.
         let mut crew = Crew::default();
         let shift = || (Shift(Arc::clone(&crew.over)), broken.clone());
@@ -275,27 +292,42 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(heard.recv_timeout(10 * PATIENCE).unwrap(), reader);
         }
-        assert_eq!(broken.get(), 0);
+        assert_eq!(broken.0.get(), None);
         drop(crew);
         assert!(heard.recv().is_err(), "nobody is left who could tell");
     }
 
     #[test]
-    fn a_stream_that_ends_by_itself_is_counted() {
-        let (mut senders, far_ends) = streams(2);
-        let broken = Count::default();
-        let mut crew = Crew::default();
-        let (shift, count) = (Shift(Arc::clone(&crew.over)), broken.clone());
-        let read = |stream| receive_in_turn(stream, Count::default());
-        crew.threads.push(thread::spawn(move || in_turn(far_ends, &shift, &count, read)));
-        drop(senders.pop());
-        let end = clock::now() + 10 * PATIENCE;
-        while broken.get() == 0 {
-            assert!(clock::now() < end, "nobody has noticed");
-            thread::yield_now();
+    fn a_stream_that_ends_by_itself_is_noted() {
+        for hands in [Hands::One, Hands::Each] {
+            let (mut senders, mut far_ends) = streams(2);
+            let broken = Broken::default();
+            let mut crew = Crew::default();
+            let (shift, noted) = (Shift(Arc::clone(&crew.over)), broken.clone());
+            crew.threads.push(thread::spawn(move || match hands {
+                Hands::One => {
+                    let read = |stream| receive_in_turn(stream, Count::default());
+                    in_turn(far_ends, &shift, &noted, read);
+                }
+                Hands::Each => {
+                    let done = receive(&mut far_ends[1], &Count::default(), &shift);
+                    noted.note(&shift, done);
+                }
+            }));
+            drop(senders.pop());
+            let end = clock::now() + 10 * PATIENCE;
+            while broken.0.get().is_none() {
+                assert!(clock::now() < end, "nobody has noticed");
+                thread::yield_now();
+            }
+            assert_eq!(broken.0.get().unwrap(), "end of file");
         }
-        drop(crew);
-        // The other one was there until it was over.
-        assert_eq!((broken.get(), senders.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_ends_when_it_is_over_is_not_noted() {
+        let (broken, over) = (Broken::default(), Shift(Arc::new(true.into())));
+        broken.note(&over, Err(io::ErrorKind::BrokenPipe.into()));
+        assert_eq!(broken.0.get(), None);
     }
 }

@@ -18,7 +18,7 @@ pub(super) enum Case {
 pub(super) enum Streams {
     One,
     /// Eight, which one thread serves at either end, as event-driven programs do, and as `iperf3` did
-    /// before 3.16, from whose figures the bars are.
+    /// before 3.16. The bars come of figures of `iperf3`.
     Eight,
     /// Eight, with a thread for each at either end.
     EightThreads,

@@ -326,3 +326,17 @@ fn an_established_connection_goes_the_short_way() {
         assert_eq!(play(&steps).unwrap(), 4, "all but the answer, which settles it");
     }
 }
+
+#[test]
+fn what_is_too_long_goes_the_long_way() {
+    for flow in [0, 1] {
+        let step = |back, kind| Step::Batch(vec![(flow, back, kind)]);
+        let data = |back| step(back, Kind::Tcp(TcpFlags::ACK, 9));
+        let long = || step(false, Kind::Super(1300, 3));
+        let known = [step(false, Kind::Tcp(TcpFlags::SYN, 0)), data(true), data(false)];
+        let fits = [&known[..], &[long()]].concat();
+        let too_long = [&known[..], &[Step::Narrow(600), long()]].concat();
+        assert_eq!(play(&fits).unwrap(), 3, "all but the answer");
+        assert_eq!(play(&too_long).unwrap(), 2, "nor what does not fit");
+    }
+}
